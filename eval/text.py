@@ -1,0 +1,80 @@
+"""Text made comparable (normalised, cut into tokens) and text made safe to show. No torch here."""
+
+import functools
+import os
+import re
+import unicodedata
+
+import fugashi
+import unidic_lite
+
+NORMALISATION = "nfkc+lowercase+whitespace-to-one-space+trailing-。-dropped"
+"""What `normalise` does, for the signatures of the metrics."""
+
+TOKENIZER = "mecab-surface"
+"""What `tokens` returns, for the signatures of the metrics."""
+
+# They reorder the text around them, so that a reader sees something that is not there.
+_DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+# MeCab reads C strings: a NUL would silently end the text there, and a lone surrogate cannot be encoded.
+_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def normalise(text: str) -> str:
+    """The form in which two texts are compared; every text metric uses it.
+
+    In this order: control characters and lone surrogates become spaces; NFKC (full-width letters and digits
+    become half-width, half-width katakana full-width, U+3000 a space, `…` three dots); lower case; runs of
+    whitespace, line breaks included, become one space and none stays at the ends; `。` at the end is
+    dropped. All other punctuation stays.
+
+    Lower case, whitespace and the final `。` are the rules of JGLUE's official JSQuAD evaluation
+    (https://github.com/yahoojapan/JGLUE, the patch to transformers' squad_metrics.py). NFKC is added, and
+    whitespace is stripped before `。` instead of after it, so that a final line break makes no difference.
+    """
+    usable = _UNUSABLE.sub(" ", text)
+    lowered = unicodedata.normalize("NFKC", usable).lower()
+    return " ".join(lowered.split()).rstrip("。 ")
+
+
+def tokens(text: str) -> list[str]:
+    """Surface forms of the MeCab tokens of `normalise(text)`, punctuation included, whitespace left out."""
+    return [word.surface for word in _tagger()(normalise(text))]
+
+
+def fenced(text: str, shown: int) -> str:
+    """A Markdown code block of at most the first `shown` characters, which nothing in them can end.
+
+    Its fence is longer than any run of backticks inside. Empty text reads "(empty)".
+    """
+    content = visible(text)
+    if len(content) > shown:
+        content = f"{content[:shown]}… ({len(content)} characters)"
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{content or '(empty)'}\n{fence}"
+
+
+def visible(text: str) -> str:
+    """Line breaks and tabs stay; other control characters, surrogates and direction marks become `�`."""
+    lines = re.sub("\r\n?|[\v\f\x85\u2028\u2029]", "\n", text)
+    return "".join("�" if _is_unprintable(c) else c for c in lines)
+
+
+def _is_unprintable(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTION_MARKS
+
+
+def escaped(text: str) -> str:
+    """Somebody else's text on one line of Markdown, read as text."""
+    line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", line)
+
+
+@functools.cache
+def _tagger() -> fugashi.GenericTagger:
+    # The dictionary is named because fugashi would prefer another one that happens to be installed.
+    return fugashi.GenericTagger(f'-r "{os.devnull}" -d "{unidic_lite.DICDIR}"')

@@ -1,0 +1,147 @@
+"""Ask a finished run.
+
+    python infer.py                                             an interactive session with the newest finished run
+    python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
+    python infer.py runs/calm7b --jsonl questions.jsonl --output answers.jsonl
+    python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sft.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from sft.answerer import Answerer
+
+
+def main() -> None:
+    """Read the command line, load the run, and answer in one of three ways."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", help="a run directory; without it, the run that finished last")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
+    parser.add_argument("--instruction", help="one question or task")
+    parser.add_argument("--input", default="", help="its context")
+    parser.add_argument("--jsonl", type=Path, help="rows with instruction and, where there is one, input")
+    parser.add_argument("--output", type=Path, help="where --jsonl writes the rows with their answers")
+    parser.add_argument("--base", action="store_true", help="answer with the base model alone")
+    parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
+    arguments = parser.parse_intermixed_args()
+    if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
+        arguments.overrides.insert(0, arguments.run)
+        arguments.run = None
+    with exit_on_user_error():
+        check_arguments(arguments)
+        questions = read_questions(arguments.jsonl) if arguments.jsonl else []
+        answerer = load(arguments)
+        with answerer.as_system("base" if arguments.base else "tuned"):
+            if arguments.jsonl:
+                answer_file(answerer, questions, arguments.output)
+            elif arguments.instruction:
+                ask(answerer, arguments.instruction, arguments.input)
+            else:
+                converse(answerer)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that do not go together."""
+    if bool(arguments.jsonl) != bool(arguments.output):
+        raise UserError("--jsonl and --output go together: questions in, answers out")
+    if arguments.jsonl and arguments.instruction:
+        raise UserError("--jsonl brings its own questions; leave --instruction out")
+    if arguments.input and not arguments.instruction:
+        raise UserError("--input is the context of a question: give --instruction too")
+    if arguments.instruction is not None and not arguments.instruction.strip():
+        raise UserError("--instruction is empty")
+
+
+def load(arguments: argparse.Namespace) -> "Answerer":
+    """Load the run and say which one it is and how it will answer."""
+    from sft.answerer import load_answerer
+    from sft.generation import effective_settings
+    from sft.run import newest_finished_run
+
+    run = Path(arguments.run) if arguments.run else newest_finished_run()
+    answerer = load_answerer(run, arguments.overrides, arguments.allow_other_template)
+    settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
+    print(f"{run}{' (base model alone)' if arguments.base else ''}: {settings}", file=sys.stderr)
+    return answerer
+
+
+def ask(answerer: "Answerer", instruction: str, context: str) -> None:
+    """Stream the answer to one question to standard output."""
+    from sft.generation import CharacterStreamer
+
+    prompt = answerer.prompt(instruction, context)
+    if prompt.context_shortened:
+        print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
+    streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
+    (answer,) = answerer.answer([prompt.ids], streamer)
+    print()
+    if answer.finish_reason == "length":
+        limit = answerer.generation["max_new_tokens"]
+        print(f"note: cut off after {limit} tokens; raise generation.max_new_tokens for more", file=sys.stderr)
+
+
+def converse(answerer: "Answerer") -> None:
+    """Ask and answer until the end of input; each question stands alone."""
+    print("an empty 指示 or Ctrl-D ends; 文脈 may be empty", file=sys.stderr)
+    try:
+        while instruction := input("指示> ").strip():
+            context = input("文脈> ").strip()
+            try:
+                ask(answerer, instruction, context)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+            print()
+    except (EOFError, KeyboardInterrupt):
+        print()
+
+
+def read_questions(path: Path) -> list[dict[str, object]]:
+    """Rows of a jsonl file, each with a text `instruction` and at most a text `input`."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("instruction"), str) or not row["instruction"].strip():
+            raise UserError(f"{path}:{number}: a row needs a text field instruction (and may have input)")
+        if not isinstance(row.get("input") or "", str):
+            raise UserError(f"{path}:{number}: input is not text")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: no questions in it")
+    return rows
+
+
+def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Path) -> None:
+    """Answer all rows in batches and write them, in their order, with `answer` and `finish_reason` added."""
+    from tqdm import tqdm
+
+    from sft.generation import batches
+    from sft.run import write_text
+
+    prompts = [answerer.prompt(str(row["instruction"]), str(row.get("input") or "")) for row in rows]
+    ids = [prompt.ids for prompt in prompts]
+    with tqdm(total=len(rows), unit="answer", desc="answering") as bar:
+        for batch in batches(ids, answerer.generation["max_new_tokens"], answerer.config.eval.batch_tokens):
+            for position, answer in zip(batch, answerer.answer([ids[p] for p in batch]), strict=True):
+                rows[position] |= {"answer": answer.text, "finish_reason": answer.finish_reason}
+            bar.update(len(batch))
+    write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    print(f"{output}: {len(rows)} answers", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

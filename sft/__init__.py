@@ -1,0 +1,1 @@
+"""What training, answering and evaluation share: configuration, data, prompts, tokens, models, runs."""

@@ -1,0 +1,111 @@
+"""A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+
+from sft.build_base import ensure_base
+from sft.config import Config, load_config
+from sft.errors import UserError
+from sft.generation import Answer, generate
+from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
+from sft.prompt import PromptTemplate, template_from_config
+from sft.run import require_finished
+from sft.tokenization import encode_prompt, shorten_context
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt as text and ids, and whether its context had to be shortened to fit the model."""
+
+    text: str
+    ids: list[int]
+    context_shortened: bool
+
+
+class Answerer:
+    """Base and tuned model of one run. `generation` holds the run's generation settings, overrides applied."""
+
+    def __init__(
+        self, run: Path, config: Config, model: PeftModel, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = template
+        self.generation: dict[str, Any] = config.generation
+        self.prompt_budget = self.context_length - self.generation["max_new_tokens"]
+        if self.prompt_budget < 1:
+            raise UserError(f"generation.max_new_tokens leaves no room for a prompt in {self.context_length} tokens")
+
+    def prompt(self, instruction: str, context: str = "") -> EncodedPrompt:
+        """Encode a question, its context cut at the end where the model's length demands it.
+
+        Raises UserError when even the question alone does not fit.
+        """
+        ids = encode_prompt(self.tokenizer, self.template.render(instruction, context))
+        if len(ids) <= self.prompt_budget:
+            return EncodedPrompt(self.template.render(instruction, context), ids, False)
+        shorter = shorten_context(
+            self.tokenizer, context, lambda text: self.template.render(instruction, text), self.prompt_budget
+        )
+        if shorter is None:
+            raise UserError(
+                f"the question takes {len(ids)} tokens, and {self.prompt_budget} fit beside "
+                f"{self.generation['max_new_tokens']} new tokens; shorten it"
+            )
+        return EncodedPrompt(self.template.render(instruction, shorter.context), shorter.ids, True)
+
+    def answer(self, prompts: Sequence[list[int]], streamer: BaseStreamer | None = None) -> list[Answer]:
+        """Answer encoded prompts as one batch."""
+        return generate(self.model, self.tokenizer, prompts, self.generation, streamer)
+
+    @contextlib.contextmanager
+    def as_system(self, system: str) -> Iterator[None]:
+        """Answer as "tuned", or as "base" with the adapter switched off."""
+        with self.model.disable_adapter() if system == "base" else contextlib.nullcontext():
+            yield
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens of prompt and answer together that the model takes."""
+        return getattr(self.model.config, "max_position_embeddings", None) or self.config.training["max_length"]
+
+
+def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template: bool = False) -> Answerer:
+    """Load a finished run's model with its adapter. `overrides` are `section.key=value` of its configuration.
+
+    Raises UserError when the run is missing or unfinished, when a file is missing or does not fit, and when
+    `overrides` ask for another prompt template than the adapter was trained with, unless that is allowed.
+    """
+    require_finished(run)
+    config = load_config(run / "config.yaml", overrides)
+    template = PromptTemplate.load(run / "adapter")
+    asked = template_from_config(config.prompt.template)
+    if asked.sha256 != template.sha256:
+        if not allow_other_template:
+            raise UserError(
+                f"{run}: the adapter was trained with the template {template.name}, not {asked.name}; "
+                "answers would suffer. --allow-other-template does it all the same"
+            )
+        template = asked
+    device = resolve_device(config.model.device)
+    if device.type == "cpu":
+        use_all_cores()
+    ensure_base(config.model.build, config.model.base)
+    tokenizer = load_tokenizer(str(run / "adapter"))
+    base = load_base(
+        config.model.base,
+        device,
+        resolve_dtype(config.model.dtype, device),
+        config.quantization,
+        config.model.revision,
+        config.model.trust_remote_code,
+    )
+    model = load_adapter(base, run / "adapter").eval()
+    return Answerer(run, config, model, tokenizer, template)

@@ -1,0 +1,501 @@
+"""The configuration: one YAML file a model or experiment, checked without importing torch.
+
+The sections `quantization`, `lora`, `training` and `generation` hold the keys of `transformers.BitsAndBytesConfig`,
+`peft.LoraConfig`, `trl.SFTConfig` and `transformers.GenerationConfig`, so those libraries' documentation applies.
+The other sections, and the two classes named `…Keys`, are documented here.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import string
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sft.errors import UserError
+from sft.library_keys import LIBRARY_CLASSES, REFUSED, check_value, key_types, mismatch, usable_keys
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05},
+    "training": {
+        "max_length": 2048,
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 2,  # the library's 8 would need more memory than training does
+        "num_train_epochs": 3.0,
+        "learning_rate": 3e-4,
+        "logging_steps": 1.0,
+        "save_strategy": "steps",
+        "save_steps": 50.0,
+        "save_total_limit": 2,
+        "eval_strategy": "epoch",
+        "activation_checkpointing": False,  # the new name of gradient_checkpointing, which trl turns on
+        "report_to": "none",
+        "seed": 42,
+    },
+    "generation": {
+        "max_new_tokens": 128,
+        "temperature": 0.0,
+        # Left unset, these two would come from the model's own files, or be 50 for top_k.
+        "top_p": 1.0,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
+    },
+}
+"""Where the pipeline's defaults differ from the libraries'. A file's keys come on top."""
+
+
+class Section(BaseModel):
+    """Strict, immutable, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """The base model and where it runs."""
+
+    base: str = Field(min_length=1)
+    """Hub id or directory of the base model."""
+    tokenizer: str | None = None
+    """Hub id or directory of the tokenizer; null: the same as `base`."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; null: the newest."""
+    build: Literal["gemma-3-270m", "tiny"] | None = None
+    """How to make the directory `base` when it is absent; null: it is never made."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type of the base weights. auto: bfloat16 where supported (CPUs included), else float16."""
+    trust_remote_code: bool = False
+    """Whether to run Python code that comes with the model."""
+
+
+class DataSection(Section):
+    """The instruction rows and how they are divided."""
+
+    path: str = Field(min_length=1)
+    """Hub id, or a json, jsonl, csv or parquet file."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; null: the newest."""
+    validation_share: float = Field(0.02, ge=0, lt=1)
+    """Share of the rows that the validation loss is measured on."""
+    test_share: float = Field(0.10, ge=0, lt=1)
+    """Share of the rows held out for `python -m eval`."""
+    train_rows: int | None = Field(None, ge=1)
+    """At most this many training rows, with the categories' shares kept; null: all."""
+    truncation: Literal["context", "end"] = "context"
+    """What too long rows lose. context: tokens of their context, never of instruction or answer. end: the end, with
+    the answer and its end-of-text token, as alpaca-lora's cutoff_len does; only for reproducing it."""
+
+
+class CustomTemplate(Section):
+    """A prompt template written out in the file. The trailing newline belongs to it."""
+
+    with_input: str
+    """Must contain {instruction} and {input}."""
+    without_input: str
+    """Must contain {instruction}."""
+
+    @field_validator("with_input")
+    @classmethod
+    def _check_with_input(cls, text: str) -> str:
+        return _checked_template(text, {"instruction", "input"})
+
+    @field_validator("without_input")
+    @classmethod
+    def _check_without_input(cls, text: str) -> str:
+        return _checked_template(text, {"instruction"})
+
+
+class PromptSection(Section):
+    """The prompt that training, answering and evaluation share."""
+
+    template: Literal["alpaca-ja", "alpaca-en"] | CustomTemplate = "alpaca-ja"
+    """A template's name, or a mapping with `with_input` and `without_input`."""
+
+
+class TrainingKeys(Section):
+    """Keys of section `training` beside those of `trl.SFTConfig`."""
+
+    total_batch_size: int = Field(ge=1)
+    """Rows an optimizer step, over all processes; gradient accumulation follows from it."""
+    train_on_inputs: bool = True
+    """true: loss on prompt and answer. false: on the answer and its end-of-text token only."""
+
+
+class GenerationKeys(Section):
+    """Keys of section `generation` beside those of `transformers.GenerationConfig`.
+
+    `temperature: 0` answers greedily whatever the sampling keys (top_p, top_k, …) say, so that
+    `generation.temperature=0` on the command line is enough.
+    """
+
+    repetition_penalty_scope: Literal["generated", "all"] = "generated"
+    """Which tokens the repetition penalty counts. generated: the answer's. all: the prompt's too."""
+
+
+class EvalSection(Section):
+    """How `python -m eval` answers and scores."""
+
+    rows_per_category: int | None = Field(None, ge=1)
+    """At most this many test rows a category; null: all."""
+    batch_tokens: int = Field(4096, ge=1)
+    """Padded tokens a generation batch, prompt and answer together."""
+    seed: int = Field(0, ge=0)
+    """Seed of sampling, shuffled references and bootstrap."""
+    resamples: int = Field(10000, ge=1)
+    """Bootstrap resamples of a confidence interval."""
+
+
+class RunSection(Section):
+    """Where results go."""
+
+    directory: str = Field(min_length=1)
+    """The run directory; null or left out: runs/<name of the configuration file>."""
+
+
+class Config(Section):
+    """A checked configuration with every default filled in."""
+
+    model: ModelSection
+    data: DataSection
+    prompt: PromptSection
+    quantization: dict[str, Any] | None
+    """Arguments of `transformers.BitsAndBytesConfig`; None: not quantised."""
+    lora: dict[str, Any]
+    """Arguments of `peft.LoraConfig`."""
+    training: dict[str, Any]
+    """`TrainingKeys` and arguments of `trl.SFTConfig`."""
+    generation: dict[str, Any]
+    """`GenerationKeys` and arguments of `transformers.GenerationConfig`."""
+    eval: EvalSection
+    run: RunSection
+
+    @property
+    def name(self) -> str:
+        """The run's name: the last part of its directory, by default the configuration file's stem."""
+        return self.run_directory.name
+
+    @property
+    def run_directory(self) -> Path:
+        """Where the run's results are, relative to the working directory unless absolute."""
+        return Path(self.run.directory)
+
+    def library(self, section: Literal["quantization", "lora", "training", "generation"]) -> dict[str, Any]:
+        """A copy of a library section without the pipeline's own keys: arguments for the library's class."""
+        own = OWN_KEYS[section].model_fields if section in OWN_KEYS else {}
+        return {key: value for key, value in (getattr(self, section) or {}).items() if key not in own}
+
+    def accumulation_steps(self, world_size: int) -> int:
+        """Micro batches an optimizer step on each of `world_size` processes.
+
+        Raises UserError, with the nearest sizes that work, when the total batch cannot be divided.
+        """
+        total, micro = self.training["total_batch_size"], self.training["per_device_train_batch_size"]
+        rows = micro * world_size
+        if total % rows:
+            near = [size for size in (total // rows * rows, (total // rows + 1) * rows) if size]
+            processes = f" × {world_size} processes" if world_size > 1 else ""
+            raise UserError(
+                f"training.total_batch_size: {total} is not a multiple of per_device_train_batch_size "
+                f"{micro}{processes}; nearest that work: {' and '.join(map(str, near))}"
+            )
+        return int(total // rows)
+
+    def training_sha256(self) -> str:
+        """Hash of the sections that decide what training does; a resumed run must have the same."""
+        sections = self.model_dump(include={"model", "data", "prompt", "quantization", "lora", "training"})
+        return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The configuration with all defaults as YAML; `load_config` reads an equal one from it."""
+        return yaml.dump(self.model_dump(), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=120)
+
+
+OWN_KEYS: dict[str, type[Section]] = {"training": TrainingKeys, "generation": GenerationKeys}
+"""Library sections that hold keys of the pipeline's own as well."""
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a YAML file; `overrides` are `section.key=value` with values in YAML, and the last one wins.
+
+    Raises UserError, one line that names file (or command line), section and key, for anything wrong.
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    origin = _Origin(path, frozenset(_override(values, text) for text in overrides))
+    for name in values:
+        if name not in Config.model_fields:
+            raise origin.error(str(name), _unknown_section(str(name)))
+    sections = {name: _checked_section(name, values.get(name), origin) for name in Config.model_fields}
+    config = Config(**sections)
+    _check_values(config, origin)
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """Where values came from, to name it in errors."""
+
+    path: Path
+    overridden: frozenset[str]
+
+    def error(self, key: str, message: str, *others: str) -> UserError:
+        """The error about `key`; `others` are keys that take part in a contradiction."""
+        pairs = [(f"{name}.", f"{override}.") for name in (key, *others) for override in self.overridden]
+        given = any(name.startswith(override) or override.startswith(name) for name, override in pairs)
+        return UserError(f"{'command line' if given else self.path}: {key}: {message}")
+
+
+def _override(values: dict[Any, Any], text: str) -> str:
+    """Apply one `section.key=value` to `values` and return its dotted key."""
+    dotted, equals, value_text = text.partition("=")
+    *parents, last = dotted.split(".")
+    if not equals or not all([*parents, last]):
+        raise UserError(f"command line: {text!r} is not section.key=value")
+    value = _parse_yaml(value_text, f"command line: {dotted}")
+    if not parents and value is not None and not isinstance(value, dict):
+        message = mismatch(dict, value) if last in Config.model_fields else _unknown_section(last)
+        raise UserError(f"command line: {last}: {message}")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise UserError(f"command line: {dotted}: {parent} is not a mapping; set it as a whole")
+    values[last] = value
+    return dotted
+
+
+def _checked_section(name: str, given: Any, origin: _Origin) -> Any:
+    """One section with its defaults, as `Config` holds it."""
+    if given is None and name == "quantization":
+        return None
+    if given is not None and not isinstance(given, dict):
+        raise origin.error(name, mismatch(dict, given))
+    values = DEFAULTS.get(name, {}) | (given or {})
+    if name == "run" and values.get("directory") is None:
+        values["directory"] = f"runs/{origin.path.stem}"
+    if name not in LIBRARY_CLASSES:
+        return _validated(Config.model_fields[name].annotation, name, values, origin)
+    own = OWN_KEYS[name].model_fields if name in OWN_KEYS else {}
+    library = {key: value for key, value in values.items() if key not in own}
+    for key, value in library.items():
+        if key in REFUSED[name]:
+            raise origin.error(f"{name}.{key}", f"not set here; {REFUSED[name][key]}")
+        if key not in key_types(name):
+            raise origin.error(f"{name}.{key}", _unknown_key(name, str(key)))
+        try:
+            library[key] = check_value(name, key, value)
+        except ValueError as error:
+            raise origin.error(f"{name}.{key}", str(error)) from None
+    if name in OWN_KEYS:
+        ours = {key: value for key, value in values.items() if key in own}
+        return _validated(OWN_KEYS[name], name, ours, origin).model_dump() | library
+    return library
+
+
+def _validated(cls: Any, name: str, values: dict[Any, Any], origin: _Origin) -> Any:
+    """`values` as the section class `cls`; pydantic's errors become one line about one key."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as validation_error:
+        # A union reports every branch; the one that got deepest is what was meant.
+        errors = [(_path(values, error["loc"]), error) for error in validation_error.errors()]
+        keys, error = max(errors, key=lambda item: len(item[0]))
+    dotted, value, kind = ".".join((name, *keys)), error["input"], error["type"]
+    if kind == "missing":
+        raise origin.error(f"{dotted}.{error['loc'][-1]}", "missing, but required")
+    if kind in ("extra_forbidden", "invalid_key"):
+        key = str(error["loc"][-1])
+        raise origin.error(dotted, _unknown_key(name, key) if len(keys) == 1 else "unknown key")
+    if kind == "value_error":
+        raise origin.error(dotted, str(error["ctx"]["error"]))
+    if kind.startswith(("greater_than", "less_than", "string_too_short")):
+        raise origin.error(dotted, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}")
+    raise origin.error(dotted, mismatch(cls.model_fields[keys[0]].annotation if len(keys) == 1 else str, value))
+
+
+def _path(values: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The part of a pydantic error's location that is keys of the file (the rest names branches of a union)."""
+    keys = []
+    for part in location:
+        if isinstance(values, dict) and part in values:
+            keys.append(str(part))
+            values = values[part]
+    return keys
+
+
+def _section_keys(section: str) -> list[str]:
+    """Keys that may be written in a section."""
+    if section in LIBRARY_CLASSES:
+        own = OWN_KEYS[section].model_fields if section in OWN_KEYS else {}
+        return [*own, *usable_keys(section)]
+    annotation: Any = Config.model_fields[section].annotation
+    return list(annotation.model_fields)
+
+
+def _unknown_key(section: str, key: str) -> str:
+    """The nearest known key: the same one in another section, a similar one here, a similar one elsewhere."""
+    others = [name for name in Config.model_fields if name != section]
+    homes = [name for name in others if key in _section_keys(name)]
+    if homes:
+        return f"unknown key; {key} belongs to {' or '.join(homes)}"
+    near = difflib.get_close_matches(key, _section_keys(section), n=1)
+    near = near or difflib.get_close_matches(key, [f"{name}.{k}" for name in others for k in _section_keys(name)], n=1)
+    if near:
+        return f"unknown key; did you mean {near[0]}?"
+    if section in LIBRARY_CLASSES:
+        return f"unknown key; {LIBRARY_CLASSES[section]} has the keys of this section"
+    return f"unknown key; known: {', '.join(_section_keys(section))}"
+
+
+def _unknown_section(name: str) -> str:
+    homes = [section for section in Config.model_fields if name in _section_keys(section)]
+    if homes:
+        return f"unknown section; {name} belongs to {' or '.join(homes)}"
+    near = difflib.get_close_matches(name, Config.model_fields, n=1)
+    return (
+        f"unknown section; did you mean {near[0]}?"
+        if near
+        else f"unknown section; known: {', '.join(Config.model_fields)}"
+    )
+
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lora.r": (lambda value: value >= 1, "at least 1"),
+    "lora.lora_alpha": (lambda value: value > 0, "above 0"),
+    "lora.lora_dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "training.max_length": (lambda value: value >= 16, "at least 16"),
+    "training.per_device_train_batch_size": (lambda value: value >= 1, "at least 1"),
+    "training.per_device_eval_batch_size": (lambda value: value >= 1, "at least 1"),
+    "training.num_train_epochs": (lambda value: value > 0, "above 0"),
+    "training.learning_rate": (lambda value: value > 0, "above 0"),
+    "training.warmup_steps": (lambda value: value >= 0, "at least 0"),
+    "training.save_steps": (lambda value: value > 0, "above 0"),
+    "training.logging_steps": (lambda value: value > 0, "above 0"),
+    "generation.max_new_tokens": (lambda value: value >= 1, "at least 1"),
+    "generation.temperature": (lambda value: value >= 0, "at least 0 (0 answers greedily)"),
+    "generation.top_p": (lambda value: 0 < value <= 1, "above 0 and at most 1 (1 keeps every token)"),
+    "generation.top_k": (lambda value: value >= 0, "at least 0 (0 keeps every token)"),
+    "generation.repetition_penalty": (lambda value: value > 0, "above 0 (1 is no penalty)"),
+}
+"""What the libraries would refuse later, or not at all."""
+
+
+def _check_values(config: Config, origin: _Origin) -> None:
+    """Refuse numbers out of range and sections that contradict each other or themselves."""
+    for key, (fits, words) in _RANGES.items():
+        section, name = key.split(".")
+        values = getattr(config, section)
+        if name in values and (values[name] is None or not fits(values[name])):
+            raise origin.error(key, f"must be {words}, got {'null' if values[name] is None else values[name]}")
+    validation, test = config.data.validation_share, config.data.test_share
+    if validation + test >= 1:
+        message = f"{test:g} with data.validation_share {validation:g} leaves nothing to train on"
+        raise origin.error("data.test_share", message, "data.validation_share")
+    if config.model.device == "cpu" and config.model.dtype == "float16":
+        raise origin.error(
+            "model.dtype", "float16 needs a GPU; use bfloat16 or float32 with model.device cpu", "model.device"
+        )
+    if config.quantization is not None:
+        bits = [key for key in ("load_in_4bit", "load_in_8bit") if config.quantization.get(key)]
+        if len(bits) == 2:
+            raise origin.error(
+                "quantization.load_in_4bit", "contradicts load_in_8bit; set one of the two", "quantization.load_in_8bit"
+            )
+        if not bits:
+            raise origin.error(
+                "quantization", "neither load_in_4bit nor load_in_8bit is true; quantization: null turns it off"
+            )
+    try:
+        config.accumulation_steps(world_size=1)
+    except UserError as error:
+        key, message = str(error).split(": ", 1)
+        raise origin.error(key, message, "training.per_device_train_batch_size") from None
+
+
+def _checked_template(text: str, wanted: set[str]) -> str:
+    """`text` if it is a format string with exactly the fields `wanted`. Raises ValueError otherwise."""
+    names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; write {{{{ and }}}} for braces that are text") from None
+    for field, specification, conversion in parts:
+        if field not in wanted or specification or conversion:
+            raise ValueError(f"{{{field}}} cannot be filled in; only {names}, and {{{{ }}}} for braces that are text")
+    missing = wanted - {field for field, _, _ in parts}
+    if missing:
+        raise ValueError(f"must contain {names}")
+    return text
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except FileNotFoundError:
+        names = sorted(file.name for file in path.parent.glob("*.yaml"))
+        near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
+        hint = f"; there: {', '.join(near)}" if near else ""
+        raise UserError(f"{path}: no such configuration file{hint}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}") from None
+    values = _parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a mapping of sections ({', '.join(Config.model_fields)})")
+    return values
+
+
+def _parse_yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise UserError(f"{place}:{line} {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{place}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _yaml_1_2(base: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """`base` and YAML 1.2's rules for plain values: 3e-4 is a number; `no`, 010 and 2024-01-01 are text."""
+    rules = [
+        ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+        ("float", r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),
+        ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+        ("merge", "<<", "<"),
+    ]
+    resolvers = {first: list(known) for first, known in base.items()}
+    for tag, pattern, starts in rules:
+        for first in starts:
+            resolvers.setdefault(first, []).append((f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$")))
+    return resolvers
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _yaml_1_2({})
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As SafeLoader's, but a key written twice is an error."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.value in lines and isinstance(key, yaml.ScalarNode):
+                problem = f"{key.value} is given twice, first on line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[str(key.value)] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    # Text is quoted where either version of YAML would read something else.
+    yaml_implicit_resolvers = _yaml_1_2(yaml.SafeDumper.yaml_implicit_resolvers)

@@ -1,0 +1,216 @@
+"""Rows of a hub data set or a local file become checked `Example`s; nothing is dropped without being counted."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft.errors import UserError
+from sft.records import CATEGORIES, Example
+
+# dolly-ja's name for a field, and the name it has in the English databricks-dolly-15k.
+ALIASES = {"input": "context", "output": "response"}
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+CSV_FIELD_LIMIT = 100_000_000
+SHOWN_DROPS = 3
+
+
+class Dropped(NamedTuple):
+    """A row that cannot be used: where it stands, why, and its category as far as it has one."""
+
+    place: str
+    reason: str
+    category: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedData:
+    """The usable rows of a data set, the unusable ones, and the SHA-256 over the usable rows' content."""
+
+    examples: list[Example]
+    dropped: list[Dropped]
+    sha256: str
+
+    def drop_report(self) -> list[str]:
+        """One line a reason and category, with the first few places; empty when nothing was dropped."""
+        counts = Counter((drop.reason, drop.category) for drop in self.dropped)
+        lines = []
+        for (reason, category), count in sorted(counts.items()):
+            places = [d.place for d in self.dropped if (d.reason, d.category) == (reason, category)]
+            shown = ", ".join(places[:SHOWN_DROPS]) + (", …" if count > SHOWN_DROPS else "")
+            lines.append(f"dropped {count} row{'s' * (count > 1)} ({category}): {reason}: {shown}")
+        return lines
+
+
+class BadRow(ValueError):
+    """A row that cannot become an `Example`; the message is the reason that is counted."""
+
+
+def load_data(path: str, revision: str | None = None) -> LoadedData:
+    """Load and check every row of `path`: a local json, jsonl, csv or parquet file, or else a hub data set id.
+
+    `revision` pins a hub data set's commit, tag or branch. Raises UserError when the data cannot be
+    read or holds no usable row.
+    """
+    rows = _local_rows(Path(path)) if _is_local(path) else _hub_rows(path, revision)
+    examples: list[Example] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    digest = hashlib.sha256()
+    for number, (place, row) in enumerate(rows, start=1):
+        try:
+            example = example_from_row(row, default_index=str(number))
+            if example.index in seen:
+                raise BadRow("duplicate index")
+        except BadRow as error:
+            category = row.get("category") if isinstance(row, dict) else None
+            dropped.append(Dropped(place, str(error), category if category in CATEGORIES else "no known category"))
+            continue
+        seen.add(example.index)
+        examples.append(example)
+        digest.update(json.dumps(dataclasses.astuple(example), ensure_ascii=False).encode() + b"\n")
+    data = LoadedData(examples, dropped, digest.hexdigest())
+    if not examples:
+        reasons = "; ".join(data.drop_report()[:3]) or "it is empty"
+        raise UserError(f"{path}: no usable row ({reasons}); rows need instruction, output and category")
+    return data
+
+
+def example_from_row(row: Any, default_index: str) -> Example:
+    """Check one row in dolly-ja's or the English dolly's schema. Raises BadRow with the reason."""
+    if isinstance(row, BadRow):
+        raise row
+    if not isinstance(row, dict):
+        raise BadRow("not an object with fields")
+    values = {}
+    for field in ("instruction", "input", "output", "category"):
+        name = field if field in row else ALIASES.get(field, field)
+        value = row.get(name)
+        if value is None and field != "input":
+            raise BadRow(f"no {field}" if name not in row else f"{name} is null")
+        if value is None:
+            value = ""
+        if not isinstance(value, str):
+            raise BadRow(f"{name} is not text")
+        _check_text(value, name)
+        if not value.strip() and field != "input":
+            raise BadRow(f"empty {name}")
+        values[field] = value if field != "input" or value.strip() else ""
+    if values["category"] not in CATEGORIES:
+        raise BadRow("unknown category")
+    index = row.get("index", default_index)
+    if not isinstance(index, str | int) or isinstance(index, bool):
+        raise BadRow("index is neither text nor a whole number")
+    _check_text(str(index), "index")
+    return Example(index=str(index), answers=_answers(row.get("answers")), **values)
+
+
+def _check_text(value: str, name: str) -> None:
+    if "\0" in value:
+        raise BadRow(f"{name} holds a null character")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRow(f"{name} is not valid Unicode (a lone surrogate)") from None
+
+
+def _answers(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(answer, str) and answer.strip() for answer in value):
+        raise BadRow("answers is not a list of texts")
+    for answer in value:
+        _check_text(answer, "answers")
+    return tuple(value)
+
+
+def _is_local(path: str) -> bool:
+    # A hub id is `name` or `owner/name`; everything that exists, or is spelt like a file, is a file.
+    return Path(path).exists() or path.endswith(SUFFIXES) or path.startswith((".", "/", "~")) or path.count("/") > 1
+
+
+def _local_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (place, row); a line that cannot be parsed is yielded as a BadRow."""
+    path = path.expanduser()
+    if not path.exists():
+        raise UserError(f"{path}: no such data file; set data.path to a hub id or a {', '.join(SUFFIXES)} file")
+    if path.suffix not in SUFFIXES or not path.is_file():
+        raise UserError(f"{path}: not a data file; data.path takes a hub id or a {', '.join(SUFFIXES)} file")
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    try:
+        yield from readers[path.suffix](path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            yield f"line {number}", _parse_line(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+
+
+def _parse_line(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return BadRow("not UTF-8")
+    except (ValueError, RecursionError):
+        return BadRow("not JSON")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        hint = "; one object a line belongs in a .jsonl file" if "Extra data" in str(error) else ""
+        raise UserError(f"{path}: not JSON in UTF-8: {error}{hint}") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: holds {type(rows).__name__}, not a list of rows")
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    csv.field_size_limit(CSV_FIELD_LIMIT)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                yield f"line {reader.line_num}", row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(path, revision=revision, split="train")
+    except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"data set {path}: cannot be loaded from the hub ({first}); check the id and the connection, "
+            "or set data.path to a local file"
+        ) from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", row

@@ -1,0 +1,118 @@
+"""Cross-entropy at supervised positions only, without ever building the logits of a whole batch.
+
+A base model of this field has 30,000 to 262,000 words in its vocabulary, so logits dominate memory.
+Here they exist for a few hundred tokens at a time: the gradient with respect to the hidden states is
+computed in the forward pass, while a chunk's logits are at hand, and the head itself is frozen.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sft.tokenization import IGNORE_INDEX
+
+CHUNK_TOKENS = 128
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor):
+        nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if hidden.requires_grad else None
+        # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
+        logits_buffer = hidden.new_empty(min(CHUNK_TOKENS, len(targets)), len(weight))
+        exact_buffer = logits_buffer if hidden.dtype == torch.float32 else logits_buffer.float()
+        for start in range(0, len(targets), CHUNK_TOKENS):
+            chunk = slice(start, start + CHUNK_TOKENS)
+            rows = targets[chunk, None]
+            logits = torch.mm(hidden[chunk], weight.T, out=logits_buffer[: len(rows)])
+            if bias is not None:
+                logits += bias
+            exact = exact_buffer[: len(rows)].copy_(logits)
+            right = exact.gather(1, rows)
+            largest = exact.amax(dim=1, keepdim=True)
+            total = exact.sub_(largest).exp_().sum(dim=1, keepdim=True)
+            nll[chunk] = (total.log() + largest - right).squeeze(1)
+            if gradient is not None:
+                # d nll / d hidden = softmax · weight − weight[target]
+                gradient[chunk] = torch.mm(logits.copy_(exact), weight) / total - weight[targets[chunk]]
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor):
+        (gradient,) = ctx.saved_tensors
+        return (gradient * upstream[0][:, None]).to(gradient.dtype), None, None, None
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+) -> torch.Tensor:
+    """−ln p of each target under softmax(hidden · weightᵀ + bias).
+
+    Args:
+        hidden: (tokens, width), in the head's dtype; the only argument that gets a gradient.
+        weight: (vocabulary, width), frozen.
+        bias: (vocabulary,), frozen, or None.
+        targets: (tokens,) ids.
+
+    Returns:
+        (tokens,) in fp32, nats.
+    """
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        raise ValueError("linear_cross_entropy needs a frozen head: its gradient is not computed")
+    return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
+
+
+def add_token_nll(model: PreTrainedModel) -> None:
+    """Let `model(**inputs, nll_labels=labels)` return the −ln p of every supervised token, without logits.
+
+    The labels are (batch, tokens) with IGNORE_INDEX where unsupervised and are shifted here, as in every
+    causal model of transformers; the result is (supervised tokens,) fp32 in reading order. All other calls
+    stay as they were. Going through `forward` keeps PEFT's and DistributedDataParallel's hooks in play.
+    Raises ValueError where the logits are not a plain linear map of the last hidden state.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or getattr(model.config, "final_logit_softcapping", None):
+        raise ValueError(f"{type(model).__name__}: the head is not a plain linear layer")
+    plain_forward = model.forward
+
+    def forward(self: PreTrainedModel, *args: Any, nll_labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if nll_labels is None:
+            return plain_forward(*args, **kwargs)
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        targets = nll_labels[:, 1:]
+        supervised = targets != IGNORE_INDEX
+        head = self.get_output_embeddings()
+        return linear_cross_entropy(
+            hidden[:, :-1][supervised].to(head.weight.dtype), head.weight, head.bias, targets[supervised]
+        )
+
+    model.forward = MethodType(forward, model)
+
+
+@torch.inference_mode()
+def reference_nll(
+    model: nn.Module, pad_id: int, prompts: list[list[int]], references: list[list[int]]
+) -> list[float]:
+    """Sum of −ln p over each reference's tokens given its prompt, in nats; one batch, teacher-forced.
+
+    `model` has been through `add_token_nll` (below PEFT, if at all); ids as `encode_prompt` and `encode_text`
+    make them. An empty reference has 0.0.
+    """
+    device = next(model.parameters()).device
+    rows = [prompt + reference for prompt, reference in zip(prompts, references, strict=True)]
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), pad_id, device=device)
+    labels = torch.full((len(rows), width), IGNORE_INDEX, device=device)
+    mask = torch.zeros((len(rows), width), dtype=torch.long, device=device)
+    for position, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        input_ids[position, : len(row)] = torch.tensor(row, device=device)
+        labels[position, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :], device=device)
+        mask[position, : len(row)] = 1
+    nll = model(input_ids=input_ids, attention_mask=mask, nll_labels=labels, use_cache=False)
+    return [float(part.sum()) for part in nll.split([len(reference) for reference in references])]

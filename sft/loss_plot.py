@@ -1,0 +1,31 @@
+"""The picture of a training run: loss by step, validation loss by group, learning rate."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def plot_loss(log: Path, picture: Path) -> None:
+    """Draw `log` (JSON lines as the trainer writes them) into the PNG file `picture`."""
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    steps = [record for record in records if "loss" in record]
+    axes.plot([r["step"] for r in steps], [r["loss"] for r in steps], label="training", linewidth=1, color="0.45")
+    groups = dict.fromkeys(key for r in records for key in r if key.startswith("eval_") and key.endswith("_loss"))
+    for key in groups:
+        points = [(r["step"], r[key]) for r in records if key in r]
+        name = key.removeprefix("eval_").removesuffix("_loss")
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"validation: {name}")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (nats a supervised token)")
+    rates = axes.twinx()
+    rates.plot([r["step"] for r in steps], [r["learning_rate"] for r in steps], ":", color="tab:orange", linewidth=1)
+    rates.set_ylabel("learning rate (dotted)")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,195 @@
+"""The base model and its tokenizer, loaded for one device in 4-bit, 8-bit or unquantised, and LoRA on top."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from sft.errors import UserError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of this process: `auto` is the GPU where there is one. Raises UserError for a missing GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "model.device is cuda, but PyTorch sees no GPU here; "
+            "run on a machine with one, or try model.device=cpu with a small model"
+        )
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype of unquantised weights and of arithmetic: `auto` is bf16, or fp16 on a GPU without bf16."""
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def use_all_cores() -> None:
+    """Give this process its share of the cores: `accelerate launch` leaves each CPU process a single thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def load_tokenizer(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, with a padding token. Raises UserError when it cannot be loaded.
+
+    A tokenizer without a padding token pads with its end-of-text token: labels and attention are masked by
+    position, so that costs nothing, and the vocabulary keeps its size.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _loading_error("tokenizer", base, error) from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    base: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The frozen base model on `device`; `quantization` holds BitsAndBytesConfig's arguments, None means none.
+
+    Raises UserError when the model is missing or cannot be loaded.
+    """
+    # One line a layer and call on a CPU: what it says, that int8 arithmetic passes through fp16, is in the README.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base,
+            revision=revision,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise _loading_error("model", base, error) from None
+    model.requires_grad_(False)
+    if device.type == "cpu":
+        _keep_4bit_weights_trainable(model)
+    return model
+
+
+def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
+    """Put a fresh adapter on `model`; `lora` holds LoraConfig's arguments. Trainable weights are fp32.
+
+    Raises UserError when a target module is not part of the model, naming those that could be targets.
+    """
+    check_targets(model, lora.get("target_modules"))
+    try:
+        peft_model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+    except ValueError as error:
+        candidates = ", ".join(linear_names(model))
+        raise UserError(f"lora: {error} (linear layers of this model: {candidates})") from None
+    recast_trainable(peft_model)
+    return peft_model
+
+
+def check_targets(model: PreTrainedModel, targets: list[str] | str | None) -> None:
+    """Raise UserError when one of the target modules matches nothing in the model."""
+    names = [name for name, _ in model.named_modules()]
+    if targets is None or targets == "all-linear":
+        return
+    for target in [targets] if isinstance(targets, str) else targets:
+        pattern = target if isinstance(targets, str) else rf"(.*\.)?{re.escape(target)}"
+        if not any(re.fullmatch(pattern, name) for name in names):
+            raise UserError(
+                f"lora.target_modules: {type(model).__name__} has no module {target!r}; "
+                f"its linear layers are {', '.join(linear_names(model))}"
+            )
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Last name parts of the linear layers below the head, in model order, each once."""
+    head = model.get_output_embeddings()
+    return list(
+        dict.fromkeys(
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        )
+    )
+
+
+def recast_trainable(model: PeftModel) -> None:
+    """Keep trainable weights in fp32: updates at these learning rates vanish in 16 bits."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """Put a trained adapter on its base for answering. Raises UserError when it is missing or does not fit."""
+    check_adapter(adapter)
+    try:
+        return PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{adapter}: this adapter does not fit the base model ({first})") from None
+
+
+def check_adapter(adapter: Path) -> int:
+    """The number of LoRA pairs in a saved adapter. Raises UserError when it is missing, or empty, or learned nothing."""
+    path = adapter / "adapter_model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path}: no such adapter; train it first")
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors raises its own bare Exception type
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from None
+    up = [tensor for name, tensor in tensors.items() if "lora_B" in name]
+    if not up:
+        raise UserError(f"{path}: holds no LoRA weights")
+    if not any(tensor.any() for tensor in up):
+        raise UserError(f"{path}: every lora_B is zero, so the adapter changes nothing: the training did not learn")
+    return len(up)
+
+
+def describe_lora(model: PeftModel) -> str:
+    """One line: how many modules carry an adapter, what they are called, how many weights are trained."""
+    names = [name for name, module in model.named_modules() if hasattr(module, "lora_A") and module.lora_A]
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in names})
+    trained, total = model.get_nb_trainable_parameters()
+    return f"LoRA on {len(names)} modules ({', '.join(kinds)}): {trained:,} of {total:,} weights are trained"
+
+
+def _keep_4bit_weights_trainable(model: PreTrainedModel) -> None:
+    # On CPUs with avx512_bf16, bitsandbytes repacks 4-bit weights at the first evaluation-mode forward, and the
+    # next training forward then fails on a leaf that was changed in place.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _loading_error(what: str, base: str, error: Exception) -> UserError:
+    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"{what} {base}: cannot be loaded ({first}); check model.base, the connection to the hub, "
+        "and for a gated repository `hf auth login`; a directory works too"
+    )

@@ -1,0 +1,74 @@
+"""What is shown before a training run: rows and truncations by category, steps, the first example coloured."""
+
+from collections import Counter
+from itertools import groupby
+
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from sft.data import LoadedData
+from sft.generation import printable
+from sft.records import CATEGORIES
+from sft.split import Split
+from sft.tokenization import FATES, IGNORE_INDEX, Fate
+
+
+def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:
+    """A row a category: usable rows, their sides, and what the length limit did to the training rows."""
+    table = Table(title="rows by category")
+    table.add_column("category")
+    for heading in ("usable", "train", "validation", "test", *FATES):
+        table.add_column(heading, justify="right")
+    columns = [Counter(e.category for e in side) for side in (data.examples, *split)]
+    for category in CATEGORIES:
+        counts = [column[category] for column in columns] + [fates[category, fate] for fate in FATES]
+        table.add_row(category, *map(str, counts))
+    totals = [column.total() for column in columns] + [sum(fates[c, fate] for c in CATEGORIES) for fate in FATES]
+    table.add_section()
+    table.add_row("all", *map(str, totals))
+    return table
+
+
+def token_counts(dataset: Dataset) -> tuple[int, int]:
+    """All tokens of an encoded data set, and the supervised ones (a row's first token never is)."""
+    tokens = sum(map(len, dataset["input_ids"]))
+    supervised = sum(sum(label != IGNORE_INDEX for label in labels[1:]) for labels in dataset["labels"])
+    return tokens, supervised
+
+
+def example_preview(row: dict, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """One encoded row as text: supervised tokens green, the others dim, the end-of-text token reversed."""
+    preview = Text()
+    pairs = zip(row["input_ids"], row["labels"], strict=True)
+    for (supervised, is_end), run in groupby(
+        pairs, key=lambda pair: (pair[1] != IGNORE_INDEX, pair[0] == tokenizer.eos_token_id)
+    ):
+        text = tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False)
+        style = ("bold reverse green" if is_end else "green") if supervised else "dim"
+        preview.append(printable(text), style=style)
+    return preview
+
+
+def show(
+    console: Console, data: LoadedData, split: Split, train: Dataset, fates: Counter[tuple[str, Fate]], summary: str
+) -> None:
+    """Print all of it."""
+    for line in data.drop_report():
+        console.print(line, style="yellow", markup=False, highlight=False)
+    console.print(rows_table(data, split, fates))
+    tokens, supervised = token_counts(train)
+    console.print(f"{len(train):,} training rows, {tokens:,} tokens, {supervised:,} of them supervised", highlight=False)
+    console.print(summary, markup=False, highlight=False)
+
+
+def show_example(console: Console, train: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print the first training example with a legend."""
+    console.rule("first training example")
+    console.print(example_preview(train[0], tokenizer))
+    legend = Text.assemble(("supervised", "green"), "  ", ("not supervised", "dim"), "  ")
+    legend.append(tokenizer.eos_token, "bold reverse green")
+    console.print(legend.append(" end of text, by id"))
+    console.rule()

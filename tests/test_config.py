@@ -1,0 +1,339 @@
+"""The configuration layer: what loads, what is refused and in which words, and that the libraries take the result."""
+
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sft.config import OWN_KEYS, Config, _section_keys, load_config
+from sft.errors import UserError
+from sft.library_keys import LIBRARY_CLASSES, REFUSED, key_types, library_table, type_of
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+MINIMAL = """
+model: {base: models/tiny}
+data: {path: data/sample.jsonl}
+training: {total_batch_size: 32}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "minimal.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        load_config(path, overrides)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_file_loads_and_survives_the_round_trip(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    assert config.run_directory == Path("runs") / path.stem
+    resolved = tmp_path / "config.yaml"
+    resolved.write_text(config.to_yaml(), encoding="utf-8")
+    again = load_config(resolved)
+    assert again == config
+    assert again.to_yaml() == config.to_yaml()
+    assert again.training_sha256() == config.training_sha256()
+
+
+def test_calm7b_is_the_article_recipe_in_japanese() -> None:
+    config = load_config(ROOT / "configs" / "calm7b.yaml")
+    assert config.model.base == "cyberagent/open-calm-7b"
+    assert config.quantization == {"load_in_8bit": True}
+    assert config.lora == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["query_key_value"]}
+    wanted: dict[str, object] = {"total_batch_size": 128, "train_on_inputs": True, "per_device_train_batch_size": 2}
+    wanted |= {"num_train_epochs": 3, "learning_rate": 3e-4, "warmup_steps": 100, "max_length": 2048}
+    assert wanted.items() <= config.training.items()
+    wanted = {"temperature": 0.7, "top_p": 0.75, "top_k": 40, "max_new_tokens": 128}
+    wanted |= {"repetition_penalty": 5.0, "repetition_penalty_scope": "generated"}
+    assert config.generation == wanted
+    assert config.accumulation_steps(1) == 64
+    assert config.accumulation_steps(8) == 8
+
+
+def test_article_file_differs_only_where_the_article_does() -> None:
+    ours, article = (
+        load_config(ROOT / "configs" / f"{name}.yaml").model_dump() for name in ("calm7b", "calm7b-article")
+    )
+    differing = {
+        f"{section}.{key}": value
+        for section, values in article.items()
+        for key, value in (values or {}).items()
+        if ours[section][key] != value
+    }
+    assert differing == {
+        "data.truncation": "end",
+        "prompt.template": "alpaca-en",
+        "training.max_length": 256,
+        "generation.repetition_penalty_scope": "all",
+        "run.directory": "runs/calm7b-article",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        # Unknown keys and sections, with the nearest known one.
+        ("lora.lora_alpah=16", "lora.lora_alpah: unknown key; did you mean lora_alpha?"),
+        ("training.r=8", "training.r: unknown key; r belongs to lora"),
+        ("model.load_in_8bit=true", "model.load_in_8bit: unknown key; load_in_8bit belongs to quantization"),
+        ("training.lora_droput=0", "training.lora_droput: unknown key; did you mean lora.lora_dropout?"),
+        ("training.total_batchsize=8", "training.total_batchsize: unknown key; did you mean total_batch_size?"),
+        ("generation.repetition_scope=all", "did you mean repetition_penalty_scope?"),
+        ("eval.qqq=1", "eval.qqq: unknown key; known: rows_per_category, batch_tokens"),
+        ("quantization.qqq=1", "quantization.qqq: unknown key; transformers.BitsAndBytesConfig has the keys"),
+        ("traning.seed=1", "traning: unknown section; did you mean training?"),
+        ("learning_rate=1e-4", "learning_rate: unknown section; learning_rate belongs to training"),
+        ("qqq.x=1", "qqq: unknown section; known: model, data"),
+        # Wrong types: a string is no number, a float no integer, a boolean no integer.
+        ("training.learning_rate=fast", 'training.learning_rate: expected a finite number, got "fast"'),
+        ("training.learning_rate='3e-4'", 'training.learning_rate: expected a finite number, got "3e-4"'),
+        ("training.learning_rate=.nan", "training.learning_rate: expected a finite number, got NaN"),
+        ("lora.r=8.0", "lora.r: expected an integer, got 8.0"),
+        ("lora.r=true", "lora.r: expected an integer, got true"),
+        ("lora.r=", "lora.r: expected an integer, got null"),
+        ("lora.target_modules=[1]", "lora.target_modules: expected text or a list of texts or null, got [1]"),
+        ("training.total_batch_size=many", 'training.total_batch_size: expected an integer, got "many"'),
+        ("training.train_on_inputs=no", 'training.train_on_inputs: expected true or false, got "no"'),
+        ("training.lr_scheduler_type=cosin", "training.lr_scheduler_type: expected one of linear, cosine"),
+        ("training.optim=adamw_troch", '…, got "adamw_troch"; did you mean adamw_torch?'),
+        (
+            "quantization={load_in_4bit: true, bnb_4bit_quant_type: nf5}",
+            "bnb_4bit_quant_type: expected one of fp4, nf4",
+        ),
+        ("model.device=gpu", 'model.device: expected one of auto, cpu, cuda, got "gpu"'),
+        ("model.revision=1e10", "model.revision: expected text or null, got 10000000000.0; put it in quotes"),
+        ("prompt.template=alpaca-jp", "prompt.template: expected one of alpaca-ja, alpaca-en or a mapping"),
+        ("data=3", "data: expected a mapping, got 3"),
+        ("eval.rows_per_category=0", "eval.rows_per_category: input should be greater than or equal to 1, got 0"),
+        # Keys that the pipeline owns.
+        (
+            "training.gradient_accumulation_steps=4",
+            "training.gradient_accumulation_steps: not set here; use training.total",
+        ),
+        ("training.output_dir=x", "training.output_dir: not set here; use run.directory"),
+        ("training.packing=true", "training.packing: not set here; the pipeline lays out the batches"),
+        ("training.bf16=true", "training.bf16: not set here; use model.dtype"),
+        ("training.warmup_ratio=0.1", "training.warmup_ratio: not set here; use training.warmup_steps"),
+        ("training.gradient_checkpointing=true", "its new name is training.activation_checkpointing"),
+        ("training.resume_from_checkpoint=x", "use train_sft.py's option --resume"),
+        ("lora.task_type=CAUSAL_LM", "lora.task_type: not set here"),
+        ("generation.do_sample=true", "generation.do_sample: not set here; use generation.temperature"),
+        ("generation.max_length=10", "generation.max_length: not set here; use generation.max_new_tokens"),
+        # Values out of range, and contradictions.
+        ("training.learning_rate=0", "training.learning_rate: must be above 0"),
+        ("training.max_length=null", "training.max_length: must be at least 16, got null"),
+        ("training.max_length=8", "training.max_length: must be at least 16, got 8"),
+        ("generation.temperature=-0.1", "generation.temperature: must be at least 0"),
+        ("generation.repetition_penalty=0", "generation.repetition_penalty: must be above 0"),
+        ("generation.top_p=1.5", "generation.top_p: must be above 0 and at most 1"),
+        ("data.test_share=0.98", "data.test_share: 0.98 with data.validation_share 0.02 leaves nothing"),
+        ("data.test_share=1", "data.test_share: input should be less than 1"),
+        ("training.per_device_train_batch_size=3", "training.total_batch_size: 32 is not a multiple of"),
+        ("training.total_batch_size=1", "nearest that work: 2"),
+        (
+            "quantization={load_in_4bit: true, load_in_8bit: true}",
+            "quantization.load_in_4bit: contradicts load_in_8bit",
+        ),
+        ("quantization={}", "quantization: neither load_in_4bit nor load_in_8bit"),
+        ("quantization.load_in_4bit=false", "quantization: neither load_in_4bit nor load_in_8bit"),
+        # Overrides that are not understood.
+        ("training", "'training' is not section.key=value"),
+        ("training.=1", "'training.=1' is not section.key=value"),
+        ("lora.target_modules=[a,b", "lora.target_modules: line 1: "),
+        ("prompt.template.with_input=x", "prompt.template.with_input: "),
+    ],
+)
+def test_wrong_override(minimal: Path, override: str, words: str) -> None:
+    minimal.write_text(MINIMAL + "prompt: {template: alpaca-ja}\n")
+    text = message(minimal, override)
+    assert text.startswith("command line: ")
+    assert words in text
+
+
+def test_errors_in_the_file_name_the_file(minimal: Path) -> None:
+    minimal.write_text(MINIMAL + "lora: {lora_alpah: 16}\n")
+    assert message(minimal, "lora.r=4") == f"{minimal}: lora.lora_alpah: unknown key; did you mean lora_alpha?"
+
+
+def test_a_contradiction_is_blamed_on_the_command_line_that_caused_it(minimal: Path) -> None:
+    minimal.write_text(MINIMAL + "quantization: {load_in_8bit: true}\n")
+    assert message(minimal, "quantization.load_in_4bit=true").startswith("command line: quantization.load_in_4bit")
+    assert message(minimal, "model.device=cpu", "model.dtype=float16").startswith("command line: model.dtype: float16")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {base: x}\ndata: {path: y}", "training.total_batch_size: missing"),
+        ("data: {path: y}\ntraining: {total_batch_size: 2}", "model.base: missing"),
+        (MINIMAL + "lora:\n  r: 8\n  r: 16\n", "line 7: r is given twice, first on line 6"),
+        (MINIMAL + "data: {path: y}\n", "line 5: data is given twice"),
+        ("model: [1\ndata: 3\n", "line 2: "),
+        ("model: {base: !!python/name:os.system x}", "line 1: could not determine a constructor"),
+        ("- model\n", "not a mapping of sections"),
+        ("", "not a mapping of sections"),
+        (MINIMAL + "1: x\n", "1: unknown section"),
+        (MINIMAL + "lora: {1: x}\n", "lora.1: unknown key"),
+        (MINIMAL + "eval: {1: x}\n", "eval.1: unknown key"),
+        (MINIMAL + "eval: 3\n", "eval: expected a mapping, got 3"),
+    ],
+)
+def test_wrong_file(minimal: Path, text: str, words: str) -> None:
+    minimal.write_text(text)
+    said = message(minimal)
+    assert said.startswith(f"{minimal}:")
+    assert words in said
+
+
+def test_missing_and_unreadable_files(minimal: Path) -> None:
+    assert "minimal.yaml" in message(minimal.with_name("minmal.yaml"))
+    assert "no such configuration file" in message(minimal.parent / "absent" / "x.yaml")
+    assert "cannot read it" in message(minimal.parent)
+    minimal.write_bytes("model: {base: モデル}".encode("shift_jis"))
+    assert "not UTF-8" in message(minimal)
+
+
+@pytest.mark.parametrize(
+    ("with_input", "without_input", "words"),
+    [
+        ("{instruction}", "{instruction}", "prompt.template.with_input: must contain {input} and {instruction}"),
+        ("{instruction} {input}", "{input}", "prompt.template.without_input: {input} cannot be filled in"),
+        ("{instruction} {input} {output}", "{instruction}", "prompt.template.with_input: {output} cannot be filled in"),
+        ("{instruction!r} {input}", "{instruction}", "prompt.template.with_input: {instruction} cannot"),
+        ("{instruction} {input", "{instruction}", "prompt.template.with_input: expected '}'"),
+        (3, "{instruction}", "prompt.template.with_input: expected text, got 3"),
+    ],
+)
+def test_wrong_template(minimal: Path, with_input: object, without_input: str, words: str) -> None:
+    template = {"with_input": with_input, "without_input": without_input}
+    minimal.write_text(MINIMAL + yaml.safe_dump({"prompt": {"template": template}}))
+    assert words in message(minimal)
+
+
+def test_own_template(minimal: Path, tmp_path: Path) -> None:
+    template = {"with_input": "問い: {instruction}\n{input}\n{{}}\n", "without_input": "問い: {instruction}\n"}
+    minimal.write_text(MINIMAL + yaml.safe_dump({"prompt": {"template": template}}))
+    config = load_config(minimal)
+    assert config.prompt.model_dump() == {"template": template}
+    (tmp_path / "again.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml") == config
+    assert "prompt.template.inputs: unknown key" in message(minimal, "prompt.template.inputs=x")
+
+
+def test_numbers_and_words_are_read_as_yaml_1_2(minimal: Path) -> None:
+    minimal.write_text("""
+model: {base: 'x', revision: '3e-4', tokenizer: "no"}
+data: {path: y, revision: 2024-01-01}
+training: {total_batch_size: 32, learning_rate: 3e-4, weight_decay: 1e-5, save_strategy: no, num_train_epochs: 2}
+generation: {repetition_penalty: 5}
+""")
+    config = load_config(minimal)
+    assert config.training["learning_rate"] == 3e-4
+    assert config.training["weight_decay"] == 1e-5
+    assert config.training["save_strategy"] == "no"
+    assert isinstance(config.training["num_train_epochs"], float)
+    assert isinstance(config.generation["repetition_penalty"], float)
+    assert config.data.revision == "2024-01-01"
+    minimal.write_text(config.to_yaml())
+    assert load_config(minimal) == config
+
+
+def test_overrides(minimal: Path) -> None:
+    config = load_config(
+        minimal,
+        [
+            "quantization.load_in_4bit=true",
+            "lora.target_modules=[a,b]",
+            "training.lr_scheduler_kwargs.num_cycles=2",
+            "lora.r=4",
+            "lora.r=2",
+            "run.directory=elsewhere/mine",
+        ],
+    )
+    assert config.quantization == {"load_in_4bit": True}
+    assert config.lora["target_modules"] == ["a", "b"]
+    assert config.training["lr_scheduler_kwargs"] == {"num_cycles": 2}
+    assert config.lora["r"] == 2
+    assert config.name == "mine"
+    calm = load_config(ROOT / "configs" / "calm7b.yaml", ["quantization=null", "generation.temperature=0"])
+    assert calm.quantization is None
+    assert calm.generation["temperature"] == 0.0
+    assert calm.generation["top_p"] == 0.75
+
+
+def test_accumulation_over_processes(minimal: Path) -> None:
+    config = load_config(minimal)
+    assert config.accumulation_steps(4) == 4
+    with pytest.raises(UserError, match=re.escape("2 × 3 processes; nearest that work: 30 and 36")):
+        config.accumulation_steps(3)
+
+
+def test_training_hash_ignores_what_comes_after_training(minimal: Path) -> None:
+    first = load_config(minimal).training_sha256()
+    assert (
+        load_config(minimal, ["generation.temperature=1", "eval.seed=3", "run.directory=x"]).training_sha256() == first
+    )
+    assert load_config(minimal, ["training.seed=3"]).training_sha256() != first
+
+
+def test_refusals_point_to_keys_that_exist() -> None:
+    for section, reasons in REFUSED.items():
+        for key, reason in reasons.items():
+            for home, name in re.findall(r"\b(\w+)\.(\w+)", reason):
+                if home in Config.model_fields:
+                    assert name in _section_keys(home), f"{section}.{key}: {reason}"
+
+
+def test_table_is_that_of_the_installed_libraries() -> None:
+    table = library_table()
+    assert {section: key_types(section) for section in LIBRARY_CLASSES} == table
+    for section, types in table.items():
+        assert types, section
+        assert not set(types) & set(OWN_KEYS[section].model_fields if section in OWN_KEYS else ())
+        for expression in types.values():
+            type_of(expression)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_library_classes_accept_the_sections(path: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig, GenerationConfig
+    from trl import SFTConfig
+
+    config = load_config(path)
+    recwarn.clear()
+    arguments = SFTConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, **config.library("training"))
+    assert not [str(warning.message) for warning in recwarn if "deprecated" in str(warning.message)]
+    assert arguments.gradient_checkpointing == config.training["activation_checkpointing"]
+    assert arguments.save_steps == config.training["save_steps"]
+    assert LoraConfig(**config.library("lora")).r == config.lora["r"]
+    GenerationConfig(**config.library("generation"), do_sample=config.generation["temperature"] > 0)
+    if config.quantization is not None:
+        BitsAndBytesConfig(**config.library("quantization"))
+
+
+def test_checking_a_configuration_is_fast_and_needs_no_torch() -> None:
+    code = (
+        "import sys; from sft.config import load_config; load_config('configs/calm7b.yaml');"
+        "assert not {'torch', 'transformers', 'trl', 'peft'} & set(sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5

@@ -1,0 +1,278 @@
+"""Fine-tune a base model with LoRA on instruction rows.
+
+    accelerate launch train_sft.py configs/calm7b.yaml [section.key=value …] [--dry-run] [--resume] [--force]
+
+The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, split.json, log.jsonl, loss.png.
+"""
+
+import argparse
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sft.config import Config, load_config
+from sft.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from sft.data import LoadedData
+    from sft.prompt import PromptTemplate
+    from sft.split import Split
+    from sft.tokenization import RowEncoder
+    from sft.trainer import RunTrainer
+
+RANK = int(os.environ.get("RANK", 0))
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
+
+
+def main() -> None:
+    """Read the command line, check the configuration, and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a YAML file, e.g. configs/calm7b.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the configuration")
+    parser.add_argument("--dry-run", action="store_true", help="show rows, tokens, truncation, steps; train nothing")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
+    parser.add_argument("--force", action="store_true", help="replace an existing run")
+    arguments = parser.parse_intermixed_args()
+    with exit_on_user_error():
+        config = load_config(arguments.config, arguments.overrides)
+        if arguments.dry_run:
+            dry_run(config)
+        else:
+            train(config, arguments.resume, arguments.force)
+
+
+class Prepared(NamedTuple):
+    """Everything that is settled before the base model is loaded: rows, their sides, their tokens."""
+
+    data: "LoadedData"
+    split: "Split"
+    template: "PromptTemplate"
+    tokenizer: "PreTrainedTokenizerBase"
+    encoder: "RowEncoder"
+    train: "Dataset"
+    validation: "dict[str, Dataset]"
+    steps: int
+
+
+def dry_run(config: Config) -> None:
+    """Show what training would do; a missing GPU is only a warning here."""
+    from sft.model import resolve_device
+
+    try:
+        resolve_device(config.model.device)
+    except UserError as error:
+        print(f"warning: {error}")
+    prepare(config)
+    print("dry run: nothing was trained")
+
+
+def train(config: Config, resume: bool, force: bool) -> None:
+    """Load, train, save."""
+    from peft import PeftModel
+    from transformers import set_seed
+
+    from sft import run as runs
+    from sft.model import add_lora, describe_lora, load_base, resolve_device, resolve_dtype, use_all_cores
+
+    started = time.perf_counter()
+    device = resolve_device(config.model.device)
+    if device.type == "cpu":
+        use_all_cores()
+    run = config.run_directory
+    if RANK == 0:
+        runs.prepare_directory(run, resume, force)
+    prepared = prepare(config)
+    manifest = begin_manifest(config, prepared)
+    if resume:
+        runs.check_resumable(runs.read_manifest(run), manifest)
+    if RANK == 0:
+        runs.write_manifest(run, manifest)
+        runs.write_text(run / "config.yaml", config.to_yaml())
+        runs.write_split(run, prepared.split)
+
+    dtype = resolve_dtype(config.model.dtype, device)
+    base = load_base(
+        config.model.base, device, dtype, config.quantization, config.model.revision, config.model.trust_remote_code
+    )
+    set_seed(config.training["seed"])
+    model: PeftModel = add_lora(base, config.lora)
+    if RANK == 0:
+        print(describe_lora(model))
+    trainer = build_trainer(config, prepared, model, device.type, str(dtype))
+    trainer.train(resume_from_checkpoint=last_checkpoint(config) if resume else None)
+    if RANK == 0:
+        finish(config, prepared, trainer, manifest, started)
+
+
+def prepare(config: Config) -> Prepared:
+    """Load, check, split and encode the rows, and print what came of it."""
+    from datasets import Dataset
+    from rich.console import Console
+
+    from sft.build_base import ensure_base
+    from sft.data import load_data
+    from sft.model import load_tokenizer
+    from sft.preview import show, show_example
+    from sft.prompt import formatting_function, template_from_config
+    from sft.records import GROUP_OF, GROUPS
+    from sft.split import Split, split_examples, stratified_head
+    from sft.tokenization import RowEncoder
+    from sft.trainer import optimizer_steps
+
+    accumulation = config.accumulation_steps(WORLD_SIZE)  # an impossible division is an error before any work
+    data = load_data(config.data.path, config.data.revision)
+    sides = split_examples(data.examples, config.data.validation_share, config.data.test_share)
+    split = Split(stratified_head(sides.train, config.data.train_rows), sides.validation, sides.test)
+    if not split.train:
+        raise UserError(f"{config.data.path}: no row is left to train on; lower data.test_share")
+    ensure_base(config.model.build, config.model.base)
+    tokenizer = load_tokenizer(
+        config.model.tokenizer or config.model.base, config.model.revision, config.model.trust_remote_code
+    )
+    encoder = RowEncoder(
+        tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
+    )
+    template = template_from_config(config.prompt.template)
+    rows = Dataset.from_list([row_fields(example) for example in split.train])
+    encoded = encoder.encode(rows, formatting_function(template), "train")
+    if not len(encoded):
+        raise UserError("no training row fits training.max_length; raise it")
+    validation = {
+        group: Dataset.from_list([row_fields(e) for e in split.validation if GROUP_OF[e.category] == group])
+        for group in GROUPS
+        if any(GROUP_OF[e.category] == group for e in split.validation)
+    }
+    steps = optimizer_steps(
+        len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"]
+    )
+    if RANK == 0:
+        console = Console()
+        micro = config.training["per_device_train_batch_size"]
+        show(
+            console, data, split, encoded, encoder.fates["train"],
+            f"{steps} optimizer steps of {config.training['total_batch_size']} rows "
+            f"({micro} rows × {accumulation} accumulated × {WORLD_SIZE} processes)",
+        )  # fmt: skip
+        show_example(console, encoded, tokenizer)
+    check_warmup(config, steps)
+    return Prepared(data, split, template, tokenizer, encoder, rows, validation, steps)
+
+
+def row_fields(example: Any) -> dict[str, str]:
+    """What the trainer's data sets hold of an example."""
+    return {name: getattr(example, name) for name in ("index", "instruction", "input", "output", "category")}
+
+
+def check_warmup(config: Config, steps: int) -> None:
+    """Raise UserError when the learning rate would still be rising for half of the training."""
+    warmup = config.training.get("warmup_steps", 0)
+    warmup = warmup * steps if 0 < warmup < 1 else warmup
+    if warmup and warmup * 2 >= steps:
+        raise UserError(
+            f"training.warmup_steps: {warmup:g} of {steps} steps are warmup; set at most {(steps - 1) // 2}, "
+            "or a share of the steps such as 0.05"
+        )
+
+
+def build_trainer(config: Config, prepared: Prepared, model: Any, device: str, dtype: str) -> "RunTrainer":
+    """The trainer with every setting that the pipeline owns."""
+    from trl import SFTConfig
+
+    from sft.prompt import formatting_function
+    from sft.trainer import RunTrainer
+
+    settings = config.library("training")
+    if not prepared.validation:
+        settings["eval_strategy"] = "no"
+    arguments = SFTConfig(
+        output_dir=str(config.run_directory / "checkpoints"),
+        gradient_accumulation_steps=config.accumulation_steps(WORLD_SIZE),
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        bf16=False,  # bf16 weights compute in bf16 by themselves; autocast would only add casts
+        fp16=dtype == "torch.float16",  # fp16 gradients need the loss scaler that comes with it
+        completion_only_loss=False,  # labels are ours
+        logging_nan_inf_filter=False,
+        **settings,
+    )
+    return RunTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=prepared.train,
+        eval_datasets=prepared.validation,
+        tokenizer=prepared.tokenizer,
+        formatting_func=formatting_function(prepared.template),
+        encoder=prepared.encoder,
+        log_path=config.run_directory / "log.jsonl",
+    )
+
+
+def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
+    """The manifest of a run that has just begun; `identity` is what a resumed run must share."""
+    from sft import run as runs
+
+    sides = {name: len(side) for name, side in prepared.split._asdict().items()}
+    fates: dict[str, dict[str, int]] = {}
+    for (category, fate), count in sorted(prepared.encoder.fates["train"].items()):
+        fates.setdefault(category, {})[fate] = count
+    return {
+        "status": "running",
+        "started": runs.now(),
+        "identity": {
+            "configuration": config.training_sha256(),
+            "data": prepared.data.sha256,
+            "tokenizer": runs.tokenizer_sha256(prepared.tokenizer),
+            "template": prepared.template.sha256,
+            "processes": WORLD_SIZE,
+        },
+        "rows": {**sides, "dropped": len(prepared.data.dropped), "truncation": fates},
+        "steps": prepared.steps,
+        "environment": runs.environment(),
+    }
+
+
+def last_checkpoint(config: Config) -> str:
+    """The newest checkpoint of the run. Raises UserError when there is none yet."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    checkpoints = config.run_directory / "checkpoints"
+    path = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if path is None:
+        raise UserError(f"{checkpoints}: no checkpoint yet; start again with --force")
+    return path
+
+
+def finish(
+    config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float
+) -> None:
+    """Save the adapter with what belongs to it, read it back, draw the loss, and close the manifest."""
+    from sft import run as runs
+    from sft.loss_plot import plot_loss
+    from sft.model import check_adapter
+    from sft.trainer import memory_peak_bytes
+
+    run = config.run_directory
+    adapter = run / "adapter"
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(str(adapter), save_embedding_layers=False)
+    prepared.tokenizer.save_pretrained(str(adapter))
+    prepared.template.save(adapter)
+    pairs = check_adapter(adapter)
+    plot_loss(run / "log.jsonl", run / "loss.png")
+    seconds = round(time.perf_counter() - started, 1)
+    manifest |= {
+        "status": "finished",
+        "finished": runs.now(),
+        "seconds": seconds,
+        "memory_peak_bytes": memory_peak_bytes(),
+        "device": str(trainer.args.device),
+    }
+    runs.write_manifest(run, manifest)
+    print(f"{adapter}: {pairs} LoRA pairs saved, {seconds:.0f} s in all")
+    print(f"next: python infer.py {run}    python -m eval {run}")
+
+
+if __name__ == "__main__":
+    main()
