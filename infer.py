@@ -1,9 +1,9 @@
 """Ask a finished run.
 
-    python infer.py                                             an interactive session with the newest finished run
-    python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
-    python infer.py runs/calm7b --jsonl questions.jsonl --output answers.jsonl
-    python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
+python infer.py                                             an interactive session with the newest finished run
+python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
+python infer.py runs/calm7b --jsonl questions.jsonl --output answers.jsonl
+python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
 """
 
 import argparse

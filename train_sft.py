@@ -145,9 +145,7 @@ def prepare(config: Config) -> Prepared:
         for group in GROUPS
         if any(GROUP_OF[e.category] == group for e in split.validation)
     }
-    steps = optimizer_steps(
-        len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"]
-    )
+    steps = optimizer_steps(len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"])
     if RANK == 0:
         console = Console()
         micro = config.training["per_device_train_batch_size"]
@@ -245,9 +243,7 @@ def last_checkpoint(config: Config) -> str:
     return path
 
 
-def finish(
-    config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float
-) -> None:
+def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float) -> None:
     """Save the adapter with what belongs to it, read it back, draw the loss, and close the manifest."""
     from sft import run as runs
     from sft.loss_plot import plot_loss

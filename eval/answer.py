@@ -17,7 +17,6 @@ from sft.split import category_head
 from sft.tokenization import encode_prompt, encode_text
 
 SYSTEMS = ("base", "tuned")
-LIKELIHOODS = ("reference_nll", "reference_nll_without_context")
 
 
 class Question(NamedTuple):
@@ -77,7 +76,8 @@ def answer_rows(answerer: Answerer, rows: Sequence[Example]) -> Iterator[Predict
                 context_shortened=prompt.context_shortened,
                 reference_tokens=len(question.reference),
                 reference_tokens_in_prompt=repeated if question.prompt else None,
-                **{name: likelihoods.get((position, name)) for name in LIKELIHOODS},
+                reference_nll=likelihoods.get((position, "reference_nll")),
+                reference_nll_without_context=likelihoods.get((position, "reference_nll_without_context")),
             )
 
 
@@ -91,7 +91,9 @@ def _question(answerer: Answerer, example: Example) -> Question:
     if example.input:
         bare = answerer.template.render(example.instruction)
         prompts["reference_nll_without_context"] = encode_prompt(answerer.tokenizer, bare)
-    fitting = {n: (ids, reference) for n, ids in prompts.items() if len(ids) + len(reference) <= answerer.context_length}
+    fitting = {
+        n: (ids, reference) for n, ids in prompts.items() if len(ids) + len(reference) <= answerer.context_length
+    }
     return Question(example, prompt, reference, fitting)
 
 
@@ -111,9 +113,7 @@ def _answers(answerer: Answerer, questions: Sequence[Question], system: str) -> 
     return answers
 
 
-def _likelihoods(
-    answerer: Answerer, questions: Sequence[Question], system: str
-) -> dict[tuple[int, str], float]:
+def _likelihoods(answerer: Answerer, questions: Sequence[Question], system: str) -> dict[tuple[int, str], float]:
     wanted = {(position, name): pair for position, q in enumerate(questions) for name, pair in q.likelihoods.items()}
     keys, pairs = list(wanted), list(wanted.values())
     measured: dict[tuple[int, str], float] = {}

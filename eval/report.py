@@ -90,39 +90,39 @@ def verdict(results: Results, group: str) -> str:
 
 
 def print_table(results: Results, console: Console) -> None:
-    """A compact table by category and group; fits 100 columns, and Japanese terminals."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    systems = list(results["systems"])
+    """Character F1 by category and group beside its floor, and how often answers ended; fits 80 columns."""
+    table = Table(title="character F1 by task category", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    for header in (
-        *(f"char F1 [95%]\n{name}" for name in systems),
-        "char F1\nfloor",
-        *(f"ROUGE-L\n{name}" for name in systems),
-        *(f"EOS\n{name}" for name in systems),
-    ):
+    for header in _terminal_headers(results):
         table.add_column(Text(header), justify="right", no_wrap=True)
     for group in GROUPS:
         for scope in _scopes(results, group):
             is_group = scope.kind == "groups"
-            name = f"{scope.name}, all" if is_group else f"  {scope.name}"
+            name = f"{scope.name}, all" if is_group else f" {scope.name}"
             # Text, because brackets in a plain string would be read as markup.
             cells = map(Text, (name, *_terminal_row(results, scope)))
             table.add_row(*cells, style="bold" if is_group else "", end_section=is_group)
     console.print(table)
-    console.print(Text("floor: the better of the question echoed and another row's reference, as answers"), style="dim")
+    notes = "floor: the better of the question echoed and another row's reference; EOS: share that ended by themselves"
+    console.print(Text(notes), style="dim")
     for group in ("open", "context"):
         console.print(Text(verdict(results, group).replace("**", "")))
 
 
+def _terminal_headers(results: Results) -> list[str]:
+    difference = ["difference"] if results["deltas"] else []
+    return ["n", *results["systems"], *difference, "floor", "EOS"]
+
+
 def _terminal_row(results: Results, scope: Scope) -> list[str]:
     systems = [system[scope.kind][scope.name] for system in results["systems"].values()]
+    deltas = [results["deltas"][scope.kind][scope.name][HEADLINE]] if results["deltas"] else []
     cells = [
         str(results["rows"][scope.kind][scope.name]),
-        *(_with_interval(system[HEADLINE], digits=2) for system in systems),
+        *(_number(system[HEADLINE]["mean"]) for system in systems),
+        *(_with_interval(delta, signed=True) for delta in deltas),
         _number(_best_floor(results, scope, HEADLINE).mean),
-        *(_number(system["rouge_l"]["mean"]) for system in systems),
-        *(_number(system["eos_rate"]["mean"], digits=2) for system in systems),
+        _number(systems[-1]["eos_rate"]["mean"], digits=2),
     ]
     return [re.sub(r"\b0(?=\.)", "", cell) for cell in cells]  # .25 for 0.25, so that the table fits
 

@@ -1,1 +1,9 @@
 """What training, answering and evaluation share: configuration, data, prompts, tokens, models, runs."""
+
+import logging
+import warnings
+
+# Noise about what no user of this project can change: bitsandbytes on CPUs (an optional kernel package, and a line a
+# layer about int8 passing through fp16), and names that peft and trl still use and transformers is going to retire.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)

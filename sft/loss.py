@@ -19,7 +19,9 @@ CHUNK_TOKENS = 128
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor):
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
         nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
@@ -44,7 +46,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return nll
 
     @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor):
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0][:, None]).to(gradient.dtype), None, None, None
 
@@ -96,9 +98,7 @@ def add_token_nll(model: PreTrainedModel) -> None:
 
 
 @torch.inference_mode()
-def reference_nll(
-    model: nn.Module, pad_id: int, prompts: list[list[int]], references: list[list[int]]
-) -> list[float]:
+def reference_nll(model: nn.Module, pad_id: int, prompts: list[list[int]], references: list[list[int]]) -> list[float]:
     """Sum of −ln p over each reference's tokens given its prompt, in nats; one batch, teacher-forced.
 
     `model` has been through `add_token_nll` (below PEFT, if at all); ids as `encode_prompt` and `encode_text`

@@ -1,6 +1,5 @@
 """The base model and its tokenizer, loaded for one device in 4-bit, 8-bit or unquantised, and LoRA on top."""
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -77,8 +76,6 @@ def load_base(
 
     Raises UserError when the model is missing or cannot be loaded.
     """
-    # One line a layer and call on a CPU: what it says, that int8 arithmetic passes through fp16, is in the README.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base,
@@ -155,7 +152,7 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 
 def check_adapter(adapter: Path) -> int:
-    """The number of LoRA pairs in a saved adapter. Raises UserError when it is missing, or empty, or learned nothing."""
+    """The number of LoRA pairs in a saved adapter. Raises UserError when it is missing, empty, or learned nothing."""
     path = adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: no such adapter; train it first")

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import groupby
 
 from datasets import Dataset
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,15 +19,16 @@ from sft.tokenization import FATES, IGNORE_INDEX, Fate
 
 def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:
     """A row a category: usable rows, their sides, and what the length limit did to the training rows."""
-    table = Table(title="rows by category")
-    table.add_column("category")
-    for heading in ("usable", "train", "validation", "test", *FATES):
-        table.add_column(heading, justify="right")
+    table = Table(title="rows by category, and what the length limit does to training rows", box=box.SIMPLE_HEAD)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    table.add_column("category", no_wrap=True)
+    for heading in ("usable", "train", "valid.", "test", "shorter", "cut", "lost"):
+        table.add_column(heading, justify="right", no_wrap=True)
     columns = [Counter(e.category for e in side) for side in (data.examples, *split)]
     for category in CATEGORIES:
-        counts = [column[category] for column in columns] + [fates[category, fate] for fate in FATES]
+        counts = [column[category] for column in columns] + [fates[category, fate] for fate in FATES[1:]]
         table.add_row(category, *map(str, counts))
-    totals = [column.total() for column in columns] + [sum(fates[c, fate] for c in CATEGORIES) for fate in FATES]
+    totals = [column.total() for column in columns] + [sum(fates[c, fate] for c in CATEGORIES) for fate in FATES[1:]]
     table.add_section()
     table.add_row("all", *map(str, totals))
     return table
@@ -60,7 +62,9 @@ def show(
         console.print(line, style="yellow", markup=False, highlight=False)
     console.print(rows_table(data, split, fates))
     tokens, supervised = token_counts(train)
-    console.print(f"{len(train):,} training rows, {tokens:,} tokens, {supervised:,} of them supervised", highlight=False)
+    console.print(
+        f"{len(train):,} training rows, {tokens:,} tokens, {supervised:,} of them supervised", highlight=False
+    )
     console.print(summary, markup=False, highlight=False)
 
 

@@ -77,7 +77,6 @@ ALPACA_JA = PromptTemplate(
 TEMPLATES = {template.name: template for template in (ALPACA_EN, ALPACA_JA)}
 
 
-
 def template_from_config(template: Any) -> PromptTemplate:
     """The template named in a configuration, or the one written out there with `with_input` and `without_input`."""
     if isinstance(template, str):

@@ -119,9 +119,7 @@ class RunTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StepSortedSampler:
         dataset = train_dataset or self.train_dataset
         arguments = self.args
-        step_rows = (
-            arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        )
+        step_rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
         return StepSortedSampler(list(map(len, dataset["input_ids"])), step_rows, arguments.seed)
 
     def compute_loss(
@@ -165,7 +163,7 @@ class RunTrainer(SFTTrainer):
             metrics[f"{metric_key_prefix}_{group}_loss"] = nll_sum / tokens
         model.train(was_training)
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # sets flags on control
         return metrics
 
     def _eval_batches(self, dataset: Dataset) -> Iterator[dict[str, Any]]:
@@ -198,15 +196,15 @@ class RunLog(TrainerCallback):
         self.path = path
         self.bar: tqdm | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: D102
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: D102
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: D102
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         record = {"step": state.global_step, "epoch": state.epoch, **logs}
@@ -216,7 +214,7 @@ class RunLog(TrainerCallback):
         if line and self.bar is not None:
             self.bar.write(line)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: D102
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
 

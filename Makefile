@@ -1,0 +1,37 @@
+# make demo   set-up, then the main job on the shipped sample with a real small model
+# make test   set-up, then lint, types and tests
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.requirements-installed
+
+QUESTION := "図書館は何時に閉まりますか。"
+CONTEXT := "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
+
+.PHONY: demo test setup check
+
+# $(call stage,NAME,COMMAND) runs a command and prints how long it took.
+stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
+
+demo: setup
+	$(call stage,base model,$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m)
+	$(call stage,training,$(BIN)/accelerate launch train_sft.py configs/demo.yaml --force)
+	$(call stage,evaluation,$(BIN)/python -m eval runs/demo)
+	$(call stage,an answer,$(BIN)/python infer.py runs/demo --instruction $(QUESTION) --input $(CONTEXT))
+
+test: setup check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+# The file is written last, so an interrupted set-up is done again.
+$(READY): requirements.txt
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $(READY)

@@ -1,0 +1,233 @@
+"""The commands of the README, run as a user runs them: the whole path on a tiny model, and every wrong start."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sft.model import check_adapter
+from sft.prompt import ALPACA_JA
+from sft.records import CATEGORIES, GROUPS, read_predictions
+
+ROOT = Path(__file__).parents[1]
+FOUR_BIT = ["quantization.load_in_4bit=true", "quantization.bnb_4bit_quant_type=nf4"]
+QUANTIZATIONS = {"unquantised": [], "8-bit": ["quantization.load_in_8bit=true"], "4-bit": FOUR_BIT}
+
+
+def overrides(tiny_base, run):
+    return [f"model.base={tiny_base}", "model.build=null", f"run.directory={run}"]
+
+
+def launch(command, *words):
+    accelerate = "from accelerate.commands.accelerate_cli import main; main()"
+    return command("-c", accelerate, "launch", *words)
+
+
+@pytest.fixture(scope="module")
+def finished_run(command, tiny_base, tmp_path_factory):
+    """A run trained by `accelerate launch` on the sample; the commands below use it."""
+    run = tmp_path_factory.mktemp("実験 one") / "tiny"
+    result = launch(command, "train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, run))
+    assert result.returncode == 0, result.stderr
+    return run, result.stdout
+
+
+def test_training_leaves_a_whole_run(finished_run):
+    run, output = finished_run
+    assert {path.name for path in run.iterdir()} >= {
+        "adapter", "checkpoints", "config.yaml", "manifest.json", "split.json", "log.jsonl", "loss.png",
+    }  # fmt: skip
+    assert check_adapter(run / "adapter") == 2
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["rows"]["train"] + manifest["rows"]["validation"] + manifest["rows"]["test"] == 256
+    assert manifest["environment"]["packages"]["trl"] == "1.16.0"
+    steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert sum("loss" in record for record in steps) == manifest["steps"] == 8
+    assert any("eval_context_loss" in record for record in steps)
+    assert "8 optimizer steps of 32 rows (8 rows × 4 accumulated × 1 processes)" in output
+    assert "LoRA on 2 modules (query_key_value)" in output
+
+
+def test_an_existing_run_is_refused_and_a_finished_one_cannot_be_resumed(finished_run, command, tiny_base):
+    run, _ = finished_run
+    words = ["train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, run)]
+    refused = command(*words)
+    assert refused.returncode == 2
+    assert "exists already; --resume continues it, --force replaces it" in refused.stderr
+    assert "has finished" in command(*words, "--resume").stderr
+
+
+def test_one_question_is_answered_by_the_tuned_and_the_base_model(finished_run, command):
+    run, _ = finished_run
+    words = [
+        "infer.py",
+        run,
+        "--instruction",
+        "首都は?",
+        "--input",
+        "日本の首都は東京です。",
+        "generation.max_new_tokens=6",
+    ]
+    tuned, base = command(*words), command(*words, "--base")
+    for result in (tuned, base):
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip()
+        assert "cut off after 6 tokens" in result.stderr
+    assert "base model alone" in base.stderr
+
+
+def test_a_session_answers_until_the_input_ends(finished_run, command):
+    run, _ = finished_run
+    result = command("infer.py", run, "generation.max_new_tokens=4", input="首都は?\n\n山は?\n富士山です。\n")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("文脈>") == 2
+
+
+def test_a_file_of_questions_is_answered_in_its_order(finished_run, command, tmp_path):
+    run, _ = finished_run
+    questions = [{"id": n, "instruction": "首都は?" * n, "input": "文脈" * (n % 2)} for n in range(1, 6)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
+    words = ["--jsonl", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "generation.max_new_tokens=4"]
+    result = command("infer.py", run, *words)
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
+    assert all(isinstance(a["answer"], str) and a["finish_reason"] in ("eos", "length") for a in answers)
+
+
+def test_the_evaluation_answers_scores_and_reports(finished_run, command):
+    run, _ = finished_run
+    settings = ["eval.rows_per_category=2", "generation.max_new_tokens=6", "eval.resamples=200"]
+    result = command("-m", "eval", run, *settings)
+    assert result.returncode == 0, result.stderr
+    predictions = list(read_predictions(run / "eval" / "predictions.jsonl"))
+    assert [p.system for p in predictions] == ["base"] * 16 + ["tuned"] * 16
+    held_out = set(json.loads((run / "split.json").read_text())["test"])
+    for p in predictions:
+        assert p.example.index in held_out
+        assert p.prompt == ALPACA_JA.render(p.example.instruction, p.example.input)
+        assert p.reference_nll > 0
+        assert (p.reference_nll_without_context is None) is (not p.example.input)
+        assert 0 <= p.reference_tokens_in_prompt <= 1
+    results = json.loads((run / "eval" / "results.json").read_text())
+    for system in ("base", "tuned"):
+        assert set(results["systems"][system]["categories"]) == set(CATEGORIES)
+        assert set(results["systems"][system]["groups"]) == set(GROUPS)
+        score = results["systems"][system]["groups"]["context"]["character_f1"]
+        assert score["ci_low"] <= score["mean"] <= score["ci_high"]
+        assert score["n"] == 6
+    assert "Context QA" in (run / "eval" / "report.md").read_text()
+    again = command("-m", "eval", "score", run / "eval" / "predictions.jsonl", "--output", run / "again")
+    assert again.returncode == 0, again.stderr
+
+
+def test_another_template_than_the_adapters_is_refused_unless_allowed(finished_run, command):
+    run, _ = finished_run
+    words = ["infer.py", run, "--instruction", "首都は?", "prompt.template=alpaca-en", "generation.max_new_tokens=2"]
+    refused = command(*words)
+    assert refused.returncode == 2
+    assert "trained with the template alpaca-ja" in refused.stderr
+    assert command(*words, "--allow-other-template").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["8-bit", "4-bit"])
+def test_quantised_runs_train_answer_and_score(command, tiny_base, tmp_path, kind):
+    run = tmp_path / kind
+    words = [*overrides(tiny_base, run), "data.train_rows=64", *QUANTIZATIONS[kind]]
+    trained = command("train_sft.py", "configs/tiny.yaml", *words)
+    assert trained.returncode == 0, trained.stderr
+    assert "kernels" not in trained.stderr
+    assert "MatMul8bitLt" not in trained.stderr
+    scored = command("-m", "eval", run, "eval.rows_per_category=1", "generation.max_new_tokens=3", "eval.resamples=50")
+    assert scored.returncode == 0, scored.stderr
+
+
+def test_the_same_run_twice_gives_the_same_adapter(finished_run, command, tiny_base, tmp_path):
+    run, _ = finished_run
+    again = command("train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "again"))
+    assert again.returncode == 0, again.stderr
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, tiny_base, tmp_path):
+    run, _ = finished_run
+    interrupted = tmp_path / "interrupted"
+    words = ["train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, interrupted), "training.save_steps=3"]
+    program = (
+        "import os, sys; import train_sft, sft.trainer as t; old = t.RunLog.on_log\n"
+        "def on_log(self, args, state, *a, **k):\n"
+        "    old(self, args, state, *a, **k)\n"
+        "    if state.global_step == 5: os._exit(9)\n"
+        "t.RunLog.on_log = on_log; sys.argv = sys.argv[1:]; train_sft.main()"
+    )
+    assert command("-c", program, *words).returncode == 9
+    changed = command(*words, "training.learning_rate=1e-3", "--resume")
+    assert changed.returncode == 2
+    assert "cannot resume: configuration" in changed.stderr
+    resumed = command(*words, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    name = "adapter/adapter_model.safetensors"
+    assert (interrupted / name).read_bytes() == (run / name).read_bytes()
+    steps = [json.loads(line)["step"] for line in (interrupted / "log.jsonl").read_text().splitlines()]
+    assert steps[:5] == [1, 2, 3, 4, 5]
+    assert 8 in steps
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lora.rank=8"], r"command line: lora.rank: unknown key; did you mean"),
+        (["model.build=null", "model.base=models/absent"], r"models/absent: cannot be loaded"),
+        (
+            ["model.build=null", "model.base=cyberagent/open-calm-small"],
+            r"cyberagent/open-calm-small: cannot be loaded",
+        ),
+        (["data.path=data/absent.jsonl"], r"data/absent.jsonl: no such data file"),
+        (["data.path=kunishou/databricks-dolly-15k-ja"], r"cannot be loaded from the hub"),
+        (["model.device=cuda"], r"model.device is cuda, but PyTorch sees no GPU"),
+        (["training.warmup_steps=4"], r"warmup_steps: 4 of 8 steps are warmup; set at most 3"),
+        (["lora.target_modules=[q_proj]"], r"no module 'q_proj'; its linear layers are query_key_value"),
+        (["training.max_length=16"], r"no training row fits training.max_length"),
+    ],
+)
+def test_a_wrong_start_is_one_clear_line_and_exit_2(command, tiny_base, tmp_path, words, message):
+    result = command("train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "run"), *words)
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(message, errors[0])
+    assert "Traceback" not in result.stderr
+
+
+def test_under_the_launcher_our_line_comes_before_its_traceback(command):
+    result = launch(command, "train_sft.py", "configs/tiny.yaml", "lora.rank=8")
+    assert result.returncode != 0
+    assert result.stderr.index("error: command line: lora.rank") < result.stderr.index("Traceback")
+
+
+def test_a_dry_run_trains_nothing(command, tiny_base, tmp_path):
+    words = [*overrides(tiny_base, tmp_path / "run"), "model.device=cuda", "--dry-run"]
+    result = command("train_sft.py", "configs/tiny.yaml", *words)
+    assert result.returncode == 0, result.stderr
+    assert "warning: model.device is cuda" in result.stdout
+    assert "8 optimizer steps" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_is_instant(command):
+    for program in (["train_sft.py"], ["infer.py"], ["-m", "eval"]):
+        result = command("-X", "importtime", *program, "--help")
+        assert result.returncode == 0
+        assert "torch" not in {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+
+
+def test_infer_without_any_finished_run_says_what_to_do(command, tmp_path):
+    for name in ("infer.py", "sft"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    result = command("infer.py", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "no finished run here; train one" in result.stderr

@@ -1,0 +1,122 @@
+"""Rows: both schemas, four formats, and every unusable row counted by reason and named."""
+
+import csv
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from sft.data import load_data
+from sft.errors import UserError
+from sft.records import CATEGORIES, Example
+
+ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
+EXAMPLE = Example("7", "首都は?", "", "東京です。", "open_qa")
+
+
+def jsonl(path, *rows):
+    path.write_bytes(b"".join(r if isinstance(r, bytes) else json.dumps(r).encode() + b"\n" for r in rows))
+    return str(path)
+
+
+def test_the_four_formats_give_the_same_examples(tmp_path):
+    paths = {suffix: tmp_path / f"rows.{suffix}" for suffix in ("json", "jsonl", "csv", "parquet")}
+    paths["json"].write_text(json.dumps([ROW]))
+    jsonl(paths["jsonl"], ROW)
+    with paths["csv"].open("w", newline="") as file:
+        writer = csv.DictWriter(file, ROW)
+        writer.writeheader()
+        writer.writerow(ROW)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW]), paths["parquet"])
+    loaded = [load_data(str(path)) for path in paths.values()]
+    assert [data.examples for data in loaded] == [[EXAMPLE]] * 4
+    assert len({data.sha256 for data in loaded}) == 1
+
+
+def test_the_english_dolly_schema_is_read(tmp_path):
+    row = {"instruction": "When?", "context": "In 1990.", "response": "1990", "category": "closed_qa"}
+    assert load_data(jsonl(tmp_path / "rows.jsonl", row)).examples == [
+        Example("1", "When?", "In 1990.", "1990", "closed_qa")
+    ]
+
+
+def test_every_row_of_the_sample_is_usable():
+    data = load_data("data/sample.jsonl")
+    assert not data.dropped
+    assert len(data.examples) >= 240
+    for category in CATEGORIES:
+        rows = [example for example in data.examples if example.category == category]
+        assert len(rows) >= 20
+        with_context = category in ("closed_qa", "information_extraction", "summarization")
+        assert all(bool(example.input) is with_context for example in rows), category
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'{"instruction": "a"\n', "not JSON"),
+        ("東".encode("shift-jis") + b"\n", "not UTF-8"),
+        ([1, 2], "not an object with fields"),
+        (ROW | {"index": "8", "instruction": 3}, "instruction is not text"),
+        (ROW | {"index": "8", "output": {"a": 1}}, "output is not text"),
+        (ROW | {"index": "8", "output": None}, "output is null"),
+        ({k: v for k, v in ROW.items() if k != "output"}, "no output"),
+        (ROW | {"index": "8", "output": " \n"}, "empty output"),
+        (ROW | {"index": "8", "instruction": ""}, "empty instruction"),
+        (ROW | {"index": "8", "category": "poetry"}, "unknown category"),
+        (ROW | {"index": "8", "instruction": "a\0b"}, "instruction holds a null character"),
+        (ROW | {"index": "8", "output": "\ud83d"}, "output is not valid Unicode"),
+        (ROW | {"index": 1.5}, "index is neither text nor a whole number"),
+        (ROW, "duplicate index"),
+        (ROW | {"index": "8", "answers": "東京"}, "answers is not a list of texts"),
+    ],
+)
+def test_an_unusable_row_is_counted_by_reason_and_named_by_line(tmp_path, bad, reason):
+    data = load_data(jsonl(tmp_path / "rows.jsonl", ROW, bad))
+    assert data.examples == [EXAMPLE]
+    assert [(drop.place, drop.reason.startswith(reason)) for drop in data.dropped] == [("line 2", True)]
+    (line,) = data.drop_report()
+    assert "dropped 1 row" in line
+    assert "line 2" in line
+
+
+def test_the_first_few_of_many_unusable_rows_are_named(tmp_path):
+    bad = [ROW | {"index": str(n), "output": ""} for n in range(10, 20)]
+    (line,) = load_data(jsonl(tmp_path / "rows.jsonl", ROW, *bad)).drop_report()
+    assert line == "dropped 10 rows (open_qa): empty output: line 2, line 3, line 4, …"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.jsonl", b"", "no usable row"),
+        ("broken.jsonl", b"{\n{\n", "no usable row"),
+        ("broken.json", b"{", "not JSON"),
+        ("lines.json", b'{"a": 1}\n{"a": 2}\n', ".jsonl"),
+        ("object.json", b"{}", "not a list"),
+        ("fake.parquet", b"nothing", "not a parquet file"),
+        ("rows.txt", b"a", "not a data file"),
+        ("utf16.csv", "instruction".encode("utf-16"), "not a CSV file in UTF-8"),
+    ],
+)
+def test_a_file_without_usable_rows_is_one_clear_line(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words) as error:
+        load_data(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
+
+
+def test_a_missing_file_and_an_unreachable_hub_are_one_clear_line():
+    with pytest.raises(UserError, match="no such data file"):
+        load_data("data/absent.jsonl")
+    with pytest.raises(UserError, match="cannot be loaded from the hub") as error:
+        load_data("kunishou/databricks-dolly-15k-ja")
+    assert "\n" not in str(error.value)
+
+
+def test_all_real_rows_are_usable(real_rows):
+    data = load_data(str(real_rows))
+    assert len(data.examples) == 15_015
+    assert not data.dropped

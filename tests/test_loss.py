@@ -1,0 +1,61 @@
+"""The chunked loss against PyTorch's own cross-entropy: values, gradients, and what counts as supervised."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, linear
+from transformers import AutoModelForCausalLM
+
+from sft.loss import CHUNK_TOKENS, add_token_nll, linear_cross_entropy, reference_nll
+from sft.tokenization import IGNORE_INDEX
+
+
+@pytest.mark.parametrize("tokens", [1, CHUNK_TOKENS, 2 * CHUNK_TOKENS + 3])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_values_and_gradients_are_those_of_plain_cross_entropy(tokens, with_bias):
+    torch.manual_seed(0)
+    hidden = torch.randn(tokens, 32, dtype=torch.float64).float().requires_grad_()
+    weight, targets = torch.randn(300, 32), torch.randint(0, 300, (tokens,))
+    bias = torch.randn(300) if with_bias else None
+    upstream = torch.rand(tokens)
+    (linear_cross_entropy(hidden, weight, bias, targets) * upstream).sum().backward()
+    ours, hidden.grad = hidden.grad, None
+    expected = cross_entropy(linear(hidden, weight, bias), targets, reduction="none")
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(linear_cross_entropy(hidden, weight, bias, targets), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, hidden.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_that_is_trained_is_refused():
+    with pytest.raises(ValueError, match="frozen"):
+        linear_cross_entropy(torch.randn(2, 4), torch.randn(5, 4, requires_grad=True), None, torch.tensor([1, 2]))
+
+
+@pytest.fixture
+def model(tiny_base):
+    model = AutoModelForCausalLM.from_pretrained(tiny_base).eval().requires_grad_(False)
+    add_token_nll(model)
+    return model
+
+
+def test_the_model_returns_the_loss_of_each_supervised_token(model):
+    ids = torch.randint(2, 4000, (3, 20))
+    labels = ids.clone()
+    labels[:, :7] = IGNORE_INDEX
+    labels[1, 15:] = IGNORE_INDEX
+    mask = torch.ones_like(ids)
+    mask[1, 15:] = 0
+    nll = model(input_ids=ids, attention_mask=mask, nll_labels=labels)
+    expected = model(input_ids=ids, attention_mask=mask, labels=labels).loss  # transformers' own mean
+    assert len(nll) == 13 + 8 + 13
+    torch.testing.assert_close(nll.mean(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_reference_likelihood_in_a_batch_is_that_of_each_row_alone(model):
+    prompts = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
+    references = [[20, 21], [22, 23, 24, 25], []]
+    together = reference_nll(model, 1, prompts, references)
+    alone = [reference_nll(model, 1, [p], [r])[0] for p, r in zip(prompts, references, strict=True)]
+    assert together == pytest.approx(alone, rel=1e-5)
+    logits = model(input_ids=torch.tensor([[5, 6, 7, 20, 21]])).logits[0].log_softmax(-1)
+    assert together[0] == pytest.approx(-float(logits[2, 20] + logits[3, 21]), rel=1e-5)
+    assert together[2] == 0.0

@@ -1,0 +1,185 @@
+"""Training: the right loss, all of the formatting function, a saved adapter that is the trained model."""
+
+import json
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+from trl import SFTConfig
+
+from sft.data import load_data
+from sft.errors import UserError
+from sft.model import add_lora, check_adapter, check_targets, load_adapter, load_base
+from sft.prompt import ALPACA_JA, formatting_function
+from sft.tokenization import RowEncoder
+from sft.trainer import RunTrainer, StepSortedSampler, optimizer_steps
+
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["query_key_value"]}
+CPU = torch.device("cpu")
+
+
+def sample_rows(count):
+    fields = ("index", "instruction", "input", "output", "category")
+    return [{name: getattr(e, name) for name in fields} for e in load_data("data/sample.jsonl").examples[:count]]
+
+
+def make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=None, quantization=None, train_on_inputs=True, **args):
+    model = load_base(str(tiny_base), CPU, torch.float32, quantization)
+    torch.manual_seed(0)
+    rows = sample_rows(20)
+    settings = {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 1,
+        "learning_rate": 1e-2, "logging_steps": 1, "save_strategy": "no", "eval_strategy": "epoch",
+        "activation_checkpointing": False,
+    } | args  # fmt: skip
+    return RunTrainer(
+        model=add_lora(model, LORA),
+        args=SFTConfig(
+            output_dir=str(tmp_path / "checkpoints"), use_cpu=True, bf16=False, report_to="none",
+            completion_only_loss=False, dataloader_pin_memory=False, **settings,
+        ),
+        train_dataset=Dataset.from_list(rows[:16]),
+        eval_datasets={"open": Dataset.from_list(rows[16:18]), "context": Dataset.from_list(rows[18:])},
+        tokenizer=tokenizer,
+        formatting_func=formatting_func or formatting_function(ALPACA_JA),
+        encoder=RowEncoder(tokenizer, 512, train_on_inputs=train_on_inputs),
+        log_path=tmp_path / "log.jsonl",
+    )  # fmt: skip
+
+
+def log_records(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_formatting_function_makes_every_row_and_nothing_is_ignored(
+    tiny_base, tokenizer, tmp_path, caplog, recwarn
+):
+    seen = []
+
+    def format_row(row):
+        seen.append(row["index"])
+        return {"prompt": f"問:{row['instruction']}\n", "completion": row["output"]}
+
+    trainer = make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=format_row)
+    assert seen == [str(n) for n in range(1, 21)]
+    first = sample_rows(1)[0]
+    text = tokenizer.decode(trainer.train_dataset[0]["input_ids"])
+    assert text == f"問:{first['instruction']}\n{first['output']}<|endoftext|>"
+    messages = [record.getMessage() for record in caplog.records] + [str(w.message) for w in recwarn]
+    assert not [message for message in messages if "ignored" in message]
+
+
+@pytest.mark.parametrize("train_on_inputs", [True, False])
+def test_the_logged_loss_is_transformers_mean_over_the_steps_supervised_tokens(
+    tiny_base, tokenizer, tmp_path, train_on_inputs
+):
+    trainer = make_trainer(tiny_base, tokenizer, tmp_path, train_on_inputs=train_on_inputs)
+    first_step = [trainer.train_dataset[i] for i in list(trainer._get_train_sampler())[:8]]
+    trainer.train()
+    untrained = AutoModelForCausalLM.from_pretrained(tiny_base).requires_grad_(False)
+    total = tokens = 0.0
+    for row in first_step:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        count = int((labels[:, 1:] != -100).sum())
+        total += float(untrained(input_ids=ids, labels=labels).loss) * count
+        tokens += count
+    assert log_records(tmp_path)[0]["loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_training_lowers_the_loss_and_logs_what_is_promised(tiny_base, tokenizer, tmp_path):
+    make_trainer(tiny_base, tokenizer, tmp_path, num_train_epochs=3).train()
+    records = log_records(tmp_path)
+    steps = [record for record in records if "loss" in record]
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert all(record[key] > 0 for record in steps for key in ("grad_norm", "tokens_per_second", "memory_peak_bytes"))
+    validation = [record for record in records if "eval_open_loss" in record]
+    assert len(validation) == 3
+    assert all(math.isfinite(record["eval_context_loss"]) for record in validation)
+
+
+def test_the_validation_loss_counts_every_token_alike(tiny_base, tokenizer, tmp_path):
+    trainer = make_trainer(tiny_base, tokenizer, tmp_path, per_device_eval_batch_size=2)
+    metrics = trainer.evaluate()
+    model = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
+    for group in ("open", "context"):
+        total = tokens = 0.0
+        for row in trainer.eval_dataset[group]:
+            ids = torch.tensor([row["input_ids"]])
+            with torch.no_grad():
+                total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+            tokens += ids.shape[1] - 1
+        assert metrics[f"eval_{group}_loss"] == pytest.approx(total / tokens, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [None, {"load_in_8bit": True}, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}],
+    ids=["unquantised", "8-bit", "4-bit"],
+)
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+def test_a_saved_adapter_reproduces_the_trained_model(tiny_base, tokenizer, tmp_path, quantization, checkpointing):
+    trainer = make_trainer(
+        tiny_base, tokenizer, tmp_path, quantization=quantization, activation_checkpointing=checkpointing
+    )
+    assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
+    trainer.train()  # with a validation between epochs, after which training must go on
+    assert log_records(tmp_path)[0]["grad_norm"] > 0
+    ids = torch.tensor([trainer.train_dataset[0]["input_ids"]])
+    with torch.no_grad():
+        trained = trainer.model.eval()(input_ids=ids).logits
+    trainer.model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    assert check_adapter(tmp_path / "adapter") == 2
+    base = load_base(str(tiny_base), CPU, torch.float32, quantization)
+    with torch.no_grad():
+        untrained = base(input_ids=ids).logits
+        reloaded = load_adapter(base, tmp_path / "adapter").eval()(input_ids=ids).logits
+    torch.testing.assert_close(reloaded, trained, rtol=1e-4, atol=1e-4)
+    assert (reloaded - untrained).abs().max() > 1e-3
+
+
+def test_the_first_non_finite_loss_stops_the_run_with_a_hint(tiny_base, tokenizer, tmp_path):
+    trainer = make_trainer(tiny_base, tokenizer, tmp_path)
+    trainer.model.get_base_model().gpt_neox.layers[0].mlp.dense_h_to_4h.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"the loss became nan at step 1.*learning_rate"):
+        trainer.train()
+
+
+def test_rows_of_a_step_are_those_of_the_shuffle_sorted_by_length():
+    lengths = list(range(100, 0, -1))
+    sampler = StepSortedSampler(lengths, step_rows=8, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(100))
+    assert first == list(sampler)
+    for start in range(0, 100, 8):
+        step = [lengths[row] for row in first[start : start + 8]]
+        assert step == sorted(step, reverse=True)
+    sampler.set_epoch(1)
+    assert set(list(sampler)[:8]) != set(first[:8])
+
+
+def test_target_modules_that_match_nothing_are_named_with_what_there_is(tiny_base):
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    with pytest.raises(UserError, match="no module 'q_proj'; its linear layers are query_key_value, dense"):
+        check_targets(model, ["query_key_value", "q_proj"])
+
+
+def test_an_adapter_that_is_missing_empty_or_zero_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(UserError, match="no such adapter"):
+        check_adapter(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({"a.lora_A.weight": torch.ones(2)}, path)
+    with pytest.raises(UserError, match="no LoRA weights"):
+        check_adapter(tmp_path)
+    save_file({"a.lora_A.weight": torch.ones(2), "a.lora_B.weight": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="every lora_B is zero"):
+        check_adapter(tmp_path)
+
+
+def test_optimizer_steps_count_the_last_smaller_one():
+    assert optimizer_steps(13_213, 128, 3) == 312
+    assert optimizer_steps(16, 8, 1.5) == 3
