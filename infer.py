@@ -60,11 +60,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 def load(arguments: argparse.Namespace) -> "Answerer":
     """Load the run and say which one it is and how it will answer."""
-    from sft.answerer import load_answerer
-    from sft.generation import effective_settings
-    from sft.run import newest_finished_run
+    from sft.run import newest_finished_run, require_finished
 
     run = Path(arguments.run) if arguments.run else newest_finished_run()
+    require_finished(run)
+
+    from sft.answerer import load_answerer
+    from sft.generation import effective_settings
+
     answerer = load_answerer(run, arguments.overrides, arguments.allow_other_template)
     settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
     print(f"{run}{' (base model alone)' if arguments.base else ''}: {settings}", file=sys.stderr)

@@ -36,6 +36,10 @@ def evaluate_run() -> None:
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     arguments = parser.parse_intermixed_args()
 
+    from sft.run import require_finished
+
+    require_finished(arguments.run)
+
     from eval.answer import answer_rows, held_out_rows
     from sft.answerer import load_answerer
 

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from sft.errors import UserError
 from sft.records import Example
 from sft.split import Split
+
+if TYPE_CHECKING:  # a run can be looked at without waiting for torch
+    from transformers import PreTrainedTokenizerBase
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
@@ -113,7 +114,7 @@ def read_side(run: Path, side: str, examples: list[Example]) -> list[Example]:
     return [by_index[index] for index in indices]
 
 
-def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Hash of the vocabulary and the special tokens."""
     content = [sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.special_tokens_map.items()))]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

@@ -51,19 +51,19 @@ def test_training_leaves_a_whole_run(finished_run):
     assert "LoRA on 2 modules (query_key_value)" in output
 
 
-def test_an_existing_run_is_refused_and_a_finished_one_cannot_be_resumed(finished_run, command, tiny_base):
+def test_an_existing_run_is_refused_and_a_finished_one_cannot_be_resumed(finished_run, program, tiny_base):
     run, _ = finished_run
-    words = ["train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, run)]
-    refused = command(*words)
+    words = ["train_sft", "configs/tiny.yaml", *overrides(tiny_base, run)]
+    refused = program(*words)
     assert refused.returncode == 2
     assert "exists already; --resume continues it, --force replaces it" in refused.stderr
-    assert "has finished" in command(*words, "--resume").stderr
+    assert "has finished" in program(*words, "--resume").stderr
 
 
-def test_one_question_is_answered_by_the_tuned_and_the_base_model(finished_run, command):
+def test_one_question_is_answered_by_the_tuned_and_the_base_model(finished_run, program):
     run, _ = finished_run
     words = [
-        "infer.py",
+        "infer",
         run,
         "--instruction",
         "首都は?",
@@ -71,7 +71,7 @@ def test_one_question_is_answered_by_the_tuned_and_the_base_model(finished_run, 
         "日本の首都は東京です。",
         "generation.max_new_tokens=6",
     ]
-    tuned, base = command(*words), command(*words, "--base")
+    tuned, base = program(*words), program(*words, "--base")
     for result in (tuned, base):
         assert result.returncode == 0, result.stderr
         assert result.stdout.strip()
@@ -86,22 +86,22 @@ def test_a_session_answers_until_the_input_ends(finished_run, command):
     assert result.stdout.count("文脈>") == 2
 
 
-def test_a_file_of_questions_is_answered_in_its_order(finished_run, command, tmp_path):
+def test_a_file_of_questions_is_answered_in_its_order(finished_run, program, tmp_path):
     run, _ = finished_run
     questions = [{"id": n, "instruction": "首都は?" * n, "input": "文脈" * (n % 2)} for n in range(1, 6)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
     words = ["--jsonl", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "generation.max_new_tokens=4"]
-    result = command("infer.py", run, *words)
+    result = program("infer", run, *words)
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
     assert all(isinstance(a["answer"], str) and a["finish_reason"] in ("eos", "length") for a in answers)
 
 
-def test_the_evaluation_answers_scores_and_reports(finished_run, command):
+def test_the_evaluation_answers_scores_and_reports(finished_run, program):
     run, _ = finished_run
     settings = ["eval.rows_per_category=2", "generation.max_new_tokens=6", "eval.resamples=200"]
-    result = command("-m", "eval", run, *settings)
+    result = program("eval.__main__", run, *settings)
     assert result.returncode == 0, result.stderr
     predictions = list(read_predictions(run / "eval" / "predictions.jsonl"))
     assert [p.system for p in predictions] == ["base"] * 16 + ["tuned"] * 16
@@ -120,55 +120,57 @@ def test_the_evaluation_answers_scores_and_reports(finished_run, command):
         assert score["ci_low"] <= score["mean"] <= score["ci_high"]
         assert score["n"] == 6
     assert "Context QA" in (run / "eval" / "report.md").read_text()
-    again = command("-m", "eval", "score", run / "eval" / "predictions.jsonl", "--output", run / "again")
+    again = program("eval.__main__", "score", run / "eval" / "predictions.jsonl", "--output", run / "again")
     assert again.returncode == 0, again.stderr
 
 
-def test_another_template_than_the_adapters_is_refused_unless_allowed(finished_run, command):
+def test_another_template_than_the_adapters_is_refused_unless_allowed(finished_run, program):
     run, _ = finished_run
-    words = ["infer.py", run, "--instruction", "首都は?", "prompt.template=alpaca-en", "generation.max_new_tokens=2"]
-    refused = command(*words)
+    words = ["infer", run, "--instruction", "首都は?", "prompt.template=alpaca-en", "generation.max_new_tokens=2"]
+    refused = program(*words)
     assert refused.returncode == 2
     assert "trained with the template alpaca-ja" in refused.stderr
-    assert command(*words, "--allow-other-template").returncode == 0
+    assert program(*words, "--allow-other-template").returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["8-bit", "4-bit"])
-def test_quantised_runs_train_answer_and_score(command, tiny_base, tmp_path, kind):
+def test_quantised_runs_train_answer_and_score(program, tiny_base, tmp_path, kind):
     run = tmp_path / kind
     words = [*overrides(tiny_base, run), "data.train_rows=64", *QUANTIZATIONS[kind]]
-    trained = command("train_sft.py", "configs/tiny.yaml", *words)
+    trained = program("train_sft", "configs/tiny.yaml", *words)
     assert trained.returncode == 0, trained.stderr
     assert "kernels" not in trained.stderr
     assert "MatMul8bitLt" not in trained.stderr
-    scored = command("-m", "eval", run, "eval.rows_per_category=1", "generation.max_new_tokens=3", "eval.resamples=50")
+    scored = program(
+        "eval.__main__", run, "eval.rows_per_category=1", "generation.max_new_tokens=3", "eval.resamples=50"
+    )
     assert scored.returncode == 0, scored.stderr
 
 
-def test_the_same_run_twice_gives_the_same_adapter(finished_run, command, tiny_base, tmp_path):
+def test_the_same_run_twice_gives_the_same_adapter(finished_run, program, tiny_base, tmp_path):
     run, _ = finished_run
-    again = command("train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "again"))
+    again = program("train_sft", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "again"))
     assert again.returncode == 0, again.stderr
     name = "adapter/adapter_model.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, tiny_base, tmp_path):
+def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, program, tiny_base, tmp_path):
     run, _ = finished_run
     interrupted = tmp_path / "interrupted"
-    words = ["train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, interrupted), "training.save_steps=3"]
-    program = (
+    words = ["configs/tiny.yaml", *overrides(tiny_base, interrupted), "training.save_steps=3"]
+    killed_at_step_5 = (
         "import os, sys; import train_sft, sft.trainer as t; old = t.RunLog.on_log\n"
         "def on_log(self, args, state, *a, **k):\n"
         "    old(self, args, state, *a, **k)\n"
         "    if state.global_step == 5: os._exit(9)\n"
         "t.RunLog.on_log = on_log; sys.argv = sys.argv[1:]; train_sft.main()"
     )
-    assert command("-c", program, *words).returncode == 9
-    changed = command(*words, "training.learning_rate=1e-3", "--resume")
+    assert command("-c", killed_at_step_5, "train_sft", *words).returncode == 9
+    changed = program("train_sft", *words, "training.learning_rate=1e-3", "--resume")
     assert changed.returncode == 2
     assert "cannot resume: configuration" in changed.stderr
-    resumed = command(*words, "--resume")
+    resumed = program("train_sft", *words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     name = "adapter/adapter_model.safetensors"
     assert (interrupted / name).read_bytes() == (run / name).read_bytes()
@@ -180,7 +182,7 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, tiny_ba
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lora.rank=8"], r"command line: lora.rank: unknown key; did you mean"),
+        (["lora.lora_alpah=8"], r"command line: lora.lora_alpah: unknown key; did you mean lora_alpha"),
         (["model.build=null", "model.base=models/absent"], r"models/absent: cannot be loaded"),
         (
             ["model.build=null", "model.base=cyberagent/open-calm-small"],
@@ -194,8 +196,8 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, tiny_ba
         (["training.max_length=16"], r"no training row fits training.max_length"),
     ],
 )
-def test_a_wrong_start_is_one_clear_line_and_exit_2(command, tiny_base, tmp_path, words, message):
-    result = command("train_sft.py", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "run"), *words)
+def test_a_wrong_start_is_one_clear_line_and_exit_2(program, tiny_base, tmp_path, words, message):
+    result = program("train_sft", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "run"), *words)
     assert result.returncode == 2, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -209,9 +211,9 @@ def test_under_the_launcher_our_line_comes_before_its_traceback(command):
     assert result.stderr.index("error: command line: lora.rank") < result.stderr.index("Traceback")
 
 
-def test_a_dry_run_trains_nothing(command, tiny_base, tmp_path):
+def test_a_dry_run_trains_nothing(program, tiny_base, tmp_path):
     words = [*overrides(tiny_base, tmp_path / "run"), "model.device=cuda", "--dry-run"]
-    result = command("train_sft.py", "configs/tiny.yaml", *words)
+    result = program("train_sft", "configs/tiny.yaml", *words)
     assert result.returncode == 0, result.stderr
     assert "warning: model.device is cuda" in result.stdout
     assert "8 optimizer steps" in result.stdout

@@ -23,8 +23,8 @@ def test_a_saved_template_is_read_back_the_same(tmp_path):
 
 
 def test_a_missing_or_broken_template_is_one_clear_line(tmp_path):
-    with pytest.raises(UserError, match="prompt_template.json"):
+    with pytest.raises(UserError, match=r"prompt_template\.json"):
         PromptTemplate.load(tmp_path)
     (tmp_path / "prompt_template.json").write_text("{}")
-    with pytest.raises(UserError, match="prompt_template.json"):
+    with pytest.raises(UserError, match=r"prompt_template\.json"):
         PromptTemplate.load(tmp_path)
