@@ -7,6 +7,7 @@ python infer.py runs/calm7b generation.temperature=0        any setting changed;
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -56,6 +57,20 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError("--input is the context of a question: give --instruction too")
     if arguments.instruction is not None and not arguments.instruction.strip():
         raise UserError("--instruction is empty")
+    for text in (arguments.instruction or "", arguments.input):
+        if not is_text(text):
+            raise UserError("--instruction and --input must be text in the terminal's encoding")
+    output = arguments.output
+    if output and not (output.parent.is_dir() and (output.is_file() or not output.exists())):
+        raise UserError(f"{output}: answers cannot be written there; give a file in a directory that exists")
+
+
+def is_text(value: object) -> bool:
+    """Whether `value` is text that can be written as UTF-8."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def load(arguments: argparse.Namespace) -> "Answerer":
@@ -91,6 +106,8 @@ def ask(answerer: "Answerer", instruction: str, context: str) -> None:
 
 def converse(answerer: "Answerer") -> None:
     """Ask and answer until the end of input; each question stands alone."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (arrow keys and history in input())
     print("an empty 指示 or Ctrl-D ends; 文脈 may be empty", file=sys.stderr)
     try:
         while instruction := input("指示> ").strip():
@@ -108,7 +125,7 @@ def read_questions(path: Path) -> list[dict[str, object]]:
     """Rows of a jsonl file, each with a text `instruction` and at most a text `input`."""
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8: {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -116,11 +133,11 @@ def read_questions(path: Path) -> list[dict[str, object]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not JSON: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("instruction"), str) or not row["instruction"].strip():
+        if not isinstance(row, dict) or not is_text(row.get("instruction")) or not row["instruction"].strip():
             raise UserError(f"{path}:{number}: a row needs a text field instruction (and may have input)")
-        if not isinstance(row.get("input") or "", str):
+        if row.get("input") is not None and not is_text(row["input"]):
             raise UserError(f"{path}:{number}: input is not text")
         rows.append(row)
     if not rows:
@@ -135,12 +152,18 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     from sft.generation import batches
     from sft.run import write_text
 
-    prompts = [answerer.prompt(str(row["instruction"]), str(row.get("input") or "")) for row in rows]
-    ids = [prompt.ids for prompt in prompts]
-    with tqdm(total=len(rows), unit="answer", desc="answering") as bar:
+    prompts: dict[int, list[int]] = {}
+    for position, row in enumerate(rows):
+        try:
+            prompts[position] = answerer.prompt(str(row["instruction"]), str(row.get("input") or "")).ids
+        except UserError as error:
+            print(f"row {position + 1}: {error}", file=sys.stderr)
+            row |= {"answer": "", "finish_reason": "error"}
+    positions, ids = list(prompts), list(prompts.values())
+    with tqdm(total=len(ids), unit="answer", desc="answering") as bar:
         for batch in batches(ids, answerer.generation["max_new_tokens"], answerer.config.eval.batch_tokens):
-            for position, answer in zip(batch, answerer.answer([ids[p] for p in batch]), strict=True):
-                rows[position] |= {"answer": answer.text, "finish_reason": answer.finish_reason}
+            for place, answer in zip(batch, answerer.answer([ids[p] for p in batch]), strict=True):
+                rows[positions[place]] |= {"answer": answer.text, "finish_reason": answer.finish_reason}
             bar.update(len(batch))
     write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{output}: {len(rows)} answers", file=sys.stderr)

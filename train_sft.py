@@ -14,8 +14,10 @@ from sft.config import Config, load_config
 from sft.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig
 
     from sft.data import LoadedData
     from sft.prompt import PromptTemplate
@@ -36,8 +38,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     parser.add_argument("--force", action="store_true", help="replace an existing run")
     arguments = parser.parse_intermixed_args()
-    with exit_on_user_error():
-        config = load_config(arguments.config, arguments.overrides)
+    with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):
+        config = load_config(arguments.config, arguments.overrides).with_absolute_paths()
         if arguments.dry_run:
             dry_run(config)
         else:
@@ -70,8 +72,7 @@ def dry_run(config: Config) -> None:
 
 
 def train(config: Config, resume: bool, force: bool) -> None:
-    """Load, train, save."""
-    from peft import PeftModel
+    """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
     from transformers import set_seed
 
     from sft import run as runs
@@ -79,32 +80,39 @@ def train(config: Config, resume: bool, force: bool) -> None:
 
     started = time.perf_counter()
     device = resolve_device(config.model.device)
+    dtype = resolve_dtype(config.model.dtype, device)
     if device.type == "cpu":
         use_all_cores()
     run = config.run_directory
-    if RANK == 0:
-        runs.prepare_directory(run, resume, force)
+    lock = runs.lock_directory(run) if RANK == 0 else None
+    runs.check_directory(run, resume, force)
     prepared = prepare(config)
     manifest = begin_manifest(config, prepared)
     if resume:
-        runs.check_resumable(runs.read_manifest(run), manifest)
-    if RANK == 0:
-        runs.write_manifest(run, manifest)
-        runs.write_text(run / "config.yaml", config.to_yaml())
-        runs.write_split(run, prepared.split)
-
-    dtype = resolve_dtype(config.model.dtype, device)
+        changes = load_config(run / "config.yaml").changes_training(config)
+        runs.check_resumable(runs.read_manifest(run), manifest, changes)
+    checkpoint = runs.newest_whole_checkpoint(run / "checkpoints") if resume else None
+    arguments = training_arguments(config, device, dtype, bool(prepared.validation))
     base = load_base(
         config.model.base, device, dtype, config.quantization, config.model.revision, config.model.trust_remote_code
     )
     set_seed(config.training["seed"])
-    model: PeftModel = add_lora(base, config.lora)
+    model = add_lora(base, config.lora)
+    trainer = build_trainer(config, prepared, model, arguments)
     if RANK == 0:
         print(describe_lora(model))
-    trainer = build_trainer(config, prepared, model, device.type, str(dtype))
-    trainer.train(resume_from_checkpoint=last_checkpoint(config) if resume else None)
+        if not resume:
+            runs.claim_directory(run)
+        manifest["base_commit"] = getattr(base.config, "_commit_hash", None)
+        runs.write_manifest(run, manifest)
+        runs.write_text(run / "config.yaml", config.to_yaml())
+        runs.write_text(run / "split.json", runs.split_text(prepared.split))
+    trainer.accelerator.wait_for_everyone()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if RANK == 0:
         finish(config, prepared, trainer, manifest, started)
+    if lock:
+        lock.close()
 
 
 def prepare(config: Config) -> Prepared:
@@ -129,25 +137,32 @@ def prepare(config: Config) -> Prepared:
     if not split.train:
         raise UserError(f"{config.data.path}: no row is left to train on; lower data.test_share")
     ensure_base(config.model.build, config.model.base)
-    tokenizer = load_tokenizer(
-        config.model.tokenizer or config.model.base, config.model.revision, config.model.trust_remote_code
-    )
+    # A revision pins the base's repository, and says nothing about another one's.
+    tokenizer_source = config.model.tokenizer or config.model.base
+    revision = None if config.model.tokenizer else config.model.revision
+    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code)
     encoder = RowEncoder(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
     )
     template = template_from_config(config.prompt.template)
+    format_row = formatting_function(template)
     rows = Dataset.from_list([row_fields(example) for example in split.train])
-    encoded = encoder.encode(rows, formatting_function(template), "train")
+    encoded = encoder.encode(rows, format_row, "train")
     if not len(encoded):
         raise UserError("no training row fits training.max_length; raise it")
-    validation = {
+    groups = {
         group: Dataset.from_list([row_fields(e) for e in split.validation if GROUP_OF[e.category] == group])
         for group in GROUPS
         if any(GROUP_OF[e.category] == group for e in split.validation)
     }
+    # A group none of whose rows fits has no validation loss.
+    validation = {group: rows for group, rows in groups.items() if len(encoder.encode(rows, format_row, group))}
     steps = optimizer_steps(len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"])
     if RANK == 0:
         console = Console()
+        lost = sum(n for group in groups for (_, fate), n in encoder.fates[group].items() if fate == "dropped")
+        if lost:
+            console.print(f"{lost} validation rows do not fit training.max_length and are left out", style="yellow")
         micro = config.training["per_device_train_batch_size"]
         show(
             console, data, split, encoded, encoder.fates["train"],
@@ -175,27 +190,40 @@ def check_warmup(config: Config, steps: int) -> None:
         )
 
 
-def build_trainer(config: Config, prepared: Prepared, model: Any, device: str, dtype: str) -> "RunTrainer":
-    """The trainer with every setting that the pipeline owns."""
+def training_arguments(config: Config, device: "torch.device", dtype: "torch.dtype", validate: bool) -> "SFTConfig":
+    """TRL's configuration, with every setting that the pipeline owns. Raises UserError for what TRL refuses."""
+    import torch
     from trl import SFTConfig
 
+    if WORLD_SIZE == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
+        raise UserError(
+            f"{torch.cuda.device_count()} GPUs are visible and one process runs: use accelerate launch "
+            "--num_processes with their number, or let it see one (CUDA_VISIBLE_DEVICES=0)"
+        )
+    settings = config.library("training")
+    if not validate:
+        settings["eval_strategy"] = "no"
+    try:
+        return SFTConfig(
+            output_dir=str(config.run_directory / "checkpoints"),
+            gradient_accumulation_steps=config.accumulation_steps(WORLD_SIZE),
+            use_cpu=device.type == "cpu",
+            dataloader_pin_memory=device.type != "cpu",
+            bf16=False,  # bf16 weights compute in bf16 by themselves; autocast would only add casts
+            fp16=dtype == torch.float16,  # fp16 gradients need the loss scaler that comes with it
+            completion_only_loss=False,  # labels are ours
+            logging_nan_inf_filter=False,
+            **settings,
+        )
+    except ValueError as error:
+        raise UserError(f"training: {' '.join(str(error).split())[:300]}") from None
+
+
+def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SFTConfig") -> "RunTrainer":
+    """The trainer, its rows encoded already."""
     from sft.prompt import formatting_function
     from sft.trainer import RunTrainer
 
-    settings = config.library("training")
-    if not prepared.validation:
-        settings["eval_strategy"] = "no"
-    arguments = SFTConfig(
-        output_dir=str(config.run_directory / "checkpoints"),
-        gradient_accumulation_steps=config.accumulation_steps(WORLD_SIZE),
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device != "cpu",
-        bf16=False,  # bf16 weights compute in bf16 by themselves; autocast would only add casts
-        fp16=dtype == "torch.float16",  # fp16 gradients need the loss scaler that comes with it
-        completion_only_loss=False,  # labels are ours
-        logging_nan_inf_filter=False,
-        **settings,
-    )
     return RunTrainer(
         model=model,
         args=arguments,
@@ -220,27 +248,16 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
         "status": "running",
         "started": runs.now(),
         "identity": {
-            "configuration": config.training_sha256(),
             "data": prepared.data.sha256,
             "tokenizer": runs.tokenizer_sha256(prepared.tokenizer),
             "template": prepared.template.sha256,
+            "split": runs.text_sha256(runs.split_text(prepared.split)),
             "processes": WORLD_SIZE,
         },
         "rows": {**sides, "dropped": len(prepared.data.dropped), "truncation": fates},
         "steps": prepared.steps,
         "environment": runs.environment(),
     }
-
-
-def last_checkpoint(config: Config) -> str:
-    """The newest checkpoint of the run. Raises UserError when there is none yet."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    checkpoints = config.run_directory / "checkpoints"
-    path = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if path is None:
-        raise UserError(f"{checkpoints}: no checkpoint yet; start again with --force")
-    return path
 
 
 def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float) -> None:
@@ -262,7 +279,7 @@ def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: 
         "status": "finished",
         "finished": runs.now(),
         "seconds": seconds,
-        "memory_peak_bytes": memory_peak_bytes(),
+        "memory_peak_bytes": memory_peak_bytes(trainer.args.device),
         "device": str(trainer.args.device),
     }
     runs.write_manifest(run, manifest)

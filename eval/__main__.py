@@ -7,19 +7,21 @@ The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sft.config import load_config
 from sft.errors import UserError, exit_on_user_error
-from sft.records import Prediction, read_predictions, write_predictions
+from sft.records import Prediction, read_predictions
 
 RESAMPLES, SEED = 10_000, 0
 
 
 def main() -> None:
     """Read the command line and do what it says."""
-    with exit_on_user_error():
+    with exit_on_user_error("interrupted; the same command goes on where it stopped"):
         if sys.argv[1:2] == ["score"]:
             score_file()
         else:
@@ -40,16 +42,16 @@ def evaluate_run() -> None:
 
     require_finished(arguments.run)
 
-    from eval.answer import answer_rows, held_out_rows
+    from eval.answer import answer_rows, rows_to_answer
     from sft.answerer import load_answerer
 
+    config = load_config(arguments.run / "config.yaml", arguments.overrides)
+    rows = rows_to_answer(arguments.run, config)
+    directory = make_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
     answerer = load_answerer(arguments.run, arguments.overrides, arguments.allow_other_template)
-    rows = held_out_rows(answerer)
-    directory = arguments.run / "eval"
-    directory.mkdir(exist_ok=True)
-    predictions = list(answer_rows(answerer, rows))
-    write_predictions(predictions, directory / "predictions.jsonl")
-    report(predictions, directory, answerer.config.eval.resamples, answerer.config.eval.seed)
+    predictions = answer_rows(answerer, rows, directory / "predictions.jsonl")
+    if int(os.environ.get("RANK", 0)) == 0:
+        report(predictions, directory, config.eval.resamples, config.eval.seed)
 
 
 def score_file() -> None:
@@ -60,9 +62,17 @@ def score_file() -> None:
     arguments = parser.parse_args(sys.argv[2:])
     if not arguments.predictions.is_file():
         raise UserError(f"{arguments.predictions}: no such file; `python -m eval RUN` writes one")
-    directory = arguments.output or arguments.predictions.parent
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = make_directory(arguments.output or arguments.predictions.parent)
     report(list(read_predictions(arguments.predictions)), directory, RESAMPLES, SEED)
+
+
+def make_directory(path: Path) -> Path:
+    """`path`, which is now a directory. Raises UserError when it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made a directory: {error.strerror}") from None
+    return path
 
 
 def report(predictions: Sequence[Prediction], directory: Path, resamples: int, seed: int) -> None:

@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 from sft.build_base import ensure_base
 from sft.config import Config, load_config
 from sft.errors import UserError
-from sft.generation import Answer, generate
+from sft.generation import Answer, effective_settings, generate, library_config
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
 from sft.run import require_finished
@@ -85,13 +85,14 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     """
     require_finished(run)
     config = load_config(run / "config.yaml", overrides)
+    library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     template = PromptTemplate.load(run / "adapter")
     asked = template_from_config(config.prompt.template)
     if asked.sha256 != template.sha256:
         if not allow_other_template:
             raise UserError(
-                f"{run}: the adapter was trained with the template {template.name}, not {asked.name}; "
-                "answers would suffer. --allow-other-template does it all the same"
+                f"{run}: the template beside the adapter ({template.name}) and the one asked for ({asked.name}) "
+                "differ, and answers would suffer; --allow-other-template takes the one asked for"
             )
         template = asked
     device = resolve_device(config.model.device)

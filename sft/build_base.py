@@ -40,9 +40,9 @@ def ensure_base(kind: str | None, directory: str) -> None:
         {"tiny": build_tiny, "gemma-3-270m": build_gemma}[kind](made)
         try:
             os.rename(made, target)
-        except OSError:
+        except OSError as error:
             if not (target / "config.json").is_file():
-                raise
+                raise UserError(f"{target}: cannot be made ({error.strerror}); move what is there away") from None
 
 
 def build_tiny(directory: Path, texts: Iterable[str] | None = None) -> None:

@@ -7,8 +7,7 @@ The other sections, and the two classes named `…Keys`, are documented here.
 
 import dataclasses
 import difflib
-import hashlib
-import json
+import os
 import re
 import string
 from collections.abc import Callable, Hashable, Sequence
@@ -20,6 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sft.errors import UserError
 from sft.library_keys import LIBRARY_CLASSES, REFUSED, check_value, key_types, mismatch, usable_keys
+
+HARMLESS = {
+    "model.build", "training.logging_steps", "training.save_strategy", "training.save_steps",
+    "training.save_total_limit", "training.eval_strategy", "training.eval_steps", "training.report_to",
+    "training.per_device_eval_batch_size", "training.disable_tqdm", "training.run_name",
+}  # fmt: skip
+"""Keys that a resumed run may change: they decide what is written, not what is learned."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05},
@@ -142,6 +148,8 @@ class GenerationKeys(Section):
 class EvalSection(Section):
     """How `python -m eval` answers and scores."""
 
+    data: str | None = None
+    """Rows to answer, as in `data.path`; null: the run's held-out test rows."""
     rows_per_category: int | None = Field(None, ge=1)
     """At most this many test rows a category; null: all."""
     batch_tokens: int = Field(4096, ge=1)
@@ -207,10 +215,26 @@ class Config(Section):
             )
         return int(total // rows)
 
-    def training_sha256(self) -> str:
-        """Hash of the sections that decide what training does; a resumed run must have the same."""
-        sections = self.model_dump(include={"model", "data", "prompt", "quantization", "lora", "training"})
-        return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+    def changes_training(self, other: "Config") -> list[str]:
+        """What `other` would train differently: "training.learning_rate was 0.0003, is 0.001" for each such key."""
+        changes = []
+        for section in ("model", "data", "prompt", "quantization", "lora", "training"):
+            old, new = ((config.model_dump()[section] or {}) for config in (self, other))
+            for key in sorted(old.keys() | new.keys()):
+                if old.get(key) != new.get(key) and f"{section}.{key}" not in HARMLESS:
+                    changes.append(f"{section}.{key} was {old.get(key)}, is {new.get(key)}")
+        return changes
+
+    def with_absolute_paths(self) -> "Config":
+        """The same configuration with local files and directories spelt out, so that it holds in any directory."""
+        base, data = self.model.base, self.data.path
+        local_base = self.model.build is not None or Path(base).exists()
+        return self.model_copy(
+            update={
+                "model": self.model.model_copy(update={"base": os.path.abspath(base) if local_base else base}),
+                "data": self.data.model_copy(update={"path": os.path.abspath(data) if Path(data).exists() else data}),
+            }
+        )
 
     def to_yaml(self) -> str:
         """The configuration with all defaults as YAML; `load_config` reads an equal one from it."""

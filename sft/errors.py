@@ -1,6 +1,7 @@
 """Errors a user can cause: one clear line with the remedy, exit status 2, no traceback."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -10,10 +11,25 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turn a `UserError` into one line on standard error and exit status 2; bugs keep their traceback."""
+def exit_on_user_error(when_interrupted: str = "interrupted") -> Iterator[None]:
+    """Turn a `UserError` into one line on standard error and exit status 2; bugs keep their traceback.
+
+    Ctrl-C exits with 130 and the line `when_interrupted`, a closed pipe (`… | head`) quietly with 141, as
+    shells do. Characters that the terminal's encoding does not have are written as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{when_interrupted}", file=sys.stderr, flush=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # What Python flushes at exit must not meet the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from sft.errors import UserError
 from sft.records import FinishReason
 from sft.tokenization import eos_id
 
@@ -71,6 +72,18 @@ def effective_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig:
+    """transformers' own configuration of effective settings, without the penalty, which is applied by scope.
+
+    Raises UserError for values that transformers refuses.
+    """
+    ours = ("repetition_penalty", "repetition_penalty_scope")
+    try:
+        return GenerationConfig(**{key: value for key, value in settings.items() if key not in ours}, **more)
+    except ValueError as error:
+        raise UserError(f"generation: {' '.join(str(error).split())[:300]}") from None
+
+
 @torch.inference_mode()
 def generate(
     model: Any,
@@ -85,8 +98,7 @@ def generate(
     Rows are padded on the left, so that each answers as it would alone.
     """
     settings = effective_settings(generation)
-    penalty = settings.pop("repetition_penalty", None)
-    scope = settings.pop("repetition_penalty_scope", "generated")
+    penalty, scope = settings.get("repetition_penalty"), settings.get("repetition_penalty_scope", "generated")
     width = max(map(len, prompts))
     pad, eos = tokenizer.pad_token_id, eos_id(tokenizer)
     input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
@@ -97,9 +109,9 @@ def generate(
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
-        generation_config=GenerationConfig(**settings, pad_token_id=pad, eos_token_id=eos, bos_token_id=None),
+        generation_config=library_config(settings, pad_token_id=pad, eos_token_id=eos),
         logits_processor=processors,
-        streamer=streamer,
+        streamer=streamer if settings.get("num_beams", 1) == 1 else None,  # beams end before they can be streamed
     )
     return [_answer(tokenizer, row.tolist(), eos) for row in output[:, width:]]
 
@@ -111,7 +123,7 @@ def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], eos: int) -> 
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """Text of answer tokens; special tokens are left out, spaces kept as they came."""
+    """Text of answer tokens, without special tokens and without white space around it."""
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text.strip()
 

@@ -32,6 +32,7 @@ _REFUSED_BY_REASON = {
     "quantization": {"the model stays on one device, see model.device": "llm_int8_enable_fp32_cpu_offload"},
     "lora": {
         "use model.base": "base_model_name_or_path",
+        "only adapter weights are trained and saved; remove it": "modules_to_save",
         "use model.revision": "revision",
         "the pipeline sets it; remove it": (
             "task_type inference_mode peft_type auto_mapping peft_version runtime_config"
@@ -58,7 +59,11 @@ _REFUSED_BY_REASON = {
         "the pipeline prepares the data, see section data": (
             "dataset_kwargs dataset_num_proc remove_unused_columns label_names length_column_name"
         ),
-        "rows are shuffled every epoch, by training.data_seed": "shuffle_dataset",
+        "rows are shuffled every epoch, by training.seed": "shuffle_dataset data_seed",
+        "rows of a step are sorted by length already; remove it": "train_sampling_strategy group_by_length",
+        "use training.num_train_epochs, or data.train_rows": "max_steps",
+        "the last step of an epoch is smaller, no row is left out; remove it": "dataloader_drop_last",
+        "the loss is a mean over all processes' tokens; remove it": "average_tokens_across_devices",
         "the tokenizer's own token is used; remove it": "eos_token pad_token",
         "training stops at the first non-finite loss; remove it": "logging_nan_inf_filter",
         "the pipeline sets it; remove it": "use_cache dataloader_pin_memory",
@@ -79,7 +84,6 @@ _REFUSED_BY_REASON = {
         "use training.warmup_steps, below 1 it is a share of all steps": "warmup_ratio",
         "its new name is training.max_length": "max_seq_length",
         "its new name is training.eval_strategy": "evaluation_strategy",
-        "use training.train_sampling_strategy=group_by_length": "group_by_length",
     },
     "generation": {
         "use generation.temperature, 0 answers greedily": "do_sample",
@@ -233,7 +237,8 @@ def _expression(kind: Any) -> str:
         # Next to an enumeration, `str` only means that its values may be written as text.
         is_enum = any(isinstance(a, type) and issubclass(a, enum.Enum) for a in arguments)
         parts = [_expression(a) for a in arguments if not (is_enum and a is str)]
-        return "Any" if "Any" in parts else " | ".join(dict.fromkeys(parts))
+        # Python hands a union back in the order of its first use anywhere, so the order here is our own.
+        return "Any" if "Any" in parts else " | ".join(sorted(set(parts), key=lambda part: (part == "None", part)))
     if origin is Literal:
         # peft spells a family of names as 'pissa_niter_[number of iters]'.
         return "str" if any("[" in str(a) for a in arguments) else f"Literal{list(arguments)!r}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sft.errors import UserError
 from sft.tokenization import IGNORE_INDEX
 
 CHUNK_TOKENS = 128
@@ -76,11 +77,14 @@ def add_token_nll(model: PreTrainedModel) -> None:
     The labels are (batch, tokens) with IGNORE_INDEX where unsupervised and are shifted here, as in every
     causal model of transformers; the result is (supervised tokens,) fp32 in reading order. All other calls
     stay as they were. Going through `forward` keeps PEFT's and DistributedDataParallel's hooks in play.
-    Raises ValueError where the logits are not a plain linear map of the last hidden state.
+    Raises UserError where the logits are not a plain linear map of the last hidden state.
     """
     head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear) or getattr(model.config, "final_logit_softcapping", None):
-        raise ValueError(f"{type(model).__name__}: the head is not a plain linear layer")
+    if type(head) is not nn.Linear or getattr(model.config, "final_logit_softcapping", None):
+        raise UserError(
+            f"{type(model).__name__}: its output layer ({type(head).__name__}) is not a plain linear one, which the "
+            "loss needs; leave it out of quantization (llm_int8_skip_modules) and of lora.target_modules"
+        )
     plain_forward = model.forward
 
     def forward(self: PreTrainedModel, *args: Any, nll_labels: torch.Tensor | None = None, **kwargs: Any) -> Any:

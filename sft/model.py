@@ -2,23 +2,26 @@
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from sft.errors import UserError
 
+ADAPTER_FILE = "adapter_model.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -36,6 +39,8 @@ def resolve_device(device: str) -> torch.device:
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The dtype of unquantised weights and of arithmetic: `auto` is bf16, or fp16 on a GPU without bf16."""
+    if dtype == "float16" and device.type == "cpu":
+        raise UserError("model.dtype: float16 needs a GPU; use bfloat16 or float32 on a CPU")
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -57,7 +62,7 @@ def load_tokenizer(base: str, revision: str | None = None, trust_remote_code: bo
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _loading_error("tokenizer", base, error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -88,6 +93,11 @@ def load_base(
     except (OSError, ValueError) as error:
         raise _loading_error("model", base, error) from None
     model.requires_grad_(False)
+    # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
+    theirs = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=theirs.bos_token_id, eos_token_id=theirs.eos_token_id, pad_token_id=theirs.pad_token_id
+    )
     if device.type == "cpu":
         _keep_4bit_weights_trainable(model)
     return model
@@ -115,7 +125,11 @@ def check_targets(model: PreTrainedModel, targets: list[str] | str | None) -> No
         return
     for target in [targets] if isinstance(targets, str) else targets:
         pattern = target if isinstance(targets, str) else rf"(.*\.)?{re.escape(target)}"
-        if not any(re.fullmatch(pattern, name) for name in names):
+        try:
+            matches = any(re.fullmatch(pattern, name) for name in names)
+        except re.error as error:
+            raise UserError(f"lora.target_modules: {target!r} is not a regular expression: {error}") from None
+        if not matches:
             raise UserError(
                 f"lora.target_modules: {type(model).__name__} has no module {target!r}; "
                 f"its linear layers are {', '.join(linear_names(model))}"
@@ -145,15 +159,26 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """Put a trained adapter on its base for answering. Raises UserError when it is missing or does not fit."""
     check_adapter(adapter)
     try:
-        return PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-    except (RuntimeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{adapter}: this adapter does not fit the base model ({first})") from None
+    saved = set(load_file(adapter / ADAPTER_FILE))
+    wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+    if saved != wanted:
+        example = sorted(saved ^ wanted)[0]
+        raise UserError(
+            f"{adapter}: this adapter does not fit the base model: {len(saved - wanted)} of its weights have no "
+            f"place there and {len(wanted - saved)} are missing ({example}, …)"
+        )
+    return peft_model
 
 
 def check_adapter(adapter: Path) -> int:
     """The number of LoRA pairs in a saved adapter. Raises UserError when it is missing, empty, or learned nothing."""
-    path = adapter / "adapter_model.safetensors"
+    path = adapter / ADAPTER_FILE
     if not path.is_file():
         raise UserError(f"{path}: no such adapter; train it first")
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -67,11 +68,17 @@ class Prediction:
     training_overlap: int | None = None
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there complete or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
-    """Write one JSON object a line, UTF-8."""
-    with path.open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            file.write(json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n")
+    """Write one JSON object a line, UTF-8, all or nothing."""
+    lines = (json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions)
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:

@@ -1,5 +1,6 @@
 """A run's directory: who may write to it, what is recorded in it, and which run is the newest."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -7,12 +8,16 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from safetensors import safe_open
 
 from sft.errors import UserError
-from sft.records import Example
+from sft.records import Example, write_text
 from sft.split import Split
 
 if TYPE_CHECKING:  # a run can be looked at without waiting for torch
@@ -24,8 +29,8 @@ PACKAGES = (
 RUNS = Path("runs")
 
 
-def prepare_directory(run: Path, resume: bool, force: bool) -> None:
-    """Make an empty run directory, or keep one to resume. Raises UserError when that would lose a run."""
+def check_directory(run: Path, resume: bool, force: bool) -> None:
+    """Raise UserError when training into `run` would lose something or cannot go on; changes nothing."""
     if resume and force:
         raise UserError("--resume keeps an existing run and --force replaces it: give one of them")
     if resume:
@@ -37,20 +42,46 @@ def prepare_directory(run: Path, resume: bool, force: bool) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         if not force:
             raise UserError(f"{run}: exists already; --resume continues it, --force replaces it")
-        if not (run / "manifest.json").is_file():
-            raise UserError(f"{run}: is not a run of this program, so --force does not replace it; move it away")
-        shutil.rmtree(run)
+        try:
+            read_manifest(run)
+        except UserError:
+            raise UserError(
+                f"{run}: is not a run of this program, so --force does not replace it; move it away"
+            ) from None
+
+
+def lock_directory(run: Path) -> IO[str]:
+    """Keep other processes from training into `run` as long as the file returned is open.
+
+    Raises UserError when one does. The lock is beside the run, so that replacing the run does not lose it, and the
+    system drops it however a process ends.
+    """
     try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+        lock = (run.parent / f".{run.name}.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{run}: cannot be made: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        raise UserError(f"{run}: is being trained by process {lock.read().strip()}; wait for it or stop it") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def claim_directory(run: Path) -> None:
+    """Make `run` an empty directory; a run that `check_directory` allowed to replace is removed at this moment."""
+    try:
+        if run.exists() and any(run.iterdir()):
+            old = run.with_name(f".{run.name}.replaced-{os.getpid()}")
+            run.rename(old)
+            shutil.rmtree(old)
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there complete or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
@@ -59,11 +90,13 @@ def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
-    """Read a run's manifest. Raises UserError when there is none."""
+    """Read a run's manifest. Raises UserError when there is none, or it is not one of ours."""
     try:
         manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{run}: not a run directory ({error}); train one first") from None
+    if not isinstance(manifest, dict) or not {"status", "identity", "environment"} <= manifest.keys():
+        raise UserError(f"{run / 'manifest.json'}: is not the manifest of a run")
     return manifest
 
 
@@ -71,8 +104,12 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
     """The run that finished last. Raises UserError when none has."""
     finished = []
     for path in runs.glob("*/manifest.json"):
-        manifest = read_manifest(path.parent)
-        if manifest.get("status") == "finished":
+        try:
+            manifest = read_manifest(path.parent)
+        except UserError as error:
+            print(f"warning: left out: {error}", file=sys.stderr)
+            continue
+        if manifest["status"] == "finished":
             finished.append((manifest["finished"], path.parent))
     if not finished:
         raise UserError(f"{runs}: no finished run here; train one: accelerate launch train_sft.py configs/calm7b.yaml")
@@ -82,36 +119,78 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
 def require_finished(run: Path) -> dict[str, Any]:
     """The manifest of a run whose training has finished. Raises UserError for any other."""
     manifest = read_manifest(run)
-    if manifest.get("status") != "finished":
+    if manifest["status"] != "finished":
         raise UserError(f"{run}: the training has not finished; continue it with --resume")
     return manifest
 
 
-def check_resumable(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise UserError, naming each difference, when a run begun as `old` cannot go on as `new`."""
-    differences = [
-        f"{key} was {old['identity'].get(key)}, is {value}"
-        for key, value in new["identity"].items()
-        if old["identity"].get(key) != value
+def check_resumable(old: dict[str, Any], new: dict[str, Any], changed_settings: list[str]) -> None:
+    """Raise UserError, naming each difference, when a run begun as `old` cannot go on as `new` (two manifests)."""
+    differences = changed_settings + [
+        f"{name} changed" if isinstance(value, str) else f"{name} was {old['identity'].get(name)}, is {value}"
+        for name, value in new["identity"].items()
+        if old["identity"].get(name) != value
     ]
     if differences:
-        raise UserError("cannot resume: " + "; ".join(differences))
+        raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
 
 
-def write_split(run: Path, split: Split) -> None:
-    """Record which row, by index, is on which side."""
+def split_text(split: Split) -> str:
+    """Which row, by index, is on which side, as the run's `split.json` has it."""
     sides = {name: [example.index for example in side] for name, side in split._asdict().items()}
-    write_text(run / "split.json", json.dumps(sides, ensure_ascii=False) + "\n")
+    return json.dumps(sides, ensure_ascii=False) + "\n"
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_side(run: Path, side: str, examples: list[Example]) -> list[Example]:
-    """The rows of one side ("train", "validation" or "test") of a run's split, in its order."""
+    """The rows of one side ("train", "validation" or "test") of a run's split, in its order.
+
+    Raises UserError when the split is not the one that the run was trained with.
+    """
+    path = run / "split.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if text_sha256(text) != read_manifest(run)["identity"]["split"]:
+        raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
     by_index = {example.index: example for example in examples}
-    indices = json.loads((run / "split.json").read_text(encoding="utf-8"))[side]
-    missing = [index for index in indices if index not in by_index]
-    if missing:
-        raise UserError(f"{run}: {len(missing)} rows of its {side} side are not in the data any more ({missing[0]}, …)")
-    return [by_index[index] for index in indices]
+    return [by_index[index] for index in json.loads(text)[side]]
+
+
+def newest_whole_checkpoint(checkpoints: Path) -> Path:
+    """The newest checkpoint with all its parts; says which are passed over. Raises UserError when there is none."""
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[1]))
+    for path in found:
+        problem = _checkpoint_problem(path)
+        if problem is None:
+            return path
+        print(f"warning: {path} is passed over: {problem}", file=sys.stderr)
+    raise UserError(f"{checkpoints}: no whole checkpoint yet; start again with --force")
+
+
+def _checkpoint_problem(path: Path) -> str | None:
+    for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json", "adapter_model.safetensors"):
+        if not (path / name).is_file():
+            return f"{name} is missing"
+    if not list(path.glob("rng_state*.pth")):
+        return "the random state is missing"
+    try:
+        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return "trainer_state.json is damaged"
+    for name in ("optimizer.pt", "scheduler.pt"):
+        if not zipfile.is_zipfile(path / name):
+            return f"{name} is damaged"
+    try:
+        with safe_open(path / "adapter_model.safetensors", framework="np"):
+            return None
+    except Exception as error:  # safetensors raises its own bare Exception type
+        return f"adapter_model.safetensors is damaged ({error})"
 
 
 def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:

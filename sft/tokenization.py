@@ -55,7 +55,8 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
 class RowEncoder:
     """Encodes data sets of rows with a tokenizer, and counts what happened to them.
 
-    Each set is encoded once however often it is asked for: the preview and the trainer share the work.
+    Each set is encoded once however often it is asked for, with the first formatting function given: the preview
+    and the trainer share the work.
 
     Args:
         tokenizer: the base model's tokenizer.

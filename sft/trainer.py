@@ -5,7 +5,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ from sft.errors import UserError
 from sft.loss import add_token_nll
 from sft.model import recast_trainable
 from sft.prompt import FormattingFunction
+from sft.records import write_text
 from sft.tokenization import RowEncoder
 
 LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
 
 
-def memory_peak_bytes() -> int:
-    """The most memory used so far: reserved on the GPU where there is one, else this process's resident set."""
-    if torch.cuda.is_available():
+def memory_peak_bytes(device: torch.device) -> int:
+    """The most memory used so far: reserved on a GPU, or this process's resident set on a CPU."""
+    if device.type == "cuda":
         return torch.cuda.max_memory_reserved()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -39,21 +40,19 @@ class StepSortedSampler(Sampler[int]):
     """A seeded shuffle of each epoch, with the rows of every optimizer step put in order of their length.
 
     Which rows share a step, and so the gradient, is what the shuffle says; but micro-batches then hold rows of
-    similar length, and less of the work goes into padding. The order depends on seed and epoch alone.
+    similar length, and less of the work goes into padding. The order depends on seed and epoch alone, and the epoch
+    on the optimizer steps done: accelerate does not tell a sampler the epoch when several processes resume.
     """
 
-    def __init__(self, lengths: list[int], step_rows: int, seed: int) -> None:
+    def __init__(self, lengths: list[int], step_rows: int, seed: int, steps_done: Callable[[], int]) -> None:
         self.lengths = lengths
         self.step_rows = step_rows
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch to come, as accelerate's dataloaders do."""
-        self.epoch = epoch
+        self.steps_done = steps_done
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
+        epoch = self.steps_done() // math.ceil(len(self) / self.step_rows)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
         for start in range(0, len(order), self.step_rows):
             yield from sorted(order[start : start + self.step_rows], key=lambda row: -self.lengths[row])
 
@@ -120,7 +119,8 @@ class RunTrainer(SFTTrainer):
         dataset = train_dataset or self.train_dataset
         arguments = self.args
         step_rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        return StepSortedSampler(list(map(len, dataset["input_ids"])), step_rows, arguments.seed)
+        lengths = list(map(len, dataset["input_ids"]))
+        return StepSortedSampler(lengths, step_rows, arguments.seed, lambda: self.state.global_step)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -135,6 +135,8 @@ class RunTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch forward and backward. Raises UserError at the first non-finite loss."""
+        if self._tokens_since_log == 0:  # the clock stands still between steps: validation and saving do not count
+            self._last_log_time = time.perf_counter()
         self._tokens_since_log += int(inputs["attention_mask"].sum())
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
@@ -180,9 +182,8 @@ class RunTrainer(SFTTrainer):
             now = time.perf_counter()
             tokens = self.accelerator.reduce(self._tokens_since_log.to(self.args.device)).item()
             logs["tokens_per_second"] = round(tokens / (now - self._last_log_time), 1)
-            logs["memory_peak_bytes"] = memory_peak_bytes()
+            logs["memory_peak_bytes"] = memory_peak_bytes(self.args.device)
             self._tokens_since_log.zero_()
-            self._last_log_time = now
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -197,8 +198,12 @@ class RunLog(TrainerCallback):
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
+        if not state.is_world_process_zero:
+            return
+        if self.path.exists():  # a resumed run does the steps since its checkpoint again
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(self.path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:

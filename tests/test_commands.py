@@ -129,7 +129,7 @@ def test_another_template_than_the_adapters_is_refused_unless_allowed(finished_r
     words = ["infer", run, "--instruction", "首都は?", "prompt.template=alpaca-en", "generation.max_new_tokens=2"]
     refused = program(*words)
     assert refused.returncode == 2
-    assert "trained with the template alpaca-ja" in refused.stderr
+    assert "(alpaca-ja) and the one asked for (alpaca-en) differ" in refused.stderr
     assert program(*words, "--allow-other-template").returncode == 0
 
 
@@ -169,14 +169,13 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, program
     assert command("-c", killed_at_step_5, "train_sft", *words).returncode == 9
     changed = program("train_sft", *words, "training.learning_rate=1e-3", "--resume")
     assert changed.returncode == 2
-    assert "cannot resume: configuration" in changed.stderr
+    assert "cannot resume: training.learning_rate was 0.0003, is 0.001; --force starts again" in changed.stderr
     resumed = program("train_sft", *words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     name = "adapter/adapter_model.safetensors"
     assert (interrupted / name).read_bytes() == (run / name).read_bytes()
-    steps = [json.loads(line)["step"] for line in (interrupted / "log.jsonl").read_text().splitlines()]
-    assert steps[:5] == [1, 2, 3, 4, 5]
-    assert 8 in steps
+    records = [json.loads(line) for line in (interrupted / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_every_shipped_file_loads_and_survives_the_round_trip(path: Path, tmp_pa
     again = load_config(resolved)
     assert again == config
     assert again.to_yaml() == config.to_yaml()
-    assert again.training_sha256() == config.training_sha256()
+    assert again.changes_training(config) == []
 
 
 def test_calm7b_is_the_article_recipe_in_japanese() -> None:
@@ -95,7 +95,7 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ("training.lora_droput=0", "training.lora_droput: unknown key; did you mean lora.lora_dropout?"),
         ("training.total_batchsize=8", "training.total_batchsize: unknown key; did you mean total_batch_size?"),
         ("generation.repetition_scope=all", "did you mean repetition_penalty_scope?"),
-        ("eval.qqq=1", "eval.qqq: unknown key; known: rows_per_category, batch_tokens"),
+        ("eval.qqq=1", "eval.qqq: unknown key; known: data, rows_per_category, batch_tokens"),
         ("quantization.qqq=1", "quantization.qqq: unknown key; transformers.BitsAndBytesConfig has the keys"),
         ("traning.seed=1", "traning: unknown section; did you mean training?"),
         ("learning_rate=1e-4", "learning_rate: unknown section; learning_rate belongs to training"),
@@ -284,12 +284,14 @@ def test_accumulation_over_processes(minimal: Path) -> None:
         config.accumulation_steps(3)
 
 
-def test_training_hash_ignores_what_comes_after_training(minimal: Path) -> None:
-    first = load_config(minimal).training_sha256()
-    assert (
-        load_config(minimal, ["generation.temperature=1", "eval.seed=3", "run.directory=x"]).training_sha256() == first
-    )
-    assert load_config(minimal, ["training.seed=3"]).training_sha256() != first
+def test_what_changes_a_training_is_named_and_the_rest_is_not(minimal: Path) -> None:
+    first = load_config(minimal)
+    later = ["generation.temperature=1", "eval.seed=3", "run.directory=x", "training.logging_steps=5"]
+    assert first.changes_training(load_config(minimal, later)) == []
+    assert first.changes_training(load_config(minimal, ["training.seed=3", "lora.r=4"])) == [
+        "lora.r was 8, is 4",
+        "training.seed was 42, is 3",
+    ]
 
 
 def test_refusals_point_to_keys_that_exist() -> None:
