@@ -202,8 +202,8 @@ def _normalised(
 ) -> dict[str, dict[str, Any]]:
     """Group → metric → position of the score between the best floor (0) and the ceiling (1).
 
-    The best floor is the one with the highest mean over the rows that it answers, kept for all resamples; the
-    ceiling is the oracle sentence on context rows, and a perfect score elsewhere.
+    The ceiling is the oracle sentence where the group has contexts, and a perfect score elsewhere. The best floor
+    is the one with the highest mean over the rows that it and the ceiling answer, kept for all resamples.
     """
     found: dict[str, dict[str, Any]] = {}
     for group, rows in scopes["groups"].items():
@@ -211,13 +211,14 @@ def _normalised(
         local = renumbered(clusters[rows])
         for metric in NORMALISED:
             at = column(metric)
-            known = {name: values[rows, at] for name, values in floors.items() if not np.isnan(values[rows, at]).all()}
-            best = max(known, key=lambda name: np.nanmean(known[name]))
             ceiling, ceiling_name = oracle[rows, at], ORACLE
             if np.isnan(ceiling).all():
                 ceiling, ceiling_name = np.ones(len(rows)), "perfect"
+            known = {name: np.where(np.isnan(ceiling), np.nan, values[rows, at]) for name, values in floors.items()}
+            known = {name: values for name, values in known.items() if not np.isnan(values).all()}
+            best = max(known, key=lambda name: np.nanmean(known[name]))
             position = band_position(system[rows, at], known[best], ceiling, local, resamples, seed)
-            used = ~np.isnan(known[best]) & ~np.isnan(ceiling)
+            used = ~np.isnan(known[best])
             ends = {"floor": float(known[best][used].mean()), "ceiling": float(ceiling[used].mean())}
             names = {"floor_name": best, "ceiling_name": ceiling_name}
             found[group][metric] = rounded(dataclasses.asdict(position) | ends | names)

@@ -146,6 +146,6 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
 
 def test_ten_thousand_flips_of_500_rows_and_20_metrics_in_seconds() -> None:
     values = np.random.default_rng(0).normal(0, 1, (500, 20))
-    start = time.perf_counter()
+    start = time.process_time()
     sign_flip_p(values, np.ones_like(values), cluster_numbers([""] * 500))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
