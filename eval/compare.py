@@ -59,7 +59,7 @@ def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
         own = [prediction for prediction in predictions if prediction.system == chosen]
         if not own:
             known = ", ".join(dict.fromkeys(prediction.system for prediction in predictions)) or "none"
-            raise UserError(f"{path}: no answers of system {chosen!r}; it has {known}; choose one with {spec}:SYSTEM")
+            raise UserError(f"{path}: no answers of system {chosen!r}; it has {known}; choose one with {path}:SYSTEM")
         found.append((_run_name(path), chosen, path, own))
     names = [name for name, *_ in found]
     plain = len(set(names)) == len(names)

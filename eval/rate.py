@@ -24,7 +24,7 @@ from sft.records import CATEGORIES, GROUPS
 SCHEMA_VERSION = 1
 SHEET, KEY, PREFERENCES = "sheet.csv", "sheet.key.json", "preferences.json"
 CHOICES = ("1", "2", "tie", "")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # full-width ones count in a Japanese Excel
 CELL_LIMIT = 32_000  # Excel cuts at 32,767, without a word
 
 
@@ -88,7 +88,9 @@ def read_ratings(sheet: Path, key: Mapping[str, Any]) -> list[Rating]:
     try:
         missing = [name for name in ("id", "preference") if name not in (reader.fieldnames or ())]
         if missing:
-            raise UserError(f"{sheet}:1: no column {missing[0]!r}; keep the header, and commas between the columns")
+            raise UserError(
+                f"{sheet}:1: no column {missing[0]!r}; keep the header, and save it as CSV UTF-8 with commas"
+            )
         for row in reader:
             place, row_id = f"{sheet}:{reader.line_num}", (row["id"] or "").strip()
             if row_id not in key["rows"]:
