@@ -47,7 +47,18 @@ def evaluate_run() -> None:
     directory.mkdir(exist_ok=True)
     predictions = list(answer_rows(answerer, rows))
     write_predictions(predictions, directory / "predictions.jsonl")
-    report(predictions, directory, answerer.config.eval.resamples, answerer.config.eval.seed)
+    config = answerer.config
+    trained = trained_outputs(arguments.run, config.data.path, config.data.revision)
+    report(predictions, directory, config.eval.resamples, config.eval.seed, trained)
+
+
+def trained_outputs(run: Path, data: str, revision: str | None) -> dict[str, str]:
+    """Outputs, by index, of the rows of `data` that a run was trained on."""
+    from sft.data import load_data
+    from sft.run import read_side
+
+    rows = load_data(data, revision).examples
+    return {row.index: row.output for row in read_side(run, "train", rows)}
 
 
 def score_file() -> None:
