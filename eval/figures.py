@@ -93,7 +93,7 @@ def delta_figure(results: Results, metric: str = HEADLINE) -> list[Figure]:
 
 
 def copy_figure(results: Results) -> list[Figure]:
-    """Copying (4-gram coverage) against correctness, a point a context row; nothing where it was not measured."""
+    """Copying (coverage) against correctness, a point a context row; nothing where it was not measured."""
     scope = Scope("groups", "context")
     found = measured(results, [scope], ("facts_recall", "gold_contained"))
     if not found or not measured(results, [scope], ["coverage"]):
@@ -110,7 +110,7 @@ def copy_figure(results: Results) -> list[Figure]:
             _scatter(axes, pairs, system_style(name, place), own)
             axes.set_title(label(name), loc="left", fontsize=9, fontweight="bold", pad=4)
             axes.set_ylabel("correct")
-        axes.set_xlabel("share of the answer's 4-grams in the context")
+        axes.set_xlabel("share of the answer copied from the context")
 
     words = "; ".join(f"{name}: mean {_mean_words(pairs)}" for name, pairs in points.items())
     svg = draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {name_of(correct)}. {words}")
