@@ -2,14 +2,18 @@
 
     python -m eval runs/calm7b [section.key=value …]
     python -m eval score predictions.jsonl              score answers again, or anybody's; needs no torch
+    python -m eval compare runs/A runs/B […]            paired differences on the same rows
+    python -m eval sweep runs/A [generation.key=[a,b] …]  the same rows under several settings, open against context
+    python -m eval rate runs/A runs/B                   a blind A/B sheet for people; --collect reads it back
 
-The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md.
+The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html.
+`python -m eval COMMAND --help` explains each.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sft.config import load_config
@@ -21,11 +25,9 @@ RESAMPLES, SEED = 10_000, 0
 
 def main() -> None:
     """Read the command line and do what it says."""
+    commands = {"score": score_file, "compare": compare_runs, "sweep": sweep_run, "rate": rate_runs}
     with exit_on_user_error("interrupted; the same command goes on where it stopped"):
-        if sys.argv[1:2] == ["score"]:
-            score_file()
-        else:
-            evaluate_run()
+        commands.get("".join(sys.argv[1:2]), evaluate_run)()
 
 
 def evaluate_run() -> None:
@@ -42,28 +44,94 @@ def evaluate_run() -> None:
 
     require_finished(arguments.run)
 
-    from eval.answer import answer_rows, rows_to_answer
+    from eval.answer import answer_rows, rows_to_answer, training_data
     from sft.answerer import load_answerer
+    from sft.run import read_side
 
     config = load_config(arguments.run / "config.yaml", arguments.overrides)
     rows = rows_to_answer(arguments.run, config)
+    trained = read_side(arguments.run, "train", training_data(arguments.run, config))
     directory = make_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
     answerer = load_answerer(arguments.run, arguments.overrides, arguments.allow_other_template)
     predictions = answer_rows(answerer, rows, directory / "predictions.jsonl")
     if int(os.environ.get("RANK", 0)) == 0:
-        report(predictions, directory, config.eval.resamples, config.eval.seed)
+        outputs = {row.index: row.output for row in trained}
+        report(predictions, directory, config.eval.resamples, config.eval.seed, outputs)
 
 
 def score_file() -> None:
     """`python -m eval score FILE`: score predictions that are already there, into the directory they are in."""
-    parser = argparse.ArgumentParser(prog="python -m eval score", description="Score a predictions.jsonl file.")
+    parser = _parser("score", "Score a predictions.jsonl file.")
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--output", type=Path, help="directory for the results; the file's own if left out")
+    parser.add_argument("--training-data", help="what was trained on, in dolly-ja's schema, to look for its passages")
     arguments = parser.parse_args(sys.argv[2:])
     if not arguments.predictions.is_file():
         raise UserError(f"{arguments.predictions}: no such file; `python -m eval RUN` writes one")
     directory = make_directory(arguments.output or arguments.predictions.parent)
-    report(list(read_predictions(arguments.predictions)), directory, RESAMPLES, SEED)
+    predictions = list(read_predictions(arguments.predictions))
+    report(predictions, directory, RESAMPLES, SEED, _training_outputs(arguments.training_data, predictions))
+
+
+def compare_runs() -> None:
+    """`python -m eval compare A B …`: paired differences of each system against the first."""
+    from rich.console import Console
+
+    from eval import compare
+
+    parser = _parser("compare", "Compare systems over the same rows, each with the first.")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="whose answers; the system tuned if not said"
+    )
+    parser.add_argument("--output", type=Path, help="directory for the comparison; runs/A/eval/compare-B if left out")
+    arguments = parser.parse_args(sys.argv[2:])
+    directory = compare.compare_runs(arguments.runs, arguments.output, RESAMPLES, SEED, Console())
+    print(f"{directory / 'comparison.md'}: every metric; comparison.html and comparison.json are beside it")
+
+
+def sweep_run() -> None:
+    """`python -m eval sweep RUN [generation.key=[a,b] …]`: answer under each setting and report; DIRECTORY: report."""
+    parser = _parser("sweep", "Answer the same rows under several generation settings; report open against context.")
+    parser.add_argument("run", type=Path, help="a finished run, or a directory with sweep.json to report it again")
+    parser.add_argument(
+        "grid",
+        nargs="*",
+        metavar="section.key=value",
+        help="generation.key=[a,b] is an axis; penalty × scope if none is",
+    )
+    arguments = parser.parse_intermixed_args(sys.argv[2:])
+    directory = arguments.run
+    if arguments.grid or not (directory / "sweep.json").is_file():
+        from eval.sweep import run_sweep
+
+        directory = run_sweep(arguments.run, arguments.grid)
+    from rich.console import Console
+
+    from eval.sweep_report import report_sweep
+
+    print(f"{report_sweep(directory, RESAMPLES, SEED, Console())}: table and figures; sweep.md is beside it")
+
+
+def rate_runs() -> None:
+    """`python -m eval rate A B`: write a blind sheet; `--collect SHEET`: read it back."""
+    from rich.console import Console
+
+    from eval import rate
+
+    parser = _parser("rate", "Write a blind A/B sheet (csv) for people, or read a filled-in one back.")
+    parser.add_argument("runs", nargs="*", metavar="RUN|FILE[:SYSTEM]", help="the two to compare")
+    parser.add_argument("--output", type=Path, help="directory for sheet and key; runs/A/eval/rate-B if left out")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the order and the sides")
+    parser.add_argument("--reference", action="store_true", help="show raters the reference, too")
+    parser.add_argument("--collect", type=Path, metavar="SHEET", help="read the preferences of a filled-in sheet")
+    parser.add_argument("--key", type=Path, help="the sheet's key, where it is not beside it")
+    arguments = parser.parse_args(sys.argv[2:])
+    if arguments.collect:
+        print(f"{rate.collect(arguments.collect, arguments.key, Console())}: counts, shares and p values")
+        return
+    sheet, key = rate.write_sheet(arguments.runs, arguments.output, arguments.seed, arguments.reference)
+    print(f"{sheet}: write 1, 2 or tie under preference, then python -m eval rate --collect {sheet}")
+    print(f"{key}: tells which side is whose; keep it from the raters")
 
 
 def make_directory(path: Path) -> Path:
@@ -75,18 +143,43 @@ def make_directory(path: Path) -> Path:
     return path
 
 
-def report(predictions: Sequence[Prediction], directory: Path, resamples: int, seed: int) -> None:
+def report(
+    predictions: Sequence[Prediction],
+    directory: Path,
+    resamples: int,
+    seed: int,
+    training_outputs: Mapping[str, str] | None = None,
+) -> None:
     """Score, write results and report, print the table."""
     from rich.console import Console
 
-    from eval.report import markdown, print_table
+    from eval.report import html, markdown
     from eval.score import score, write_results
+    from eval.sweep_report import scored_sweep
+    from eval.terminal import print_table
 
-    results = score(predictions, resamples, seed)
+    results = score(predictions, resamples, seed, training_outputs)
     write_results(results, directory)
-    (directory / "report.md").write_text(markdown(results, predictions), encoding="utf-8")
+    sweep = scored_sweep(directory / "sweep")
+    for name, render in (("report.md", markdown), ("report.html", html)):
+        text = render(results, predictions, sweep)
+        (directory / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     print_table(results, Console())
-    print(f"{directory / 'report.md'}: the whole report; results.json and samples.jsonl are beside it")
+    print(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"python -m eval {command}", description=description)
+
+
+def _training_outputs(path: str | None, predictions: Sequence[Prediction]) -> dict[str, str] | None:
+    """Outputs, by index, of the rows that were not evaluated; None without data."""
+    if path is None:
+        return None
+    from sft.data import load_data
+
+    evaluated = {prediction.example.index for prediction in predictions}
+    return {row.index: row.output for row in load_data(path).examples if row.index not in evaluated}
 
 
 if __name__ == "__main__":

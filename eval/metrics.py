@@ -5,15 +5,15 @@ They compare `eval.text.normalise`d texts. An answer or reference that is empty 
 in every text metric, even against another empty text: saying nothing is never right.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
-from rapidfuzz.distance import LCSseq
+from rapidfuzz.distance import Indel, LCSseq
+from sacrebleu.metrics import CHRF
 
-from eval.text import NORMALISATION, TOKENIZER, normalise, tokens
-from sft.records import Prediction
+from eval.text import normalise, tokens
 
 References = str | Sequence[str]
 RowScores = dict[str, float | None]
@@ -41,6 +41,28 @@ def character_f1(answer: str, references: References) -> float:
     """
     answer_characters = Counter(normalise(answer))
     return max((_bag_f1(answer_characters, Counter(normalise(r))) for r in _several(references)), default=0.0)
+
+
+def edit_similarity(answer: str, references: References) -> float:
+    """Indel similarity of the normalised texts, 0–1; flexeval and llm-jp-eval call it "char_f1".
+
+    1 − (insertions + deletions that turn one into the other) / (characters of both)
+    = 2·LCS / (characters of both), with LCS the longest common subsequence of characters. Unlike in
+    `character_f1`, order counts.
+    """
+    normalised = normalise(answer)
+    return max((Indel.normalized_similarity(normalised, gold) for gold in _golds(normalised, references)), default=0.0)
+
+
+def chrf(answer: str, references: References) -> float:
+    """chrF2 of the normalised texts, 0–1: sacrebleu's sentence score (nc 6, nw 0, beta 2) / 100.
+
+    Precision and recall of character n-grams, averaged over n = 1…6 as far as both texts have such n-grams, in
+    an F measure that weighs recall twice (Popović 2015, W15-3049). Whitespace does not count.
+    """
+    normalised = normalise(answer)
+    golds = _golds(normalised, references)
+    return _chrf().sentence_score(normalised, golds).score / 100 if golds else 0.0
 
 
 def exact_match(answer: str, references: References) -> float:
@@ -73,45 +95,26 @@ def reference_bits_per_character(nll: float | None, reference: str) -> float | N
     return nll / (math.log(2) * len(reference))
 
 
-def length_ratio(answer: str, reference: str) -> float | None:
-    """Characters of the answer / characters of the reference, whitespace at the ends left out, ≥ 0.
+def context_gain(without: float | None, given: float | None, reference: str) -> float | None:
+    """What the context is worth to the model: (NLL without it − NLL with it) / (ln 2 · characters), bits.
 
-    1 is as long as the reference, an empty answer 0. None when the reference is empty.
+    Both NLLs are Σ −ln p over the reference's tokens in nats, given the question alone and given question and
+    context. Nothing is generated, so no decoding setting can change it. Above 0 the context makes the reference
+    more likely; about 0 the model does not use it. None as in `reference_bits_per_character`.
     """
-    characters = len(reference.strip())
-    return len(answer.strip()) / characters if characters else None
-
-
-def ended(finish_reason: str) -> float:
-    """1 when the answer ended with the end-of-text token, 0 when it was cut at the limit or failed."""
-    return float(finish_reason == "eos")
+    bits = [reference_bits_per_character(nll, reference) for nll in (without, given)]
+    return None if bits[0] is None or bits[1] is None else bits[0] - bits[1]
 
 
 TEXT_METRICS: dict[str, Callable[[str, References], float]] = {
     "rouge_l": rouge_l,
     "character_f1": character_f1,
+    "edit_similarity": edit_similarity,
+    "chrf": chrf,
     "exact_match": exact_match,
     "gold_contained": gold_contained,
 }
 """Metrics that compare the answer with the references, in report order."""
-
-METRICS = (*TEXT_METRICS, "reference_bits_per_character", "eos_rate", "length_ratio")
-"""Keys of all metrics, in the order of the results."""
-
-
-def row_scores(prediction: Prediction) -> RowScores:
-    """Metric → score of one answer; None where the metric's input was not measured.
-
-    An answer that failed counts as empty, whatever text it left.
-    """
-    example = prediction.example
-    answer = "" if prediction.finish_reason == "error" else prediction.text
-    return {
-        **text_scores(answer, example.references),
-        "reference_bits_per_character": reference_bits_per_character(prediction.reference_nll, example.output),
-        "eos_rate": ended(prediction.finish_reason),
-        "length_ratio": length_ratio(answer, example.output),
-    }
 
 
 def text_scores(answer: str, references: References) -> RowScores:
@@ -119,25 +122,19 @@ def text_scores(answer: str, references: References) -> RowScores:
     return {key: metric(answer, references) for key, metric in TEXT_METRICS.items()}
 
 
-def signatures() -> dict[str, str]:
-    """Metric → how it is computed: normalisation, tokenizer, dictionary, versions, references, mean."""
-    text = f"norm:{NORMALISATION}"
-    mecab = f"{TOKENIZER}|fugashi:{version('fugashi')}|dict:unidic-lite-{version('unidic-lite')}"
-    best = "refs:best-of-all|empty:0|mean:over-rows"
-    pooled = "mean:weighted-by-reference-characters"
-    return {
-        "rouge_l": f"rougeL-f1|{text}|tok:{mecab}|lcs:rapidfuzz-{version('rapidfuzz')}|{best}",
-        "character_f1": f"bag-of-characters-f1|{text}|tok:character|{best}",
-        "exact_match": f"equal|{text}|{best}",
-        "gold_contained": f"reference-is-substring-of-answer|{text}|{best}",
-        "reference_bits_per_character": f"nll/ln2/characters|norm:none|refs:output|{pooled}",
-        "eos_rate": "ended-with-end-of-text|mean:over-rows",
-        "length_ratio": f"answer/reference|tok:character|norm:strip|refs:output|{pooled}",
-    }
-
-
 def _several(references: References) -> Sequence[str]:
     return (references,) if isinstance(references, str) else references
+
+
+def _golds(answer: str, references: References) -> list[str]:
+    """The normalised references that `answer`, normalised, can be compared with: none when it is empty."""
+    golds = [normalise(reference) for reference in _several(references)] if answer else []
+    return [gold for gold in golds if gold]
+
+
+@functools.cache
+def _chrf() -> CHRF:
+    return CHRF(char_order=6, word_order=0, beta=2)
 
 
 def _rouge_l(answer: list[str], reference: list[str]) -> float:

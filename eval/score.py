@@ -1,82 +1,114 @@
-"""From predictions to results: every metric by row, category and group, floors, paired differences. No torch.
+"""From predictions to results: every metric by row, category and group, between floors and ceiling. No torch here.
 
-A category's or group's score is the mean over all of its rows (a group's is not the mean of its
-categories). Answers that failed stay in it, with 0 in every text metric.
+Answers that failed stay in every mean, with 0 in every text metric; rows that lack a metric's input are counted.
 """
 
 import dataclasses
 import json
+import os
 import platform
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.metrics import METRICS, TEXT_METRICS, RowScores, row_scores, signatures, text_scores
-from eval.statistics import (
-    CONFIDENCE,
-    Array,
-    Clusters,
-    Estimate,
-    bootstrap_means,
-    cluster_numbers,
-    paired_difference,
-)
+from eval.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS, ORACLE, Answers
+from eval.metrics import TEXT_METRICS, RowScores, text_scores
+from eval.overlap import Overlap, longest_overlaps
+from eval.paired import HEADLINE, check_same_rows, differences, interaction, paired, row_order
+from eval.rows import METRICS, REFERENCE_METRICS, own_scores, row_scores, signatures
+from eval.statistics import CONFIDENCE, Array, Clusters, band_position, cluster_numbers
+from eval.tables import Scopes, column, mean_tables, renumbered, rounded, scopes_of, table, weights_of
 from sft.errors import UserError
-from sft.records import CATEGORIES, GROUPS, Example, Prediction
+from sft.records import CONTEXT, Example, Prediction
 
-SCHEMA_VERSION = 1
+__all__ = ["BASE", "SCHEMA_VERSION", "TUNED", "paired", "score", "write_results"]
+
+SCHEMA_VERSION = 2
 BASE, TUNED = "base", "tuned"
-_DIGITS = 6
+NORMALISED = ("character_f1", "rouge_l")
+LONGEST_OVERLAPS = 5
+_REFERENCE = "reference"
 
-Scopes = dict[str, dict[str, list[int]]]
 
-
-def score(predictions: Sequence[Prediction], resamples: int = 10_000, seed: int = 0) -> dict[str, Any]:
+def score(
+    predictions: Sequence[Prediction],
+    resamples: int = 10_000,
+    seed: int = 0,
+    training_outputs: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Results of every system over the same rows; identical predictions in any order give identical results.
 
-    `systems` and `floors` hold NAME.{categories,groups}.NAME.METRIC.{mean,ci_low,ci_high,n,missing}, and
-    `deltas` the same of tuned − base, paired (empty unless both are there). `samples` has the scores of
-    every row of every system. `n` counts the rows in the mean, `missing` those that lack the metric's input.
-
-    Floors are what needs no understanding: `echo` answers with the question, `shuffled` with the reference
-    of another row of the category. Raises `UserError` when the predictions do not belong together.
+    `training_outputs` (index → text) are what the answers are searched for; without them, the overlaps that the
+    predictions hold count. Raises `UserError` when the predictions do not belong together.
+    The result's keys are described in docs/evaluation.md.
     """
     by_system = _by_system(predictions)
+    settings = _settings(by_system)
+    overlaps = {} if training_outputs is None else _overlaps(by_system, training_outputs)
+    by_system = {name: _with_overlaps(answers, overlaps.get(name)) for name, answers in by_system.items()}
     examples = [prediction.example for prediction in next(iter(by_system.values()))]
+    clusters, scopes, weights = cluster_numbers([e.input for e in examples]), scopes_of(examples), weights_of(examples)
     rows = {name: [row_scores(answer) for answer in answers] for name, answers in by_system.items()}
-    floors = _floors(examples, seed)
-    clusters = cluster_numbers([example.input for example in examples])
-    scopes = _scopes(examples)
-    tables = {name: _table(scores) for name, scores in (rows | floors).items()}
-    weights = _weights(examples)
-    estimates = _means(tables, weights, clusters, scopes, resamples, seed)
+    systems = {name: table(scores) for name, scores in rows.items()}
+    floors = {name: _text_table(floor(examples, seed), examples) for name, floor in FLOORS.items()}
+    ceilings = {name: _text_table(ceiling(examples, seed), examples) for name, ceiling in CEILINGS.items()}
+    reference = table([own_scores(example.output, example) for example in examples])
+
+    # A system may be called like a floor, so the tables are told apart by their kind, too.
+    tables = {f"system {name}": values for name, values in systems.items()}
+    tables |= {f"floor {name}": values for name, values in (floors | ceilings).items()} | {_REFERENCE: reference}
+    wanted = {name: METRICS if name.startswith("system ") else tuple(TEXT_METRICS) for name in tables}
+    wanted[_REFERENCE] = REFERENCE_METRICS
+    means = mean_tables(tables, wanted, weights, clusters, scopes, resamples, seed)
+    floor_means = {name: _its_scopes(name, means[f"floor {name}"]) for name in floors | ceilings}
+    pair = (systems[BASE], systems[TUNED]) if {BASE, TUNED} <= systems.keys() else None
     return {
         "schema_version": SCHEMA_VERSION,
-        "settings": _settings(by_system) | {"bootstrap": _bootstrap(resamples, seed)},
+        "settings": settings
+        | {
+            "resamples": resamples,
+            "seed": seed,
+            "confidence": CONFIDENCE,
+            "clusters": "rows with one context",
+            "headline_metrics": list(HEADLINE),
+            "constant": CONSTANT,
+        },
         "rows": _row_counts(scopes, clusters),
         "answers": {name: _answer_counts(answers) for name, answers in by_system.items()},
-        "systems": {name: estimates[name] for name in by_system},
-        "floors": {name: _text_metrics_only(estimates[name]) for name in floors},
-        "deltas": _deltas(tables, weights, clusters, scopes, resamples, seed),
-        "metrics": signatures(),
+        "systems": {name: means[f"system {name}"] for name in systems},
+        "floors": {name: floor_means[name] for name in floors},
+        "ceilings": {name: floor_means[name] for name in ceilings},
+        "reference": means[_REFERENCE],
+        "normalised": {
+            name: {"groups": _normalised(values, floors, ceilings[ORACLE], clusters, scopes, resamples, seed)}
+            for name, values in systems.items()
+        },
+        "deltas": differences(*pair, weights, clusters, scopes, resamples, seed) if pair else {},
+        "interaction": interaction(*pair, clusters, scopes, resamples, seed) if pair else {},
+        "overlap": {name: _longest(found, examples) for name, found in overlaps.items()},
+        "signatures": signatures(),
         "versions": _versions(),
         "samples": _samples(by_system, rows, clusters),
     }
 
 
 def write_results(results: Mapping[str, Any], directory: Path) -> None:
-    """Write `results.json` (all but the samples) and `samples.jsonl` (a row of a system a line), UTF-8."""
+    """Write `results.json` (all but the samples) and `samples.jsonl` (a row of a system a line), UTF-8.
+
+    Each is written beside its place and moved there when it is whole.
+    """
     summary = {key: value for key, value in results.items() if key != "samples"}
     text = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in results["samples"])
     for name, content in (("results.json", text), ("samples.jsonl", "".join(lines))):
+        unfinished = directory / f".{name}.unfinished"
         # A lone surrogate in somebody's row index is written as the JSON escape it came from.
-        (directory / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+        unfinished.write_text(content, encoding="utf-8", errors="backslashreplace")
+        os.replace(unfinished, directory / name)
 
 
 def _by_system(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
@@ -92,29 +124,8 @@ def _by_system(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]
         answers[index] = prediction
     names = sorted(found, key=lambda name: (name != BASE, name != TUNED, name))
     for other in names[1:]:
-        _check_same_rows(names[0], found[names[0]], other, found[other])
-
-    def row_order(answer: Prediction) -> tuple[int, str]:
-        return CATEGORIES.index(answer.example.category), answer.example.index
-
+        check_same_rows(found[names[0]], found[other], (f"system {names[0]!r}", f"system {other!r}"))
     return {name: sorted(found[name].values(), key=row_order) for name in names}
-
-
-def _check_same_rows(
-    first: str, answers: Mapping[str, Prediction], second: str, others: Mapping[str, Prediction]
-) -> None:
-    different = sorted(answers.keys() ^ others.keys())
-    if different:
-        raise UserError(
-            f"systems {first!r} ({len(answers)} rows) and {second!r} ({len(others)} rows) answered "
-            f"different rows: {len(different)} are in one only, for example {different[0]!r}; "
-            "answer the same rows with both"
-        )
-    for index, answer in answers.items():
-        if answer.example != others[index].example:
-            raise UserError(
-                f"row {index!r} is not the same question in {first!r} and {second!r}; answer the same data with both"
-            )
 
 
 def _settings(by_system: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
@@ -134,129 +145,84 @@ def _settings(by_system: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
     return {"generation": generation}
 
 
-def _bootstrap(resamples: int, seed: int) -> dict[str, Any]:
-    return {
-        "resamples": resamples,
-        "seed": seed,
-        "confidence": CONFIDENCE,
-        "clusters": "rows with one context",
-    }
+def _overlaps(
+    by_system: Mapping[str, Sequence[Prediction]], training_outputs: Mapping[str, str]
+) -> dict[str, list[Overlap]]:
+    """System → the longest overlap of each answer. The row's own texts count as its prompt, shown whole or not."""
+    answers = [answer for answers in by_system.values() for answer in answers]
+    found = iter(
+        longest_overlaps(
+            ["" if a.finish_reason == "error" else a.text for a in answers],
+            ["\n".join((a.prompt, a.example.instruction, a.example.input)) for a in answers],
+            training_outputs,
+        )
+    )
+    return {name: [next(found) for _ in answers] for name, answers in by_system.items()}
 
 
-def _floors(examples: Sequence[Example], seed: int) -> dict[str, list[RowScores]]:
-    nothing: RowScores = dict.fromkeys(METRICS)
-    echo = [nothing | text_scores(example.instruction, example.references) for example in examples]
-    others = _other_rows(examples, seed)
-    shuffled = [
-        nothing if other is None else nothing | text_scores(examples[other].references[0], example.references)
-        for example, other in zip(examples, others, strict=True)
+def _with_overlaps(answers: Sequence[Prediction], overlaps: Sequence[Overlap] | None) -> list[Prediction]:
+    if overlaps is None:
+        return list(answers)
+    return [
+        dataclasses.replace(answer, training_overlap=overlap.length)
+        for answer, overlap in zip(answers, overlaps, strict=True)
     ]
-    return {"echo": echo, "shuffled": shuffled}
 
 
-def _other_rows(examples: Sequence[Example], seed: int) -> list[int | None]:
-    """For each row another row of its category, each used once; None for the only row of a category."""
-    others: list[int | None] = [None] * len(examples)
-    for rows in _scopes(examples)["categories"].values():
-        order = list(rows)
-        random.Random(seed).shuffle(order)
-        if len(order) > 1:
-            # One cycle through the shuffled rows: no row can meet its own reference.
-            for row, other in zip(order, order[1:] + order[:1], strict=True):
-                others[row] = other
-    return others
+def _longest(overlaps: Sequence[Overlap], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    pairs = sorted(zip(overlaps, examples, strict=True), key=lambda pair: -pair[0].length)[:LONGEST_OVERLAPS]
+    return [{"index": example.index, "category": example.category, **overlap._asdict()} for overlap, example in pairs]
 
 
-def _scopes(examples: Sequence[Example]) -> Scopes:
-    """Row numbers of every category and group that has rows, in report order."""
-    categories = {c: [i for i, e in enumerate(examples) if e.category == c] for c in CATEGORIES}
-    groups = {g: [row for c in members for row in categories[c]] for g, members in GROUPS.items()}
-    return {
-        "categories": {name: rows for name, rows in categories.items() if rows},
-        "groups": {name: rows for name, rows in groups.items() if rows},
-    }
+def _text_table(answers: Answers, examples: Sequence[Example]) -> Array:
+    """(rows, METRICS) with the text metrics of a floor or ceiling, NaN for rows it has no answer to."""
+    rows: list[RowScores] = [
+        {} if answer is None else text_scores(answer, example.references)
+        for answer, example in zip(answers, examples, strict=True)
+    ]
+    return table(rows)
 
 
-def _table(scores: Sequence[RowScores]) -> Array:
-    """(rows, metrics), NaN where not measured."""
-    return np.array([[np.nan if (x := row[m]) is None else x for m in METRICS] for row in scores], dtype=float)
+def _its_scopes(name: str, means: Mapping[str, Any]) -> dict[str, Any]:
+    """The scopes in which a floor or ceiling has answers."""
+    if name not in CONTEXT_ONLY:
+        return dict(means)
+    names = {"categories": CONTEXT, "groups": ("context",)}
+    return {kind: {s: found for s, found in named.items() if s in names[kind]} for kind, named in means.items()}
 
 
-def _weights(examples: Sequence[Example]) -> Array:
-    """(rows, metrics): 1, but the reference's characters for what is a ratio of characters.
-
-    Unweighted, a handful of two-character references would decide the mean of such a ratio.
-    """
-    weights = np.ones((len(examples), len(METRICS)))
-    weights[:, METRICS.index("reference_bits_per_character")] = [len(e.output) for e in examples]
-    weights[:, METRICS.index("length_ratio")] = [len(e.output.strip()) for e in examples]
-    return weights
-
-
-def _by_scope(
-    scopes: Scopes, clusters: Clusters, estimate: Callable[[list[int], Clusters], Sequence[Estimate]]
-) -> dict[str, dict[str, Sequence[Estimate]]]:
-    """`estimate`, given row numbers and their clusters, for every category and group."""
-    return {
-        kind: {scope: estimate(rows, _renumbered(clusters[rows])) for scope, rows in named.items()}
-        for kind, named in scopes.items()
-    }
-
-
-def _means(
-    tables: Mapping[str, Array], weights: Array, clusters: Clusters, scopes: Scopes, resamples: int, seed: int
+def _normalised(
+    system: Array,
+    floors: Mapping[str, Array],
+    oracle: Array,
+    clusters: Clusters,
+    scopes: Scopes,
+    resamples: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Table's name → {categories,groups} → scope → metric → estimate."""
-    values, repeated = np.hstack(list(tables.values())), np.hstack([weights] * len(tables))
+    """Group → metric → position of the score between the best floor (0) and the ceiling (1).
 
-    def estimate(rows: list[int], local: Clusters) -> Sequence[Estimate]:
-        return bootstrap_means(values[rows], repeated[rows], local, resamples, seed)
-
-    estimates, width = _by_scope(scopes, clusters, estimate), len(METRICS)
-    return {
-        name: {
-            kind: {scope: _by_metric(found[at * width : (at + 1) * width]) for scope, found in named.items()}
-            for kind, named in estimates.items()
-        }
-        for at, name in enumerate(tables)
-    }
-
-
-def _deltas(
-    tables: Mapping[str, Array], weights: Array, clusters: Clusters, scopes: Scopes, resamples: int, seed: int
-) -> dict[str, Any]:
-    if BASE not in tables or TUNED not in tables:
-        return {}
-    base, tuned = tables[BASE], tables[TUNED]
-
-    def estimate(rows: list[int], local: Clusters) -> Sequence[Estimate]:
-        return paired_difference(base[rows], tuned[rows], weights[rows], local, resamples, seed)
-
-    estimates = _by_scope(scopes, clusters, estimate)
-    return {kind: {s: _by_metric(found) for s, found in named.items()} for kind, named in estimates.items()}
-
-
-def _renumbered(clusters: Clusters) -> Clusters:
-    return np.unique(clusters, return_inverse=True)[1]
-
-
-def _by_metric(estimates: Sequence[Estimate]) -> dict[str, dict[str, Any]]:
-    return {
-        metric: {key: _rounded(value) for key, value in dataclasses.asdict(estimate).items()}
-        for metric, estimate in zip(METRICS, estimates, strict=True)
-    }
-
-
-def _text_metrics_only(estimates: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        kind: {scope: {m: by_metric[m] for m in TEXT_METRICS} for scope, by_metric in scopes.items()}
-        for kind, scopes in estimates.items()
-    }
-
-
-def _rounded(value: float | None) -> float | int | None:
-    # Adding 0.0 turns -0.0 into 0.0.
-    return round(value, _DIGITS) + 0.0 if isinstance(value, float) else value
+    The ceiling is the oracle sentence where the group has contexts, and a perfect score elsewhere. The best floor
+    is the one with the highest mean over the rows that it and the ceiling answer, kept for all resamples.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for group, rows in scopes["groups"].items():
+        found[group] = {}
+        local = renumbered(clusters[rows])
+        for metric in NORMALISED:
+            at = column(metric)
+            ceiling, ceiling_name = oracle[rows, at], ORACLE
+            if np.isnan(ceiling).all():
+                ceiling, ceiling_name = np.ones(len(rows)), "perfect"
+            known = {name: np.where(np.isnan(ceiling), np.nan, values[rows, at]) for name, values in floors.items()}
+            known = {name: values for name, values in known.items() if not np.isnan(values).all()}
+            best = max(known, key=lambda name: np.nanmean(known[name]))
+            position = band_position(system[rows, at], known[best], ceiling, local, resamples, seed)
+            used = ~np.isnan(known[best])
+            ends = {"floor": float(known[best][used].mean()), "ceiling": float(ceiling[used].mean())}
+            names = {"floor_name": best, "ceiling_name": ceiling_name}
+            found[group][metric] = rounded(dataclasses.asdict(position) | ends | names)
+    return found
 
 
 def _row_counts(scopes: Scopes, clusters: Clusters) -> dict[str, Any]:
@@ -277,7 +243,7 @@ def _answer_counts(answers: Sequence[Prediction]) -> dict[str, int]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("fugashi", "unidic-lite", "rapidfuzz", "numpy")
+    packages = ("fugashi", "unidic-lite", "rapidfuzz", "sacrebleu", "numpy")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 
@@ -293,7 +259,7 @@ def _samples(
             "category": answer.example.category,
             "cluster": int(cluster),
             "finish_reason": answer.finish_reason,
-            "scores": {metric: _rounded(value) for metric, value in scores.items()},
+            "scores": rounded(scores),
         }
         for name, answers in by_system.items()
         for answer, scores, cluster in zip(answers, rows[name], clusters, strict=True)

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, and paired differences between two systems. No torch here.
+"""Means with bootstrap intervals, paired differences between two systems, and their p values. No torch here.
 
 Arrays are (rows, columns): a column is one metric of one system, NaN where the row was not measured.
 Whole clusters of rows are drawn, because rows about the same context do not vary independently
@@ -6,16 +6,20 @@ Whole clusters of rows are drawn, because rows about the same context do not var
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+FLIPS = 10_000
 _CELLS_AT_ONCE = 4_000_000
 
 Array = NDArray[np.float64]
 Clusters = NDArray[np.intp]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,23 +74,157 @@ def paired_difference(
     return _estimates(means, both[:, columns:] - both[:, :columns], first, clusters)
 
 
+def sign_flip_p(
+    differences: Array, weights: Array, clusters: Clusters, flips: int = FLIPS, seed: int = 0
+) -> list[float | None]:
+    """One two-sided p value a column of "the mean of the differences is 0", by random sign flips of clusters.
+
+    Under the null hypothesis a cluster's differences are as likely to come out the other way round. p is
+    (1 + flips that leave a mean at least as far from 0) / (1 + flips), so never 0. None when the measured
+    rows form fewer than two clusters. With k clusters no p below 2^(1−k) is possible. `differences` and
+    `weights` are (rows, columns), NaN where unpaired. Riezler & Maxwell 2005 (W05-0908).
+    """
+    sums = _cluster_sums(differences, weights, clusters)
+    return _flip_p(sums, np.abs(sums.sum(axis=0)), _enough_clusters(differences, clusters), flips, seed)
+
+
+def binomial_p(differences: Array) -> float | None:
+    """Two-sided exact p value for a 0/1 metric: as many rows gained as lost (McNemar's exact test).
+
+    `differences` is (rows,) of −1, 0, 1, NaN where unpaired. Only the rows that changed count: under the null
+    hypothesis each is a gain with probability ½, whatever cluster it is in. 1 when none changed, None when
+    nothing was measured.
+    """
+    measured = differences[~np.isnan(differences)]
+    if not len(measured):
+        return None
+    gained, changed = int((measured > 0).sum()), int((measured != 0).sum())
+    tail = sum(math.comb(changed, count) for count in range(min(gained, changed - gained) + 1))
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
+    """p values adjusted for their number (Holm 1979): each ≤ α is significant, the family's error rate ≤ α.
+
+    The i-th smallest of m is multiplied by m − i + 1, made no smaller than those before it, and cut at 1.
+    """
+    adjusted: dict[Key, float] = {}
+    largest = 0.0
+    for place, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[key] * (len(p_values) - place)))
+        adjusted[key] = largest
+    return {key: adjusted[key] for key in p_values}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contrast:
+    """A difference between two means over different rows, with its interval and p value; None as in `Estimate`."""
+
+    mean: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_first: int
+    n_second: int
+    p: float | None
+
+
+def contrast(
+    first: Array, first_clusters: Clusters, second: Array, second_clusters: Clusters, resamples: int, seed: int = 0
+) -> list[Contrast]:
+    """One `Contrast` a column of mean(first) − mean(second), for two sets of rows that share no cluster.
+
+    Both are (rows, columns) of paired differences, so this is an interaction. The bootstrap draws the two sets
+    independently. For p the null hypothesis of one common mean is imposed: deviations from it change sign by
+    cluster (the wild cluster bootstrap of Cameron, Gelbach & Miller 2008), two-sided as in `sign_flip_p`.
+    """
+    sides = [(first, first_clusters), (second, second_clusters)]
+    means = [_means(values, np.ones_like(values)) for values, _ in sides]
+    enough = np.logical_and(*(_enough_clusters(values, clusters) for values, clusters in sides))
+    draws = [
+        _resampled_means(values, np.ones_like(values), clusters, resamples, (seed, side))
+        for side, (values, clusters) in enumerate(sides)
+    ]
+    common = _means(np.vstack([first, second]), np.ones((len(first) + len(second), first.shape[1])))
+    deviations = []
+    for sign, (values, clusters) in zip((1, -1), sides, strict=True):
+        rows = np.maximum(1, (~np.isnan(values)).sum(axis=0))
+        deviations.append(sign * _cluster_sums(values - common, np.ones_like(values), clusters) / rows)
+    differences = means[0] - means[1]
+    p_values = _flip_p(np.vstack(deviations), np.abs(differences), enough, FLIPS, seed)
+    found = []
+    for column, (mean, p_value) in enumerate(zip(differences, p_values, strict=True)):
+        n_first, n_second = (int((~np.isnan(values[:, column])).sum()) for values in (first, second))
+        low, high = _interval(draws[0][:, column] - draws[1][:, column]) if enough[column] else (None, None)
+        found.append(Contrast(float(mean) if n_first and n_second else None, low, high, n_first, n_second, p_value))
+    return found
+
+
+def band_position(
+    scores: Array, floors: Array, ceilings: Array, clusters: Clusters, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """Where a score lies between floor and ceiling: (mean score − floor) / (ceiling − floor), of means.
+
+    All three are (rows,); rows where one of them is NaN stay out. 0 is the floor, 1 the ceiling; below and above
+    are possible. The interval is from resamples of the rows, in which all three vary together; resamples
+    whose ceiling is not above their floor stay out. The mean is None when the ceiling is not above the floor.
+    """
+    columns = np.stack([scores, floors, ceilings], axis=1)
+    columns[np.isnan(columns).any(axis=1)] = np.nan
+    weights = np.ones_like(columns)
+    draws = _resampled_means(columns, weights, clusters, resamples, seed)
+    position = _position(_means(columns, weights)[None])[0]
+    n = int((~np.isnan(columns[:, 0])).sum())
+    if np.isnan(position):
+        return Estimate(None, None, None, n, len(scores) - n)
+    low, high = _interval(_position(draws)) if _enough_clusters(columns, clusters)[0] else (None, None)
+    return Estimate(float(position), low, high, n, len(scores) - n)
+
+
+def _position(means: Array) -> Array:
+    return _ratio(means[:, 0] - means[:, 1], means[:, 2] - means[:, 1])
+
+
+def _flip_p(sums: Array, observed: Array, enough: NDArray[np.bool_], flips: int, seed: int) -> list[float | None]:
+    """p of `observed` (columns,) against |Σ ± sums| over the clusters, for (clusters, columns) sums."""
+    generator = np.random.default_rng(seed)
+    # A sum that is the same but for the order of its additions is as far from 0.
+    reached = observed - 1e-9 * np.abs(sums).sum(axis=0)
+    as_far = np.zeros(sums.shape[1])
+    block = max(1, _CELLS_AT_ONCE // max(1, len(sums)))
+    for start in range(0, flips, block):
+        signs = generator.integers(0, 2, size=(min(block, flips - start), len(sums)), dtype=np.int8)
+        as_far += (np.abs((2.0 * signs - 1) @ sums) >= reached).sum(axis=0)
+    return [(1 + float(n)) / (1 + flips) if ok else None for n, ok in zip(as_far, enough, strict=True)]
+
+
+def _cluster_sums(values: Array, weights: Array, clusters: Clusters) -> Array:
+    """(clusters, columns) sums of weight·value over the measured rows."""
+    sums = np.zeros((int(clusters.max()) + 1, values.shape[1]))
+    np.add.at(sums, clusters, np.where(np.isnan(values), 0.0, np.nan_to_num(values) * weights))
+    return sums
+
+
+def _enough_clusters(values: Array, clusters: Clusters) -> NDArray[np.bool_]:
+    """(columns,) whether the measured rows form two clusters or more, without which nothing shows their spread."""
+    return np.array([len(np.unique(clusters[~np.isnan(column)])) > 1 for column in values.T])
+
+
 def _means(values: Array, weights: Array) -> Array:
     used = np.where(np.isnan(values), 0.0, weights)
     return _ratio((np.nan_to_num(values) * used).sum(axis=0), used.sum(axis=0))
 
 
-def _resampled_means(values: Array, weights: Array, clusters: Clusters, resamples: int, seed: int) -> Array:
+def _resampled_means(
+    values: Array, weights: Array, clusters: Clusters, resamples: int, seed: int | tuple[int, int]
+) -> Array:
     """(resamples, columns); NaN where a resample holds no measured row."""
-    number = int(clusters.max()) + 1
-    used = np.where(np.isnan(values), 0.0, weights)
-    sums, totals = np.zeros((number, values.shape[1])), np.zeros((number, values.shape[1]))
-    np.add.at(sums, clusters, np.nan_to_num(values) * used)
-    np.add.at(totals, clusters, used)
-    counts = _resampled_counts(number, resamples, seed)
+    sums = _cluster_sums(values, weights, clusters)
+    totals = _cluster_sums(np.where(np.isnan(values), np.nan, 1.0), weights, clusters)
+    counts = _resampled_counts(len(sums), resamples, seed)
     return np.vstack([_ratio(count @ sums, count @ totals) for count in counts])
 
 
-def _resampled_counts(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
+def _resampled_counts(clusters: int, resamples: int, seed: int | tuple[int, int]) -> Iterator[Array]:
     """(some resamples, clusters) blocks of how often each cluster was drawn; together all resamples."""
     generator = np.random.default_rng(seed)
     block = max(1, _CELLS_AT_ONCE // clusters)  # bounds memory; 10,000 × 15,000 rows would take gigabytes
@@ -102,14 +240,16 @@ def _ratio(sums: Array, totals: Array) -> Array:
     return np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
 
 
+def _interval(draws: Array) -> tuple[float, float]:
+    low, high = np.nanquantile(draws, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
+
+
 def _estimates(means: Array, draws: Array, values: Array, clusters: Clusters) -> list[Estimate]:
-    tail = (1 - CONFIDENCE) / 2
+    enough = _enough_clusters(values, clusters)
     estimates = []
     for column, mean in enumerate(means):
-        measured = ~np.isnan(values[:, column])
-        low = high = None
-        if len(np.unique(clusters[measured])) > 1:
-            low, high = map(float, np.nanquantile(draws[:, column], (tail, 1 - tail)))
-        n = int(measured.sum())
-        estimates.append(Estimate(float(mean) if n else None, low, high, n, len(measured) - n))
+        low, high = _interval(draws[:, column]) if enough[column] else (None, None)
+        n = int((~np.isnan(values[:, column])).sum())
+        estimates.append(Estimate(float(mean) if n else None, low, high, n, len(values) - n))
     return estimates

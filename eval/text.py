@@ -3,7 +3,9 @@
 import functools
 import os
 import re
+import sys
 import unicodedata
+from typing import NamedTuple
 
 import fugashi
 import unidic_lite
@@ -20,7 +22,19 @@ _DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 # MeCab reads C strings: a NUL would silently end the text there, and a lone surrogate cannot be encoded.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+# Texts repeat: a context is read for every system, a reference for every floor. The sizes bound memory.
+_TEXTS_KEPT, _ANALYSES_KEPT = 4096, 2048
 
+
+class Word(NamedTuple):
+    """A MeCab token: its surface form and the first two levels of UniDic's part of speech (名詞, 固有名詞)."""
+
+    surface: str
+    pos: str
+    subpos: str
+
+
+@functools.lru_cache(_TEXTS_KEPT)
 def normalise(text: str) -> str:
     """The form in which two texts are compared; every text metric uses it.
 
@@ -40,7 +54,14 @@ def normalise(text: str) -> str:
 
 def tokens(text: str) -> list[str]:
     """Surface forms of the MeCab tokens of `normalise(text)`, punctuation included, whitespace left out."""
-    return [word.surface for word in _tagger()(normalise(text))]
+    return [word.surface for word in words(text)]
+
+
+@functools.lru_cache(_ANALYSES_KEPT)
+def words(text: str) -> tuple[Word, ...]:
+    """MeCab tokens of `normalise(text)` with their parts of speech, punctuation included, whitespace left out."""
+    nodes = _tagger()(normalise(text))
+    return tuple(Word(node.surface, *map(sys.intern, node.feature[:2])) for node in nodes)
 
 
 def fenced(text: str, shown: int) -> str:

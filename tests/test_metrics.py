@@ -8,22 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rapidfuzz.distance import LCSseq
 from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 
 from eval.metrics import (
-    METRICS,
+    TEXT_METRICS,
     character_f1,
-    ended,
+    chrf,
+    context_gain,
+    edit_similarity,
     exact_match,
     gold_contained,
-    length_ratio,
     reference_bits_per_character,
     rouge_l,
-    signatures,
 )
+from eval.rows import METRICS, signatures
 from eval.statistics import bootstrap_means, cluster_numbers, paired_difference
-from eval.text import escaped, fenced, normalise, tokens, visible
+from eval.text import Word, escaped, fenced, normalise, tokens, visible, words
 
 DOLLY_JA = Path(__file__).parents[1].parent / "shared/data/dolly-ja.jsonl"
 
@@ -63,6 +65,14 @@ def test_tokens_are_mecab_surfaces_of_the_normalised_text() -> None:
     assert tokens("日本の首都は、東京です。\n") == ["日本", "の", "首都", "は", "、", "東京", "です"]
     assert tokens("あ\x00い") == ["あ", "い"]
     assert tokens(" 。 ") == []
+
+
+def test_words_carry_their_part_of_speech() -> None:
+    assert words("東京は三") == (
+        Word("東京", "名詞", "固有名詞"),
+        Word("は", "助詞", "係助詞"),
+        Word("三", "名詞", "数詞"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,11 +148,63 @@ def test_reference_bits_per_character() -> None:
         assert reference_bits_per_character(nll, reference) is None
 
 
-def test_length_ratio_and_ended() -> None:
-    assert length_ratio(" 東京です\n", "東京") == 2
-    assert length_ratio("", "東京") == 0
-    assert length_ratio("東京", " ") is None
-    assert [ended(reason) for reason in ("eos", "length", "error")] == [1, 0, 0]
+def test_context_gain() -> None:
+    ln2 = math.log(2)
+    assert context_gain(6 * ln2, 2 * ln2, "東京") == pytest.approx(2)  # (6 − 2) bits over two characters
+    assert context_gain(2 * ln2, 6 * ln2, "東京") == pytest.approx(-2)  # the context misleads
+    assert context_gain(None, 1.0, "東京") is None
+    assert context_gain(1.0, None, "東京") is None
+    assert context_gain(math.inf, 1.0, "東京") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "references", "expected"),
+    [
+        ("東京", "東京。", 1.0),
+        ("", "東京", 0.0),
+        ("", "", 0.0),  # saying nothing is never right
+        ("東京", "", 0.0),
+        ("大阪", "東京", 0.0),
+        ("東京都", "東京", 1 - 1 / 5),  # one deletion among five characters
+        ("都京東", "東京都", 2 * 1 / 6),  # order counts: the longest common subsequence is one character
+        ("ＡＢＣ", "abd", 1 - 2 / 6),  # one deletion, one insertion
+        ("1981年7月10日", "1987年10月1日", 2 * 7 / 20),  # 198年月1日 is common; the bag of characters gives 1.0
+        ("東京都", ["大阪", "東京"], 0.8),
+        ("東京", [], 0.0),
+    ],
+)
+def test_edit_similarity(answer: str, references: str | list[str], expected: float) -> None:
+    assert edit_similarity(answer, references) == pytest.approx(expected)
+
+
+def f2(precision: float, recall: float) -> float:
+    return 5 * precision * recall / (4 * precision + recall)
+
+
+@pytest.mark.parametrize(
+    ("answer", "references", "expected"),
+    [
+        ("日本の首都は東京です。", "日本の首都は東京です", 1.0),
+        ("", "東京", 0.0),
+        ("", "", 0.0),
+        ("東京", "", 0.0),
+        ("大阪", "東京", 0.0),
+        # Orders 1 and 2 exist in both; precision (2/2 + 1/1)/2, recall (2/3 + 1/2)/2.
+        ("東京", "東京都", f2(1, (2 / 3 + 1 / 2) / 2)),
+        ("東京都", "東京", f2((2 / 3 + 1 / 2) / 2, 1)),  # recall weighs more
+        ("東 京", "東京", 1.0),  # whitespace does not count
+        ("東京", ["大阪", "東京都"], f2(1, (2 / 3 + 1 / 2) / 2)),
+        ("東京", [], 0.0),
+    ],
+)
+def test_chrf(answer: str, references: str | list[str], expected: float) -> None:
+    assert chrf(answer, references) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", TEXT_METRICS.values())
+def test_the_best_of_several_references_counts(metric) -> None:
+    answer, references = "東京都の人口は約1400万人です。", ["大阪", "東京都の人口", "約1,400万人"]
+    assert metric(answer, references) == max(metric(answer, reference) for reference in references)
 
 
 def test_every_metric_has_a_signature_with_the_dictionary_named() -> None:
@@ -174,6 +236,11 @@ def _assert_agreement(pairs: list[tuple[str, str]]) -> None:
         assert rouge_l(answer, reference) == pytest.approx(scorer.score(reference, answer)["rougeL"].fmeasure)
         nfkc = [unicodedata.normalize("NFKC", text).strip() for text in (answer, reference)]
         assert character_f1(answer, reference) == pytest.approx(jsquad_f1(*nfkc))
+        first, second = normalise(answer), normalise(reference)
+        shared = LCSseq.similarity(first, second)
+        assert edit_similarity(answer, reference) == pytest.approx(
+            2 * shared / (len(first) + len(second)) if first and second else 0
+        )
 
 
 def test_agreement_with_rouge_score_and_jsquad_on_written_rows() -> None:

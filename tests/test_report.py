@@ -1,59 +1,125 @@
-"""The report: verdict, tables, escaping, and the width of the terminal table."""
+"""The report: verdict, tables, escaping, highlighting, and the width of the terminal table."""
 
 import copy
 import io
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from made_up import HOSTILE, answers
 from rich.cells import cell_len
 from rich.console import Console
 
-from eval.report import markdown, print_table, verdict
+from eval.blocks import Heading, Paragraph, Span, Table
+from eval.html import marked, render_html
+from eval.markdown import render_markdown
+from eval.report import document, html, markdown
+from eval.samples import chosen, shared_spans
 from eval.score import score
-from sft.records import CATEGORIES, CONTEXT, Example, Prediction
+from eval.terminal import print_table
+from eval.view import Scope, estimate, in_words, p_value, verdict
+from sft.records import Example, Prediction
 
-HOSTILE = "````\n# 見出し\n<script>alert(1)</script>\x1b[2J"
-GENERATION = {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated", "temperature": 0.7}
+VOID = {"meta", "wbr", "br"}
 
 
 @pytest.fixture(scope="module")
 def predictions() -> list[Prediction]:
-    answers = []
-    for category in CATEGORIES:
-        for number in range(4):
-            context = f"{category}の文脈{number}。" * 60 if category in CONTEXT else ""
-            row = Example(f"{category}-{number}", "首都はどこですか？", context, f"東京{number}です。", category)
-            tuned = {0: row.output, 1: HOSTILE}.get(number, "東京です。")
-            for system, text in (("base", "東京かもしれない"), ("tuned", tuned)):
-                answers.append(Prediction(system, row, "質問", text, "eos", 9, 4, GENERATION, reference_nll=9.0))
-    return answers
+    return [*answers("base", 1), *answers("tuned", 3)]
 
 
 @pytest.fixture(scope="module")
 def results(predictions: list[Prediction]) -> dict[str, Any]:
-    return score(predictions, resamples=500)
+    training = {"t1": "東京かもしれない、と思う。", "t2": "東京3です。1981年。"}
+    return score(predictions, resamples=200, training_outputs=training)
 
 
-def test_markdown_has_every_section(results: dict[str, Any], predictions: list[Prediction]) -> None:
-    report = markdown(results, predictions)
-    headings = [line for line in report.splitlines() if line.startswith(("# ", "## ", "### "))]
-    assert headings[:7] == [
-        "# Evaluation by task category",
-        "## Open QA",
-        "## Context QA",
-        "## Other categories",
-        "## Behaviour",
-        "## Samples",
-        "### Best gains in character F1",
+@pytest.fixture(scope="module")
+def page(results: dict[str, Any], predictions: list[Prediction]) -> str:
+    return html(results, predictions)
+
+
+class Tags(HTMLParser):
+    """Checks that tags close in order and collects them with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[tuple[str, ...]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        self.inside.append(tuple(self.open))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        self.inside.append(tuple(self.open))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_sections_come_in_a_readers_order(results: dict[str, Any], predictions: list[Prediction]) -> None:
+    blocks = document(results, predictions)
+    sections = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
+    assert sections == [
+        "Open QA",
+        "Context QA",
+        "Other categories",
+        "Repetition penalty",
+        "Behaviour",
+        "Samples",
+        "Provenance",
+        "Caveats",
     ]
-    assert "Repetition penalty and its scope: base 1.2 over generated; tuned 1.2 over generated." in report
-    assert "floor: echo" in report
-    assert "translated separately" in report
-    assert report.count("#### Row ") == 10
-    assert report == markdown(results, predictions)
+    assert isinstance(blocks[1], Paragraph)
+    report = markdown(results, predictions)
+    for part in ("best floor", "oracle", "tuned, normalised", "p (Holm)", "python -m eval sweep RUN", "facts of the"):
+        assert part in report
 
 
-def test_tables_are_rectangular(results: dict[str, Any], predictions: list[Prediction]) -> None:
+def test_html_is_one_well_formed_file_that_needs_nothing_else(page: str) -> None:
+    tags = Tags(page)
+    assert not tags.open
+    names = {name for name, _ in tags.seen}
+    assert not names & {"script", "link", "img", "iframe", "object"}
+    for name, attributes in tags.seen:
+        assert not any(key.startswith("on") for key in attributes)
+        assert "src" not in attributes
+        if name == "a":
+            assert (attributes["href"] or "").startswith("#")
+    assert tags.seen[0] == ("html", {"lang": "en"})
+    assert "url(http" not in page
+    assert "@import" not in page
+
+
+def test_every_table_scrolls_in_a_box_of_its_own(page: str) -> None:
+    tags = Tags(page)
+    tables = [inside for (name, _), inside in zip(tags.seen, tags.inside, strict=True) if name == "table"]
+    assert len(tables) > 5
+    assert all(inside[-1] == "div" for inside in tables)
+    assert page.count('<div class="table" tabindex="0">\n<table>') == len(tables)
+    assert ".table { overflow-x: auto;" in page
+
+
+def test_an_answer_that_is_markup_is_shown_and_not_run(page: str, results: dict[str, Any]) -> None:
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;�[2J" in page
+    assert not [c for c in page if ord(c) < 32 and c != "\n"]
+
+
+def test_the_same_results_give_the_same_bytes(
+    results: dict[str, Any], predictions: list[Prediction], page: str
+) -> None:
+    assert html(results, predictions) == page
+    assert markdown(results, predictions) == markdown(results, predictions)
+
+
+def test_markdown_tables_are_rectangular(results: dict[str, Any], predictions: list[Prediction]) -> None:
     tables: list[list[str]] = [[]]
     for line in markdown(results, predictions).splitlines():
         if line.startswith("| "):
@@ -81,50 +147,142 @@ def test_model_text_stays_inside_its_fence(results: dict[str, Any], predictions:
 
 def test_hostile_names_are_escaped() -> None:
     row = Example("1|<b>", "首都は？", "", "東京", "open_qa")
-    answers = [Prediction("a|b<script>", row, "", "東京", "eos", 1, 1, {"x": "<i>|"})]
-    found = score(answers, resamples=50)
-    report = markdown(found, answers)
-    assert not [tag for tag in ("<script>", "<b>", "<i>") if tag in report]
-    assert "a\\|b&lt;script>" in report
-    print_table(found, Console(file=io.StringIO()))
+    found = [Prediction("a|b<script>", row, "", "東京", "eos", 1, 1, {"x": "<i>|"})]
+    results = score(found, resamples=50)
+    for text in (markdown(results, found), html(results, found)):
+        assert not [tag for tag in ("<script>", "<b>", "<i>") if tag in text]
+    assert "a\\|b&lt;script>" in markdown(results, found)
+    print_table(results, Console(file=io.StringIO()))
+
+
+def test_markdown_escapes_links_and_keeps_intervals() -> None:
+    blocks = [Paragraph(("[0.1, 0.2] [リンク](http://example.org) *強調* ",))]
+    assert render_markdown(blocks) == "[0.1, 0.2] \\[リンク\\](http://example.org) \\*強調\\* \n"
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("low", "high", "p", "words"),
     [
-        (0.01, 0.2, "better"),
-        (-0.2, -0.01, "worse"),
-        (-0.1, 0.2, "no difference that 8 rows can show"),
-        (None, None, "not decidable from 8 rows"),
+        (0.01, 0.2, 0.01, "better"),
+        (0.01, 0.2, 0.2, "better, but not after Holm's correction"),
+        (-0.2, -0.01, None, "worse"),
+        (-0.1, 0.2, 0.5, "no difference that 8 rows can show"),
+        (0.0, 0.2, 0.04, "no difference that 8 rows can show"),
+        (None, None, None, "not decidable from 8 rows"),
     ],
 )
-def test_verdict_in_words(results: dict[str, Any], low: float | None, high: float | None, words: str) -> None:
-    changed = copy.deepcopy(results)
-    changed["deltas"]["groups"]["open"]["character_f1"] |= {"ci_low": low, "ci_high": high}
-    line = verdict(changed, "open")
-    assert f"**{words}**" in line
+def test_a_difference_in_words(low: float | None, high: float | None, p: float | None, words: str) -> None:
+    assert in_words({"mean": 0.1, "ci_low": low, "ci_high": high, "n": 8, "p_holm": p}) == words
+
+
+def test_the_verdict_is_one_line_with_both_systems(results: dict[str, Any]) -> None:
+    line = verdict(results, "context").text
+    means = [
+        estimate(results["systems"][s], Scope("groups", "context"), "character_f1")["mean"] for s in ("base", "tuned")
+    ]
+    assert f"{means[0]:.3f} → {means[1]:.3f}" in line
+    assert "best floor" in line
     assert "\n" not in line
+
+
+def test_what_is_absent_reads_not_available(results: dict[str, Any], predictions: list[Prediction]) -> None:
+    bare = copy.deepcopy(results)
+    for key in ("ceilings", "normalised", "reference", "interaction", "overlap", "signatures", "floors"):
+        bare.pop(key)
+    for scores in bare["deltas"]["groups"].values():
+        scores["character_f1"].pop("p_holm")
+    for text in (markdown(bare, predictions), html(bare, predictions)):
+        assert "n/a" in text
+        assert "None" not in text.replace("None.", "")
+    print_table(bare, Console(file=io.StringIO()))
 
 
 def test_one_system_and_one_row_can_be_reported() -> None:
     row = Example("1", "首都は？", "", "東京", "open_qa")
-    answers = [Prediction("anybody", row, "", "", "error", 1, 0, {})]
-    found = score(answers, resamples=50)
-    report = markdown(found, answers)
+    found = [Prediction("anybody", row, "", "", "error", 1, 0, {})]
+    results = score(found, resamples=50)
+    report = markdown(results, found)
     assert "anybody 0.000 [–]; best floor" in report
     assert "**Context QA**: no rows." in report
     assert "(empty)" in report
-    assert "n/a" in report
-    print_table(found, Console(file=io.StringIO()))
+    assert "Needs the systems base and tuned." in report
+    assert "(empty)" in html(results, found)
+    print_table(results, Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize("width", [100, 120])
+@pytest.mark.parametrize(
+    ("text", "context", "spans"),
+    [
+        ("答えは東京タワーです", "高さ333mの東京タワーは", ["東京タワー"]),
+        ("東京と大阪", "東京も大阪も", []),  # shorter than four characters
+        ("あいうえおかきく", "かきくけこ。あいうえお", ["あいうえお"]),
+        ("abcdabcd", "abcd", ["abcd", "abcd"]),
+        ("", "文脈", []),
+        ("文脈文脈", "", []),
+        ("あ    い", "う    え", []),  # whitespace alone is nothing shared
+    ],
+)
+def test_spans_shared_with_the_context(text: str, context: str, spans: list[str]) -> None:
+    assert [text[start:end] for start, end in shared_spans(text, context)] == spans
+
+
+def test_marks_go_around_escaped_text() -> None:
+    assert marked("a<b>東京c", [Span(1, 6)]) == "a<mark>&lt;b&gt;東京</mark>c"
+    assert marked("", []) == ""
+
+
+def test_no_row_is_a_sample_twice_and_the_draw_is_seeded() -> None:
+    scores = {str(n): {"base": 0.5, "tuned": 0.5 + (n - 20) / 100} for n in range(41)}
+    worst, best, drawn = chosen(scores, 10, seed=0)
+    assert worst == [str(n) for n in range(10)]
+    assert best == [str(n) for n in range(40, 30, -1)]
+    assert len({*worst, *best, *drawn}) == 30
+    assert chosen(scores, 10, seed=0)[2] == drawn != chosen(scores, 10, seed=1)[2]
+
+
+def test_answers_are_highlighted_where_they_quote_their_context() -> None:
+    row = Example("1", "生まれた年は？", "彼は1981年7月に生まれた。", "1981年", "closed_qa")
+    found = [Prediction("tuned", row, "", "1981年7月に生まれました", "eos", 1, 1, {})]
+    page = html(score(found, resamples=50), found)
+    assert '<div class="text" lang="ja" tabindex="0"><mark>1981年7月に生まれ</mark>ました</div>' in page
+    assert "彼は<mark>1981年7月に生まれ</mark>た。" in page
+
+
+@pytest.mark.parametrize("width", [80, 100])
 def test_terminal_table_fits_and_aligns(results: dict[str, Any], width: int) -> None:
     out = io.StringIO()
     print_table(results, Console(file=out, width=width))
     text = out.getvalue()
     assert "…" not in text
-    rows = [line for line in text.splitlines() if "_qa" in line or ", all" in line]
-    assert {cell_len(line) for line in rows} == {max(map(cell_len, rows))}
-    assert max(map(cell_len, rows)) <= width
-    assert len(rows) == 6
+    lines = [line for line in text.splitlines() if "_qa" in line or ", all" in line]
+    assert {cell_len(line) for line in lines} == {max(map(cell_len, lines))}
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert len(lines) == 6
+
+
+def test_japanese_system_names_do_not_break_the_terminal_table(predictions: list[Prediction]) -> None:
+    renamed = answers("日本語の長い名前のモデル") + answers("別のモデル", 1)
+    out = io.StringIO()
+    print_table(score(renamed, resamples=50), Console(file=out, width=80))
+    lines = [line for line in out.getvalue().splitlines() if ", all" in line or "モデル" in line]
+    assert "日本語の長…" in out.getvalue()
+    assert max(map(cell_len, out.getvalue().splitlines())) <= 80
+    assert lines
+
+
+def test_a_strong_row_and_a_section_in_both_renderings() -> None:
+    table = Table(["metric", "category", "n"], [["F1", "a_b", "1"], ["F1", "all", "2"]], 2, True, frozenset({1}))
+    assert "| F1 | **all** | 2 |" in render_markdown([table])
+    page = render_html([Heading(1, "題"), table])
+    assert '<th scope="rowgroup" colspan="2"><span>F1</span></th>' in page
+    assert 'a_<wbr>b</th><td>1</td></tr>\n<tr class="strong">' in page
+    assert "<title>題</title>" in page
+
+
+@pytest.mark.parametrize(("p", "shown"), [(None, "n/a"), (0.0004, "<.001"), (0.0123, ".012"), (1.0, "1.000")])
+def test_p_values(p: float | None, shown: str) -> None:
+    assert p_value(p) == shown
+
+
+def test_the_hostile_answer_is_among_the_samples(predictions: list[Prediction]) -> None:
+    assert any(prediction.text == HOSTILE for prediction in predictions)

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from eval.metrics import METRICS, TEXT_METRICS
+from eval.floors import CONSTANT
+from eval.metrics import TEXT_METRICS
+from eval.rows import METRICS, REFERENCE_METRICS
 from eval.score import score, write_results
 from sft.errors import UserError
-from sft.records import CATEGORIES, Example, FinishReason, Prediction
+from sft.records import CATEGORIES, CONTEXT, Example, FinishReason, Prediction
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +51,8 @@ def predictions() -> list[Prediction]:
 def test_structure_and_values(predictions: list[Prediction]) -> None:
     results = score(predictions)
     assert list(results["systems"]) == ["base", "tuned"]
-    assert list(results["floors"]) == ["echo", "shuffled"]
+    assert list(results["floors"]) == ["echo", "shuffled", "constant", "lead"]
+    assert list(results["ceilings"]) == ["oracle_sentence"]
     tuned = results["systems"]["tuned"]
     assert list(tuned["categories"]) == ["open_qa", "closed_qa"]
     assert list(tuned["groups"]) == ["open", "context"]
@@ -63,6 +68,14 @@ def test_structure_and_values(predictions: list[Prediction]) -> None:
     assert results["deltas"]["groups"]["open"]["character_f1"]["mean"] == 1
     assert tuned["groups"]["open"]["reference_bits_per_character"]["mean"] == 2
     assert tuple(results["floors"]["echo"]["groups"]["open"]) == tuple(TEXT_METRICS)
+    assert list(results["floors"]["lead"]["categories"]) == ["closed_qa"]
+    assert list(results["ceilings"]["oracle_sentence"]["groups"]) == ["context"]
+    assert tuple(results["reference"]["groups"]["context"]) == REFERENCE_METRICS
+    assert tuple(results["signatures"]) == METRICS
+    assert results["settings"]["generation"]["base"]["repetition_penalty"] == 1.2
+    assert (results["settings"]["resamples"], results["settings"]["seed"]) == (10_000, 0)
+    assert results["settings"]["constant"] == CONSTANT
+    assert results["overlap"] == {}
     assert results["rows"] == {
         "total": 5,
         "clusters": 4,
@@ -112,6 +125,94 @@ def test_floors_echo_the_question_and_never_use_a_rows_own_reference() -> None:
     assert floors["shuffled"]["groups"]["open"]["character_f1"]["missing"] == 1
 
 
+def test_lead_oracle_and_constant() -> None:
+    context = {"category": "closed_qa", "input": "塔の話。\n東京タワーは高い。大阪にも塔がある。"}
+    rows = [example("1", output="東京タワー", **context), example("2", output="大阪", **context), example("3")]
+    results = score([prediction("a", row, "はい") for row in rows])
+    lead = results["floors"]["lead"]["categories"]["closed_qa"]["exact_match"]
+    assert (lead["mean"], lead["n"]) == (0, 2)
+    oracle = results["ceilings"]["oracle_sentence"]["categories"]["closed_qa"]
+    # 東京タワーは高い(8) against 東京タワー(5); 大阪にも塔がある(8) against 大阪(2)
+    assert oracle["character_f1"]["mean"] == pytest.approx((2 * 5 / 13 + 2 * 2 / 10) / 2, abs=1e-6)
+    constant = results["floors"]["constant"]["groups"]
+    assert constant["open"]["character_f1"]["n"] == 1
+    assert constant["context"]["character_f1"]["n"] == 2
+
+
+def test_normalised_score_lies_between_best_floor_and_ceiling() -> None:
+    context = [f"塔{n}の話。東京タワー{n}は高い。大阪にも塔がある。" for n in range(4)]
+    rows = [example(f"c{n}", "closed_qa", input=text, output=f"東京タワー{n}は高い") for n, text in enumerate(context)]
+    rows += [example(str(n)) for n in range(3)]
+    oracle = [prediction("oracle", row, row.output if row.input else "大阪") for row in rows]
+    echo = [prediction("echo", row, row.instruction) for row in rows]
+    found = score(oracle + echo)["normalised"]
+    at_ceiling = found["oracle"]["groups"]["context"]["character_f1"]
+    assert (at_ceiling["mean"], at_ceiling["ceiling"], at_ceiling["ceiling_name"]) == (1, 1, "oracle_sentence")
+    assert at_ceiling["n"] == 4
+    below = found["oracle"]["groups"]["open"]["character_f1"]
+    assert (below["ceiling"], below["ceiling_name"]) == (1, "perfect")
+    assert below["mean"] == pytest.approx((0 - below["floor"]) / (1 - below["floor"]), abs=1e-5)
+    assert found["echo"]["groups"]["open"]["rouge_l"]["mean"] <= 0  # an echo is never above the best floor
+
+
+def test_a_row_counts_for_every_metric_that_it_has_the_input_for() -> None:
+    rows = [
+        example("c", "closed_qa", input="東京タワーは1958年にできた。", output="1958年"),
+        example("d", "closed_qa", input="はい。", output="はい"),  # no facts
+        example("o", output="1958年"),
+    ]
+    nlls = {"reference_nll": 2.0, "reference_nll_without_context": 3.0}
+    answers = [prediction("a", row, "1958年と12回", **nlls) for row in rows]
+    found = score(answers)["systems"]["a"]["groups"]
+    assert found["context"]["facts_recall"] | {"ci_low": 0, "ci_high": 0} == {
+        "mean": 1.0,
+        "ci_low": 0,
+        "ci_high": 0,
+        "n": 1,
+        "missing": 1,
+    }
+    assert found["context"]["unsupported_facts"]["mean"] == (0.5 + 1) / 2
+    assert found["context"]["context_gain"]["n"] == 2
+    assert found["open"]["facts_recall"]["mean"] == 1
+    for metric in ("unsupported_facts", "coverage", "noun_support", "context_gain"):
+        assert (found["open"][metric]["n"], found["open"][metric]["missing"]) == (0, 1)
+
+
+def test_overlaps_with_training_outputs(predictions: list[Prediction]) -> None:
+    training = {"7": "はい、東京1は大阪の東", "9": "東京の話。です"}
+    results = score(predictions, resamples=100, training_outputs=training)
+    assert results["systems"]["tuned"]["categories"]["open_qa"]["training_overlap"]["mean"] == pytest.approx(7 / 3)
+    assert results["overlap"]["tuned"][0] == {
+        "index": "1",
+        "category": "open_qa",
+        "length": 3,
+        "passage": "東京1",
+        "training_index": "7",
+    }
+    assert len(results["overlap"]["base"]) == 5
+    measured = [dataclasses.replace(answer, training_overlap=4) for answer in predictions]
+    results = score(measured, resamples=100)
+    assert results["systems"]["base"]["groups"]["open"]["training_overlap"]["mean"] == 4
+    assert results["overlap"] == {}
+
+
+def test_deltas_and_interaction(predictions: list[Prediction]) -> None:
+    rows = [example(str(n)) for n in range(12)]
+    rows += [example(f"c{n}", "closed_qa", input=f"文脈{n}。", output=f"大阪{n}") for n in range(12)]
+    answers = [p for row in rows for p in both(row, "京都", row.output if row.category == "open_qa" else "京都")]
+    results = score(answers)
+    gained = results["deltas"]["categories"]["open_qa"]["gold_contained"]
+    assert (gained["mean"], gained["test"], gained["p"]) == (1, "binomial", round(2 / 2**12, 6))
+    assert gained["p_holm"] > gained["p"]
+    assert results["deltas"]["categories"]["open_qa"]["chrf"]["p_holm"] is None
+    assert results["deltas"]["categories"]["closed_qa"]["character_f1"]["p"] == 1
+    assert results["interaction"]["gold_contained"]["mean"] == -1
+    assert results["interaction"]["gold_contained"]["p"] == pytest.approx(1e-4, abs=2e-4)
+    assert score(predictions[::2])["deltas"] == {}
+    one = score([p for p in answers if p.example.index == "1"])["deltas"]["groups"]["open"]["rouge_l"]
+    assert (one["ci_low"], one["p"], one["p_holm"]) == (None, None, None)
+
+
 def test_length_and_bits_are_ratios_of_characters() -> None:
     rows = [example("1", output="あ"), example("2", output="あ" * 9)]
     nlls = {"1": 11 * math.log(2), "2": 9 * math.log(2)}
@@ -126,6 +227,34 @@ def test_all_answers_of_a_benchmark_count() -> None:
     assert score([prediction("base", row, "東京都")])["systems"]["base"]["groups"]["open"]["exact_match"]["mean"] == 1
 
 
+TEXT = st.text("東京はの。、1年アー \n\x00\ud800", max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(CATEGORIES), TEXT, TEXT, TEXT, TEXT, TEXT), min_size=1, max_size=6),
+    st.sampled_from([None, 0.0, 5.0, math.nan]),
+    st.dictionaries(TEXT, TEXT, max_size=3),
+)
+def test_whatever_the_texts_results_are_json_and_do_not_depend_on_order(
+    rows: list[tuple[str, str, str, str, str, str]], nll: float | None, training: dict[str, str]
+) -> None:
+    answers = []
+    for number, (category, instruction, context, output, first, second) in enumerate(rows):
+        row = example(str(number), category, instruction=instruction, input=context, output=output)
+        answers += both(row, first, second, reference_nll=nll, reference_nll_without_context=3.0)
+    results = score(answers, 50, 0, training)
+    json.dumps(results, allow_nan=False)
+    assert score(answers[::-1], 50, 0, training) == results
+
+
+def test_the_best_floor_is_measured_on_rows_that_have_a_ceiling() -> None:
+    rows = [example("1", "closed_qa", input="東京")] + [example(n, "summarization", output="東京") for n in "23"]
+    found = score([prediction("a", row, "東京") for row in rows])["normalised"]["a"]["groups"]["context"]["rouge_l"]
+    assert (found["n"], found["missing"]) == (1, 2)  # shuffled is best on the rows without a context
+    assert found["floor_name"] != "shuffled"
+
+
 def test_identical_predictions_in_any_order_write_identical_files(
     predictions: list[Prediction], tmp_path: Path
 ) -> None:
@@ -133,12 +262,13 @@ def test_identical_predictions_in_any_order_write_identical_files(
     random.Random(1).shuffle(shuffled)
     for name, answers in (("a", predictions), ("b", shuffled)):
         (tmp_path / name).mkdir()
-        write_results(score(answers, resamples=500), tmp_path / name)
+        write_results(score(answers, resamples=500, training_outputs={"1": "東京の"}), tmp_path / name)
     for file in ("results.json", "samples.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     results = json.loads((tmp_path / "a/results.json").read_text(encoding="utf-8"))
     assert "samples" not in results
     assert len((tmp_path / "a/samples.jsonl").read_text(encoding="utf-8").splitlines()) == 10
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["results.json", "samples.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +282,7 @@ def test_identical_predictions_in_any_order_write_identical_files(
         ),
         (
             [prediction("base", example("1"), "a"), prediction("tuned", example("1", output="別"), "a")],
-            "not the same question",
+            "1 of 1 rows are not the same question in system 'base' and system 'tuned', for example '1'",
         ),
         (
             [prediction("base", example(i), "a", generation={"temperature": float(i)}) for i in "12"],
@@ -170,6 +300,9 @@ def test_predictions_that_do_not_belong_together(answers: list[Prediction], mess
 def test_scoring_imports_no_torch() -> None:
     program = (
         "import sys, eval.score, eval.report; "
+        "from sft.records import Example, Prediction; "
+        "row = Example('1', '塔は？', '東京タワーは1958年。', '1958年', 'closed_qa'); "
+        "eval.score.score([Prediction('a', row, '', '1958年', 'eos', 1, 1, {})], 100, 0, {'1': '1958年'}); "
         "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -201,10 +334,13 @@ def test_a_thousand_predictions_in_seconds() -> None:
         return "".join(draw.choices(words, k=length))
 
     answers = []
+    nlls = {"reference_nll": 500.0, "reference_nll_without_context": 600.0}
     for number in range(500):
         category = CATEGORIES[number % len(CATEGORIES)]
-        row = example(str(number), category, instruction=text(20), output=text(120))
-        answers += both(row, text(100), text(100))
-    start = time.perf_counter()
-    score(answers)
-    assert time.perf_counter() - start < 20
+        context = text(400) if category in CONTEXT else ""
+        row = example(str(number), category, instruction=text(20), input=context, output=text(60))
+        answers += both(row, text(60), text(60), **nlls)
+    training = {str(number): text(60) for number in range(1000)}
+    start = time.process_time()
+    score(answers, training_outputs=training)
+    assert time.process_time() - start < 20

@@ -10,7 +10,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from eval.metrics import character_f1, signatures
+from eval.metrics import character_f1
+from eval.rows import signatures
 
 _INPUTS = """predictions: list of answers.
 references: for each answer one reference, or a list of them of which the best counts.

@@ -10,7 +10,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from eval.metrics import rouge_l, signatures
+from eval.metrics import rouge_l
+from eval.rows import signatures
 
 _INPUTS = """predictions: list of answers.
 references: for each answer one reference, or a list of them of which the best counts.

@@ -1,0 +1,103 @@
+"""What a report is made of, before it is Markdown or HTML. No torch here.
+
+Every `str` in a block is plain text, ours or somebody else's: the renderers escape all of it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Strong(str):
+    """A run of emphasised text inside a `Paragraph`."""
+
+
+class Cell(NamedTuple):
+    """A table cell: what is read first, and what stands smaller beside it."""
+
+    text: str
+    detail: str = ""
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end` (exclusive) of a text."""
+
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading; level 1 is the report's title."""
+
+    level: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Paragraph:
+    """One paragraph of plain and `Strong` runs."""
+
+    parts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The paragraph on one line, without emphasis."""
+        return "".join(self.parts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bullets:
+    """A list of short paragraphs."""
+
+    items: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose first `left` columns are words, the others numbers.
+
+    With `sectioned`, rows with the same first cell belong together under it. Rows whose `strong` flag is
+    set (a group's, among its categories) stand out.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    left: int = 1
+    sectioned: bool = False
+    strong: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figure:
+    """An SVG drawing with a caption that says how to read it. Markdown keeps the caption only."""
+
+    svg: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quote:
+    """A text of the data or of a model under a label; `marks` are emphasised, and ordered."""
+
+    label: str
+    text: str
+    marks: tuple[Span, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """One row with its texts and every system's answer to it."""
+
+    title: str
+    change: str
+    texts: tuple[Quote, ...]
+    answers: tuple[Quote, ...]
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | Sample
+
+
+def paragraph(*parts: str) -> Paragraph:
+    """A paragraph of these runs."""
+    return Paragraph(parts)

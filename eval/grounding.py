@@ -1,0 +1,89 @@
+"""How much of an answer comes out of its context. No torch here.
+
+Copying is neither good nor bad by itself: read every value beside that of the reference. Everything compares
+texts after `eval.text.normalise`, and is None for a row without a context or an answer that is empty.
+"""
+
+import functools
+from typing import NamedTuple
+
+from eval.correctness import NOUN, NUMERAL, facts, katakana
+from eval.text import normalise, words
+
+SHORTEST = 4
+"""Characters from which a shared passage counts as copied."""
+
+
+class Extraction(NamedTuple):
+    """Coverage (0–1) and density (characters, ≥ 0) of an answer in its context."""
+
+    coverage: float
+    density: float
+
+
+def fragments(answer: str, context: str) -> list[str]:
+    """The passages of the normalised answer that are copied from the normalised context, in order, not overlapping.
+
+    From the left: where the next four characters of the answer stand in the context, the longest passage that
+    starts there and stands in the context is taken, and the search goes on behind it; otherwise one character
+    is passed over. That is the greedy matching of Grusky et al. 2018 (N18-1065, figure 3), with characters for
+    words and four as the shortest passage. An answer below four characters is copied when all of it is.
+    """
+    text, source = normalise(answer), normalise(context)
+    shortest = min(SHORTEST, len(text))
+    found, start = [], 0
+    while shortest and start + shortest <= len(text):
+        end = start + shortest
+        if text[start:end] not in source:
+            start += 1
+            continue
+        while end < len(text) and text[start : end + 1] in source:
+            end += 1
+        found.append(text[start:end])
+        start = end
+    return found
+
+
+def extraction(answer: str, context: str) -> Extraction | None:
+    """Extractive coverage and density over `fragments`.
+
+    coverage = Σ |f| / |answer|: the share of the answer's characters that stand in copied passages, 0–1.
+    density = Σ |f|² / |answer|: the mean length, over the answer's characters, of the copied passage that a
+    character stands in (0 where it stands in none); |answer| when all is one copy.
+    """
+    characters = len(normalise(answer))
+    if not characters or not normalise(context):
+        return None
+    lengths = [len(fragment) for fragment in fragments(answer, context)]
+    return Extraction(sum(lengths) / characters, sum(length**2 for length in lengths) / characters)
+
+
+def noun_support(answer: str, context: str) -> float | None:
+    """Share of the answer's different nouns that are nouns of the context, too, 0–1.
+
+    Nouns are MeCab tokens with UniDic's 名詞, numerals left out. None also when the answer has no noun.
+    """
+    return _share(_nouns(answer), _nouns(context)) if normalise(context) else None
+
+
+def number_support(answer: str, context: str) -> float | None:
+    """Share of the answer's different numbers and dates that the context states, 0–1; None also without any.
+
+    Spellings and precision as in `eval.correctness`.
+    """
+    found = facts(answer)
+    return _share(found.numbers | found.dates, facts(context).implied) if normalise(context) else None
+
+
+def katakana_support(answer: str, context: str) -> float | None:
+    """Share of the answer's different katakana words that stand in the context, 0–1; None also without any."""
+    return _share(katakana(answer), katakana(context)) if normalise(context) else None
+
+
+@functools.lru_cache(2048)
+def _nouns(text: str) -> frozenset[str]:
+    return frozenset(word.surface for word in words(text) if word.pos == NOUN and word.subpos != NUMERAL)
+
+
+def _share(found: frozenset[str], supported: frozenset[str]) -> float | None:
+    return len(found & supported) / len(found) if found else None

@@ -1,0 +1,117 @@
+"""A drawing surface that gives the same SVG text on every machine, without pyplot's global state. No torch here."""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from eval.terminal import narrow
+from eval.text import visible
+from eval.view import BASE, TUNED
+
+WIDTH = 3.9
+"""Inches of every figure: at 9 points, text is still 10 pixels high on a phone of 360."""
+
+FONTS = (
+    '"Hiragino Sans", "Hiragino Kaku Gothic ProN", "Noto Sans CJK JP", "Noto Sans JP", "Yu Gothic", Meiryo, sans-serif'
+)
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; shapes differ as well.
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00", "#56B4E9"
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+MARKERS = ("o", "D", "s", "^", "v", "P")
+TEXT, SOFT, BAND, LINE = "#1a1d21", "#5b6470", "#dfe3e8", "#b8bfc8"
+LEGEND_CELLS = 40
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so the layout is the same everywhere
+    "font.size": 9.0,
+    "text.color": TEXT,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+}
+
+
+def draw(name: str, height: float, paint: Callable[[Figure], None], description: str) -> str:
+    """`paint` a figure of `height` inches; returns `<svg …>` without XML prologue, as wide as its place.
+
+    Text stays text, in fonts that have Japanese. `name` keeps the ids of several figures in one page apart;
+    `description` is read to those who cannot see it.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        # Layout does not need the glyphs: the browser brings them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasSVG(figure)
+        paint(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _inline(file.getvalue(), name, description)
+
+
+def system_style(name: str, number: int) -> tuple[str, str]:
+    """(colour, marker) of a system: base and tuned always have theirs, others by their place."""
+    place = {BASE: 0, TUNED: 1}.get(name, number)
+    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+
+
+def label(text: str, cells: int = LEGEND_CELLS) -> str:
+    """Somebody's name, short enough for a legend, and not hidden by matplotlib for its first letter."""
+    return narrow(visible(text), cells)
+
+
+def axes_of(figure: Figure, left: float, bottom: float, top: float, right: float = 0.12) -> Axes:
+    """Axes with margins in inches, so that labels have the same room in every figure."""
+    width, height = figure.get_size_inches()
+    box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    return figure.add_axes(box)
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
+    """One entry a line at the top left, above the axes."""
+    height = figure.get_size_inches()[1]
+    for number, (text, handle) in enumerate(entries):
+        y = 1 - (0.14 + 0.17 * number) / height
+        handle.set_transform(figure.transFigure)
+        handle.set_data([0.04, 0.07, 0.10], [y, y, y])
+        handle.set_markevery([1])
+        figure.add_artist(handle)
+        figure.text(0.13, y, label(text), va="center_baseline")
+
+
+def _inline(svg: str, name: str, description: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sid="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
+    svg = re.sub(r"(\sid=\"|url\(#|xlink:href=\"#)", rf"\g<1>{name}-", svg)
+    svg = svg.replace("'DejaVu Sans'", FONTS.replace('"', "'"))
+    words = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    size = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', re.DOTALL)
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return size.sub(
+        lambda m: f'<svg {spaces} {m[1]} width="100%" role="img" aria-label="{words}">', svg, count=1
+    ).strip()

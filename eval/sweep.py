@@ -1,0 +1,90 @@
+"""Answer the same rows under a grid of generation settings, to see what the settings do to open and context questions.
+
+    python -m eval sweep runs/A                                     penalty 1.0, 1.2, 5.0 × scope generated, all
+    python -m eval sweep runs/A generation.temperature=[0,0.7] generation.top_p=[0.75,1.0]
+
+A setting written as a list is an axis of the grid. The answers are in runs/A/eval/sweep/, one predictions file a
+setting, and sweep.json names them.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sft.config import load_config
+from sft.errors import UserError
+from sft.records import write_text
+from sft.run import require_finished
+
+DEFAULT_AXES: dict[str, list[Any]] = {
+    "repetition_penalty": [1.0, 1.2, 5.0],
+    "repetition_penalty_scope": ["generated", "all"],
+}
+
+
+def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
+    """Answer the run's rows under every setting of the grid; returns the directory with the answers and sweep.json.
+
+    `words` are `section.key=value`; those of `generation` whose value is a list are the axes. Settings that come to
+    the same (a penalty of 1 has no scope) are answered once. Raises UserError for a wrong setting, before loading.
+    """
+    require_finished(run)
+    axes, overrides = split_axes(words)
+    grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    for settings in grid:  # a wrong value is an error before anything is loaded
+        load_config(
+            run / "config.yaml", [*overrides, *(f"generation.{k}={json.dumps(v)}" for k, v in settings.items())]
+        )
+
+    from accelerate import PartialState
+
+    from eval.answer import answer_rows, rows_to_answer
+    from sft.answerer import load_answerer
+    from sft.generation import effective_settings
+
+    rows = rows_to_answer(run, load_config(run / "config.yaml", overrides))
+    answerer = load_answerer(run, overrides)
+    directory = run / "eval" / "sweep"
+    directory.mkdir(parents=True, exist_ok=True)
+    plain = answerer.generation
+    answered: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []
+    for settings in grid:
+        answerer.generation = plain | settings
+        effective = effective_settings(answerer.generation)
+        if effective in seen:
+            continue
+        seen.append(effective)
+        if PartialState().is_main_process:
+            print("  ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
+        path = directory / f"predictions-{len(answered):02}.jsonl"
+        answer_rows(answerer, rows, path, [system], likelihoods=False)
+        answered.append(settings)
+    if PartialState().is_main_process:
+        names = [f"predictions-{number:02}.jsonl" for number in range(len(answered))]
+        summary = {"settings": answered, "predictions": names}
+        write_text(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    return directory
+
+
+def split_axes(words: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """The grid's axes by generation key, and the overrides that hold for all of it. Raises UserError for a bad list."""
+    import yaml
+
+    axes: dict[str, list[Any]] = {}
+    overrides = []
+    for word in words:
+        key, _, text = word.partition("=")
+        if not (key.startswith("generation.") and text.strip().startswith("[")):
+            overrides.append(word)
+            continue
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"command line: {key}: not a list: {text}") from None
+        if not values:
+            raise UserError(f"command line: {key}: the list is empty")
+        axes[key.removeprefix("generation.")] = values
+    return axes or DEFAULT_AXES, overrides

@@ -1,0 +1,80 @@
+"""Comparing runs: the same rows enforced, the right sign, files beside the first run."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from made_up import answers
+from rich.cells import cell_len
+from rich.console import Console
+
+from eval.compare import compare, compare_runs, read_answered
+from sft.errors import UserError
+from sft.records import Prediction, write_predictions
+
+
+def run(directory: Path, *predictions: Prediction) -> str:
+    (directory / "eval").mkdir(parents=True)
+    write_predictions(predictions, directory / "eval" / "predictions.jsonl")
+    return str(directory)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[str, str]:
+    first = run(tmp_path / "実験A", *answers("base", 0), *answers("tuned", 1))
+    return first, run(tmp_path / "B", *answers("base", 0), *answers("tuned", 3))
+
+
+def test_the_second_minus_the_first_is_written_and_printed(runs: tuple[str, str]) -> None:
+    out = io.StringIO()
+    directory = compare_runs(runs, None, 200, 0, Console(file=out, width=80))
+    assert directory == Path(runs[0]) / "eval" / "compare-B"
+    found = json.loads((directory / "comparison.json").read_text())
+    means = [found["systems"][name]["groups"]["context"]["character_f1"]["mean"] for name in ("実験A", "B")]
+    delta = found["differences"]["B"]["groups"]["context"]["character_f1"]
+    assert delta["mean"] == pytest.approx(means[1] - means[0], abs=1e-5)
+    assert delta["mean"] > 0
+    assert found["sources"]["B"] == {"file": "predictions.jsonl", "system": "tuned"}
+    assert "character F1" in (directory / "comparison.md").read_text()
+    assert (directory / "comparison.html").read_text().startswith("<!DOCTYPE html>")
+    lines = [line for line in out.getvalue().splitlines() if "_qa" in line or "all" in line]
+    assert len({cell_len(line) for line in lines}) == 1
+    assert max(map(cell_len, out.getvalue().splitlines())) <= 80
+
+
+def test_comparing_twice_gives_the_same_bytes(runs: tuple[str, str], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        compare_runs(runs, tmp_path / name, 100, 0, Console(file=io.StringIO()))
+    for file in ("comparison.json", "comparison.md", "comparison.html"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_system_can_be_named_and_names_stay_apart(runs: tuple[str, str]) -> None:
+    found = read_answered([f"{runs[0]}:base", runs[0], f"{runs[1]}/eval/predictions.jsonl:base"])
+    assert [answered.name for answered in found] == ["実験A:base", "実験A:tuned", "B:base"]
+    assert {p.system for p in found[0].predictions} == {"base"}
+
+
+def test_different_rows_are_refused_with_their_number(tmp_path: Path) -> None:
+    one = answers("tuned")
+    first = run(tmp_path / "A", *one)
+    fewer = run(tmp_path / "B", *one[3:])
+    with pytest.raises(UserError, match=r"A \(32 rows\) and B \(29 rows\) .* 3 are in one only, 0 have another text"):
+        compare(read_answered([first, fewer]), 50, 0)
+    changed = dataclasses.replace(one[0], example=dataclasses.replace(one[0].example, instruction="別の質問"))
+    other = run(tmp_path / "C", changed, *one[1:])
+    with pytest.raises(UserError, match="0 are in one only, 1 have another text under the same index"):
+        compare(read_answered([first, other]), 50, 0)
+
+
+def test_wrong_words_are_one_clear_line(runs: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give two runs or more"):
+        compare_runs(runs[:1], None, 50, 0, Console())
+    with pytest.raises(UserError, match="tuned is given twice"):
+        read_answered([runs[0], runs[0]])
+    with pytest.raises(UserError, match="no answers of system 'x'; it has base, tuned"):
+        read_answered([f"{runs[0]}:x", runs[1]])
+    with pytest.raises(UserError, match="no predictions there"):
+        read_answered([str(tmp_path / "absent"), runs[1]])

@@ -1,0 +1,67 @@
+"""Any two systems over the same rows, and refusals when the rows are not the same."""
+
+import dataclasses
+
+import pytest
+
+from eval.paired import paired
+from eval.score import score
+from sft.errors import UserError
+from sft.records import Example, Prediction
+
+
+def answers(system: str, texts: dict[str, str], **changes: str) -> list[Prediction]:
+    found = []
+    for index, text in texts.items():
+        context = f"{index}の文脈。" if index.startswith("c") else ""
+        category = "closed_qa" if context else "open_qa"
+        row = Example(index, f"{index}番は？", context, f"東京{index}", category)
+        found.append(
+            Prediction(system, dataclasses.replace(row, **changes), "", text, "eos", 1, 1, {"penalty": system})
+        )
+    return found
+
+
+INDICES = ["1", "2", "3", "c1", "c2", "c3"]
+WRONG = dict.fromkeys(INDICES, "大阪")
+RIGHT_WHEN_OPEN = {index: "大阪" if index.startswith("c") else f"東京{index}" for index in INDICES}
+
+
+def test_the_same_as_the_deltas_of_base_and_tuned() -> None:
+    found = paired(answers("base", WRONG), answers("tuned", RIGHT_WHEN_OPEN)[::-1], resamples=300, seed=1)
+    results = score(answers("base", WRONG) + answers("tuned", RIGHT_WHEN_OPEN), resamples=300, seed=1)
+    assert found == results["deltas"] | {"interaction": results["interaction"]}
+    assert found["groups"]["open"]["character_f1"]["mean"] == 1
+    assert found["groups"]["context"]["character_f1"]["mean"] == 0
+    assert found["interaction"]["character_f1"]["mean"] == -1
+    assert paired(answers("x", RIGHT_WHEN_OPEN), answers("y", WRONG), 300)["groups"]["open"]["rouge_l"]["mean"] == -1
+
+
+def test_no_interaction_without_both_groups() -> None:
+    only_open = {"1": "東京1", "2": "大阪"}
+    assert paired(answers("a", only_open), answers("b", only_open), 100)["interaction"] == {}
+
+
+def test_the_reference_may_stand_in_output_or_in_answers() -> None:
+    first, second = answers("a", {"1": "東京1"}), answers("b", {"1": "東京1"})
+    row = dataclasses.replace(second[0].example, answers=("東京1",))
+    assert paired(first, [dataclasses.replace(second[0], example=row)], 100)["categories"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (answers("a", WRONG), answers("b", {"1": "", "c9": ""}), "6 are in one only, for example '2'"),
+        (answers("a", WRONG), answers("b", WRONG, output="別"), "6 of 6 rows are not the same question in 'a' and 'b'"),
+        (answers("a", WRONG), answers("b", WRONG, instruction="別"), "6 of 6 rows are not the same question"),
+        (answers("a", WRONG), answers("b", WRONG, input="別"), "6 of 6 rows are not the same question"),
+        (answers("a", WRONG), answers("b", WRONG, category="general_qa"), "6 of 6 rows are not the same question"),
+        (answers("a", WRONG), [], "no predictions to compare"),
+        (answers("a", WRONG) * 2, answers("b", WRONG), "row '1' appears twice"),
+    ],
+)
+def test_rows_that_are_not_the_same(first: list[Prediction], second: list[Prediction], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        paired(first, second)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,143 @@
+"""Blind ratings: a sheet that gives nothing away and calculates nothing, and the way back."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from made_up import answers
+from rich.console import Console
+
+from eval.compare import Answered
+from eval.rate import Rating, collect, make_sheet, neutral, preferences, write_sheet
+from sft.errors import UserError
+from sft.records import write_predictions
+
+KEY = "sheet.key.json"
+
+
+@pytest.fixture
+def sheet(tmp_path: Path) -> Path:
+    specs = []
+    for name, quality in (("A", 1), ("B", 3)):
+        (tmp_path / name / "eval").mkdir(parents=True)
+        write_predictions(answers("tuned", quality), tmp_path / name / "eval" / "predictions.jsonl")
+        specs.append(str(tmp_path / name))
+    return write_sheet(specs, None, seed=0)[0]
+
+
+def read(sheet: Path, encoding: str = "utf-8-sig") -> list[dict[str, str]]:
+    with sheet.open(encoding=encoding, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(sheet: Path, rows: list[dict[str, str]], encoding: str = "utf-8-sig") -> None:
+    with sheet.open("w", encoding=encoding, newline="", errors="replace") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_sheet_opens_in_excel_and_gives_nothing_away(sheet: Path) -> None:
+    assert sheet.read_bytes().startswith(b"\xef\xbb\xbf")
+    rows = read(sheet)
+    assert list(rows[0]) == [
+        "id", "category", "instruction", "context", "answer_1", "answer_2", "preference", "comment",
+    ]  # fmt: skip
+    assert len(rows) == 32
+    key = json.loads((sheet.parent / KEY).read_text())
+    sides = [row["1"] for row in key["rows"].values()]
+    assert 8 < sides.count("first") < 24
+    assert "tuned" not in sheet.read_text(encoding="utf-8-sig")
+    assert (key["first"], key["second"]) == ("A", "B")
+
+
+def test_sides_depend_on_seed_and_row_alone() -> None:
+    one, two = (Answered(name, Path(name), answers("tuned", quality)) for name, quality in (("A", 1), ("B", 3)))
+    text, key = make_sheet(one, two, 0, with_reference=True)
+    assert make_sheet(one, two, 0, with_reference=True) == (text, key)
+    assert make_sheet(one, two, 1, with_reference=True)[1]["rows"] != key["rows"]
+    fewer = [a._replace(predictions=a.predictions[:9]) for a in (one, two)]
+    sides = {row["index"]: row["1"] for row in key["rows"].values()}
+    for row in make_sheet(*fewer, 0, with_reference=False)[1]["rows"].values():
+        assert sides[row["index"]] == row["1"]
+    assert "reference" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "＝"])
+def test_no_cell_is_a_formula(start: str) -> None:
+    assert neutral(f"{start}1+1") == f"'{start}1+1"
+
+
+def test_controls_are_visible_and_long_cells_are_cut_with_a_note() -> None:
+    assert neutral("東\x00京\x1b") == "東�京�"
+    assert neutral("あ" * 40_000).endswith("… (40000 characters)")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "cp932"])
+def test_ratings_come_back_as_they_were_given(sheet: Path, encoding: str) -> None:
+    rows = read(sheet)
+    key = json.loads((sheet.parent / KEY).read_text())["rows"]
+    for number, row in enumerate(rows):
+        second = next(side for side in ("1", "2") if key[row["id"]][side] == "second")
+        row["preference"] = "TIE " if number % 8 == 0 else "" if number % 8 == 1 else second
+    rows[2]["preference"] = {"1": "１", "2": "２"}[rows[2]["preference"]]  # as a Japanese keyboard types it
+    write(sheet, rows, encoding)
+    out = io.StringIO()
+    found = json.loads(collect(sheet, None, Console(file=out, width=80)).read_text())
+    groups = found["groups"].values()
+    assert [sum(group[name] for group in groups) for name in ("first", "second", "tie", "not_rated")] == [0, 24, 4, 4]
+    assert all(group["share_second"] == 1 for group in groups)
+    assert "preferred: B over A" in out.getvalue()
+
+
+def test_deleted_rows_count_as_not_rated(sheet: Path) -> None:
+    write(sheet, read(sheet)[:10])
+    found = json.loads(collect(sheet, None, Console(file=io.StringIO())).read_text())
+    assert sum(group["not_rated"] for group in found["groups"].values()) == 32
+    assert found["groups"]["open"]["share_second"] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("preference", "3", r"sheet.csv:\d+: row r0002: preference is '3'; write 1, 2, tie or nothing"),
+        ("preference", "どちらも", r"sheet.csv:\d+: row r0002: preference is 'どちらも'"),
+        ("id", "r9999", r"sheet.csv:\d+: no row 'r9999' in this sheet's key"),
+        ("id", "r0001", r"sheet.csv:\d+: row r0001 comes twice"),
+    ],
+)
+def test_a_wrong_cell_is_named_by_its_line(sheet: Path, column: str, value: str, message: str) -> None:
+    rows = read(sheet)
+    rows[1][column] = value
+    write(sheet, rows)
+    with pytest.raises(UserError, match=message):
+        collect(sheet, None, Console())
+
+
+def test_other_bad_input_is_one_clear_line(sheet: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there already, perhaps with ratings"):
+        write_sheet([str(tmp_path / "A"), str(tmp_path / "B")], None, seed=0)
+    with pytest.raises(UserError, match="between two systems, not 1"):
+        write_sheet([str(tmp_path / "A")], None, seed=0)
+    (tmp_path / "other.csv").write_text("id;preference\n1;2\n")
+    with pytest.raises(UserError, match="not the key of a sheet"):
+        collect(tmp_path / "other.csv", None, Console())
+    with pytest.raises(UserError, match=r"other.csv:1: no column 'id'"):
+        collect(tmp_path / "other.csv", sheet.parent / KEY, Console())
+    (tmp_path / "other.csv").write_bytes(b"id,preference\n\x81\x20")
+    with pytest.raises(UserError, match="neither UTF-8 nor Shift-JIS"):
+        collect(tmp_path / "other.csv", sheet.parent / KEY, Console())
+    with pytest.raises(UserError, match="cannot be read"):
+        collect(tmp_path / "absent.csv", sheet.parent / KEY, Console())
+
+
+def test_shares_intervals_and_p_by_hand() -> None:
+    found = preferences([Rating("open_qa", side) for side in ["second"] * 9 + ["first"] + ["tie"] * 5])
+    summary = found["categories"]["open_qa"]
+    assert summary["share_second"] == 0.9
+    assert (summary["ci_low"], summary["ci_high"]) == pytest.approx((0.59585, 0.98212), abs=1e-4)  # Wilson
+    assert summary["p"] == pytest.approx(2 * 11 / 1024, abs=1e-6)
+    assert found["groups"]["open"] == summary
+    assert "context" not in found["groups"]

@@ -1,0 +1,151 @@
+"""p values and contrasts against enumeration, scipy and hand-computed cases."""
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.statistics import (
+    band_position,
+    binomial_p,
+    bootstrap_means,
+    cluster_numbers,
+    contrast,
+    holm,
+    sign_flip_p,
+)
+
+NAN = math.nan
+
+
+def column(*values: float) -> np.ndarray:
+    return np.array(values, dtype=float)[:, None]
+
+
+def test_sign_flips_agree_with_all_flips_of_the_clusters() -> None:
+    values = column(0.3, 0.1, -0.2, 0.5, 0.4, 0.6, 0.2)
+    clusters = cluster_numbers(["甲", "甲", "", "", "", "", "乙"])
+    sums = [0.3 + 0.1, -0.2, 0.5, 0.4, 0.6, 0.2]
+    observed = abs(sum(sums))
+    flips = [abs(sum(s * v for s, v in zip(f, sums, strict=True))) for f in itertools.product((1, -1), repeat=6)]
+    exact = sum(flip >= observed - 1e-12 for flip in flips) / len(flips)
+    (found,) = sign_flip_p(values, np.ones_like(values), clusters)
+    assert found == pytest.approx(exact, abs=0.012)
+
+
+def test_sign_flips_agree_with_scipy_on_many_rows() -> None:
+    values = np.random.default_rng(1).normal(0.1, 1, 200)
+    result = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=9999, rng=2)
+    (found,) = sign_flip_p(values[:, None], np.ones((200, 1)), cluster_numbers([""] * 200))
+    assert found == pytest.approx(result.pvalue, abs=0.015)
+
+
+def test_sign_flip_edge_cases() -> None:
+    clusters = cluster_numbers([""] * 4)
+    values = np.array([[0.0, 1, NAN, 0.1], [0.0, 1, NAN, -0.1], [0.0, 1, NAN, 0.2], [0.0, 1, 1, -0.2]])
+    nothing, same, one_row, balanced = sign_flip_p(values, np.ones_like(values), clusters)
+    assert nothing == 1
+    assert same == pytest.approx(2 / 16, abs=0.02)  # only all or none flipped is as far
+    assert one_row is None
+    assert balanced == 1
+    assert sign_flip_p(column(1, 1), np.ones((2, 1)), cluster_numbers(["甲", "甲"])) == [None]
+    once = sign_flip_p(values, np.ones_like(values), clusters, seed=5)
+    assert sign_flip_p(values, np.ones_like(values), clusters, seed=5) == once
+
+
+def test_sign_flips_of_clusters_are_more_careful_than_of_rows() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(0.3, 1, 30), 5)[:, None]
+    contexts = [f"文脈{n // 5}" for n in range(150)]
+    (by_cluster,) = sign_flip_p(values, np.ones_like(values), cluster_numbers(contexts))
+    (by_row,) = sign_flip_p(values, np.ones_like(values), cluster_numbers([""] * 150))
+    assert by_cluster is not None
+    assert by_row is not None
+    assert by_cluster > by_row
+
+
+def test_binomial_is_scipys_on_the_rows_that_changed() -> None:
+    for gained, lost in ((0, 0), (1, 0), (5, 5), (9, 2), (2, 9), (40, 20)):
+        differences = np.array([1.0] * gained + [-1.0] * lost + [0.0] * 30 + [NAN])
+        expected = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1
+        assert binomial_p(differences) == pytest.approx(expected)
+    assert binomial_p(np.array([NAN])) is None
+    assert binomial_p(np.array([1.0] * 5)) == 2 / 32
+
+
+def test_holm() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    assert holm({"a": 0.2}) == {"a": 0.2}
+    assert holm({}) == {}
+
+
+def test_contrast_is_a_difference_of_independent_means() -> None:
+    draw = np.random.default_rng(0)
+    first, second = draw.normal(0.5, 1, (150, 1)), draw.normal(0, 0.5, (100, 1))
+    clusters = [cluster_numbers([""] * 150), cluster_numbers([""] * 100)]
+    found = contrast(first, clusters[0], second, clusters[1], 10_000)[0]
+    welch = stats.ttest_ind(first[:, 0], second[:, 0], equal_var=False)
+    low, high = welch.confidence_interval()
+    assert found.mean == pytest.approx(first.mean() - second.mean())
+    assert (found.ci_low, found.ci_high) == pytest.approx((low, high), abs=0.02)
+    assert (found.n_first, found.n_second) == (150, 100)
+    assert found.p == pytest.approx(1e-4, abs=1e-3)
+    shifted = contrast(first, clusters[0], second + first.mean() - second.mean() - 0.1, clusters[1], 1000)[0]
+    moved = second + first.mean() - second.mean() - 0.1
+    assert shifted.p == pytest.approx(stats.ttest_ind(first[:, 0], moved[:, 0], equal_var=False).pvalue, abs=0.03)
+
+
+def test_contrast_of_equal_sizes_draws_its_sides_apart() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (80, 1))
+    clusters = cluster_numbers([""] * 80)
+    found = contrast(values, clusters, values, clusters, 2000)[0]
+    assert (found.mean, found.p) == (0, 1)
+    assert found.ci_low is not None
+    assert found.ci_low < -0.2  # with the same draws on both sides the interval would be a point
+
+
+def test_contrast_without_an_interval() -> None:
+    two, one = column(0.1, 0.2), column(0.3)
+    found = contrast(two, cluster_numbers(["", ""]), one, cluster_numbers([""]), 100)[0]
+    assert (found.mean, found.ci_low, found.p) == (pytest.approx(-0.15), None, None)
+    found = contrast(two, cluster_numbers(["", ""]), column(NAN), cluster_numbers([""]), 100)[0]
+    assert (found.mean, found.ci_high, found.p, found.n_second) == (None, None, None, 0)
+
+
+def test_band_position() -> None:
+    rows = np.arange(6) / 10
+    clusters = cluster_numbers([""] * 6)
+    found = band_position(rows + 0.2, rows, rows + 0.4, clusters)
+    assert [found.mean, found.ci_low, found.ci_high] == pytest.approx([0.5] * 3)  # what the rows share cancels out
+    assert band_position(rows - 0.2, rows, rows + 0.4, clusters).mean == pytest.approx(-0.5)
+    assert band_position(rows, rows, rows, clusters).mean is None
+    assert band_position(rows, rows + 0.1, rows, clusters).mean is None
+    holed = np.where(rows > 0.25, rows, NAN)
+    found = band_position(rows + 0.2, holed, rows + 0.4, clusters)
+    assert (found.n, found.missing) == (3, 3)
+    nothing = band_position(rows, np.full(6, NAN), rows, clusters)
+    assert (nothing.mean, nothing.n) == (None, 0)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
+    draw = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        contexts = draw.normal(0.3, 0.2, 40)
+        values = np.repeat(contexts, 3)[:, None] + draw.normal(0, 0.1, (120, 1))
+        clusters = cluster_numbers([f"文脈{n // 3}" for n in range(120)])
+        found = bootstrap_means(values, np.ones_like(values), clusters, 400, trial)[0]
+        assert found.ci_low is not None
+        assert found.ci_high is not None
+        covered += found.ci_low <= 0.3 <= found.ci_high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_ten_thousand_flips_of_500_rows_and_20_metrics_in_seconds() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (500, 20))
+    start = time.process_time()
+    sign_flip_p(values, np.ones_like(values), cluster_numbers([""] * 500))
+    assert time.process_time() - start < 5

@@ -1,0 +1,139 @@
+"""The report of a sweep: the table, the interaction's sign, the figures, and wrong directories."""
+
+import io
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import answers
+from rich.console import Console
+
+from eval.blocks import Figure
+from eval.report import html
+from eval.score import score
+from eval.sweep_figures import _lines, setting_label, varying
+from eval.sweep_report import load_sweep, report_sweep, score_sweep, scored_sweep, sweep_blocks
+from sft.errors import UserError
+from sft.records import Prediction, write_predictions
+
+SETTINGS: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.0, "repetition_penalty_scope": "generated"},
+    {"repetition_penalty": 5.0, "repetition_penalty_scope": "generated"},
+    {"repetition_penalty": 5.0, "repetition_penalty_scope": "all"},
+]
+
+
+def answered() -> list[list[Prediction]]:
+    """Right everywhere with the first two settings; with the third, context rows are wrong."""
+    good = answers("tuned", 3, SETTINGS[0])
+    harmed = [p if not p.example.input else q for p, q in zip(good, answers("tuned", 0), strict=True)]
+    return [good, answers("tuned", 3, SETTINGS[1]), harmed]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    files = [f"predictions-{number:02}.jsonl" for number in range(3)]
+    for name, setting, predictions in zip(files, SETTINGS, answered(), strict=True):
+        same = [Prediction(**{f: getattr(p, f) for f in p.__slots__} | {"generation": setting}) for p in predictions]
+        write_predictions(same, tmp_path / name)
+    (tmp_path / "sweep.json").write_text(json.dumps({"settings": SETTINGS, "predictions": files}))
+    return tmp_path
+
+
+def test_a_sweep_is_scored_reported_and_found_again(directory: Path) -> None:
+    out = io.StringIO()
+    page = report_sweep(directory, 200, 0, Console(file=out, width=80))
+    found = scored_sweep(directory)
+    assert found is not None
+    first, same, harmed = found["systems"]["tuned"]["interaction"]
+    assert first is None
+    assert same["character_f1"]["mean"] == 0
+    assert harmed["character_f1"]["mean"] > 0.2  # context lost more than open
+    assert harmed["groups"]["open"]["mean"] == 0
+    assert harmed["groups"]["context"]["mean"] == pytest.approx(harmed["character_f1"]["mean"], abs=1e-5)
+    assert "5.0, all" in out.getvalue()
+    assert "5.0, all" in (directory / "sweep.md").read_text()
+    assert page.read_text().count("<svg") == 2
+    before = page.read_bytes()
+    report_sweep(directory, 200, 0, Console(file=io.StringIO()))
+    assert page.read_bytes() == before
+
+
+def test_the_dose_is_taken_where_context_is_worst(directory: Path) -> None:
+    sweep = load_sweep(directory)
+    found = score_sweep(sweep.settings, sweep.predictions, 100, 0)
+    dose = found["systems"]["tuned"]["dose"]
+    assert (dose["first"], dose["second"]) == (0, 2)
+    assert len(dose["points"]) == 32
+    assert [point[0] for point in dose["points"]] == sorted(point[0] for point in dose["points"])
+    assert sum(part["n"] for part in dose["bins"]) == 32
+    assert all(lost == 0 for _, lost, category in dose["points"] if category == "open_qa")
+
+
+def test_figures_of_the_sweep_are_xml(directory: Path) -> None:
+    sweep = load_sweep(directory)
+    figures = [
+        block
+        for block in sweep_blocks(score_sweep(sweep.settings, sweep.predictions, 50, 0))
+        if isinstance(block, Figure)
+    ]
+    assert len(figures) == 2
+    for figure in figures:
+        ET.fromstring(figure.svg)
+    assert "repetition penalty scope: all" in figures[0].svg
+
+
+def test_the_runs_report_takes_the_sweep_in(directory: Path) -> None:
+    report_sweep(directory, 50, 0, Console(file=io.StringIO()))
+    predictions = [*answers("base", 1), *answers("tuned", 3)]
+    page = html(score(predictions, resamples=50), predictions, scored_sweep(directory))
+    assert page.count("<svg") == 6
+    assert "Not swept yet" not in page
+
+
+def test_a_penalty_of_one_stands_on_every_line() -> None:
+    key, ticks, lines = _lines(SETTINGS)
+    assert key == "repetition_penalty"
+    assert ticks == ["1", "5"]
+    assert lines == {
+        "repetition penalty scope: generated": [(0, 0), (1, 1)],
+        "repetition penalty scope: all": [(0, 0), (1, 2)],
+    }
+
+
+def test_other_grids_have_an_axis_too() -> None:
+    temperatures = [{"temperature": 0.7, "top_k": 40}, {"temperature": 0.2, "top_k": 40}]
+    assert _lines(temperatures) == ("temperature", ["0.2", "0.7"], {"every setting": [(0, 1), (1, 0)]})
+    words = [{"do_sample": "いいえ"}, {"do_sample": "はい"}]
+    assert _lines(words) == ("setting", ["いいえ", "はい"], {"every setting": [(0, 0), (1, 1)]})
+    assert varying(temperatures) == ["temperature"]
+    assert setting_label(SETTINGS[0], varying(SETTINGS)) == "1.0"
+    assert setting_label({}, []) == "as configured"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a sweep"),
+        ("[]", "not a sweep"),
+        ('{"settings": [{}], "predictions": []}', "as many predictions as settings"),
+        ('{"settings": [1], "predictions": ["a"]}', "every setting has to be an object"),
+        ('{"settings": [{}], "predictions": ["absent.jsonl"]}', "no such file, though"),
+    ],
+)
+def test_a_wrong_directory_is_one_clear_line(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UserError, match="not a sweep"):
+        load_sweep(tmp_path)
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_sweep(tmp_path)
+
+
+def test_settings_over_different_rows_or_systems_are_refused() -> None:
+    first, second, _ = answered()
+    with pytest.raises(UserError, match="rows"):
+        score_sweep(SETTINGS[:2], [first, second[1:]], 50, 0)
+    with pytest.raises(UserError, match="setting 2 was answered by base, the first by tuned"):
+        score_sweep(SETTINGS[:2], [first, answers("base")], 50, 0)
