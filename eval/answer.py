@@ -24,7 +24,7 @@ from sft.generation import Answer, batches, effective_settings
 from sft.loss import add_token_nll, reference_nll
 from sft.records import Example, Prediction, write_predictions
 from sft.run import read_manifest, read_side
-from sft.split import category_head
+from sft.split import category_head, hash_order
 from sft.tokenization import encode_prompt, encode_text
 
 SYSTEMS = ("base", "tuned")
@@ -59,7 +59,7 @@ def rows_to_answer(run: Path, config: Config) -> list[Example]:
     Raises UserError when there are none, and when the run's data or split changed since it was trained.
     """
     if config.eval.data:
-        return category_head(load_data(config.eval.data).examples, config.eval.rows_per_category)
+        return category_head(hash_order(load_data(config.eval.data).examples), config.eval.rows_per_category)
     rows = category_head(read_side(run, "test", training_data(run, config)), config.eval.rows_per_category)
     if not rows:
         raise UserError(f"{run}: its test side is empty; train with a data.test_share above 0")

@@ -47,7 +47,12 @@ def split_examples(examples: Sequence[Example], validation_share: float, test_sh
             )
             side.extend(unit)
             taken += len(unit)
-    return Split(*(sorted(side, key=lambda example: _hash(example.index)) for side in sides))
+    return Split(*map(hash_order, sides))
+
+
+def hash_order(examples: Iterable[Example]) -> list[Example]:
+    """The examples in the order of a hash of their index: any beginning is a fair sample, the same everywhere."""
+    return sorted(examples, key=lambda example: _hash(example.index))
 
 
 def stratified_head(examples: Iterable[Example], rows: int | None) -> list[Example]:

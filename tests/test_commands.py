@@ -232,3 +232,145 @@ def test_infer_without_any_finished_run_says_what_to_do(command, tmp_path):
     result = command("infer.py", cwd=tmp_path)
     assert result.returncode == 2
     assert "no finished run here; train one" in result.stderr
+
+
+def test_force_replaces_a_run_only_when_the_new_one_can_start(program, tiny_base, tmp_path):
+    run = tmp_path / "run"
+    words = ["train_sft", "configs/tiny.yaml", *overrides(tiny_base, run), "data.train_rows=32"]
+    assert program(*words).returncode == 0
+    before = (run / "manifest.json").read_text()
+    for wrong in ("data.path=data/absent.jsonl", "lora.target_modules=[q_proj]", "training.warmup_steps=9"):
+        assert program(*words, "--force", wrong).returncode == 2
+        assert (run / "manifest.json").read_text() == before
+    assert program(*words, "--force", "training.seed=1").returncode == 0
+    assert (run / "manifest.json").read_text() != before
+    assert not list(tmp_path.glob(".run.replaced-*"))
+
+
+def test_a_directory_that_is_no_run_is_never_replaced(program, tiny_base, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "manifest.json").write_text('{"name": "a web page"}')
+    result = program("train_sft", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "thesis"), "--force")
+    assert result.returncode == 2
+    assert "is not a run" in result.stderr
+    assert (tmp_path / "thesis" / "manifest.json").exists()
+
+
+def test_a_second_training_into_the_same_directory_is_refused(program, tiny_base, tmp_path):
+    from sft.run import lock_directory
+
+    with lock_directory(tmp_path / "run"):
+        result = program("train_sft", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "run"), "--force")
+    assert result.returncode == 2
+    assert "is being trained by process" in result.stderr
+
+
+def test_a_split_or_data_changed_after_the_training_is_refused(finished_run, program, tmp_path):
+    run, _ = finished_run
+    changed = tmp_path / "rows.jsonl"
+    changed.write_text((ROOT / "data" / "sample.jsonl").read_text().replace("。", "!", 1))
+    result = program("eval.__main__", run, f"data.path={changed}")
+    assert result.returncode == 2
+    assert "are not those that" in result.stderr
+    split = run / "split.json"
+    text = split.read_text()
+    split.write_text(text.replace('"test": ["', '"test": ["1", "', 1))
+    result = program("eval.__main__", run)
+    split.write_text(text)
+    assert result.returncode == 2
+    assert "was changed after the training" in result.stderr
+
+
+def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, program, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    run, _ = finished_run
+    path = run / "adapter" / "adapter_model.safetensors"
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    save_file({name: tensor for name, tensor in tensors.items() if "layers.0" not in name}, path)
+    result = program("infer", run, "--instruction", "首都は?")
+    path.write_bytes(whole)
+    assert result.returncode == 2
+    assert "does not fit the base model: 0 of its weights have no place there and 2 are missing" in result.stderr
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
+    from sft.errors import UserError
+    from sft.run import newest_whole_checkpoint
+
+    (tmp_path / "checkpoint-3").mkdir()
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        newest_whole_checkpoint(tmp_path)
+    assert "checkpoint-3 is passed over: optimizer.pt is missing" in capsys.readouterr().err
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, program, monkeypatch):
+    import eval.answer
+
+    run, _ = finished_run
+    words = ["eval.__main__", run, "eval.rows_per_category=3", "generation.max_new_tokens=5", "eval.batch_tokens=256"]
+    assert program(*words).returncode == 0
+    whole = (run / "eval" / "predictions.jsonl").read_bytes()
+    done: list[int] = []
+    do = eval.answer._do
+
+    def interrupted_after_ten(answerer, questions, job, number):
+        if len(done) == 10:
+            raise KeyboardInterrupt
+        done.append(number)
+        return do(answerer, questions, job, number)
+
+    monkeypatch.setattr("eval.answer._do", interrupted_after_ten)
+    assert program(*words).returncode == 130
+    (unfinished,) = (run / "eval").glob(".predictions.jsonl.unfinished-*")
+    unfinished.write_bytes(unfinished.read_bytes()[:-3])  # the last line was cut by the interruption
+
+    def never_again(answerer, questions, job, number):
+        assert number not in done[:9]
+        return do(answerer, questions, job, number)
+
+    monkeypatch.setattr("eval.answer._do", never_again)
+    assert program(*words).returncode == 0
+    assert (run / "eval" / "predictions.jsonl").read_bytes() == whole
+    assert not list((run / "eval").glob(".predictions*"))
+
+
+def test_two_processes_evaluate_as_one_does(finished_run, command, program):
+    run, _ = finished_run
+    words = [
+        run,
+        "eval.rows_per_category=2",
+        "generation.max_new_tokens=5",
+        "eval.batch_tokens=256",
+        "eval.resamples=50",
+    ]
+    assert program("eval.__main__", *words).returncode == 0
+    names = ("predictions.jsonl", "results.json")
+    alone = [(run / "eval" / name).read_bytes() for name in names]
+    result = command("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "eval", *words)
+    assert result.returncode == 0, result.stderr
+    assert [(run / "eval" / name).read_bytes() for name in names] == alone
+
+
+def test_a_sweep_answers_each_setting_once_and_reports(finished_run, program):
+    run, _ = finished_run
+    words = ["eval.__main__", "sweep", run, "eval.rows_per_category=1", "generation.max_new_tokens=3"]
+    result = program(*words)
+    assert result.returncode == 0, result.stderr
+    sweep = json.loads((run / "eval" / "sweep" / "sweep.json").read_text())
+    assert len(sweep["settings"]) == 5  # a penalty of 1 has no scope
+    assert (run / "eval" / "sweep" / "sweep.html").is_file()
+    wrong = program(*words, "generation.top_p=[0.5,7]")
+    assert wrong.returncode == 2
+    assert "generation.top_p: must be above 0" in wrong.stderr
+
+
+def test_rows_of_another_file_are_a_benchmark(finished_run, program, tmp_path):
+    run, _ = finished_run
+    row = {"index": "q", "instruction": "首都は?", "input": "", "output": "東京", "answers": ["東京", "東京都"]}
+    (tmp_path / "quiz.jsonl").write_text(json.dumps(row | {"category": "open_qa"}) + "\n")
+    result = program("eval.__main__", run, f"eval.data={tmp_path / 'quiz.jsonl'}", "generation.max_new_tokens=3")
+    assert result.returncode == 0, result.stderr
+    predictions = list(read_predictions(run / "eval" / "quiz" / "predictions.jsonl"))
+    assert [p.example.answers for p in predictions] == [("東京", "東京都")] * 2
