@@ -88,7 +88,7 @@ def answer_rows(
     """
     questions = [_question(answerer, example, likelihoods) for example in rows]
     jobs = [job for system in systems for job in _jobs(answerer, questions, system)]
-    state = PartialState()
+    state = PartialState(cpu=answerer.model.device.type == "cpu")
     progress = Progress(path, _identity(answerer, rows, jobs), state.process_index)
     add_token_nll(answerer.model.get_base_model())
     mine = [k for k in range(state.process_index, len(jobs), state.num_processes) if k not in progress.done]

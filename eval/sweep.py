@@ -9,6 +9,7 @@ setting, and sweep.json names them.
 
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,13 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
     the same (a penalty of 1 has no scope) are answered once. Raises UserError for a wrong setting, before loading.
     """
     require_finished(run)
+    is_main_process = int(os.environ.get("RANK", 0)) == 0
     axes, overrides = split_axes(words)
     grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for settings in grid:  # a wrong value is an error before anything is loaded
         load_config(
             run / "config.yaml", [*overrides, *(f"generation.{k}={json.dumps(v)}" for k, v in settings.items())]
         )
-
-    from accelerate import PartialState
 
     from eval.answer import answer_rows, rows_to_answer
     from sft.answerer import load_answerer
@@ -57,12 +57,12 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
         if effective in seen:
             continue
         seen.append(effective)
-        if PartialState().is_main_process:
+        if is_main_process:
             print("  ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
         path = directory / f"predictions-{len(answered):02}.jsonl"
         answer_rows(answerer, rows, path, [system], likelihoods=False)
         answered.append(settings)
-    if PartialState().is_main_process:
+    if is_main_process:
         names = [f"predictions-{number:02}.jsonl" for number in range(len(answered))]
         summary = {"settings": answered, "predictions": names}
         write_text(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")

@@ -238,7 +238,11 @@ def _expression(kind: Any) -> str:
         is_enum = any(isinstance(a, type) and issubclass(a, enum.Enum) for a in arguments)
         parts = [_expression(a) for a in arguments if not (is_enum and a is str)]
         # Python hands a union back in the order of its first use anywhere, so the order here is our own.
-        return "Any" if "Any" in parts else " | ".join(sorted(set(parts), key=lambda part: (part == "None", part)))
+        return (
+            "Any"
+            if "Any" in parts
+            else " | ".join(sorted(set(parts), key=lambda part: (part == "None", "[" in part, part)))
+        )
     if origin is Literal:
         # peft spells a family of names as 'pissa_niter_[number of iters]'.
         return "str" if any("[" in str(a) for a in arguments) else f"Literal{list(arguments)!r}"
