@@ -348,7 +348,7 @@ def test_two_processes_evaluate_as_one_does(finished_run, command, program):
     assert program("eval.__main__", *words).returncode == 0
     names = ("predictions.jsonl", "results.json")
     alone = [(run / "eval" / name).read_bytes() for name in names]
-    result = command("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "eval", *words)
+    result = command("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "eval", *words)
     assert result.returncode == 0, result.stderr
     assert [(run / "eval" / name).read_bytes() for name in names] == alone
 
