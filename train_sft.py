@@ -84,8 +84,10 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if device.type == "cpu":
         use_all_cores()
     run = config.run_directory
-    lock = runs.lock_directory(run) if RANK == 0 else None
-    runs.check_directory(run, resume, force)
+    lock = None
+    if RANK == 0:  # a slower process would meet what this one has begun to write
+        lock = runs.lock_directory(run)
+        runs.check_directory(run, resume, force)
     prepared = prepare(config)
     manifest = begin_manifest(config, prepared)
     if resume:

@@ -39,7 +39,7 @@ def check_directory(run: Path, resume: bool, force: bool) -> None:
         if read_manifest(run)["status"] == "finished":
             raise UserError(f"{run}: this run has finished; --force trains it again from the start")
         return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if holds_something(run):
         if not force:
             raise UserError(f"{run}: exists already; --resume continues it, --force replaces it")
         try:
@@ -48,6 +48,13 @@ def check_directory(run: Path, resume: bool, force: bool) -> None:
             raise UserError(
                 f"{run}: is not a run of this program, so --force does not replace it; move it away"
             ) from None
+
+
+def holds_something(path: Path) -> bool:
+    """Whether there is anything to lose at `path`; empty directories, as a failed start leaves them, are nothing."""
+    if not path.is_dir() or path.is_symlink():
+        return path.exists() or path.is_symlink()
+    return any(map(holds_something, path.iterdir()))
 
 
 def lock_directory(run: Path) -> IO[str]:
@@ -75,7 +82,7 @@ def lock_directory(run: Path) -> IO[str]:
 def claim_directory(run: Path) -> None:
     """Make `run` an empty directory; a run that `check_directory` allowed to replace is removed at this moment."""
     try:
-        if run.exists() and any(run.iterdir()):
+        if run.exists():
             old = run.with_name(f".{run.name}.replaced-{os.getpid()}")
             run.rename(old)
             shutil.rmtree(old)

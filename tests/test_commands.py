@@ -256,6 +256,16 @@ def test_a_directory_that_is_no_run_is_never_replaced(program, tiny_base, tmp_pa
     assert (tmp_path / "thesis" / "manifest.json").exists()
 
 
+def test_empty_directories_of_a_failed_start_are_nothing_to_lose(tmp_path):
+    from sft.run import check_directory, claim_directory
+
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    check_directory(run, resume=False, force=False)
+    claim_directory(run)
+    assert list(run.iterdir()) == []
+
+
 def test_a_second_training_into_the_same_directory_is_refused(program, tiny_base, tmp_path):
     from sft.run import lock_directory
 
