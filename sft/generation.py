@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from sft.errors import UserError
@@ -33,6 +40,8 @@ class ScopedRepetitionPenalty(LogitsProcessor):
     def __init__(self, penalty: float, scope: Scope, prompt_mask: torch.Tensor) -> None:
         if penalty <= 0:
             raise ValueError(f"the repetition penalty must be above 0, not {penalty}")
+        if not prompt_mask.any(dim=1).all():
+            raise ValueError("every prompt needs a token that is not padding")
         self.penalty = float(penalty)
         self.scope = scope
         self.prompt_mask = prompt_mask.bool()
@@ -40,14 +49,20 @@ class ScopedRepetitionPenalty(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Penalise `scores` (rows, vocabulary) given `input_ids` (rows, prompt and answer tokens)."""
         copies, prompt_length = len(input_ids) // len(self.prompt_mask), self.prompt_mask.shape[1]
-        counted = torch.ones_like(input_ids, dtype=torch.bool)
-        counted[:, :prompt_length] = self.prompt_mask.repeat_interleave(copies, dim=0) & (self.scope == "all")
-        # Tokens that do not count are sent to an extra column, so that one scatter marks what occurred.
-        vocabulary = scores.shape[1]
-        occurred = torch.zeros(len(scores), vocabulary + 1, dtype=torch.bool, device=scores.device)
-        occurred.scatter_(1, torch.where(counted, input_ids, vocabulary), True)
-        penalised = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
-        return torch.where(occurred[:, :vocabulary], penalised, scores)
+        occurred = input_ids[:, prompt_length:]
+        if self.scope == "all":
+            mask = self.prompt_mask.repeat_interleave(copies, dim=0)
+            prompt = input_ids[:, :prompt_length]
+            # Padding is replaced by a token that counts anyway.
+            first = prompt.gather(1, mask.int().argmax(dim=1, keepdim=True))
+            occurred = torch.cat([torch.where(mask, prompt, first), occurred], dim=1)
+        # Only the scores of these few tokens are touched: a vocabulary has up to 262,000.
+        found = scores.gather(1, occurred)
+        return scores.scatter(1, occurred, torch.where(found < 0, found * self.penalty, found / self.penalty))
+
+    def keep_rows(self, rows: torch.Tensor) -> None:
+        """Go on with these rows of the batch only."""
+        self.prompt_mask = self.prompt_mask[rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +110,7 @@ def generate(
     """Answer a batch of encoded prompts at once.
 
     `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy.
-    Rows are padded on the left, so that each answers as it would alone.
+    Rows are padded on the left, so that each answers as it would alone, and a row that has ended leaves the batch.
     """
     settings = effective_settings(generation)
     penalty, scope = settings.get("repetition_penalty"), settings.get("repetition_penalty_scope", "generated")
@@ -106,14 +121,92 @@ def generate(
     processors = LogitsProcessorList()
     if penalty is not None:
         processors.append(ScopedRepetitionPenalty(penalty, scope, mask))
+    whole_batch = any(settings.get(key, default) != default for key, default in _WHOLE_BATCH.items())
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
         generation_config=library_config(settings, pad_token_id=pad, eos_token_id=eos),
         logits_processor=processors,
+        custom_generate=None if whole_batch else _decode_unfinished,
         streamer=streamer if settings.get("num_beams", 1) == 1 else None,  # beams end before they can be streamed
     )
     return [_answer(tokenizer, row.tolist(), eos) for row in output[:, width:]]
+
+
+_WHOLE_BATCH = {
+    "num_beams": 1,
+    "use_cache": True,
+    "cache_implementation": None,
+    "guidance_scale": None,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+}
+"""Settings whose other values bind the rows of a batch together, with the value that does not."""
+
+ENDED_SHARE = 0.25
+"""Share of ended rows from which on they are taken out; fewer are not worth the copy of everybody's cache."""
+
+
+def _decode_unfinished(
+    model: Any,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    streamer: BaseStreamer | None = None,
+    **model_kwargs: Any,
+) -> torch.Tensor:
+    """The decoding loop of transformers' `generate`, except that rows which have ended leave the batch.
+
+    `generate` hands over everything prepared; (rows, tokens) come back as from its own loop, padded after the end.
+    """
+    generated: list[torch.Tensor | None] = [None] * len(input_ids)
+    rows = list(range(len(input_ids)))  # the place in `generated` of each row that is still decoded
+    outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
+    while True:
+        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
+        scores = logits_processor(input_ids, outputs.logits[:, -1].float())
+        del outputs  # the logits of a prompt are large
+        if generation_config.do_sample:
+            tokens = torch.multinomial(scores.softmax(dim=-1), num_samples=1)
+        else:
+            tokens = scores.argmax(dim=-1, keepdim=True)
+        input_ids = torch.cat([input_ids, tokens], dim=1)
+        if streamer is not None:
+            streamer.put(tokens.cpu())
+        ended = stopping_criteria(input_ids, None).tolist()
+        for place, row in enumerate(rows):
+            if ended[place] and generated[row] is None:
+                generated[row] = input_ids[place]
+        unfinished = [place for place, row in enumerate(rows) if generated[row] is None]
+        if not unfinished:
+            break
+        if len(rows) - len(unfinished) >= ENDED_SHARE * len(rows):
+            kept = torch.tensor(unfinished, device=input_ids.device)
+            input_ids = input_ids[kept]
+            model_kwargs = _keep_rows(model_kwargs, kept, len(rows))
+            for processor in logits_processor:
+                if isinstance(processor, ScopedRepetitionPenalty):
+                    processor.keep_rows(kept)
+            rows = [rows[place] for place in unfinished]
+        inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
+        outputs = model(**inputs, return_dict=True)
+    if streamer is not None:
+        streamer.end()
+    return pad_sequence(
+        [row for row in generated if row is not None],
+        batch_first=True,
+        padding_value=generation_config._pad_token_tensor.item(),
+    )
+
+
+def _keep_rows(model_kwargs: dict[str, Any], kept: torch.Tensor, rows: int) -> dict[str, Any]:
+    """What the model is called with, for the rows `kept` of `rows`; the cache is changed in place."""
+    model_kwargs["past_key_values"].batch_select_indices(kept)
+    return {
+        key: value[kept] if isinstance(value, torch.Tensor) and value.ndim and len(value) == rows else value
+        for key, value in model_kwargs.items()
+    }
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], eos: int) -> Answer:

@@ -5,6 +5,7 @@ Here they exist for a few hundred tokens at a time: the gradient with respect to
 computed in the forward pass, while a chunk's logits are at hand, and the head itself is frozen.
 """
 
+import functools
 from types import MethodType
 from typing import Any
 
@@ -87,6 +88,8 @@ def add_token_nll(model: PreTrainedModel) -> None:
         )
     plain_forward = model.forward
 
+    # `generate` reads the signature to learn that the logits of a prompt can be left out.
+    @functools.wraps(plain_forward.__func__)
     def forward(self: PreTrainedModel, *args: Any, nll_labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if nll_labels is None:
             return plain_forward(*args, **kwargs)

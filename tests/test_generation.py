@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from sft.generation import CharacterStreamer, ScopedRepetitionPenalty, batches, effective_settings, generate, printable
-from sft.tokenization import encode_prompt
+from sft.loss import add_token_nll
+from sft.tokenization import encode_prompt, encode_text
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,32 @@ def test_a_batch_answers_as_one_at_a_time_does(model, tokenizer, prompts, settin
     together = generate(model, tokenizer, prompts, settings)
     alone = [generate(model, tokenizer, [prompt], settings)[0] for prompt in prompts]
     assert together == alone
+
+
+def test_rows_that_end_leave_the_batch_and_change_no_answer(model, tokenizer, prompts, monkeypatch):
+    settings = {"max_new_tokens": 16, "repetition_penalty": 1.5, "repetition_penalty_scope": "all"}
+    (long,) = generate(model, tokenizer, prompts[1:2], settings)
+    early = encode_text(tokenizer, long.text)[2]  # from here on, what this answer says third ends every answer
+    monkeypatch.setattr("sft.generation.eos_id", lambda tokenizer: early)
+    whole_batch = generate(model, tokenizer, prompts, settings | {"use_cache": False})  # transformers' own loop
+    rows = []
+    handle = model.register_forward_hook(
+        lambda module, args, kwargs, output: rows.append(len(output.logits)), with_kwargs=True
+    )
+    together = generate(model, tokenizer, prompts, settings)
+    handle.remove()
+    assert together == whole_batch
+    assert {answer.finish_reason for answer in together} == {"eos", "length"}
+    assert rows[0] == len(prompts) > rows[-1]
+
+
+def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):
+    model = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
+    add_token_nll(model)
+    positions = []
+    model.register_forward_hook(lambda module, args, output: positions.append(output.logits.shape[1]))
+    generate(model, tokenizer, prompts, {"max_new_tokens": 3})
+    assert positions == [1, 1, 1]
 
 
 def test_scope_all_is_transformers_own_penalty_for_an_unpadded_row():
