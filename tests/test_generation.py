@@ -4,7 +4,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
 
-from sft.generation import CharacterStreamer, ScopedRepetitionPenalty, batches, effective_settings, generate, printable
+from sft.generation import (
+    CharacterStreamer,
+    ScopedRepetitionPenalty,
+    batches,
+    decode,
+    effective_settings,
+    generate,
+    printable,
+)
 from sft.loss import add_token_nll
 from sft.tokenization import encode_prompt, encode_text
 
@@ -64,6 +72,15 @@ def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):
     model.register_forward_hook(lambda module, args, output: positions.append(output.logits.shape[1]))
     generate(model, tokenizer, prompts, {"max_new_tokens": 3})
     assert positions == [1, 1, 1]
+
+
+def test_the_penalty_works_in_plain_transformers(model, tokenizer, prompts):
+    texts = [tokenizer.decode(prompt) for prompt in prompts]
+    inputs = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False)
+    penalty = ScopedRepetitionPenalty(1.2, "generated", prompt_mask=inputs["attention_mask"])
+    output = model.generate(**inputs, logits_processor=[penalty], max_new_tokens=16, do_sample=False)
+    ours = generate(model, tokenizer, prompts, {"max_new_tokens": 16, "repetition_penalty": 1.2})
+    assert [decode(tokenizer, row) for row in output[:, inputs["input_ids"].shape[1] :]] == [a.text for a in ours]
 
 
 def test_scope_all_is_transformers_own_penalty_for_an_unpadded_row():
