@@ -8,6 +8,7 @@ The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, spli
 import argparse
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sft.config import Config, load_config
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
 
     from sft.data import LoadedData
     from sft.prompt import PromptTemplate
+    from sft.records import Example
     from sft.split import Split
     from sft.tokenization import RowEncoder
     from sft.trainer import RunTrainer
@@ -128,16 +130,12 @@ def prepare(config: Config) -> Prepared:
     from sft.preview import show, show_example
     from sft.prompt import formatting_function, template_from_config
     from sft.records import GROUP_OF, GROUPS
-    from sft.split import Split, split_examples, stratified_head
     from sft.tokenization import RowEncoder
     from sft.trainer import optimizer_steps
 
     accumulation = config.accumulation_steps(WORLD_SIZE)  # an impossible division is an error before any work
     data = load_data(config.data.path, config.data.revision)
-    sides = split_examples(data.examples, config.data.validation_share, config.data.test_share)
-    split = Split(stratified_head(sides.train, config.data.train_rows), sides.validation, sides.test)
-    if not split.train:
-        raise UserError(f"{config.data.path}: no row is left to train on; lower data.test_share")
+    split = divide(config, data.examples)
     ensure_base(config.model.build, config.model.base)
     # A revision pins the base's repository, and says nothing about another one's.
     tokenizer_source = config.model.tokenizer or config.model.base
@@ -174,6 +172,29 @@ def prepare(config: Config) -> Prepared:
         show_example(console, encoded, tokenizer)
     check_warmup(config, steps)
     return Prepared(data, split, template, tokenizer, encoder, rows, validation, steps)
+
+
+def divide(config: Config, examples: "list[Example]") -> "Split":
+    """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
+    from sft.preview import balance_line
+    from sft.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
+
+    sides = split_examples(examples, config.data.validation_share, config.data.test_share)
+    natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
+    balance = config.data.balance
+    if natural and balance:
+        if balance.temperature is None:
+            weights = named_weights(balance.weights or {})
+        else:
+            counts = Counter(example.category for example in sides.train)
+            weights = tempered_weights(counts, balance.temperature, balance.by)
+        train = epoch_rows(sides.train, weights, config.data.train_rows)
+        if RANK == 0:
+            print(balance_line(train, natural))
+    if not train:
+        remedy = "raise data.balance.weights" if natural else "lower data.test_share"
+        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
+    return Split(train, sides.validation, sides.test)
 
 
 def row_fields(example: Any) -> dict[str, str]:

@@ -12,13 +12,15 @@ import re
 import string
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sft.errors import UserError
 from sft.library_keys import LIBRARY_CLASSES, REFUSED, check_value, key_types, mismatch, usable_keys
+from sft.records import CATEGORIES, GROUPS
+from sft.split import named_weights
 
 HARMLESS = {
     "model.build", "training.logging_steps", "training.save_strategy", "training.save_steps",
@@ -81,6 +83,43 @@ class ModelSection(Section):
     """Whether to run Python code that comes with the model."""
 
 
+class Balance(Section):
+    """How often an epoch shows the rows of each category: exactly one of `weights` and `temperature` says it."""
+
+    weights: dict[str, float] | None = None
+    """Weight by group (open, context, other) or category, 0 to 1000: 2 shows every row twice an epoch, 0.5 the first
+    half of them, 0 none. A category's own weight wins over its group's, and what is not named has weight 1."""
+    temperature: float | None = Field(None, ge=0, le=1)
+    """Shares of the epoch in proportion to rows ** temperature: 1 changes nothing, 0 makes all equal. The largest is
+    shown once and smaller ones come again, so no row is lost and the epoch gets longer."""
+    by: Literal["group", "category"] = "group"
+    """What `temperature` evens out. group: the three groups, each with its categories in their proportions."""
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        names = (*GROUPS, *CATEGORIES)
+        for name, weight in (weights or {}).items():
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+                raise ValueError(f"{name} is neither a group nor a category; {hint}")
+            if not 0 <= weight <= 1000:
+                raise ValueError(f"{name} must be at least 0 and at most 1000, got {weight:g}")
+        if weights is not None and not any(named_weights(weights).values()):
+            raise ValueError("every category has weight 0; give at least one of them more")
+        return weights
+
+    @model_validator(mode="after")
+    def _check_one_way(self) -> Self:
+        if (self.weights is None) == (self.temperature is None):
+            both = "contradict each other" if self.weights is not None else "are both missing"
+            raise ValueError(f"weights and temperature {both}; give exactly one of them")
+        if self.weights is not None and self.by != "group":
+            raise ValueError("by says what temperature evens out; leave it out beside weights")
+        return self
+
+
 class DataSection(Section):
     """The instruction rows and how they are divided."""
 
@@ -93,7 +132,9 @@ class DataSection(Section):
     test_share: float = Field(0.10, ge=0, lt=1)
     """Share of the rows held out for `python -m eval`."""
     train_rows: int | None = Field(None, ge=1)
-    """At most this many training rows, with the categories' shares kept; null: all."""
+    """At most this many training rows, with the categories' shares (those of `balance`) kept; null: all."""
+    balance: Balance | None = None
+    """How often an epoch shows the rows of each category; null: each row once."""
     truncation: Literal["context", "end"] = "context"
     """What too long rows lose. context: tokens of their context, never of instruction or answer. end: the end, with
     the answer and its end-of-text token, as alpaca-lora's cutoff_len does; only for reproducing it."""
@@ -337,12 +378,29 @@ def _validated(cls: Any, name: str, values: dict[Any, Any], origin: _Origin) -> 
         raise origin.error(f"{dotted}.{error['loc'][-1]}", "missing, but required")
     if kind in ("extra_forbidden", "invalid_key"):
         key = str(error["loc"][-1])
-        raise origin.error(dotted, _unknown_key(name, key) if len(keys) == 1 else "unknown key")
+        if len(keys) == 1:
+            raise origin.error(dotted, _unknown_key(name, key))
+        raise origin.error(dotted, f"unknown key; known: {', '.join(_nested(cls, keys[0]).model_fields)}")
     if kind == "value_error":
         raise origin.error(dotted, str(error["ctx"]["error"]))
     if kind.startswith(("greater_than", "less_than", "string_too_short")):
         raise origin.error(dotted, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}")
-    raise origin.error(dotted, mismatch(cls.model_fields[keys[0]].annotation if len(keys) == 1 else str, value))
+    expected = str if error["loc"][-1] == "[key]" else _annotation(cls, keys)
+    raise origin.error(dotted, mismatch(expected, value))
+
+
+def _annotation(cls: Any, keys: Sequence[str]) -> Any:
+    """The type of what stands at `keys` in section class `cls`: a field, a nested section's, or a mapping's value."""
+    if len(keys) == 1:
+        return cls.model_fields[keys[0]].annotation
+    annotation = _nested(cls, keys[0]).model_fields[keys[1]].annotation
+    return annotation if len(keys) == 2 else next(get_args(a)[1] for a in get_args(annotation) if get_origin(a) is dict)
+
+
+def _nested(cls: Any, key: str) -> Any:
+    """The section class among the types that field `key` of `cls` may have."""
+    types = get_args(cls.model_fields[key].annotation)
+    return next(kind for kind in types if isinstance(kind, type) and issubclass(kind, Section))
 
 
 def _path(values: Any, location: tuple[int | str, ...]) -> list[str]:

@@ -1,6 +1,7 @@
 """What is shown before a training run: rows and truncations by category, steps, the first example coloured."""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import groupby
 
 from datasets import Dataset
@@ -12,13 +13,16 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data import LoadedData
 from sft.generation import printable
-from sft.records import CATEGORIES
+from sft.records import CATEGORIES, GROUP_OF, GROUPS, Example
 from sft.split import Split
 from sft.tokenization import FATES, IGNORE_INDEX, Fate
 
 
 def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:
-    """A row a category: usable rows, their sides, and what the length limit did to the training rows."""
+    """A row a category: usable rows, their sides, and what the length limit did to the training rows.
+
+    A training row that an epoch shows several times counts as often.
+    """
     table = Table(title="rows by category, and what the length limit does to training rows", box=box.SIMPLE_HEAD)
     table.padding, table.pad_edge = (0, 1, 0, 0), False
     table.add_column("category", no_wrap=True)
@@ -32,6 +36,13 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     table.add_section()
     table.add_row("all", *map(str, totals))
     return table
+
+
+def balance_line(train: Iterable[Example], natural: Iterable[Example]) -> str:
+    """What `data.balance` made of an epoch: its rows by group, those that come again counted again, and before."""
+    after, before = (Counter(GROUP_OF[example.category] for example in rows) for rows in (train, natural))
+    balanced = ", ".join(f"{group} {after[group]}" for group in GROUPS)
+    return f"balanced: {balanced} rows an epoch (natural: {', '.join(str(before[group]) for group in GROUPS)})"
 
 
 def token_counts(dataset: Dataset) -> tuple[int, int]:

@@ -152,6 +152,23 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ),
         ("quantization={}", "quantization: neither load_in_4bit nor load_in_8bit"),
         ("quantization.load_in_4bit=false", "quantization: neither load_in_4bit nor load_in_8bit"),
+        # How often categories are seen.
+        ("data.balance={}", "data.balance: weights and temperature are both missing; give exactly one"),
+        ("data.balance={weights: {open: 2}, temperature: 0.5}", "data.balance: weights and temperature contradict"),
+        ("data.balance={weights: {open: 2}, by: category}", "data.balance: by says what temperature evens out"),
+        ("data.balance.weights.contxt=2", "data.balance.weights: contxt is neither a group nor a category; did you"),
+        ("data.balance.weights.close_qa=2", "did you mean closed_qa?"),
+        ("data.balance.weights.open=-1", "data.balance.weights: open must be at least 0 and at most 1000, got -1"),
+        ("data.balance.weights.open=.inf", "data.balance.weights.open: expected a finite number, got Infinity"),
+        ("data.balance.weights.open=two", 'data.balance.weights.open: expected a finite number, got "two"'),
+        ("data.balance.weights={1: 2}", "data.balance.weights.1: expected text, got"),
+        ("data.balance.weights={open: 0, context: 0, other: 0}", "data.balance.weights: every category has weight 0"),
+        ("data.balance.weights=2", "data.balance.weights: expected a mapping or null, got 2"),
+        ("data.balance.temperature=1.5", "data.balance.temperature: input should be less than or equal to 1, got 1.5"),
+        ("data.balance.temperature=hot", "data.balance.temperature: expected a finite number or null"),
+        ("data.balance={temperature: 1, by: categry}", "data.balance.by: expected one of group, category, got"),
+        ("data.balance.temprature=1", "data.balance.temprature: unknown key; known: weights, temperature, by"),
+        ("data.balance=2", "data.balance: expected a mapping or null, got 2"),
         # Overrides that are not understood.
         ("training", "'training' is not section.key=value"),
         ("training.=1", "'training.=1' is not section.key=value"),
@@ -292,6 +309,22 @@ def test_what_changes_a_training_is_named_and_the_rest_is_not(minimal: Path) -> 
         "lora.r was 8, is 4",
         "training.seed was 42, is 3",
     ]
+
+
+@pytest.mark.parametrize(
+    "balance",
+    ["{weights: {context: 2, closed_qa: 0.5, other: 0}}", "{temperature: 0.5}", "{temperature: 0, by: category}"],
+)
+def test_a_balance_survives_the_round_trip_and_changes_the_training(
+    minimal: Path, tmp_path: Path, balance: str
+) -> None:
+    plain, balanced = load_config(minimal), load_config(minimal, [f"data.balance={balance}"])
+    assert plain.data.balance is None
+    (tmp_path / "again.yaml").write_text(balanced.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml", ["run.directory=runs/minimal"]) == balanced
+    (change,) = plain.changes_training(balanced)
+    assert change.startswith("data.balance was None, is {'weights': ")
+    assert load_config(tmp_path / "again.yaml", ["data.balance=null"]).data.balance is None
 
 
 def test_refusals_point_to_keys_that_exist() -> None:

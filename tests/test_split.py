@@ -1,11 +1,17 @@
 """The split: shares by category, contexts and repeated questions kept on one side, the same everywhere."""
 
+import json
 import random
 from collections import Counter
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sft.data import load_data
-from sft.records import Example
-from sft.split import category_head, split_examples, stratified_head
+from sft.records import CATEGORIES, Example
+from sft.run import read_side, split_text, text_sha256, write_manifest
+from sft.split import Split, category_head, epoch_rows, named_weights, split_examples, tempered_weights
 
 
 def rows(count, category="open_qa", **fields):
@@ -53,6 +59,78 @@ def test_no_context_of_the_real_rows_stands_on_two_sides(real_rows):
 
 def test_heads_keep_the_categories_shares_and_limit_each_category():
     examples = [*rows(300), *rows(100, "closed_qa")]
-    assert Counter(e.category for e in stratified_head(examples, 40)) == {"open_qa": 30, "closed_qa": 10}
-    assert stratified_head(examples, None) == examples
+    assert Counter(e.category for e in epoch_rows(examples, {}, 40)) == {"open_qa": 30, "closed_qa": 10}
+    assert epoch_rows(examples, {}, None) == examples
     assert Counter(e.category for e in category_head(examples, 7)) == {"open_qa": 7, "closed_qa": 7}
+
+
+def names(examples):
+    return [example.index for example in examples]
+
+
+def test_a_weight_repeats_the_first_rows_of_a_category_or_leaves_out_its_last():
+    examples = [*rows(3), *rows(2, "closed_qa")]
+    weights = {"open_qa": 2 / 3, "closed_qa": 2.5}  # 2 and 5 places
+    closed = ["closed_qa0", "closed_qa1"]
+    assert names(epoch_rows(examples, weights, None)) == ["open_qa0", "open_qa1", *closed, *closed, "closed_qa0"]
+    assert names(epoch_rows(examples, {"open_qa": 0}, None)) == closed
+
+
+def test_a_beginning_of_a_balanced_epoch_keeps_the_proportions_and_repeats_nothing():
+    examples = [*rows(4), *rows(2, "closed_qa")]
+    # (position + 0.5) / places: open 0.125 0.375 0.625 0.875; closed, twice each, the same, and c before o.
+    head = epoch_rows(examples, {"closed_qa": 2}, 4)
+    assert names(head) == ["closed_qa0", "open_qa0", "closed_qa1", "open_qa1"]
+    assert names(epoch_rows(examples, {"closed_qa": 2}, 6)) == [*names(head), "closed_qa0", "open_qa2"]
+    assert len(epoch_rows(examples, {"closed_qa": 2}, 99)) == 8
+
+
+def test_a_categorys_own_weight_wins_over_its_groups():
+    weights = named_weights({"context": 2.0, "closed_qa": 0.5})
+    assert {name: weight for name, weight in weights.items() if weight != 1} == {
+        "closed_qa": 0.5, "information_extraction": 2.0, "summarization": 2.0,
+    }  # fmt: skip
+    assert set(weights) == set(CATEGORIES)
+
+
+def test_a_temperature_evens_out_groups_or_categories_and_the_largest_keeps_its_rows():
+    counts = {"open_qa": 300, "general_qa": 100, "closed_qa": 100, "brainstorming": 25}
+    # Groups 400, 100, 25: the square roots are as 20 : 10 : 5, so 400 : 200 : 100 rows.
+    assert tempered_weights(counts, 0.5, "group") == pytest.approx(
+        {"open_qa": 1, "general_qa": 1, "closed_qa": 2, "brainstorming": 4}
+    )
+    assert tempered_weights(counts, 0, "category") == pytest.approx(
+        {"open_qa": 1, "general_qa": 3, "closed_qa": 3, "brainstorming": 12}
+    )
+    assert set(tempered_weights(counts, 1, "group").values()) == {1}
+
+
+@given(
+    st.dictionaries(st.sampled_from(CATEGORIES), st.integers(1, 30), min_size=1),
+    st.floats(0, 1),
+    st.sampled_from(["group", "category"]),
+    st.integers(1, 100),
+)
+def test_whatever_the_temperature_no_row_is_lost_and_a_beginning_is_one_of_the_epoch(counts, temperature, by, limit):
+    examples = [example for category, count in counts.items() for example in rows(count, category)]
+    weights = tempered_weights(counts, temperature, by)
+    epoch = epoch_rows(examples, weights, None)
+    assert set(epoch) == set(examples)
+    assert Counter(e.category for e in epoch) == {c: round(weights[c] * n) for c, n in counts.items()}
+    repeated = Counter(epoch)
+    for category in counts:  # within a category rows come equally often, or once more
+        times = {repeated[example] for example in examples if example.category == category}
+        assert max(times) - min(times) <= 1
+    head = epoch_rows(examples, weights, limit)
+    assert len(head) == min(limit, len(epoch))
+    assert not Counter(head) - repeated
+    assert epoch_rows(examples, dict.fromkeys(counts, 1.0), limit) == epoch_rows(examples, {}, limit)
+
+
+def test_rows_that_an_epoch_repeats_are_read_back_from_a_runs_split(tmp_path):
+    examples = rows(3)
+    text = split_text(Split(epoch_rows(examples, {"open_qa": 2}, None), [], []))
+    assert json.loads(text)["train"] == names(examples) * 2
+    (tmp_path / "split.json").write_text(text)
+    write_manifest(tmp_path, {"status": "finished", "identity": {"split": text_sha256(text)}, "environment": {}})
+    assert read_side(tmp_path, "train", examples) == examples * 2
