@@ -292,8 +292,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Raises UserError, one line that names file (or command line), section and key, for anything wrong.
     """
     path = Path(path)
-    values = _read_yaml(path)
-    origin = _Origin(path, frozenset(_override(values, text) for text in overrides))
+    values = read_yaml(path)
+    origin = Origin(path, frozenset(override(values, text) for text in overrides))
     for name in values:
         if name not in Config.model_fields:
             raise origin.error(str(name), _unknown_section(str(name)))
@@ -304,7 +304,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Origin:
+class Origin:
     """Where values came from, to name it in errors."""
 
     path: Path
@@ -317,16 +317,13 @@ class _Origin:
         return UserError(f"{'command line' if given else self.path}: {key}: {message}")
 
 
-def _override(values: dict[Any, Any], text: str) -> str:
-    """Apply one `section.key=value` to `values` and return its dotted key."""
+def override(values: dict[Any, Any], text: str) -> str:
+    """Apply one `section.key=value` to `values` and return its dotted key. Raises UserError for what is not one."""
     dotted, equals, value_text = text.partition("=")
     *parents, last = dotted.split(".")
     if not equals or not all([*parents, last]):
         raise UserError(f"command line: {text!r} is not section.key=value")
     value = _parse_yaml(value_text, f"command line: {dotted}")
-    if not parents and value is not None and not isinstance(value, dict):
-        message = mismatch(dict, value) if last in Config.model_fields else _unknown_section(last)
-        raise UserError(f"command line: {last}: {message}")
     for parent in parents:
         if values.get(parent) is None:
             values[parent] = {}
@@ -337,7 +334,7 @@ def _override(values: dict[Any, Any], text: str) -> str:
     return dotted
 
 
-def _checked_section(name: str, given: Any, origin: _Origin) -> Any:
+def _checked_section(name: str, given: Any, origin: Origin) -> Any:
     """One section with its defaults, as `Config` holds it."""
     if given is None and name == "quantization":
         return None
@@ -365,7 +362,7 @@ def _checked_section(name: str, given: Any, origin: _Origin) -> Any:
     return library
 
 
-def _validated(cls: Any, name: str, values: dict[Any, Any], origin: _Origin) -> Any:
+def _validated(cls: Any, name: str, values: dict[Any, Any], origin: Origin) -> Any:
     """`values` as the section class `cls`; pydantic's errors become one line about one key."""
     try:
         return cls.model_validate(values)
@@ -470,7 +467,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What the libraries would refuse later, or not at all."""
 
 
-def _check_values(config: Config, origin: _Origin) -> None:
+def _check_values(config: Config, origin: Origin) -> None:
     """Refuse numbers out of range and sections that contradict each other or themselves."""
     for key, (fits, words) in _RANGES.items():
         section, name = key.split(".")
@@ -518,8 +515,8 @@ def _checked_template(text: str, wanted: set[str]) -> str:
     return text
 
 
-def _read_yaml(path: Path) -> dict[Any, Any]:
-    """The mapping in a YAML file."""
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file. Raises UserError, one line that names the file, when there is none."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -533,7 +530,7 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise UserError(f"{path}: cannot read it: {error.strerror}") from None
     values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
-        raise UserError(f"{path}: not a mapping of sections ({', '.join(Config.model_fields)})")
+        raise UserError(f"{path}: not a mapping of sections")
     return values
 
 

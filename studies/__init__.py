@@ -1,0 +1,1 @@
+"""Studies that anybody can rerun with one command."""

@@ -1,0 +1,1 @@
+"""Why context questions fail after tuning."""

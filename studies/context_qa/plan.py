@@ -1,0 +1,164 @@
+"""The study's file, checked, and what there is to do for it, in order. No torch here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from sft.config import Origin, Section, override, read_yaml
+from sft.records import CATEGORIES
+
+GREEDY = "greedy"
+"""The decoding without penalty and sampling that every system gets, and that likelihoods are measured beside."""
+BASE = "base"
+RowsName = Literal["jsquad", "dolly", "niilc"]
+ROWS: tuple[RowsName, ...] = ("jsquad", "dolly", "niilc")
+"""Sets of rows, the most informative first."""
+DECODING_KEYS = ("article_decoding", "recipe_decoding")
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class RowSet(Section):
+    """Rows to answer."""
+
+    path: str | None = None
+    """A hub id or a file, as in `data.path`; null: the held-out test rows of the training."""
+    categories: list[str] = Field(min_length=1)
+    """Categories to take rows from."""
+    rows: int | None = Field(None, ge=1)
+    """At most this many rows of each category, the first in hash order; null: all."""
+
+    @field_validator("categories")
+    @classmethod
+    def _check_categories(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in CATEGORIES:
+                raise ValueError(f"{name} is no category; known: {', '.join(CATEGORIES)}")
+        return names
+
+
+class Study(Section):
+    """What is trained, answered and compared."""
+
+    config: str = Field(min_length=1)
+    """The configuration file that all trainings start from."""
+    directory: str = Field(min_length=1)
+    """Where trainings, answers and report go."""
+    data: str | None = None
+    """The instruction rows, in place of the configuration's `data.path`; null: those of the configuration."""
+    seeds: list[int] = Field(min_length=1)
+    """Every arm is trained once with each seed."""
+    overrides: list[str] = Field(default_factory=list)
+    """`section.key=value` for all trainings and answers."""
+    arms: dict[Name, list[str]] = Field(min_length=1)
+    """Training arm → its `section.key=value`."""
+    article: str
+    """The arm that trains as the article did."""
+    recipe: str
+    """The arm that trains as recommended."""
+    decodings: dict[Name, dict[str, Any]]
+    """Decoding → keys of section `generation`, on top of the configuration's. One is called greedy."""
+    article_decoding: str
+    """The decoding of the article, in the 2 × 2."""
+    recipe_decoding: str
+    """The recommended decoding, in the 2 × 2."""
+    rows: dict[RowsName, RowSet] = Field(min_length=1)
+    """jsquad and niilc: questions with short gold answers; dolly: rows like those trained on."""
+    resamples: int = Field(10_000, ge=1)
+    """Bootstrap resamples of the report."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Study":
+        for keys, names in ((("article", "recipe"), self.arms), (DECODING_KEYS, self.decodings)):
+            for key in keys:
+                if getattr(self, key) not in names:
+                    raise ValueError(f"{key}: {getattr(self, key)} is not one of {', '.join(names)}")
+        if GREEDY not in self.decodings:
+            raise ValueError(f"decodings.{GREEDY}: missing, but required")
+        for name, settings in self.decodings.items():
+            if "max_new_tokens" in settings:  # prompts leave room for it, so they would differ between decodings
+                raise ValueError(
+                    f"decodings.{name}.max_new_tokens: not set here; one for all is set in overrides, as "
+                    "generation.max_new_tokens=…"
+                )
+        return self
+
+    @property
+    def root(self) -> Path:
+        """The study's directory, relative to the working directory unless absolute."""
+        return Path(self.directory)
+
+    @property
+    def common(self) -> list[str]:
+        """What every training and answer overrides of the configuration."""
+        return [*([f"data.path={self.data}"] if self.data else []), *self.overrides]
+
+    def training(self, arm: str, seed: int) -> list[str]:
+        """What the training of an arm overrides of the configuration."""
+        return [*self.common, *self.arms[arm], f"training.seed={seed}", f"run.directory={self.run(arm, seed)}"]
+
+    def run(self, arm: str, seed: int) -> Path:
+        """The run directory of a training."""
+        return self.root / "train" / f"{arm}-{seed}"
+
+    def trained(self) -> dict[str, tuple[str, int]]:
+        """Tuned system → its arm and seed, in the order of training."""
+        return {f"{arm}-{seed}": (arm, seed) for seed in self.seeds for arm in self.arms}
+
+
+class Cell(NamedTuple):
+    """One system's answers to one set of rows under one decoding: one file."""
+
+    system: str
+    rows: RowsName
+    decoding: str
+
+    def path(self, study: Study) -> Path:
+        """Where its predictions are."""
+        return study.root / "answers" / self.system / self.rows / f"{self.decoding}.jsonl"
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read and check a study's file; `overrides` are `section.key=value` of it, with values in YAML.
+
+    Raises UserError, one line that names file (or command line) and key, for anything wrong.
+    """
+    values = read_yaml(path)
+    origin = Origin(path, frozenset(override(values, text) for text in overrides))
+    try:
+        return Study.model_validate(values)
+    except ValidationError as validation_error:
+        error = validation_error.errors()[0]
+    # pydantic says [key] after a key of a mapping that is itself wrong.
+    key, kind = ".".join(str(part) for part in error["loc"] if part != "[key]"), error["type"]
+    if kind == "value_error":
+        message = str(error["ctx"]["error"])
+        if not key:  # the message of a check across keys begins with the key
+            key, message = message.split(": ", 1)
+        raise origin.error(key, message)
+    if kind == "missing":
+        raise origin.error(key, "missing, but required")
+    if kind == "extra_forbidden":
+        cls = RowSet if key.startswith("rows.") else Study
+        raise origin.error(key, f"unknown key; known: {', '.join(cls.model_fields)}")
+    raise origin.error(key, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}")
+
+
+def systems(study: Study) -> list[str]:
+    """The base model and every training."""
+    return [BASE, *study.trained()]
+
+
+def cells(study: Study) -> list[Cell]:
+    """Everything that the study answers, the most informative first.
+
+    Every system answers greedily; then base, article and recipe under the other decodings, those of the 2 × 2 first.
+    """
+    rows = [name for name in ROWS if name in study.rows]
+    full = [name for name, (arm, _) in study.trained().items() if arm in (study.article, study.recipe)]
+    first = dict.fromkeys((study.recipe_decoding, study.article_decoding, *study.decodings))
+    others = [name for name in first if name != GREEDY]
+    return [Cell(system, name, GREEDY) for system in systems(study) for name in rows] + [
+        Cell(system, name, decoding) for name in rows for system in (BASE, *full) for decoding in others
+    ]
