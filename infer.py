@@ -42,7 +42,7 @@ def main() -> None:
             if arguments.jsonl:
                 answer_file(answerer, questions, arguments.output)
             elif arguments.instruction:
-                ask(answerer, arguments.instruction, arguments.input)
+                ask(answerer, arguments.instruction, arguments.input, set())
             else:
                 converse(answerer)
 
@@ -89,11 +89,16 @@ def load(arguments: argparse.Namespace) -> "Answerer":
     return answerer
 
 
-def ask(answerer: "Answerer", instruction: str, context: str) -> None:
-    """Stream the answer to one question to standard output."""
+def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) -> None:
+    """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
     from sft.generation import CharacterStreamer
+    from sft.hazards import generation_hazards, warn
+    from sft.tokenization import eos_id
 
     prompt = answerer.prompt(instruction, context)
+    warnings = generation_hazards(answerer.generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
+    warn(warning for warning in warnings if warning not in warned)
+    warned.update(warnings)
     if prompt.context_shortened:
         print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
     streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
@@ -109,11 +114,12 @@ def converse(answerer: "Answerer") -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (arrow keys and history in input())
     print("an empty 指示 or Ctrl-D ends; 文脈 may be empty", file=sys.stderr)
+    warned: set[str] = set()
     try:
         while instruction := input("指示> ").strip():
             context = input("文脈> ").strip()
             try:
-                ask(answerer, instruction, context)
+                ask(answerer, instruction, context, warned)
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
             print()
@@ -150,7 +156,9 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     from tqdm import tqdm
 
     from sft.generation import batches
+    from sft.hazards import generation_hazards, warn
     from sft.run import write_text
+    from sft.tokenization import eos_id
 
     prompts: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
@@ -160,6 +168,8 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
             print(f"row {position + 1}: {error}", file=sys.stderr)
             row |= {"answer": "", "finish_reason": "error"}
     positions, ids = list(prompts), list(prompts.values())
+    contexts = [str(rows[position].get("input") or "") for position in positions]
+    warn(generation_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
     with tqdm(total=len(ids), unit="answer", desc="answering") as bar:
         for batch in batches(ids, answerer.generation["max_new_tokens"], answerer.config.eval.batch_tokens):
             for place, answer in zip(batch, answerer.answer([ids[p] for p in batch]), strict=True):

@@ -126,6 +126,7 @@ def prepare(config: Config) -> Prepared:
 
     from sft.build_base import ensure_base
     from sft.data import load_data
+    from sft.hazards import warn
     from sft.model import load_tokenizer
     from sft.preview import show, show_example
     from sft.prompt import formatting_function, template_from_config
@@ -170,6 +171,7 @@ def prepare(config: Config) -> Prepared:
             f"({micro} rows × {accumulation} accumulated × {WORLD_SIZE} processes)",
         )  # fmt: skip
         show_example(console, encoded, tokenizer)
+        warn(hazards(config, split, template, encoder))
     check_warmup(config, steps)
     return Prepared(data, split, template, tokenizer, encoder, rows, validation, steps)
 
@@ -195,6 +197,20 @@ def divide(config: Config, examples: "list[Example]") -> "Split":
         remedy = "raise data.balance.weights" if natural else "lower data.test_share"
         raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
     return Split(train, sides.validation, sides.test)
+
+
+def hazards(config: Config, split: "Split", template: "PromptTemplate", encoder: "RowEncoder") -> list[str]:
+    """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
+    from sft.hazards import generation_hazards, truncation_hazards
+    from sft.tokenization import encode_prompt, eos_id
+
+    tokenizer = encoder.tokenizer
+    contexts = [example.input for example in split.test]
+    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
+    return [
+        *truncation_hazards(encoder.fates["train"], encoder.truncation, encoder.max_length),
+        *generation_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
+    ]
 
 
 def row_fields(example: Any) -> dict[str, str]:

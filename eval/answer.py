@@ -21,11 +21,12 @@ from sft.config import Config
 from sft.data import load_data
 from sft.errors import UserError
 from sft.generation import Answer, batches, effective_settings
+from sft.hazards import generation_hazards, warn
 from sft.loss import add_token_nll, reference_nll
 from sft.records import Example, Prediction, write_predictions
 from sft.run import read_manifest, read_side
 from sft.split import category_head, hash_order
-from sft.tokenization import encode_prompt, encode_text
+from sft.tokenization import encode_prompt, encode_text, eos_id
 
 SYSTEMS = ("base", "tuned")
 NO_PROMPT = EncodedPrompt("", [], False)
@@ -89,6 +90,10 @@ def answer_rows(
     questions = [_question(answerer, example, likelihoods) for example in rows]
     jobs = [job for system in systems for job in _jobs(answerer, questions, system)]
     state = PartialState(cpu=answerer.model.device.type == "cpu")
+    if state.is_main_process:
+        asked = [(question.example.input, question.prompt.ids) for question in questions if question.prompt]
+        contexts, prompts = [context for context, _ in asked], [ids for _, ids in asked]
+        warn(generation_hazards(answerer.generation, contexts, prompts, eos_id(answerer.tokenizer)))
     progress = Progress(path, _identity(answerer, rows, jobs), state.process_index)
     add_token_nll(answerer.model.get_base_model())
     mine = [k for k in range(state.process_index, len(jobs), state.num_processes) if k not in progress.done]

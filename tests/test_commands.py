@@ -81,9 +81,13 @@ def test_one_question_is_answered_by_the_tuned_and_the_base_model(finished_run, 
 
 def test_a_session_answers_until_the_input_ends(finished_run, command):
     run, _ = finished_run
-    result = command("infer.py", run, "generation.max_new_tokens=4", input="首都は?\n\n山は?\n富士山です。\n")
+    penalty = ["generation.repetition_penalty=1.5", "generation.repetition_penalty_scope=all"]
+    questions = "首都は?\n\n" + "山は?\n富士山です。\n" * 2
+    result = command("infer.py", run, "generation.max_new_tokens=4", *penalty, input=questions)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("文脈>") == 2
+    assert result.stdout.count("文脈>") == 3
+    assert result.stderr.count("starves long answers") == 1
+    assert result.stderr.count("cannot quote their context") == 1
 
 
 def test_a_file_of_questions_is_answered_in_its_order(finished_run, program, tmp_path):
@@ -370,6 +374,8 @@ def test_a_sweep_answers_each_setting_once_and_reports(finished_run, program):
     assert result.returncode == 0, result.stderr
     sweep = json.loads((run / "eval" / "sweep" / "sweep.json").read_text())
     assert len(sweep["settings"]) == 5  # a penalty of 1 has no scope
+    assert result.stderr.count("(8 rows to answer)") == 2  # penalty 5 in both scopes
+    assert result.stderr.count("(3 rows with a context)") == 2  # scope all with 1.2 and 5
     assert (run / "eval" / "sweep" / "sweep.html").is_file()
     wrong = program(*words, "generation.top_p=[0.5,7]")
     assert wrong.returncode == 2
