@@ -100,6 +100,9 @@ def load_base(
     )
     if device.type == "cpu":
         _keep_4bit_weights_trainable(model)
+        # The last position of a batch of prompts is a strided view, for which PyTorch would copy the head's weights
+        # once a row: gigabytes, and most of the time that prompts take.
+        model.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: (inputs[0].contiguous(),))
     return model
 
 
