@@ -8,11 +8,10 @@ and with them the answers, are the same however the work was divided.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
@@ -81,34 +80,57 @@ def training_data(run: Path, config: Config) -> list[Example]:
 def answer_rows(
     answerer: Answerer, rows: Sequence[Example], path: Path, systems: Sequence[str] = SYSTEMS, likelihoods: bool = True
 ) -> list[Prediction]:
-    """Answer every row with each system, measure the references' −ln p, and write the predictions to `path`.
+    """Answer every row with each system as the run is configured; see `answer_under`."""
+    (predictions,) = answer_under(answerer, rows, {path: answerer.generation}, systems, likelihoods)
+    return predictions
 
-    Predictions come in the systems' and rows' order; a row whose question does not fit the model is an error with
-    an empty answer. With `likelihoods` False only answers are made. Every process takes its share; all return the
-    whole.
+
+def answer_under(
+    answerer: Answerer,
+    rows: Sequence[Example],
+    settings: Mapping[Path, Mapping[str, Any]],
+    systems: Sequence[str],
+    likelihoods: bool,
+) -> list[list[Prediction]]:
+    """Answer every row with each system under each of the generation settings, and write each one's predictions.
+
+    Prompts are read once for all settings. With `likelihoods` the references' −ln p is measured, too, which no setting
+    changes. Predictions come in the settings', systems' and rows' order; a row whose question does not fit the model
+    is an error with an empty answer. Every process takes its share; all return the whole.
     """
-    questions = [_question(answerer, example, likelihoods) for example in rows]
-    jobs = [job for system in systems for job in _jobs(answerer, questions, system)]
+    new_tokens = max(generation["max_new_tokens"] for generation in settings.values())
+    questions = [_question(answerer, example, new_tokens, likelihoods) for example in rows]
+    jobs = [job for system in systems for job in _jobs(answerer, questions, new_tokens, system)]
     state = PartialState(cpu=answerer.model.device.type == "cpu")
     if state.is_main_process:
-        asked = [(question.example.input, question.prompt.ids) for question in questions if question.prompt]
-        contexts, prompts = [context for context, _ in asked], [ids for _, ids in asked]
-        warn(generation_hazards(answerer.generation, contexts, prompts, eos_id(answerer.tokenizer)))
-    progress = Progress(path, _identity(answerer, rows, jobs), state.process_index)
+        for generation in settings.values():
+            warn(_hazards(answerer, questions, generation))
+    progress = {
+        path: Progress(path, _identity(answerer, generation, rows, jobs), state.process_index)
+        for path, generation in settings.items()
+    }
     add_token_nll(answerer.model.get_base_model())
-    mine = [k for k in range(state.process_index, len(jobs), state.num_processes) if k not in progress.done]
-    with tqdm(total=sum(len(jobs[k].rows) for k in mine), unit="row", disable=not state.is_main_process) as bar:
-        for k in mine:
+    mine = {k: [path for path in settings if k not in progress[path].done] for k in range(len(jobs))}
+    mine = {k: paths for k, paths in mine.items() if k % state.num_processes == state.process_index and paths}
+    left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)) for k, paths in mine.items())
+    with tqdm(total=left, unit="row", disable=not state.is_main_process) as bar:
+        for k, paths in mine.items():
             bar.set_description(f"{jobs[k].system}: {jobs[k].kind}")
-            progress.add(k, _do(answerer, questions, jobs[k], k))
-            bar.update(len(jobs[k].rows))
+            results = _do(answerer, questions, jobs[k], k, [settings[path] for path in paths])
+            for path, result in zip(paths, results, strict=True):
+                progress[path].add(k, result)
+            bar.update(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)))
     state.wait_for_everyone()
-    predictions = list(_predictions(answerer, questions, systems, jobs, progress.all_results()))
+    predictions = {
+        path: list(_predictions(generation, questions, systems, jobs, progress[path].all_results()))
+        for path, generation in settings.items()
+    }
     state.wait_for_everyone()
     if state.is_main_process:
-        write_predictions(predictions, path)
-        progress.remove()
-    return predictions
+        for path, found in predictions.items():
+            write_predictions(found, path)
+            progress[path].remove()
+    return list(predictions.values())
 
 
 class Progress:
@@ -153,10 +175,16 @@ class Progress:
         return json.loads(first[0]) if len(first) == 2 else None
 
 
-def _question(answerer: Answerer, example: Example, likelihoods: bool) -> Question:
+def _hazards(answerer: Answerer, questions: Sequence[Question], generation: Mapping[str, Any]) -> list[str]:
+    asked = [(question.example.input, question.prompt.ids) for question in questions if question.prompt]
+    contexts, prompts = [context for context, _ in asked], [ids for _, ids in asked]
+    return generation_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer))
+
+
+def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
     reference = encode_text(answerer.tokenizer, example.output)
     try:
-        prompt = answerer.prompt(example.instruction, example.input)
+        prompt = answerer.prompt(example.instruction, example.input, new_tokens)
     except UserError:
         return Question(example, None, reference, {})
     prompts = {"reference_nll": prompt.ids}
@@ -168,11 +196,11 @@ def _question(answerer: Answerer, example: Example, likelihoods: bool) -> Questi
     return Question(example, prompt, reference, fitting if likelihoods else {})
 
 
-def _jobs(answerer: Answerer, questions: Sequence[Question], system: str) -> Iterator[Job]:
+def _jobs(answerer: Answerer, questions: Sequence[Question], new_tokens: int, system: str) -> Iterator[Job]:
     budget = answerer.config.eval.batch_tokens
     rows = [row for row, question in enumerate(questions) if question.prompt]
     prompts = [question.prompt.ids for question in questions if question.prompt]
-    for batch in batches(prompts, answerer.generation["max_new_tokens"], budget):
+    for batch in batches(prompts, new_tokens, budget):
         yield Job("answering", system, [rows[place] for place in batch], [])
     pairs = [(row, field) for row, question in enumerate(questions) for field in question.likelihoods]
     texts = [prompt + reference for prompt, reference in (questions[row].likelihoods[field] for row, field in pairs)]
@@ -185,32 +213,41 @@ def _jobs(answerer: Answerer, questions: Sequence[Question], system: str) -> Ite
         )
 
 
-def _identity(answerer: Answerer, rows: Sequence[Example], jobs: Sequence[Job]) -> str:
+def _identity(answerer: Answerer, generation: Mapping[str, Any], rows: Sequence[Example], jobs: Sequence[Job]) -> str:
     adapter = (answerer.run / "adapter" / "adapter_model.safetensors").read_bytes()
     parts = [
         hashlib.sha256(adapter).hexdigest(),
         answerer.template.sha256,
-        json.dumps([answerer.generation, answerer.config.eval.seed], sort_keys=True),
+        json.dumps([generation, answerer.config.eval.seed], sort_keys=True),
         json.dumps([dataclasses.astuple(row) for row in rows], ensure_ascii=False),
         json.dumps(jobs),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _do(answerer: Answerer, questions: Sequence[Question], job: Job, number: int) -> list[Any]:
+def _do(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    job: Job,
+    number: int,
+    settings: Sequence[Mapping[str, Any]],
+) -> list[list[Any]]:
+    """The job's results under each of the settings."""
     with answerer.as_system(job.system):
-        if job.kind == "answering":
+        if not job.fields:
             # A seed of its own makes a sampled batch the same wherever and whenever it is drawn.
-            torch.manual_seed(answerer.config.eval.seed * 1_000_003 + number)
+            seed = answerer.config.eval.seed * 1_000_003 + number
             prompts = [question.prompt.ids for row in job.rows if (question := questions[row]).prompt]
-            return [dataclasses.astuple(answer) for answer in answerer.answer(prompts)]
+            answers = answerer.answer_each(prompts, settings, seed)
+            return [[dataclasses.astuple(answer) for answer in batch] for batch in answers]
         pairs = [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]
         prompts, references = [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
-        return list(reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references))
+        found = reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references)
+        return [list(found) for _ in settings]
 
 
 def _predictions(
-    answerer: Answerer,
+    generation: Mapping[str, Any],
     questions: Sequence[Question],
     systems: Sequence[str],
     jobs: Sequence[Job],
@@ -224,7 +261,7 @@ def _predictions(
                 likelihoods[job.system, job.rows[place], job.fields[place]] = result
             else:
                 answers[job.system, job.rows[place]] = Answer(*result)
-    settings = effective_settings(answerer.generation)
+    settings = effective_settings(generation)
     for system in systems:
         for row, question in enumerate(questions):
             answer = answers.get((system, row), Answer("", "error", 0))

@@ -40,7 +40,7 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
             run / "config.yaml", [*overrides, *(f"generation.{k}={json.dumps(v)}" for k, v in settings.items())]
         )
 
-    from eval.answer import answer_rows, rows_to_answer
+    from eval.answer import answer_under, rows_to_answer
     from sft.answerer import load_answerer
     from sft.generation import effective_settings
 
@@ -48,22 +48,22 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
     answerer = load_answerer(run, overrides)
     directory = run / "eval" / "sweep"
     directory.mkdir(parents=True, exist_ok=True)
-    plain = answerer.generation
     answered: list[dict[str, Any]] = []
+    paths: dict[Path, dict[str, Any]] = {}
     seen: list[dict[str, Any]] = []
     for settings in grid:
-        answerer.generation = plain | settings
-        effective = effective_settings(answerer.generation)
-        if effective in seen:
-            continue
-        seen.append(effective)
-        if is_main_process:
-            print("  ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
-        path = directory / f"predictions-{len(answered):02}.jsonl"
-        answer_rows(answerer, rows, path, [system], likelihoods=False)
-        answered.append(settings)
+        generation = answerer.generation | settings
+        effective = effective_settings(generation)
+        if effective not in seen:
+            seen.append(effective)
+            paths[directory / f"predictions-{len(answered):02}.jsonl"] = generation
+            answered.append(settings)
     if is_main_process:
-        names = [f"predictions-{number:02}.jsonl" for number in range(len(answered))]
+        for settings in answered:
+            print("  ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
+    answer_under(answerer, rows, paths, [system], likelihoods=False)
+    if is_main_process:
+        names = [path.name for path in paths]
         summary = {"settings": answered, "predictions": names}
         write_text(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
     return directory

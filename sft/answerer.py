@@ -1,10 +1,11 @@
 """A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
@@ -12,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 from sft.build_base import ensure_base
 from sft.config import Config, load_config
 from sft.errors import UserError
-from sft.generation import Answer, effective_settings, generate, library_config
+from sft.generation import Answer, effective_settings, generate, library_config, read_prompts
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
 from sft.run import require_finished
@@ -39,31 +40,41 @@ class Answerer:
         self.tokenizer = tokenizer
         self.template = template
         self.generation: dict[str, Any] = config.generation
-        self.prompt_budget = self.context_length - self.generation["max_new_tokens"]
-        if self.prompt_budget < 1:
+        if self.generation["max_new_tokens"] >= self.context_length:
             raise UserError(f"generation.max_new_tokens leaves no room for a prompt in {self.context_length} tokens")
 
-    def prompt(self, instruction: str, context: str = "") -> EncodedPrompt:
+    def prompt(self, instruction: str, context: str = "", new_tokens: int | None = None) -> EncodedPrompt:
         """Encode a question, its context cut at the end where the model's length demands it.
 
-        Raises UserError when even the question alone does not fit.
+        `new_tokens` are left free for the answer; None: generation.max_new_tokens of the run. Raises UserError when
+        even the question alone does not fit.
         """
+        new_tokens = new_tokens or self.generation["max_new_tokens"]
+        budget = self.context_length - new_tokens
         ids = encode_prompt(self.tokenizer, self.template.render(instruction, context))
-        if len(ids) <= self.prompt_budget:
+        if len(ids) <= budget:
             return EncodedPrompt(self.template.render(instruction, context), ids, False)
-        shorter = shorten_context(
-            self.tokenizer, context, lambda text: self.template.render(instruction, text), self.prompt_budget
-        )
+        shorter = shorten_context(self.tokenizer, context, lambda text: self.template.render(instruction, text), budget)
         if shorter is None:
             raise UserError(
-                f"the question takes {len(ids)} tokens, and {self.prompt_budget} fit beside "
-                f"{self.generation['max_new_tokens']} new tokens; shorten it"
+                f"the question takes {len(ids)} tokens, and {budget} fit beside {new_tokens} new tokens; shorten it"
             )
         return EncodedPrompt(self.template.render(instruction, shorter.context), shorter.ids, True)
 
     def answer(self, prompts: Sequence[list[int]], streamer: BaseStreamer | None = None) -> list[Answer]:
         """Answer encoded prompts as one batch."""
         return generate(self.model, self.tokenizer, prompts, self.generation, streamer)
+
+    def answer_each(
+        self, prompts: Sequence[list[int]], settings: Sequence[Mapping[str, Any]], seed: int
+    ) -> list[list[Answer]]:
+        """Answer one batch under several generation settings, each sampled from `seed`; the prompts are read once."""
+        cache = read_prompts(self.model, self.tokenizer, prompts) if len(settings) > 1 else None
+        answers = []
+        for generation in settings:
+            torch.manual_seed(seed)
+            answers.append(generate(self.model, self.tokenizer, prompts, generation, prompt_cache=cache))
+        return answers
 
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:

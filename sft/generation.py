@@ -1,5 +1,6 @@
 """Answers: left-padded batches, a repetition penalty that knows the prompt from the answer, and streaming."""
 
+import copy
 import dataclasses
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -100,24 +102,42 @@ def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig
 
 
 @torch.inference_mode()
+def read_prompts(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]) -> DynamicCache | None:
+    """Keys and values of a batch of prompts, to answer it under several settings while reading it once.
+
+    The last token of each is left to `generate`, which needs its logits. None where that leaves nothing.
+    """
+    input_ids, mask = _padded(tokenizer, prompts, model.device)
+    if input_ids.shape[1] == 1:
+        return None
+    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    model(
+        input_ids=input_ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1],
+        past_key_values=cache, use_cache=True, logits_to_keep=1,
+    )  # fmt: skip
+    return cache
+
+
+@torch.inference_mode()
 def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     generation: Mapping[str, Any],
     streamer: BaseStreamer | None = None,
+    prompt_cache: DynamicCache | None = None,
 ) -> list[Answer]:
     """Answer a batch of encoded prompts at once.
 
     `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy.
     Rows are padded on the left, so that each answers as it would alone, and a row that has ended leaves the batch.
+    `prompt_cache` is what `read_prompts` made of the same prompts; it is not changed.
     """
     settings = effective_settings(generation)
     penalty, scope = settings.get("repetition_penalty"), settings.get("repetition_penalty_scope", "generated")
-    width = max(map(len, prompts))
-    pad, eos = tokenizer.pad_token_id, eos_id(tokenizer)
-    input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    input_ids, mask = _padded(tokenizer, prompts, model.device)
+    eos = eos_id(tokenizer)
     processors = LogitsProcessorList()
     if penalty is not None:
         processors.append(ScopedRepetitionPenalty(penalty, scope, mask))
@@ -125,12 +145,23 @@ def generate(
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
-        generation_config=library_config(settings, pad_token_id=pad, eos_token_id=eos),
+        generation_config=library_config(settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=eos),
         logits_processor=processors,
         custom_generate=None if whole_batch else _decode_unfinished,
+        past_key_values=None if whole_batch else copy.deepcopy(prompt_cache),
         streamer=streamer if settings.get("num_beams", 1) == 1 else None,  # beams end before they can be streamed
     )
-    return [_answer(tokenizer, row.tolist(), eos) for row in output[:, width:]]
+    return [_answer(tokenizer, row.tolist(), eos) for row in output[:, input_ids.shape[1] :]]
+
+
+def _padded(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, (prompts, longest prompt), padded on the left."""
+    width, pad = max(map(len, prompts)), tokenizer.pad_token_id
+    input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return input_ids, mask
 
 
 _WHOLE_BATCH = {

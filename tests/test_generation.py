@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from sft.generation import (
     CharacterStreamer,
@@ -12,6 +17,7 @@ from sft.generation import (
     effective_settings,
     generate,
     printable,
+    read_prompts,
 )
 from sft.loss import add_token_nll
 from sft.tokenization import encode_prompt, encode_text
@@ -63,6 +69,24 @@ def test_rows_that_end_leave_the_batch_and_change_no_answer(model, tokenizer, pr
     assert together == whole_batch
     assert {answer.finish_reason for answer in together} == {"eos", "length"}
     assert rows[0] == len(prompts) > rows[-1]
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_prompts_are_read_once_for_several_settings(model, tokenizer, prompts, window):
+    if window:  # layers that keep the last tokens only, fewer than the prompts have
+        torch.manual_seed(0)
+        config = Gemma3TextConfig(
+            vocab_size=4096, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16, sliding_window=window,
+            layer_types=["sliding_attention", "full_attention"],
+        )  # fmt: skip
+        model = Gemma3ForCausalLM(config).eval()
+    cache = read_prompts(model, tokenizer, prompts)
+    for settings in ({}, {"repetition_penalty": 1.5}, {"repetition_penalty": 5.0, "repetition_penalty_scope": "all"}):
+        settings = {"max_new_tokens": 12} | settings
+        again = generate(model, tokenizer, prompts, settings, prompt_cache=cache)
+        assert again == generate(model, tokenizer, prompts, settings)
+    assert read_prompts(model, tokenizer, [[5]]) is None
 
 
 def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):

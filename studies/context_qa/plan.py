@@ -154,12 +154,12 @@ def systems(study: Study) -> list[str]:
 def cells(study: Study) -> list[Cell]:
     """Everything that the study answers, the most informative first.
 
-    Every system answers greedily; then base, article and recipe under the other decodings, those of the 2 × 2 first.
+    Every system answers greedily; then article, recipe and base under the other decodings, those of the 2 × 2 first.
     """
     rows = [name for name in ROWS if name in study.rows]
     full = [name for name, (arm, _) in study.trained().items() if arm in (study.article, study.recipe)]
     first = dict.fromkeys((study.recipe_decoding, study.article_decoding, *study.decodings))
     others = [name for name in first if name != GREEDY]
     return [Cell(system, name, GREEDY) for system in systems(study) for name in rows] + [
-        Cell(system, name, decoding) for name in rows for system in (BASE, *full) for decoding in others
+        Cell(system, name, decoding) for name in rows for system in (*full, BASE) for decoding in others
     ]

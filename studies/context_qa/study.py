@@ -170,20 +170,19 @@ class Clock:
 
 def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Clock) -> None:
     """Load a run's model and answer cells with it."""
-    from eval.answer import answer_rows
+    from eval.answer import answer_under
     from sft.answerer import load_answerer
 
     rows = rows_by_name(study, run)
     answerer: Answerer = load_answerer(run, study.common)
-    plain = answerer.generation
-    for cell in members:
-        say(f"answering {cell.system}, {cell.rows}, {cell.decoding}: {len(rows[cell.rows])} rows")
-        answerer.generation = plain | study.decodings[cell.decoding]
-        path = cell.path(study)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        system = BASE if cell.system == BASE else "tuned"
-        answer_rows(answerer, rows[cell.rows], path, [system], likelihoods=cell.decoding == GREEDY)
-        say(clock.add(len(rows[cell.rows])))
+    # The decodings of a set of rows are answered together, so that its prompts are read once.
+    for (system, name, greedy), same in itertools.groupby(members, lambda c: (c.system, c.rows, c.decoding == GREEDY)):
+        together = list(same)
+        say(f"answering {system}, {name}, {', '.join(cell.decoding for cell in together)}: {len(rows[name])} rows")
+        settings = {cell.path(study): answerer.generation | study.decodings[cell.decoding] for cell in together}
+        together[0].path(study).parent.mkdir(parents=True, exist_ok=True)
+        answer_under(answerer, rows[name], settings, [BASE if system == BASE else "tuned"], likelihoods=greedy)
+        say(clock.add(len(rows[name]) * len(together)))
     del answerer
     gc.collect()  # a model is full of cycles, and two may not fit
 

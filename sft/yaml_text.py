@@ -1,0 +1,82 @@
+"""YAML as people write configurations: version 1.2's plain values, no key twice, and errors of one line."""
+
+import difflib
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sft.errors import UserError
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file. Raises UserError, one line that names the file, when there is none."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except FileNotFoundError:
+        names = sorted(file.name for file in path.parent.glob("*.yaml"))
+        near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
+        hint = f"; there: {', '.join(near)}" if near else ""
+        raise UserError(f"{path}: no such configuration file{hint}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}") from None
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a mapping of sections")
+    return values
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """The value that `text` is. Raises UserError, one line that names `place`, when it is not YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise UserError(f"{place}:{line} {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{place}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _yaml_1_2(base: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """`base` and YAML 1.2's rules for plain values: 3e-4 is a number; `no`, 010 and 2024-01-01 are text."""
+    rules = [
+        ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+        ("float", r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),
+        ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+        ("merge", "<<", "<"),
+    ]
+    resolvers = {first: list(known) for first, known in base.items()}
+    for tag, pattern, starts in rules:
+        for first in starts:
+            resolvers.setdefault(first, []).append((f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$")))
+    return resolvers
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _yaml_1_2({})
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As SafeLoader's, but a key written twice is an error."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.value in lines and isinstance(key, yaml.ScalarNode):
+                problem = f"{key.value} is given twice, first on line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[str(key.value)] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def dump_yaml(values: Any) -> str:
+    """`values` as YAML in their order; reading it gives equal values, whichever version's rules a reader follows."""
+    return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    # Text is quoted where either version of YAML would read something else.
+    yaml_implicit_resolvers = _yaml_1_2(yaml.SafeDumper.yaml_implicit_resolvers)
