@@ -54,8 +54,8 @@ def score(
     clusters, scopes, weights = cluster_numbers([e.input for e in examples]), scopes_of(examples), weights_of(examples)
     rows = {name: [row_scores(answer) for answer in answers] for name, answers in by_system.items()}
     systems = {name: table(scores) for name, scores in rows.items()}
-    floors = {name: _text_table(floor(examples, seed), examples) for name, floor in FLOORS.items()}
-    ceilings = {name: _text_table(ceiling(examples, seed), examples) for name, ceiling in CEILINGS.items()}
+    floors = {name: text_table(floor(examples, seed), examples) for name, floor in FLOORS.items()}
+    ceilings = {name: text_table(ceiling(examples, seed), examples) for name, ceiling in CEILINGS.items()}
     reference = table([own_scores(example.output, example) for example in examples])
 
     # A system may be called like a floor, so the tables are told apart by their kind, too.
@@ -84,7 +84,7 @@ def score(
         "ceilings": {name: floor_means[name] for name in ceilings},
         "reference": means[_REFERENCE],
         "normalised": {
-            name: {"groups": _normalised(values, floors, ceilings[ORACLE], clusters, scopes, resamples, seed)}
+            name: {"groups": normalised(values, floors, ceilings[ORACLE], clusters, scopes, resamples, seed)}
             for name, values in systems.items()
         },
         "deltas": differences(*pair, weights, clusters, scopes, resamples, seed) if pair else {},
@@ -174,7 +174,7 @@ def _longest(overlaps: Sequence[Overlap], examples: Sequence[Example]) -> list[d
     return [{"index": example.index, "category": example.category, **overlap._asdict()} for overlap, example in pairs]
 
 
-def _text_table(answers: Answers, examples: Sequence[Example]) -> Array:
+def text_table(answers: Answers, examples: Sequence[Example]) -> Array:
     """(rows, METRICS) with the text metrics of a floor or ceiling, NaN for rows it has no answer to."""
     rows: list[RowScores] = [
         {} if answer is None else text_scores(answer, example.references)
@@ -191,7 +191,7 @@ def _its_scopes(name: str, means: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: {s: found for s, found in named.items() if s in names[kind]} for kind, named in means.items()}
 
 
-def _normalised(
+def normalised(
     system: Array,
     floors: Mapping[str, Array],
     oracle: Array,

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 CONFIDENCE = 0.95
 FLIPS = 10_000
@@ -178,6 +179,61 @@ def band_position(
         return Estimate(None, None, None, n, len(scores) - n)
     low, high = _interval(_position(draws)) if _enough_clusters(columns, clusters)[0] else (None, None)
     return Estimate(float(position), low, high, n, len(scores) - n)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Correlation:
+    """Spearman's rank correlation of `n` rows, −1 to 1, with its interval and p value; None where it does not exist."""
+
+    rho: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    p: float | None
+
+
+def rank_correlation(
+    first: Array, second: Array, clusters: Clusters, resamples: int = 10_000, seed: int = 0
+) -> Correlation:
+    """Spearman's rank correlation of two columns (rows,), over the rows where both were measured.
+
+    Ties share their mean rank. Whole clusters are drawn, ranks are taken anew in every resample, and p is two-sided:
+    twice the share of resamples on the rarer side of 0, so never 0. All None when a column is constant or the rows
+    form fewer than two clusters.
+    """
+    known = ~(np.isnan(first) | np.isnan(second))
+    columns = [np.round(values[known], 9) for values in (first, second)]  # noise of a subtraction makes no ranks
+    n, members = int(known.sum()), np.unique(clusters[known], return_inverse=True)[1]
+    if n < 2 or members.max() == 0 or any(np.ptp(values) == 0 for values in columns):
+        return Correlation(None, None, None, n, None)
+    x, y = columns
+    rho = float(_weighted_correlation(rankdata(x)[None], rankdata(y)[None], np.ones((1, n)))[0])
+    blocks = _resampled_counts(int(members.max()) + 1, resamples, seed)
+    repeats = (counts[:, members] for counts in blocks)
+    draws = np.concatenate(
+        [_weighted_correlation(_repeated_ranks(x, times), _repeated_ranks(y, times), times) for times in repeats]
+    )
+    draws = draws[~np.isnan(draws)]
+    rarer = min((draws <= 0).sum(), (draws >= 0).sum())
+    p_value = min(1.0, 2 * (1 + float(rarer)) / (1 + len(draws)))
+    return Correlation(rho, *_interval(draws), n, p_value)
+
+
+def _repeated_ranks(values: Array, counts: Array) -> Array:
+    """(resamples, rows) mean rank of each row when it stands `counts` (resamples, rows) times in the sample."""
+    order = np.argsort(values, kind="stable")
+    different, inverse = np.unique(values, return_inverse=True)
+    starts = np.searchsorted(values[order], different)
+    totals = np.add.reduceat(counts[:, order], starts, axis=1)
+    ranks = np.cumsum(totals, axis=1) - totals + (totals + 1) / 2
+    return ranks[:, inverse]
+
+
+def _weighted_correlation(first: Array, second: Array, weights: Array) -> Array:
+    """(resamples,) Pearson correlation of two (resamples, rows), weighted; NaN where one is constant."""
+    total = weights.sum(axis=1, keepdims=True)
+    x, y = (values - (values * weights).sum(axis=1, keepdims=True) / total for values in (first, second))
+    return _ratio((weights * x * y).sum(axis=1), np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1)))
 
 
 def _position(means: Array) -> Array:

@@ -1,9 +1,10 @@
 """A drawing surface that gives the same SVG text on every machine, without pyplot's global state. No torch here."""
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -18,6 +19,9 @@ from eval.view import BASE, TUNED
 
 WIDTH = 3.9
 """Inches of every figure: at 9 points, text is still 10 pixels high on a phone of 360."""
+
+DPI = 200
+"""Of pictures."""
 
 FONTS = (
     '"Hiragino Sans", "Hiragino Kaku Gothic ProN", "Noto Sans CJK JP", "Noto Sans JP", "Yu Gothic", Meiryo, sans-serif'
@@ -60,17 +64,32 @@ def draw(name: str, height: float, paint: Callable[[Figure], None], description:
     Text stays text, in fonts that have Japanese. `name` keeps the ids of several figures in one page apart;
     `description` is read to those who cannot see it.
     """
+    with _painted(name, height, paint) as figure:
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _inline(file.getvalue(), name, description)
+
+
+def draw_png(height: float, paint: Callable[[Figure], None]) -> bytes:
+    """The same figure as a picture, for places that do not show SVG. DejaVu, its font, has no Japanese."""
+    with _painted("png", height, paint) as figure:
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def _painted(salt: str, height: float, paint: Callable[[Figure], None]) -> Iterator[Figure]:
+    """A painted figure, to be saved while the style holds."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": salt})
         # Layout does not need the glyphs: the browser brings them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
         paint(figure)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(file.getvalue(), name, description)
+        yield figure
 
 
 def system_style(name: str, number: int) -> tuple[str, str]:

@@ -9,12 +9,15 @@ import pytest
 from scipy import stats
 
 from eval.statistics import (
+    _repeated_ranks,
+    _weighted_correlation,
     band_position,
     binomial_p,
     bootstrap_means,
     cluster_numbers,
     contrast,
     holm,
+    rank_correlation,
     sign_flip_p,
 )
 
@@ -149,3 +152,28 @@ def test_ten_thousand_flips_of_500_rows_and_20_metrics_in_seconds() -> None:
     start = time.process_time()
     sign_flip_p(values, np.ones_like(values), cluster_numbers([""] * 500))
     assert time.process_time() - start < 5
+
+
+def test_rank_correlation_is_spearmans_and_ranks_anew_in_resamples() -> None:
+    rng = np.random.default_rng(1)
+    first = rng.integers(0, 5, 40).astype(float)  # many ties
+    second = first + rng.normal(0, 3, 40)
+    found = rank_correlation(first, second, np.arange(40), 500)
+    assert found.rho == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert found.ci_low < found.rho < found.ci_high
+    # A resample in which every row stands twice, but one not at all, ranks like the written-out one.
+    counts = np.full((1, 40), 2.0)
+    counts[0, 7] = 0
+    written = [np.repeat(values, counts[0].astype(int)) for values in (first, second)]
+    ranks = [_repeated_ranks(values, counts) for values in (first, second)]
+    assert _weighted_correlation(*ranks, counts)[0] == pytest.approx(stats.spearmanr(*written).statistic)
+
+
+def test_rank_correlation_of_a_monotone_pair_and_of_none() -> None:
+    values = np.arange(6.0)
+    assert rank_correlation(values, -values, np.arange(6), 200).rho == pytest.approx(-1)
+    assert rank_correlation(values, -values, np.arange(6), 199).p == pytest.approx(2 / 200, abs=0.01)
+    assert rank_correlation(values, np.zeros(6), np.arange(6)).rho is None
+    assert rank_correlation(values, values, np.zeros(6, dtype=np.intp)).p is None
+    holed = np.array([0.0, np.nan, 2.0, 3.0, 4.0, 5.0])
+    assert rank_correlation(holed, values, np.arange(6), 100).n == 5

@@ -1,13 +1,22 @@
 """The study of context questions: its file is checked, it goes on where it stopped, and its report adds up."""
 
 import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_up import rows as dolly_rows
 
 from sft.errors import UserError
-from sft.records import read_predictions
-from studies.context_qa.plan import BASE, Cell, cells, load_study
+from sft.records import Example, Prediction, read_predictions, write_predictions
+from studies.context_qa.analysis import analyse
+from studies.context_qa.answers import load
+from studies.context_qa.figures import figures
+from studies.context_qa.plan import BASE, Cell, RowsName, Study, cells, load_study
+from studies.context_qa.report import write_report
+from studies.context_qa.sections import shown
+from studies.context_qa.tables import tables
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
 SMOKE = FOLDER / "smoke.yaml"
@@ -84,6 +93,8 @@ def test_a_study_trains_answers_and_keeps_what_is_done(smoke):
     dolly = list(read_predictions(Cell(BASE, "dolly", "greedy").path(study)))
     assert {p.example.index for p in dolly} <= held_out
     assert "answers through" in output
+    assert json.loads((directory / "report" / "results.json").read_text())["missing"] == []
+    assert "whole" in (directory / "report" / "tables.md").read_text()
     assert "about 0 min left" in output
 
 
@@ -114,3 +125,175 @@ def test_an_unknown_system_is_refused(smoke, command):
     refused = command(*words, "--only", "answer-43")
     assert refused.returncode == 2
     assert "--only: answer-43 is no system of this study; known: base, article-42, answer-42" in refused.stderr
+
+
+# The report, on made-up answers: a right answer is the reference, a wrong one shares no character with it.
+
+RIGHT_OF_EIGHT = {
+    ("article", "5.0-all"): 1,
+    ("article", "1.2-generated"): 4,
+    ("balanced", "5.0-all"): 2,
+    ("balanced", "1.2-generated"): 8,
+}
+"""JSQuAD's rows that are answered rightly; the other cells answer all."""
+
+
+def made_up_rows() -> dict[RowsName, list[Example]]:
+    wanted = load_study(FOLDER / "gemma3-270m.yaml").rows["dolly"].categories
+    jsquad = [
+        Example(f"j{n}", "どこ？", f"答えは都市{n}である。", f"都市{n}", "closed_qa", (f"都市{n}",)) for n in range(8)
+    ]
+    niilc = [Example(f"n{n}", "だれ？", "", f"人物{n}", "open_qa", (f"人物{n}",)) for n in range(4)]
+    return {"jsquad": jsquad, "dolly": [row for row in dolly_rows() if row.category in wanted], "niilc": niilc}
+
+
+def answered(
+    directory: Path, right: Callable[[Cell, int], bool], seeds: tuple[int, ...] = (42,), without: str = "nothing"
+) -> Study:
+    """The gemma study with every cell answered but those with `without` in their name."""
+    words = [f"directory={directory}", f"seeds={list(seeds)}", "resamples=200"]
+    study = load_study(FOLDER / "gemma3-270m.yaml", words)
+    examples = made_up_rows()
+    for cell in cells(study):
+        if without in "/".join(cell):
+            continue
+        settings = {k: v for k, v in study.decodings[cell.decoding].items() if v != 1.0}
+        greedy = cell.decoding == "greedy"
+        predictions = [
+            Prediction(
+                "base" if cell.system == BASE else "tuned", row, row.instruction,
+                row.output if right(cell, number) else "＊", "eos", 9, 4, settings,
+                reference_nll=9.0 if greedy else None,
+                reference_nll_without_context=12.0 if greedy and row.input else None,
+                reference_tokens_in_prompt=0.6 + 0.01 * number if row.input else 0.1 + 0.01 * number,
+            )
+            for number, row in enumerate(examples[cell.rows])
+        ]  # fmt: skip
+        path = cell.path(study)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_predictions(predictions, path)
+    return study
+
+
+def as_in_the_table(cell: Cell, number: int) -> bool:
+    arm = cell.system.rsplit("-", 1)[0]
+    return cell.rows != "jsquad" or number < RIGHT_OF_EIGHT.get((arm, cell.decoding), 8)
+
+
+def test_the_two_by_two_adds_up(tmp_path):
+    results = analyse(load(answered(tmp_path, as_in_the_table)), {})
+    found = results["factorial"]["jsquad.context.gold_contained"]
+    assert found["cells"]["article"]["5.0-all"]["mean"] == 0.125
+    assert found["cells"]["balanced"]["1.2-generated"]["mean"] == 1
+    assert found["cells"]["base"]["5.0-all"]["n"] == 8
+    means = {name: one["mean"] for name, one in found["effects"].items()}
+    assert means == {
+        "cell": 0.875,
+        "training": 0.3125,  # (1 + 2/8 − 4/8 − 1/8) / 2
+        "decoding": 0.5625,  # (1 + 4/8 − 2/8 − 1/8) / 2
+        "interaction": 0.375,  # (1 − 2/8) − (4/8 − 1/8)
+        "decoding in base": 0,
+        "decoding in article": 0.375,
+        "decoding in balanced": 0.75,
+        "training under 5.0-all": 0.125,
+        "training under 1.2-generated": 0.5,
+    }
+    assert found["ratio"]["mean"] == 8
+    # 7 rows changed, all for the better: of 2^7 flips two are as far from 0.
+    assert found["effects"]["cell"]["p"] == pytest.approx(2 / 128, abs=0.005)
+    headline = {(one["comparison"], one["outcome"]): one for one in results["headline"]}
+    cell = headline["cell", "jsquad.context.gold_contained"]
+    assert cell["mean"] == 0.875
+    assert cell["p_holm"] > cell["p"]
+    assert len(headline) == 17
+
+
+def test_what_a_decoding_costs_context_and_open_and_by_share(tmp_path):
+    """The penalty on the prompt spoils every row with a context, and a quarter of the open ones."""
+
+    def right(cell: Cell, number: int) -> bool:
+        row = made_up_rows()[cell.rows][number]
+        return not cell.decoding.startswith("5.0-all") or not (row.input or row.index.endswith("-0"))
+
+    results = analyse(load(answered(tmp_path, right)), {})
+    found = results["losses"]["balanced"]["5.0-all"]
+    assert found["context"]["mean"] == 1
+    assert found["open"]["mean"] == 0.25
+    assert found["difference"]["mean"] == 0.75
+    assert found["kept_on_context"]["mean"] == 0
+    assert found["kept_on_open"]["mean"] == 0.75
+    assert results["losses"]["balanced"]["5.0-generated"]["difference"]["mean"] == 0
+    dose = results["dose"]["balanced"]["5.0-all"]
+    assert dose["categories"]["classification"]["mean"] == 0.25
+    assert dose["categories"]["closed_qa"]["mean"] == 1
+    assert dose["fifths"][-1]["mean"] == 1
+    assert dose["correlation"]["all"]["rho"] > 0.5
+    assert dose["correlation"]["context"]["rho"] is None  # all lost the same
+    assert results["dose"]["balanced"]["5.0-generated"]["correlation"]["all"]["rho"] is None
+    assert results["control"] == "5.0-generated"
+
+
+def test_missing_cells_are_said_not_guessed(tmp_path):
+    results = analyse(load(answered(tmp_path, as_in_the_table, without="balanced-42/jsquad/1.2-generated")), {})
+    found = results["factorial"]["jsquad.context.gold_contained"]
+    assert results["missing"] == ["balanced-42/jsquad/1.2-generated"]
+    assert found["cells"]["balanced"]["1.2-generated"] is None
+    assert found["effects"]["cell"] is None
+    assert found["effects"]["decoding in article"]["mean"] == 0.375
+    text = tables(results, figures(results))
+    assert "JSQuAD, gold contained: not run." in text
+    assert "1 of the planned files: balanced-42/jsquad/1.2-generated." in text
+    assert "| balanced (the recipe) | 0.250" in text
+
+
+def test_seeds_are_averaged_by_row_and_their_spread_is_shown(tmp_path):
+    """Seed 2 of the recipe answers every other row wrongly."""
+    study = answered(tmp_path, lambda cell, n: cell.system != "balanced-2" or n % 2 == 0, seeds=(1, 2))
+    results = analyse(load(study), {})
+    cell = results["factorial"]["jsquad.context.gold_contained"]["cells"]["balanced"]["1.2-generated"]
+    assert cell["mean"] == 0.75
+    assert cell["n"] == 8
+    assert cell["by_seed"] == [1, 0.5]
+    assert "seeds 0.500 to 1.000" in shown(cell)[1]
+    assert results["factorial"]["jsquad.context.gold_contained"]["effects"]["cell"]["by_seed"] == [0, -0.5]
+    Cell("balanced-2", "jsquad", "1.2-generated").path(study).unlink()  # half of the seeds is not the arm
+    results = analyse(load(study), {})
+    assert results["factorial"]["jsquad.context.gold_contained"]["cells"]["balanced"]["1.2-generated"] is None
+
+
+def test_the_report_is_written_without_texts_and_twice_the_same(tmp_path):
+    study = answered(tmp_path, as_in_the_table)
+    directory = write_report(study)
+    names = {path.name for path in directory.iterdir()}
+    drawn = ("factorial", "sweep", "dose", "behaviour", "arms")
+    assert names == {"results.json", "tables.md", *(f"{name}.{kind}" for name in drawn for kind in ("svg", "png"))}
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert "都市" not in before["results.json"].decode()
+    for name in drawn:
+        ET.fromstring(before[f"{name}.svg"])
+        assert before[f"{name}.png"].startswith(b"\x89PNG")
+    write_report(study)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"generation": {"repetition_penalty": 9.0}}, "generation settings are not those of"),
+        ({"prompt": "another"}, "its prompts are not those of"),
+        ({"system": "other"}, "holds the answers of other and tuned"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(tmp_path, change, message):
+    study = answered(tmp_path, as_in_the_table)
+    path = Cell("balanced-42", "niilc", "5.0-all").path(study)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[-1] |= change
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=message):
+        load(study)
+
+
+def test_a_study_without_answers_says_so(tmp_path):
+    with pytest.raises(UserError, match="nothing has been answered yet"):
+        load(load_study(SMOKE, [f"directory={tmp_path}"]))

@@ -39,13 +39,17 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="a YAML file, e.g. studies/context_qa/gemma3-270m.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the study's file")
     parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="train and answer these alone; give it last")
+    parser.add_argument("--report", action="store_true", help="report from what there is; train and answer nothing")
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error("interrupted; the same command goes on where it stopped"):
         study = load_study(arguments.study, arguments.overrides)
-        wanted = chosen(study, arguments.only)
-        check_decodings(study)
-        train(study, wanted)
-        answer(study, wanted)
+        if not arguments.report:
+            wanted = chosen(study, arguments.only)
+            check_decodings(study)
+            train(study, wanted)
+            answer(study, wanted)
+        if MAIN_PROCESS:
+            report(study)
 
 
 def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
@@ -201,6 +205,13 @@ def rows_by_name(study: Study, run: Path) -> dict[RowsName, list[Example]]:
                 f"rows.{name}: {wanted.path or 'the test rows'} has no row of {', '.join(wanted.categories)}"
             )
     return found
+
+
+def report(study: Study) -> None:
+    """Score and report what there is."""
+    from studies.context_qa.report import write_report
+
+    say(f"{write_report(study) / 'tables.md'}: every table; results.json and the figures are beside it")
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,275 @@
+"""The study's figures, drawn in the style of the evaluation's. No torch here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from eval.floors import ORACLE
+from eval.svg import BLUE, GREEN, LINE, SKY, TEXT, VERMILION, WIDTH, axes_of, draw, draw_png, legend
+from eval.view import name_of
+from sft.records import GROUP_OF
+from studies.context_qa.plan import BASE, GREEDY
+
+Results = Mapping[str, Any]
+Estimate = Mapping[str, Any]
+
+SCOPES = {"generated": "-", "all": "--"}
+GROUPS = {"open": ("open", BLUE, "o"), "context": ("context", VERMILION, "D"), "other": ("classification", GREEN, "s")}
+"""Group → its name, colour and marker; of the other categories the study answers one."""
+BENCHMARKS = {"jsquad": "JSQuAD", "niilc": "NIILC"}
+
+
+class Drawn(NamedTuple):
+    """A figure as SVG text and as PNG, with what it shows and how to read it."""
+
+    name: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+def figures(results: Results) -> list[Drawn]:
+    """Every figure that there are numbers for."""
+    drawn = (_factorial(results), _sweep(results), _dose(results), _behaviour(results), _arms(results))
+    return [figure for figure in drawn if figure is not None]
+
+
+def _drawn(name: str, height: float, paint: Callable[[Figure], None], caption: str) -> Drawn:
+    return Drawn(name, caption, draw(name, height, paint, caption), draw_png(height, paint))
+
+
+def _styles(study: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Base, article and recipe → colour and marker, the same in all figures."""
+    names = dict.fromkeys((BASE, study["article"], study["recipe"]))
+    return dict(zip(names, ((BLUE, "o"), (VERMILION, "D"), (GREEN, "s")), strict=False))
+
+
+def _title(key: str) -> str:
+    rows, scope, metric = key.split(".")
+    name = "F1" if metric == "character_f1" else name_of(metric)
+    return f"{BENCHMARKS.get(rows, f'{rows} {scope}')} {name}"
+
+
+def _point(axes: Axes, x: float, found: Estimate, colour: str) -> None:
+    if found["ci_low"] is not None:
+        axes.plot([x, x], [found["ci_low"], found["ci_high"]], color=colour, linewidth=1, alpha=0.7)
+
+
+def _line(axes: Axes, points: Sequence[tuple[float, Estimate | None]], colour: str, marker: str, style: Any) -> None:
+    known = [(x, found) for x, found in points if found and found["mean"] is not None]
+    means = [found["mean"] for _, found in known]
+    axes.plot([x for x, _ in known], means, linestyle=style, color=colour, marker=marker, clip_on=False)
+    for x, found in known:
+        _point(axes, x, found, colour)
+
+
+def _entry(colour: str, marker: str, style: Any = "-") -> Line2D:
+    return Line2D([], [], color=colour, marker=marker, linestyle=style)
+
+
+def _system_entries(styles: Mapping[str, tuple[str, str]]) -> list[tuple[str, Line2D]]:
+    return [("base model" if arm == BASE else f"{arm} training", _entry(*style)) for arm, style in styles.items()]
+
+
+def _panel(figure: Figure, left: float, width: float, top: float, height: float, title: str) -> Axes:
+    """Axes at a place in inches from the top left."""
+    whole = figure.get_size_inches()[1]
+    axes = axes_of(figure, left=left, bottom=whole - top - height, top=top, right=WIDTH - left - width)
+    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", pad=4)
+    return axes
+
+
+def _factorial(results: Results) -> Drawn | None:
+    study, styles = results["study"], _styles(results["study"])
+    decodings = [study["article_decoding"], study["recipe_decoding"]]
+    keys = [
+        k for k, v in results["factorial"].items() if any(c for cells in v["cells"].values() for c in cells.values())
+    ]
+    if not keys:
+        return None
+
+    def paint(figure: Figure) -> None:
+        for place, key in enumerate(keys):
+            found = results["factorial"][key]
+            left, top = (0.4, 2.28)[place % 2], 1.15 + 2.05 * (place // 2)
+            axes = _panel(figure, left, 1.5, top, 1.45, _title(key))
+            floors = [v for name, v in found["limits"].items() if name != ORACLE and v is not None]
+            axes.axhline(max(floors), color=LINE, linestyle="--", linewidth=1)
+            if found["limits"].get(ORACLE) is not None:
+                axes.axhline(found["limits"][ORACLE], color=LINE, linestyle=":", linewidth=1)
+            for number_, (arm, style) in enumerate(styles.items()):
+                cells = found["cells"][arm]
+                _line(axes, [(x + 0.06 * (number_ - 1), cells[d]) for x, d in enumerate(decodings)], *style, "-")
+            axes.set_xticks([0, 1], decodings)
+            axes.set_xlim(-0.5, 1.5)
+            axes.set_ylim(bottom=0)
+        entries = [
+            (f"{arm} training" if arm != BASE else "base model", _entry(*style)) for arm, style in styles.items()
+        ]
+        entries += [
+            ("best floor", _entry(LINE, "", "--")),
+            ("oracle: best sentence of the context", _entry(LINE, "", ":")),
+        ]
+        legend(figure, entries)
+
+    caption = (
+        "Training × decoding, same rows, 95% intervals. Steep lines: decoding decides. Lines apart: training decides."
+    )
+    return _drawn("factorial", 1.15 + 2.05 * ((len(keys) + 1) // 2) - 0.2, paint, caption)
+
+
+def _sweep(results: Results) -> Drawn | None:
+    study, styles = results["study"], _styles(results["study"])
+    lines = _penalties(study["decodings"])
+    keys = [
+        key
+        for key in ("jsquad.context.gold_contained", "dolly.context.character_f1", "dolly.open.character_f1")
+        if any(found for by_arm in results["sweep"][key].values() for found in by_arm.values())
+    ]
+    if not keys or not lines:
+        return None
+    penalties = sorted({penalty for points in lines.values() for penalty, _ in points})
+
+    def paint(figure: Figure) -> None:
+        for place, key in enumerate(keys):
+            axes = _panel(figure, 0.5, WIDTH - 0.62, 1.15 + 1.95 * place, 1.45, _title(key))
+            for number_, (arm, style) in enumerate(styles.items()):
+                for shift, (scope, points) in zip((-0.025, 0.025), lines.items(), strict=False):
+                    # A penalty of 1 has no scope: both lines start from one point.
+                    x = [penalties.index(p) + 0.1 * (number_ - 1) + (shift if p != 1 else 0) for p, _ in points]
+                    scores = results["sweep"][key][arm]
+                    found = [(at, scores[d]) for at, (_, d) in zip(x, points, strict=True)]
+                    _line(axes, found, *style, SCOPES[scope])
+            axes.set_xticks(range(len(penalties)), [f"{penalty:g}" for penalty in penalties])
+            axes.set_xlim(-0.3, len(penalties) - 0.7)
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel("repetition penalty")
+        entries = [
+            (f"{arm} training" if arm != BASE else "base model", _entry(*style)) for arm, style in styles.items()
+        ]
+        names = {"generated": "penalty on generated tokens", "all": "penalty on the prompt, too"}
+        legend(figure, entries + [(names[scope], _entry(TEXT, "", SCOPES[scope])) for scope in lines])
+
+    caption = "Score by repetition penalty and its scope, greedy, same rows, 95% intervals. 1 is no penalty."
+    return _drawn("sweep", 1.15 + 1.95 * len(keys) + 0.02, paint, caption)
+
+
+def _penalties(decodings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[float, str]]]:
+    """Scope → (penalty, decoding) of the greedy decodings, ascending; without a penalty there is no scope."""
+    lines: dict[str, list[tuple[float, str]]] = {scope: [] for scope in SCOPES}
+    for name, settings in decodings.items():
+        penalty = settings.get("repetition_penalty", 1.0)
+        if settings.get("temperature", 0.0) == 0:
+            for scope in SCOPES if penalty == 1.0 else [settings.get("repetition_penalty_scope", "generated")]:
+                lines[scope].append((penalty, name))
+    return {scope: sorted(points) for scope, points in lines.items() if len(points) > 1}
+
+
+def _dose(results: Results) -> Drawn | None:
+    study = results["study"]
+    by_decoding = results["dose"][study["recipe"]]
+    wanted = dict.fromkeys((study["article_decoding"], results["control"]))
+    shown = [name for name in wanted if name is not None and by_decoding.get(name)]
+    if not shown:
+        return None
+
+    def paint(figure: Figure) -> None:
+        lost = [point[1] for decoding in shown for point in by_decoding[decoding]["points"]]
+        for place, decoding in enumerate(shown):
+            axes = _panel(figure, 0.6, WIDTH - 0.72, 1.0 + 2.4 * place, 1.85, f"{GREEDY} → {decoding}")
+            _dose_panel(axes, by_decoding[decoding])
+            axes.set_ylim(min(lost) - 0.03, max(lost) + 0.03)  # the same for both
+        axes.set_xlabel("share of the reference's tokens in the prompt")
+        entries = [(label, _entry(colour, marker, "")) for label, colour, marker in GROUPS.values()]
+        legend(figure, [*entries, ("fifths of the rows", _entry(TEXT, ""))])
+
+    caption = (
+        f"{study['recipe']} training: what each row of dolly loses in character F1, against how much of its "
+        "reference already stands in the prompt. Bars: means of fifths of the rows, 95% intervals. "
+    )
+    if len(shown) > 1:
+        caption += (
+            f"Rising above, where the penalty reaches the prompt, and flat below, where it does not ({shown[1]}), "
+        )
+        caption += "speaks for the penalty on the prompt as the cause."
+    return _drawn("dose", 1.0 + 2.4 * len(shown) + 0.02, paint, caption)
+
+
+def _dose_panel(axes: Axes, found: Mapping[str, Any]) -> None:
+    axes.axhline(0, color=LINE, linewidth=0.8)
+    for group, (_, colour, marker) in GROUPS.items():
+        points = np.array([point[:2] for point in found["points"] if GROUP_OF[point[2]] == group])
+        if len(points):
+            axes.plot(*points.T, marker, color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
+    for fifth in found["fifths"]:
+        axes.plot([fifth["low"], fifth["high"]], [fifth["mean"]] * 2, color=TEXT, linewidth=2.4)
+        _point(axes, (fifth["low"] + fifth["high"]) / 2, fifth, TEXT)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylabel("character F1 lost")
+
+
+def _behaviour(results: Results) -> Drawn | None:
+    study, thirds = results["study"], results["behaviour"]["reference_thirds"]
+    decodings = [d for d in study["decodings"] if any(third["decodings"][d] for third in thirds)]
+    if not decodings:
+        return None
+    colours = (SKY, BLUE, TEXT)
+
+    def paint(figure: Figure) -> None:
+        for place, metric in enumerate(("particle_share", "punctuation_share")):
+            axes = _panel(figure, 0.5, WIDTH - 0.62, 0.95 + 1.9 * place, 1.5, f"{name_of(metric)}, share")
+            for number_, (third, colour) in enumerate(zip(thirds, colours, strict=False)):
+                scores = [(x + 0.1 * (number_ - 1), third["decodings"][d]) for x, d in enumerate(decodings)]
+                _line(axes, [(x, found and found[metric]) for x, found in scores], colour, "o", "")
+                if third["reference"][metric] is not None:
+                    axes.axhline(third["reference"][metric], color=colour, linestyle="--", linewidth=0.8)
+            axes.set_xticks(
+                range(len(decodings)), decodings if place else [""] * len(decodings), rotation=35, ha="right"
+            )
+            axes.set_xlim(-0.5, len(decodings) - 0.5)
+            axes.set_ylim(bottom=0)
+        entries = [
+            (f"references of {third['characters'][0]} to {third['characters'][1]} characters", _entry(colour, "o", ""))
+            for third, colour in zip(thirds, colours, strict=False)
+        ]
+        legend(figure, [*entries, ("dashed: the references' own", _entry(LINE, "", "--"))])
+
+    caption = (
+        f"{study['recipe']} training: particles among the words and punctuation among the characters of its answers to "
+        "dolly's rows, in thirds by the length of the reference, 95% intervals. Far below the dashed line of the same "
+        "colour, the decoding starves the answers."
+    )
+    return _drawn("behaviour", 0.95 + 1.9 * 2 + 0.55, paint, caption)
+
+
+def _arms(results: Results) -> Drawn | None:
+    keys = [
+        key
+        for key in ("jsquad.context.gold_contained", "dolly.context.character_f1", "dolly.open.character_f1")
+        if any(one["score"] for one in results["arms"].get(key, {}).values())
+    ]
+    if not keys:
+        return None
+    arms = [BASE, *results["study"]["arms"]]
+    height = 0.24 * len(arms) + 0.1
+
+    def paint(figure: Figure) -> None:
+        for place, key in enumerate(keys):
+            axes = _panel(figure, 0.95, WIDTH - 1.07, 0.3 + (height + 0.5) * place, height, _title(key))
+            for y, arm in enumerate(arms):
+                found = results["arms"][key][arm]["score"]
+                if found and found["mean"] is not None:
+                    colour, marker = _styles(results["study"]).get(arm, (TEXT, "^"))
+                    axes.plot([found["mean"]], [y], marker, color=colour, clip_on=False)
+                    if found["ci_low"] is not None:
+                        axes.plot([found["ci_low"], found["ci_high"]], [y, y], color=colour, linewidth=1.2)
+            axes.set_yticks(range(len(arms)), arms)
+            axes.set_ylim(len(arms) - 0.5, -0.5)
+            axes.set_xlim(left=0)
+
+    caption = "Training arms, decoded greedily without a penalty, same rows, 95% intervals."
+    return _drawn("arms", 0.3 + (height + 0.5) * len(keys), paint, caption)

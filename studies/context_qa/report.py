@@ -1,0 +1,44 @@
+"""What a study answered becomes results.json, tables.md and figures in its directory report/. No torch here."""
+
+from pathlib import Path
+from typing import Any
+
+from sft.records import write_text
+from sft.run import read_manifest
+from studies.context_qa.analysis import analyse, to_json
+from studies.context_qa.answers import load
+from studies.context_qa.figures import figures
+from studies.context_qa.plan import Study
+from studies.context_qa.tables import tables
+
+
+def write_report(study: Study) -> Path:
+    """Score what was answered and write the report; returns its directory. Raises UserError when nothing was."""
+    results = analyse(load(study), {name: _training(study.run(*which)) for name, which in study.trained().items()})
+    directory = study.root / "report"
+    directory.mkdir(parents=True, exist_ok=True)
+    drawn = figures(results)
+    for figure in drawn:
+        write_text(directory / f"{figure.name}.svg", figure.svg + "\n")
+        (directory / f"{figure.name}.png").write_bytes(figure.png)
+    write_text(directory / "results.json", to_json(results))
+    write_text(directory / "tables.md", tables(results, drawn))
+    return directory
+
+
+def _training(run: Path) -> dict[str, Any] | None:
+    """What a finished training's manifest tells; None without one."""
+    if not (run / "manifest.json").is_file():
+        return None
+    manifest = read_manifest(run)
+    if manifest["status"] != "finished":
+        return None
+    return {
+        "rows": manifest["rows"]["train"],
+        "truncation": manifest["rows"]["truncation"],
+        "steps": manifest["steps"],
+        "seconds": manifest["seconds"],
+        "device": manifest["device"],
+        "git_commit": manifest["environment"]["git_commit"],
+        "packages": manifest["environment"]["packages"],
+    }
