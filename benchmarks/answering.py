@@ -1,6 +1,6 @@
 """How much faster batches answer than one row at a time: the same run, rows and settings, interleaved.
 
-    python benchmarks/answering.py runs/demo [section.key=value …] [--rows 32] [--repeats 3]
+    python -m benchmarks.answering runs/demo [section.key=value …] [--rows 32] [--repeats 3]
 
 Prints tokens a second of both, the share of equal answers (all of them in float32), and `ratio answering-… VALUE`,
 for answers that end where they end and for answers of one fixed length.
