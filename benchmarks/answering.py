@@ -36,7 +36,7 @@ def main() -> None:
         plain = dict(answerer.generation)
         fixed = {"max_new_tokens": FIXED_LENGTH, "min_new_tokens": FIXED_LENGTH}
         for name, settings in (("own-length", {}), ("fixed-length", fixed)):
-            answerer.generation = plain | settings
+            answerer.use(plain | settings)
             compare(name, answerer, prompts, arguments.repeats)
 
 

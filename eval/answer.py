@@ -30,6 +30,7 @@ from sft.tokenization import encode_prompt, encode_text, eos_id
 
 SYSTEMS = ("base", "tuned")
 NO_PROMPT = EncodedPrompt("", [], False)
+_PROGRESS = ".{}.unfinished-{}"
 
 
 class Question(NamedTuple):
@@ -79,13 +80,19 @@ def training_data(run: Path, config: Config) -> list[Example]:
 
 
 def answer_rows(
-    answerer: Answerer, rows: Sequence[Example], path: Path, systems: Sequence[str] = SYSTEMS, likelihoods: bool = True
+    answerer: Answerer,
+    rows: Sequence[Example],
+    path: Path,
+    systems: Sequence[str] = SYSTEMS,
+    likelihoods: bool = True,
+    keep_progress: bool = False,
 ) -> list[Prediction]:
     """Answer every row with each system, measure the references' −ln p, and write the predictions to `path`.
 
     Predictions come in the systems' and rows' order; a row whose question does not fit the model is an error with
-    an empty answer. With `likelihoods` False only answers are made. Every process takes its share; all return the
-    whole.
+    an empty answer. With `likelihoods` False only answers are made. Finished work stays beside `path` with
+    `keep_progress`, so that the same call again does nothing twice; `forget_progress` removes it. Every process
+    takes its share; all return the whole.
     """
     questions = [_question(answerer, example, likelihoods) for example in rows]
     jobs = [job for system in systems for job in _jobs(answerer, questions, system)]
@@ -107,21 +114,28 @@ def answer_rows(
     state.wait_for_everyone()
     if state.is_main_process:
         write_predictions(predictions, path)
-        progress.remove()
+        if not keep_progress:
+            forget_progress(path)
     return predictions
+
+
+def forget_progress(path: Path) -> None:
+    """Remove what `answer_rows` kept beside `path`: the predictions are written."""
+    for file in path.parent.glob(_PROGRESS.format(path.name, "*")):
+        file.unlink()
 
 
 class Progress:
     """Finished jobs of one evaluation, kept beside `path` in one file a process.
 
-    Work of another evaluation (other adapter, rows, settings) is told by `identity` and thrown away.
+    Work of another evaluation (other model, adapter, rows, settings) is told by `identity` and thrown away.
     """
 
     def __init__(self, path: Path, identity: str, process: int) -> None:
-        self.pattern = f".{path.name}.unfinished-*"
+        self.pattern = _PROGRESS.format(path.name, "*")
         self.directory = path.parent
         self.identity = identity
-        self.file = path.with_name(f".{path.name}.unfinished-{process}")
+        self.file = path.with_name(_PROGRESS.format(path.name, process))
         self.done = set(self.all_results())
         if not self.file.exists() or self._header(self.file) != identity:
             self.file.write_text(json.dumps(identity) + "\n", encoding="utf-8")
@@ -142,11 +156,6 @@ class Progress:
                 lines = file.read_bytes().split(b"\n")[1:-1]  # what follows the last newline was cut
                 results |= dict(json.loads(line) for line in lines)
         return results
-
-    def remove(self) -> None:
-        """Forget it all: the predictions are written."""
-        for file in self.directory.glob(self.pattern):
-            file.unlink()
 
     def _header(self, file: Path) -> str | None:
         first = file.read_bytes().split(b"\n", 1)
@@ -190,7 +199,8 @@ def _identity(answerer: Answerer, rows: Sequence[Example], jobs: Sequence[Job]) 
     parts = [
         hashlib.sha256(adapter).hexdigest(),
         answerer.template.sha256,
-        json.dumps([answerer.generation, answerer.config.eval.seed], sort_keys=True),
+        answerer.config.model.model_dump_json(),
+        json.dumps([answerer.config.quantization, answerer.generation, answerer.config.eval.seed], sort_keys=True),
         json.dumps([dataclasses.astuple(row) for row in rows], ensure_ascii=False),
         json.dumps(jobs),
     ]

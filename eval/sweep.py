@@ -16,7 +16,7 @@ from typing import Any
 
 from sft.config import load_config
 from sft.errors import UserError
-from sft.records import write_text
+from sft.records import output_directory, write_text
 from sft.run import require_finished
 
 DEFAULT_AXES: dict[str, list[Any]] = {
@@ -40,19 +40,18 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
             run / "config.yaml", [*overrides, *(f"generation.{k}={json.dumps(v)}" for k, v in settings.items())]
         )
 
-    from eval.answer import answer_rows, rows_to_answer
+    from eval.answer import answer_rows, forget_progress, rows_to_answer
     from sft.answerer import load_answerer
     from sft.generation import effective_settings
 
     rows = rows_to_answer(run, load_config(run / "config.yaml", overrides))
     answerer = load_answerer(run, overrides)
-    directory = run / "eval" / "sweep"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = output_directory(run / "eval" / "sweep")
     plain = answerer.generation
     answered: list[dict[str, Any]] = []
     seen: list[dict[str, Any]] = []
     for settings in grid:
-        answerer.generation = plain | settings
+        answerer.use(plain | settings)
         effective = effective_settings(answerer.generation)
         if effective in seen:
             continue
@@ -60,12 +59,14 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
         if is_main_process:
             print("  ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
         path = directory / f"predictions-{len(answered):02}.jsonl"
-        answer_rows(answerer, rows, path, [system], likelihoods=False)
+        answer_rows(answerer, rows, path, [system], likelihoods=False, keep_progress=True)
         answered.append(settings)
     if is_main_process:
         names = [f"predictions-{number:02}.jsonl" for number in range(len(answered))]
         summary = {"settings": answered, "predictions": names}
         write_text(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+        for name in names:
+            forget_progress(directory / name)
     return directory
 
 

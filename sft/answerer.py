@@ -38,8 +38,12 @@ class Answerer:
         self.model = model
         self.tokenizer = tokenizer
         self.template = template
-        self.generation: dict[str, Any] = config.generation
-        self.prompt_budget = self.context_length - self.generation["max_new_tokens"]
+        self.use(config.generation)
+
+    def use(self, generation: dict[str, Any]) -> None:
+        """Answer with these settings from now on. Raises UserError when they leave no room for a prompt."""
+        self.generation = generation
+        self.prompt_budget = self.context_length - generation["max_new_tokens"]
         if self.prompt_budget < 1:
             raise UserError(f"generation.max_new_tokens leaves no room for a prompt in {self.context_length} tokens")
 

@@ -382,6 +382,30 @@ def test_a_sweep_answers_each_setting_once_and_reports(finished_run, program):
     assert "generation.top_p: must be above 0" in wrong.stderr
 
 
+def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, monkeypatch):
+    import eval.answer
+
+    run, _ = finished_run
+    words = ["eval.__main__", "sweep", run, "eval.rows_per_category=1", "generation.max_new_tokens=[2,3]"]
+    done: list[int] = []
+    do = eval.answer._do
+
+    def interrupted_in_the_second(answerer, questions, job, number):
+        if 0 in done and number == 0:
+            raise KeyboardInterrupt
+        done.append(number)
+        assert answerer.prompt_budget + answerer.generation["max_new_tokens"] == answerer.context_length
+        return do(answerer, questions, job, number)
+
+    monkeypatch.setattr("eval.answer._do", interrupted_in_the_second)
+    assert program(*words).returncode == 130
+    again: list[int] = []
+    monkeypatch.setattr("eval.answer._do", lambda *a: again.append(a[-1]) or do(*a))
+    assert program(*words).returncode == 0
+    assert again == done  # the jobs of the second setting only, which are as many
+    assert not list((run / "eval" / "sweep").glob(".predictions*"))
+
+
 def test_rows_of_another_file_are_a_benchmark(finished_run, program, tmp_path):
     run, _ = finished_run
     row = {"index": "q", "instruction": "首都は?", "input": "", "output": "東京", "answers": ["東京", "東京都"]}

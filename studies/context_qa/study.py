@@ -178,7 +178,7 @@ def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Cloc
     plain = answerer.generation
     for cell in members:
         say(f"answering {cell.system}, {cell.rows}, {cell.decoding}: {len(rows[cell.rows])} rows")
-        answerer.generation = plain | study.decodings[cell.decoding]
+        answerer.use(plain | study.decodings[cell.decoding])
         path = cell.path(study)
         path.parent.mkdir(parents=True, exist_ok=True)
         system = BASE if cell.system == BASE else "tuned"
