@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sft.config import load_config
 from sft.errors import UserError, exit_on_user_error
-from sft.records import Prediction, read_predictions
+from sft.records import Prediction, output_directory, read_predictions
 
 RESAMPLES, SEED = 10_000, 0
 
@@ -51,7 +51,7 @@ def evaluate_run() -> None:
     config = load_config(arguments.run / "config.yaml", arguments.overrides)
     rows = rows_to_answer(arguments.run, config)
     trained = read_side(arguments.run, "train", training_data(arguments.run, config))
-    directory = make_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
+    directory = output_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
     answerer = load_answerer(arguments.run, arguments.overrides, arguments.allow_other_template)
     predictions = answer_rows(answerer, rows, directory / "predictions.jsonl")
     if int(os.environ.get("RANK", 0)) == 0:
@@ -68,7 +68,7 @@ def score_file() -> None:
     arguments = parser.parse_args(sys.argv[2:])
     if not arguments.predictions.is_file():
         raise UserError(f"{arguments.predictions}: no such file; `python -m eval RUN` writes one")
-    directory = make_directory(arguments.output or arguments.predictions.parent)
+    directory = output_directory(arguments.output or arguments.predictions.parent)
     predictions = list(read_predictions(arguments.predictions))
     report(predictions, directory, RESAMPLES, SEED, _training_outputs(arguments.training_data, predictions))
 
@@ -134,15 +134,6 @@ def rate_runs() -> None:
     print(f"{key}: tells which side is whose; keep it from the raters")
 
 
-def make_directory(path: Path) -> Path:
-    """`path`, which is now a directory. Raises UserError when it cannot be one."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be made a directory: {error.strerror}") from None
-    return path
-
-
 def report(
     predictions: Sequence[Prediction],
     directory: Path,
@@ -173,13 +164,17 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def _training_outputs(path: str | None, predictions: Sequence[Prediction]) -> dict[str, str] | None:
-    """Outputs, by index, of the rows that were not evaluated; None without data."""
+    """Outputs, by index, of the rows that were not evaluated; None without data.
+
+    A benchmark of other questions may count its rows from 1, too, so a row is known by its question as well.
+    """
     if path is None:
         return None
     from sft.data import load_data
 
-    evaluated = {prediction.example.index for prediction in predictions}
-    return {row.index: row.output for row in load_data(path).examples if row.index not in evaluated}
+    evaluated = {(prediction.example.index, prediction.example.instruction) for prediction in predictions}
+    rows = load_data(path).examples
+    return {row.index: row.output for row in rows if (row.index, row.instruction) not in evaluated}
 
 
 if __name__ == "__main__":

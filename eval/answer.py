@@ -99,6 +99,7 @@ def answer_under(
     is an error with an empty answer. Every process takes its share; all return the whole.
     """
     new_tokens = max(generation["max_new_tokens"] for generation in settings.values())
+    answerer.check_room(new_tokens)
     questions = [_question(answerer, example, new_tokens, likelihoods) for example in rows]
     jobs = [job for system in systems for job in _jobs(answerer, questions, new_tokens, system)]
     state = PartialState(cpu=answerer.model.device.type == "cpu")
@@ -136,7 +137,7 @@ def answer_under(
 class Progress:
     """Finished jobs of one evaluation, kept beside `path` in one file a process.
 
-    Work of another evaluation (other adapter, rows, settings) is told by `identity` and thrown away.
+    Work of another evaluation (other model, adapter, rows, settings) is told by `identity` and thrown away.
     """
 
     def __init__(self, path: Path, identity: str, process: int) -> None:
@@ -218,7 +219,8 @@ def _identity(answerer: Answerer, generation: Mapping[str, Any], rows: Sequence[
     parts = [
         hashlib.sha256(adapter).hexdigest(),
         answerer.template.sha256,
-        json.dumps([generation, answerer.config.eval.seed], sort_keys=True),
+        answerer.config.model.model_dump_json(),
+        json.dumps([answerer.config.quantization, generation, answerer.config.eval.seed], sort_keys=True),
         json.dumps([dataclasses.astuple(row) for row in rows], ensure_ascii=False),
         json.dumps(jobs),
     ]

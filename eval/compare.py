@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from eval.view import (
     with_interval,
 )
 from sft.errors import UserError
-from sft.records import Prediction, read_predictions
+from sft.records import Prediction, output_directory, read_predictions
 
 SCHEMA_VERSION = 1
 METRICS = ("character_f1", "rouge_l", "gold_contained", "exact_match", "facts_recall", "reference_bits_per_character")
@@ -49,8 +50,8 @@ class Answered(NamedTuple):
 def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
     """Read `RUN`, `FILE`, `RUN:system` or `FILE:system`, each one system's answers; `system` where none is named.
 
-    They go by the run's or file's name, with the system where that alone would not tell them apart. Raises
-    UserError for what is not there.
+    They go by the run's or file's name, with the system and then the whole path where that alone would not tell them
+    apart. Raises UserError for what is not there.
     """
     found = []
     for spec in specs:
@@ -64,6 +65,8 @@ def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
     names = [name for name, *_ in found]
     plain = len(set(names)) == len(names)
     labels = [name if plain else f"{name}:{chosen}" for name, chosen, *_ in found]
+    if len(set(labels)) < len(labels):  # runs of one name in two places
+        labels = [f"{path}:{chosen}" for _, chosen, path, _ in found]
     repeated = [label for at, label in enumerate(labels) if label in labels[:at]]
     if repeated:
         raise UserError(f"{repeated[0]} is given twice; give different runs, files or systems")
@@ -152,15 +155,19 @@ def compare_runs(specs: Sequence[str], output: Path | None, resamples: int, seed
         raise UserError("there is nothing to compare: give two runs or more")
     answered = read_answered(specs)
     comparison = compare(answered, resamples, seed)
-    names = "-".join(a.name.replace(":", "-") for a in answered[1:])
-    directory = output or answered[0].source.parent / f"compare-{names}"
-    directory.mkdir(parents=True, exist_ok=True)
+    names = "-".join(file_name(a.name) for a in answered[1:])
+    directory = output_directory(output or answered[0].source.parent / f"compare-{names}")
     blocks = comparison_blocks(comparison)
     text = json.dumps(comparison, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     for name, content in (("json", text), ("md", render_markdown(blocks)), ("html", render_html(blocks))):
         (directory / f"comparison.{name}").write_text(content, encoding="utf-8", errors="backslashreplace")
     print_comparison(comparison, console)
     return directory
+
+
+def file_name(name: str) -> str:
+    """A system's name as part of a file's; it may be a path, or hold anything."""
+    return re.sub(r"[:/\\\0]", "-", name).strip("-")
 
 
 def _source(spec: str, system: str) -> tuple[Path, str]:

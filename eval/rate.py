@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from scipy.stats import binomtest
 
-from eval.compare import Answered, check_same_rows, read_answered
+from eval.compare import Answered, check_same_rows, file_name, read_answered
 from eval.terminal import Row, narrow, print_rows
 from eval.text import visible
 from eval.view import number, p_value
 from sft.errors import UserError
-from sft.records import CATEGORIES, GROUPS
+from sft.records import CATEGORIES, GROUPS, output_directory
 
 SCHEMA_VERSION = 1
 SHEET, KEY, PREFERENCES = "sheet.csv", "sheet.key.json", "preferences.json"
@@ -81,7 +81,7 @@ def read_ratings(sheet: Path, key: Mapping[str, Any]) -> list[Rating]:
     """The ratings of a filled-in sheet; rows that were deleted count as not rated.
 
     Raises UserError, with the line, for a preference that is none of 1, 2, tie and nothing, for an id that the key
-    does not know, and for one that comes twice.
+    does not know or has another category for, and for one that comes twice.
     """
     found: dict[str, str] = {}
     reader = csv.DictReader(io.StringIO(_sheet_text(sheet), newline=""), strict=True)
@@ -100,6 +100,12 @@ def read_ratings(sheet: Path, key: Mapping[str, Any]) -> list[Rating]:
             choice = unicodedata.normalize("NFKC", row["preference"] or "").strip().lower()
             if choice not in CHOICES:
                 raise UserError(f"{place}: row {row_id}: preference is {choice!r}; write 1, 2, tie or nothing")
+            # Rows of another sheet, or a column that was sorted alone, would pass for ratings of these rows.
+            if row.get("category") not in (None, key["rows"][row_id]["category"]):
+                raise UserError(
+                    f"{place}: row {row_id} is of category {row['category']!r} here and "
+                    f"{key['rows'][row_id]['category']!r} in the key; collect the whole sheet with the key made with it"
+                )
             found[row_id] = choice
     except csv.Error as error:
         raise UserError(f"{sheet}:{reader.line_num}: not a CSV line: {error}") from None
@@ -145,12 +151,12 @@ def write_sheet(
     if len(specs) != 2:
         raise UserError(f"a blind comparison is between two systems, not {len(specs)}: python -m eval rate RUN RUN")
     first, second = read_answered(specs)
-    directory = output or first.source.parent / f"rate-{second.name.replace(':', '-')}"
+    directory = output or first.source.parent / f"rate-{file_name(second.name)}"
     sheet, key = directory / SHEET, directory / KEY
     if sheet.exists() or key.exists():
         raise UserError(f"{sheet}: is there already, perhaps with ratings; move it away or give another --output")
     text, sides = make_sheet(first, second, seed, with_reference)
-    directory.mkdir(parents=True, exist_ok=True)
+    output_directory(directory)
     with sheet.open("w", encoding="utf-8-sig", newline="") as file:  # Excel needs the mark to see UTF-8
         file.write(text)
     key.write_text(json.dumps(sides, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -162,8 +168,10 @@ def collect(sheet: Path, key: Path | None, console: Console) -> Path:
     path = key or sheet.with_name(KEY)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        names = {side: known[side] for side in ("first", "second")}
-        known["rows"].items()
+        names = {side: str(known[side]) for side in ("first", "second")}
+        sides = [(row["category"] in CATEGORIES, {row["1"], row["2"]}) for row in known["rows"].values()]
+        if not all(known_category and pair == {"first", "second"} for known_category, pair in sides):
+            raise ValueError("a row lacks its category or its sides")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the key of a sheet ({error}); give it with --key") from None
     found = {"schema_version": SCHEMA_VERSION, **names, **preferences(read_ratings(sheet, known))}

@@ -128,7 +128,7 @@ def _inline(svg: str, name: str, description: str) -> str:
     svg = re.sub(r'\sid="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
     svg = re.sub(r"(\sid=\"|url\(#|xlink:href=\"#)", rf"\g<1>{name}-", svg)
     svg = svg.replace("'DejaVu Sans'", FONTS.replace('"', "'"))
-    words = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    words = visible(description).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     size = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', re.DOTALL)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return size.sub(

@@ -16,7 +16,7 @@ from typing import Any
 
 from sft.config import load_config
 from sft.errors import UserError
-from sft.records import write_text
+from sft.records import output_directory, write_text
 from sft.run import require_finished
 
 DEFAULT_AXES: dict[str, list[Any]] = {
@@ -46,8 +46,7 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
 
     rows = rows_to_answer(run, load_config(run / "config.yaml", overrides))
     answerer = load_answerer(run, overrides)
-    directory = run / "eval" / "sweep"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = output_directory(run / "eval" / "sweep")
     answered: list[dict[str, Any]] = []
     paths: dict[Path, dict[str, Any]] = {}
     seen: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +20,7 @@ from eval.paired import paired
 from eval.score import score
 from eval.score_tables import score_cell
 from eval.statistics import bootstrap_means, cluster_numbers
-from eval.sweep_figures import dose_figure, setting_label, sweep_figure, varying
+from eval.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure, varying
 from eval.terminal import Row, print_rows
 from eval.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
 from sft.errors import UserError
@@ -43,10 +43,10 @@ class Sweep(NamedTuple):
 
 
 def load_sweep(directory: Path) -> Sweep:
-    """Read a sweep's directory. Raises UserError when it is not one."""
+    """Read a sweep's directory. Raises UserError when it is not one, or its answers were made with other settings."""
     path = directory / "sweep.json"
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         settings, files = described["settings"], described["predictions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a sweep ({error}); `python -m eval sweep RUN` makes one") from None
@@ -57,7 +57,30 @@ def load_sweep(directory: Path) -> Sweep:
     for name in files:
         if not (directory / str(name)).is_file():
             raise UserError(f"{directory / str(name)}: no such file, though {path} names it; sweep again")
-    return Sweep(settings, [list(read_predictions(directory / str(name))) for name in files])
+    predictions = [list(read_predictions(directory / str(name))) for name in files]
+    for name, setting, answers in zip(files, settings, predictions, strict=True):
+        for answer in answers:
+            key = _other_setting(setting, answer.generation)
+            if key is not None:
+                raise UserError(
+                    f"{directory / str(name)}: row {answer.example.index!r} was not answered with "
+                    f"{key} {setting[key]!r}, which {path} gives for it; sweep again"
+                )
+    return Sweep(settings, predictions)
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no value of a setting")
+
+
+def _other_setting(setting: Mapping[str, Any], generation: Mapping[str, Any]) -> str | None:
+    """The first key of the setting that the generation contradicts; None when there is none.
+
+    Answers do not record what had no effect: a penalty of 1, and the temperature of greedy decoding.
+    """
+    greedy = {"temperature": 0.0} if generation.get("do_sample") is False else {}
+    used = {PENALTY: 1.0, **greedy, **generation}
+    return next((key for key, value in setting.items() if key in used and used[key] != value), None)
 
 
 def score_sweep(

@@ -17,7 +17,7 @@ TOKENIZER = "mecab-surface"
 """What `tokens` returns, for the signatures of the metrics."""
 
 # They reorder the text around them, so that a reader sees something that is not there.
-_DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_DIRECTION_MARKS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 # MeCab reads C strings: a NUL would silently end the text there, and a lone surrogate cannot be encoded.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -169,7 +169,8 @@ def in_words(delta: Estimate) -> str:
     """What a paired difference says, for a reader who will not look at the numbers."""
     if delta["ci_low"] is None:
         return f"not decidable from {delta['n']} rows"
-    if delta["ci_low"] <= 0 <= delta["ci_high"]:
+    # A few rows that happen to agree have an interval on one side of 0, however little they show.
+    if delta["ci_low"] <= 0 <= delta["ci_high"] or (delta.get("p") or 0) > SIGNIFICANT:
         return f"no difference that {delta['n']} rows can show"
     word = "better" if delta["ci_low"] > 0 else "worse"
     corrected = delta["p_holm"]

@@ -40,7 +40,11 @@ class Answerer:
         self.tokenizer = tokenizer
         self.template = template
         self.generation: dict[str, Any] = config.generation
-        if self.generation["max_new_tokens"] >= self.context_length:
+        self.check_room(self.generation["max_new_tokens"])
+
+    def check_room(self, new_tokens: int) -> None:
+        """Raise UserError when answers of `new_tokens` leave no room for a prompt."""
+        if new_tokens >= self.context_length:
             raise UserError(f"generation.max_new_tokens leaves no room for a prompt in {self.context_length} tokens")
 
     def prompt(self, instruction: str, context: str = "", new_tokens: int | None = None) -> EncodedPrompt:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,6 +18,17 @@ GROUPS: dict[str, tuple[str, ...]] = {"open": OPEN, "context": CONTEXT, "other":
 """Reporting groups, in report order, and the dolly categories in each."""
 CATEGORIES = OPEN + CONTEXT + OTHER
 GROUP_OF = {category: group for group, categories in GROUPS.items() for category in categories}
+
+MEASURED = {
+    "prompt_tokens": 10**9,
+    "output_tokens": 10**9,
+    "reference_tokens": 10**9,
+    "reference_nll": 10**9,
+    "reference_nll_without_context": 10**9,
+    "reference_tokens_in_prompt": 1,
+    "training_overlap": 10**9,
+}
+"""A prediction's numbers and the most that each can be; none is below 0."""
 
 FinishReason = Literal["eos", "length", "error"]
 
@@ -75,6 +88,19 @@ def write_text(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
+def output_directory(path: Path) -> Path:
+    """`path`, which is now a directory that can be written to. Raises UserError when it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # before the work and not after it
+            return path
+    except OSError as error:
+        raise UserError(
+            f"{path}: not a directory that can be written to: {error.strerror}; choose another, with --output where "
+            "there is one"
+        ) from None
+
+
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Write one JSON object a line, UTF-8, all or nothing."""
     lines = (json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions)
@@ -115,8 +141,20 @@ def prediction_from_json(row: Any) -> Prediction:
     example = _checked(fields["example"], Example, "example.")
     if example["category"] not in CATEGORIES:
         raise ValueError(f"unknown category {example['category']!r}; known: {', '.join(CATEGORIES)}")
+    for name in MEASURED:
+        _check_range(fields.get(name), name)
     example["answers"] = tuple(example.get("answers", ()))
     return Prediction(**{**fields, "example": Example(**example)})
+
+
+def _check_range(value: float | None, name: str) -> None:
+    """Raise ValueError for a number that no measurement gives. A likelihood that is not finite was not measured."""
+    unmeasured = name.startswith("reference_nll") and isinstance(value, float) and not math.isfinite(value)
+    if value is None or unmeasured:
+        return
+    most = MEASURED[name]
+    if not 0 <= value <= most:  # NaN is not, either
+        raise ValueError(f"{name} is {value!r:.20}, not between 0 and {most:,}")
 
 
 def _lines(path: Path) -> Iterator[bytes]:

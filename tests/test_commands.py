@@ -329,20 +329,20 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, progra
     done: list[int] = []
     do = eval.answer._do
 
-    def interrupted_after_ten(answerer, questions, job, number):
+    def interrupted_after_ten(answerer, questions, job, number, settings):
         if len(done) == 10:
             raise KeyboardInterrupt
         done.append(number)
-        return do(answerer, questions, job, number)
+        return do(answerer, questions, job, number, settings)
 
     monkeypatch.setattr("eval.answer._do", interrupted_after_ten)
     assert program(*words).returncode == 130
     (unfinished,) = (run / "eval").glob(".predictions.jsonl.unfinished-*")
     unfinished.write_bytes(unfinished.read_bytes()[:-3])  # the last line was cut by the interruption
 
-    def never_again(answerer, questions, job, number):
+    def never_again(answerer, questions, job, number, settings):
         assert number not in done[:9]
-        return do(answerer, questions, job, number)
+        return do(answerer, questions, job, number, settings)
 
     monkeypatch.setattr("eval.answer._do", never_again)
     assert program(*words).returncode == 0
@@ -380,6 +380,36 @@ def test_a_sweep_answers_each_setting_once_and_reports(finished_run, program):
     wrong = program(*words, "generation.top_p=[0.5,7]")
     assert wrong.returncode == 2
     assert "generation.top_p: must be above 0" in wrong.stderr
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, monkeypatch):
+    import eval.answer
+
+    run, _ = finished_run
+    words = ["eval.__main__", "sweep", run, "eval.rows_per_category=1", "generation.max_new_tokens=[2,3]"]
+    words.append("eval.batch_tokens=256")
+    done: list[int] = []
+    do = eval.answer._do
+
+    def interrupted_after_two(answerer, questions, job, number, settings):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(number)
+        assert [generation["max_new_tokens"] for generation in settings] == [2, 3]
+        assert all(len(question.prompt.ids) + 3 <= answerer.context_length for question in questions)
+        return do(answerer, questions, job, number, settings)
+
+    monkeypatch.setattr("eval.answer._do", interrupted_after_two)
+    assert program(*words).returncode == 130
+    again: list[int] = []
+    monkeypatch.setattr("eval.answer._do", lambda *a: again.append(a[3]) or do(*a))
+    assert program(*words).returncode == 0
+    assert again
+    assert not set(again) & set(done)
+    assert not list((run / "eval" / "sweep").glob(".predictions*"))
+    too_long = program(*words[:-2], "generation.max_new_tokens=[2,100000]")
+    assert too_long.returncode == 2
+    assert "leaves no room for a prompt" in too_long.stderr
 
 
 def test_rows_of_another_file_are_a_benchmark(finished_run, program, tmp_path):

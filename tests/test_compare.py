@@ -69,6 +69,37 @@ def test_different_rows_are_refused_with_their_number(tmp_path: Path) -> None:
         compare(read_answered([first, other]), 50, 0)
 
 
+def test_runs_of_one_name_in_two_places_stay_apart(tmp_path: Path) -> None:
+    runs = [run(tmp_path / place / "A", *answers("tuned", 1)) for place in ("x", "y")]
+    assert [found.name for found in read_answered(runs)] == [f"{r}/eval/predictions.jsonl:tuned" for r in runs]
+    directory = compare_runs(runs, None, 50, 0, Console(file=io.StringIO()))
+    assert directory.parent == tmp_path / "x" / "A" / "eval"
+    same = json.loads((directory / "comparison.json").read_text())["differences"].popitem()[1]["groups"]["context"]
+    assert (same["character_f1"]["mean"], same["character_f1"]["p"]) == (0, 1)  # nothing differs
+
+
+def test_a_systems_name_is_no_path(runs: tuple[str, str], tmp_path: Path) -> None:
+    other = run(tmp_path / "C", *answers("../../x", 1))
+    assert compare_runs([runs[0], f"{other}:../../x"], None, 50, 0, Console(file=io.StringIO())).parent == (
+        tmp_path / "実験A" / "eval"
+    )
+
+
+def test_a_directory_that_cannot_be_written_is_one_clear_line(
+    runs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: not a directory that can be written to: File exists; choose another"):
+        compare_runs(runs, tmp_path / "file", 50, 0, Console())
+
+    def read_only(dir: Path) -> None:  # root could write whatever the mode
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(UserError, match="out: not a directory that can be written to: Read-only file system; choose"):
+        compare_runs(runs, tmp_path / "out", 50, 0, Console())
+
+
 def test_wrong_words_are_one_clear_line(runs: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give two runs or more"):
         compare_runs(runs[:1], None, 50, 0, Console())

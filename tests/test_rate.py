@@ -104,6 +104,7 @@ def test_deleted_rows_count_as_not_rated(sheet: Path) -> None:
     [
         ("preference", "3", r"sheet.csv:\d+: row r0002: preference is '3'; write 1, 2, tie or nothing"),
         ("preference", "どちらも", r"sheet.csv:\d+: row r0002: preference is 'どちらも'"),
+        ("category", "general_qb", r"sheet.csv:\d+: row r0002 is of category 'general_qb' here and '\w+' in the key"),
         ("id", "r9999", r"sheet.csv:\d+: no row 'r9999' in this sheet's key"),
         ("id", "r0001", r"sheet.csv:\d+: row r0001 comes twice"),
     ],
@@ -131,6 +132,16 @@ def test_other_bad_input_is_one_clear_line(sheet: Path, tmp_path: Path) -> None:
         collect(tmp_path / "other.csv", sheet.parent / KEY, Console())
     with pytest.raises(UserError, match="cannot be read"):
         collect(tmp_path / "absent.csv", sheet.parent / KEY, Console())
+
+
+@pytest.mark.parametrize(("name", "value"), [("1", "b"), ("category", "quiz"), ("2", None)])
+def test_a_damaged_key_is_one_clear_line(sheet: Path, name: str, value: str | None) -> None:
+    path = sheet.parent / KEY
+    key = json.loads(path.read_text())
+    key["rows"]["r0001"][name] = value
+    path.write_text(json.dumps(key))
+    with pytest.raises(UserError, match="not the key of a sheet"):
+        collect(sheet, None, Console())
 
 
 def test_shares_intervals_and_p_by_hand() -> None:

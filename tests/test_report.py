@@ -175,6 +175,11 @@ def test_a_difference_in_words(low: float | None, high: float | None, p: float |
     assert in_words({"mean": 0.1, "ci_low": low, "ci_high": high, "n": 8, "p_holm": p}) == words
 
 
+def test_two_rows_that_agree_show_no_difference() -> None:
+    delta = {"mean": 0.1, "ci_low": 0.01, "ci_high": 0.19, "n": 2, "p": 0.5, "p_holm": 1.0}
+    assert in_words(delta) == "no difference that 2 rows can show"
+
+
 def test_the_verdict_is_one_line_with_both_systems(results: dict[str, Any]) -> None:
     line = verdict(results, "context").text
     means = [

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.__main__ import _training_outputs
 from eval.floors import CONSTANT
 from eval.metrics import TEXT_METRICS
 from eval.rows import METRICS, REFERENCE_METRICS
@@ -344,3 +345,12 @@ def test_a_thousand_predictions_in_seconds() -> None:
     start = time.process_time()
     score(answers, training_outputs=training)
     assert time.process_time() - start < 20
+
+
+def test_a_benchmark_that_counts_from_1_hides_no_training_row(tmp_path: Path) -> None:
+    rows = [{"index": i, "instruction": f"質問{i}", "output": f"答え{i}", "category": "open_qa"} for i in "12"]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    held_out, foreign = example("1", "open_qa", instruction="質問1"), example("2", "open_qa", instruction="別の質問")
+    answers = [prediction("a", row, "東京") for row in (held_out, foreign)]
+    assert _training_outputs(str(path), answers) == {"2": "答え2"}

@@ -1,5 +1,6 @@
 """The report of a sweep: the table, the interaction's sign, the figures, and wrong directories."""
 
+import dataclasses
 import io
 import json
 import xml.etree.ElementTree as ET
@@ -119,6 +120,7 @@ def test_other_grids_have_an_axis_too() -> None:
         ("{", "not a sweep"),
         ("[]", "not a sweep"),
         ('{"settings": [{}], "predictions": []}', "as many predictions as settings"),
+        ('{"settings": [{"a": NaN}], "predictions": ["a"]}', "NaN is no value of a setting"),
         ('{"settings": [1], "predictions": ["a"]}', "every setting has to be an object"),
         ('{"settings": [{}], "predictions": ["absent.jsonl"]}', "no such file, though"),
     ],
@@ -137,3 +139,29 @@ def test_settings_over_different_rows_or_systems_are_refused() -> None:
         score_sweep(SETTINGS[:2], [first, second[1:]], 50, 0)
     with pytest.raises(UserError, match="setting 2 was answered by base, the first by tuned"):
         score_sweep(SETTINGS[:2], [first, answers("base")], 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "generation"),
+    [
+        ("repetition_penalty", 5.0, {}),  # a penalty of 1 has no effect and is not recorded
+        ("repetition_penalty", 1.0, {"repetition_penalty": 5.0, "repetition_penalty_scope": "all"}),
+        ("temperature", 0.7, {"do_sample": False}),
+    ],
+)
+def test_answers_of_another_setting_are_refused(
+    tmp_path: Path, key: str, value: float, generation: dict[str, Any]
+) -> None:
+    found = answers("tuned")
+    write_predictions([dataclasses.replace(p, generation=generation) for p in found], tmp_path / "a.jsonl")
+    (tmp_path / "sweep.json").write_text(json.dumps({"settings": [{key: value}], "predictions": ["a.jsonl"]}))
+    with pytest.raises(UserError, match=f"a.jsonl: row 'open_qa-0' was not answered with {key} {value}"):
+        load_sweep(tmp_path)
+
+
+def test_settings_without_effect_are_not_another_setting(tmp_path: Path) -> None:
+    settings = {"repetition_penalty": 1.0, "repetition_penalty_scope": "all", "temperature": 0, "top_p": 0.5}
+    found = answers("tuned")
+    write_predictions([dataclasses.replace(p, generation={"do_sample": False}) for p in found], tmp_path / "a.jsonl")
+    (tmp_path / "sweep.json").write_text(json.dumps({"settings": [settings], "predictions": ["a.jsonl"]}))
+    assert load_sweep(tmp_path).settings == [settings]
