@@ -23,7 +23,7 @@ HEADLINE = ("character_f1", "rouge_l", "gold_contained")
 """Metrics whose differences are tested as a family, over the categories and over the groups."""
 
 BINARY = ("exact_match", "gold_contained")
-"""0 or 1 a row: their p value is exact."""
+"""0 or 1 a row: their p value is exact where no two rows share a context."""
 
 
 def paired(
@@ -51,19 +51,20 @@ def differences(
 ) -> dict[str, Any]:
     """{categories,groups} → scope → metric → B − A over the rows measured for both.
 
-    `p` is two-sided: `test` says whether by sign flips over the clusters or, for 0/1 metrics, exactly from the rows
-    that changed. `p_holm` is p adjusted for all headline metrics over all categories (or over all groups); None
-    for the other metrics.
+    `p` is two-sided: `test` says whether by sign flips over the clusters or, for 0/1 metrics of rows that share no
+    context, exactly from the rows that changed. `p_holm` is p adjusted for all headline metrics over all categories
+    (or over all groups); None for the other metrics.
     """
 
     def estimate(rows: list[int], local: Clusters) -> dict[str, dict[str, Any]]:
         found = paired_difference(a[rows], b[rows], weights[rows], local, resamples, seed)
         changes = b[rows] - a[rows]
         p_values = dict(zip(METRICS, sign_flip_p(changes, weights[rows], local, seed=seed), strict=True))
-        p_values |= {metric: binomial_p(changes[:, column(metric)]) for metric in BINARY}
+        exact = BINARY if len(set(local.tolist())) == len(rows) else ()
+        p_values |= {metric: binomial_p(changes[:, column(metric)]) for metric in exact}
         return {
             metric: dataclasses.asdict(one)
-            | {"p": p_values[metric], "p_holm": None, "test": "binomial" if metric in BINARY else "sign-flip"}
+            | {"p": p_values[metric], "p_holm": None, "test": "binomial" if metric in exact else "sign-flip"}
             for metric, one in zip(METRICS, found, strict=True)
         }
 

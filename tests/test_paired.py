@@ -37,6 +37,23 @@ def test_the_same_as_the_deltas_of_base_and_tuned() -> None:
     assert paired(answers("x", RIGHT_WHEN_OPEN), answers("y", WRONG), 300)["groups"]["open"]["rouge_l"]["mean"] == -1
 
 
+def test_rows_of_one_context_are_not_counted_as_independent() -> None:
+    right = {f"c{at}": f"東京c{at}" for at in range(8)}
+    wrong = dict.fromkeys(right, "大阪")
+    alone = paired(answers("a", wrong), answers("b", right), 200)["groups"]["context"]["gold_contained"]
+    assert (alone["test"], alone["p"]) == ("binomial", pytest.approx(2 / 2**8, abs=1e-6))
+    # Two contexts, four rows each: two signs to flip, so no p below 1/2 can come of them.
+
+    def in_two_contexts(side: list[Prediction]) -> list[Prediction]:
+        rows = [dataclasses.replace(p.example, input=f"文脈{at // 4}") for at, p in enumerate(side)]
+        return [dataclasses.replace(p, example=row) for p, row in zip(side, rows, strict=True)]
+
+    first, second = in_two_contexts(answers("a", wrong)), in_two_contexts(answers("b", right))
+    shared = paired(first, second, 200)["groups"]["context"]["gold_contained"]
+    assert shared["test"] == "sign-flip"
+    assert shared["p"] >= 0.4
+
+
 def test_no_interaction_without_both_groups() -> None:
     only_open = {"1": "東京1", "2": "大阪"}
     assert paired(answers("a", only_open), answers("b", only_open), 100)["interaction"] == {}
