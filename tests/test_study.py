@@ -295,6 +295,14 @@ def test_what_a_decoding_costs_context_and_open_and_by_share(tmp_path):
     assert results["control"] == "5.0-generated"
 
 
+def test_a_penalty_that_only_the_configuration_has_is_drawn_where_it_took_effect(tmp_path):
+    study = answered(tmp_path, as_in_the_table)
+    results = analyse(load(study), {})
+    before = {figure.name: figure.svg for figure in figures(results)}["sweep"]
+    del results["study"]["decodings"]["1.2-all"]["repetition_penalty"]
+    assert {figure.name: figure.svg for figure in figures(results)}["sweep"] == before
+
+
 def test_missing_cells_are_said_not_guessed(tmp_path):
     results = analyse(load(answered(tmp_path, as_in_the_table, without="balanced-42/jsquad/1.2-generated")), {})
     found = results["factorial"]["jsquad.context.gold_contained"]
