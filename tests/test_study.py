@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from made_up import rows as dolly_rows
 
+from sft.config import load_config
 from sft.errors import UserError
 from sft.records import Example, Prediction, read_predictions, write_predictions
 from studies.context_qa.analysis import analyse
 from studies.context_qa.answers import load
 from studies.context_qa.figures import figures
-from studies.context_qa.plan import BASE, Cell, RowsName, Study, cells, load_study
+from studies.context_qa.plan import BASE, Cell, RowsName, Study, cells, changed_setting, load_study
 from studies.context_qa.report import write_report
 from studies.context_qa.sections import shown
+from studies.context_qa.study import check_decodings, check_rows
 from studies.context_qa.tables import tables
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
@@ -39,6 +41,9 @@ def test_every_shipped_study_loads(path):
         (["rows.squad.rows=1"], "command line: rows.squad"),
         (["decodings.greedy.max_new_tokens=9"], "decodings.greedy.max_new_tokens: not set here"),
         (["arms={a b: []}"], "arms"),
+        (["arms={base: [], answer: []}", "article=base"], "arms: base is the model before tuning; give the arm"),
+        (["seeds=[42, 42]"], "seeds: each seed once, got [42, 42]"),
+        (["seeds=[-1]"], "seeds.0: input should be greater than or equal to 0, got -1"),
     ],
 )
 def test_a_wrong_study_is_one_line_about_one_key(words, message):
@@ -53,9 +58,52 @@ def test_the_most_informative_answers_come_first():
     order = cells(study)
     assert len(order) == len(set(order)) == 5 * 3 + 3 * 3 * 5
     assert {cell.decoding for cell in order[:15]} == {"greedy"}
-    assert order[15:17] == [Cell(BASE, "jsquad", "1.2-generated"), Cell(BASE, "jsquad", "5.0-all")]
+    assert order[15:17] == [Cell("article-42", "jsquad", "1.2-generated"), Cell("article-42", "jsquad", "5.0-all")]
     assert [cell.rows for cell in order[15:]] == ["jsquad"] * 15 + ["dolly"] * 15 + ["niilc"] * 15
     assert {cell.system for cell in order[15:]} == {BASE, "article-42", "balanced-42"}
+
+
+def test_a_directory_may_be_called_anything():
+    study = load_study(SMOKE, ["directory='研究 #1: [a]'", "data='rows #2.jsonl'"])
+    config = load_config(study.config, study.training("article", 42))
+    assert config.run_directory == study.run("article", 42)
+    assert config.data.path == "rows #2.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rows.jsquad.path=nowhere.jsonl"], "rows.jsquad.path: nowhere.jsonl: no such data file"),
+        (["rows.jsquad.categories=[open_qa]", "rows.jsquad.path={}"], "has no row of open_qa"),
+    ],
+)
+def test_rows_that_are_not_there_are_missed_before_training(tmp_path, words, message):
+    path = tmp_path / "qa.jsonl"
+    path.write_text('{"instruction": "a", "input": "b", "output": "c", "category": "closed_qa"}\n')
+    with pytest.raises(UserError) as error:
+        check_rows(load_study(SMOKE, [word.format(path) for word in words]))
+    assert message in str(error.value)
+
+
+def test_what_is_wrong_without_a_decoding_is_not_called_the_decodings():
+    with pytest.raises(UserError, match=r"^command line: trainig: unknown section"):
+        check_decodings(load_study(SMOKE, ["overrides=[trainig.x=1]"]))
+    with pytest.raises(UserError, match=r"^decodings\.greedy: command line: generation.temprature: unknown key"):
+        check_decodings(load_study(SMOKE, ["decodings.greedy.temprature=0"]))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "wanted", "change"),
+    [
+        ({"do_sample": False}, {"temperature": 0.0, "top_k": 40, "repetition_penalty": 1.0}, None),
+        ({"repetition_penalty": 1.2}, {"repetition_penalty": 1}, "repetition_penalty was 1.2, is 1"),
+        ({}, {"repetition_penalty": 1.2}, "repetition_penalty was 1.0, is 1.2"),
+        ({}, {"temperature": 0.7}, "temperature was 0.0, is 0.7"),
+        ({"max_new_tokens": 64}, {"max_new_tokens": 128}, "max_new_tokens was 64, is 128"),
+    ],
+)
+def test_settings_that_changed_are_told_from_those_without_effect(recorded, wanted, change):
+    assert changed_setting(recorded, wanted) == change
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +159,20 @@ def test_only_what_is_missing_is_done_again(smoke, command):
     assert "answers: 17 of 18 files are there" in result.stdout
     assert lost.read_bytes() == content
     assert {path for path in files if path.stat().st_mtime_ns != before[path]} == {lost}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("rows.jsquad.rows=2", "its rows are not those of rows.jsquad"),
+        ("decodings.greedy.repetition_penalty=1.5", "repetition_penalty was 1.0, is 1.5"),
+    ],
+)
+def test_answers_to_another_study_are_refused(smoke, program, word, message):
+    _, words, _ = smoke
+    refused = program("studies.context_qa.study", *words[1:], word, "--only", "base")
+    assert refused.returncode == 2
+    assert f"was answered otherwise: {message}; move it away" in refused.stderr
 
 
 def test_a_run_trained_with_other_settings_is_refused(smoke, command):
@@ -233,6 +295,14 @@ def test_what_a_decoding_costs_context_and_open_and_by_share(tmp_path):
     assert results["control"] == "5.0-generated"
 
 
+def test_a_penalty_that_only_the_configuration_has_is_drawn_where_it_took_effect(tmp_path):
+    study = answered(tmp_path, as_in_the_table)
+    results = analyse(load(study), {})
+    before = {figure.name: figure.svg for figure in figures(results)}["sweep"]
+    del results["study"]["decodings"]["1.2-all"]["repetition_penalty"]
+    assert {figure.name: figure.svg for figure in figures(results)}["sweep"] == before
+
+
 def test_missing_cells_are_said_not_guessed(tmp_path):
     results = analyse(load(answered(tmp_path, as_in_the_table, without="balanced-42/jsquad/1.2-generated")), {})
     found = results["factorial"]["jsquad.context.gold_contained"]
@@ -292,6 +362,13 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, change, message
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(UserError, match=message):
         load(study)
+
+
+def test_answers_made_under_another_decoding_are_not_reported_as_the_studys(tmp_path):
+    answered(tmp_path, as_in_the_table)
+    changed = load_study(FOLDER / "gemma3-270m.yaml", [f"directory={tmp_path}", "decodings.article-sampling.top_k=50"])
+    with pytest.raises(UserError, match="otherwise than the study says: top_k was 40, is 50"):
+        load(changed)
 
 
 def test_a_study_without_answers_says_so(tmp_path):

@@ -107,7 +107,7 @@ def control(study: Study) -> str | None:
 
 
 def _generation(material: Material) -> dict[str, Any]:
-    """Decoding → settings as they took effect; the penalty is 1 and greedy where they are silent."""
+    """Decoding → settings as they took effect: without a penalty or a temperature, there is none."""
     return {decoding: answers.generation for (_, _, decoding), answers in material.answers.items()}
 
 

@@ -16,7 +16,7 @@ from eval.statistics import Array, Clusters, cluster_numbers
 from eval.tables import Scopes, scopes_of, table, weights_of
 from sft.errors import UserError
 from sft.records import Example, Prediction, read_predictions
-from studies.context_qa.plan import BASE, RowsName, Study, cells
+from studies.context_qa.plan import BASE, RowsName, Study, cells, changed_setting
 
 SEED = 0
 """Of resampling and shuffled references."""
@@ -85,7 +85,7 @@ def load(study: Study) -> Material:
     found = {key: files for key, files in found.items() if len(files) == wanted[key]}
     if not found:
         raise UserError(f"{study.root}: nothing has been answered yet; run the study without --report")
-    _check(found)
+    _check(study, found)
     first: dict[RowsName, list[Prediction]] = {}
     for (_, name, _), files in found.items():
         first.setdefault(name, next(iter(files.values())))
@@ -101,8 +101,8 @@ def _one_system(path: Path) -> list[Prediction]:
     return predictions
 
 
-def _check(found: Mapping[Key, Mapping[Path, Sequence[Prediction]]]) -> None:
-    """The same rows and prompts in all files of a set of rows, the same settings in all files of a decoding."""
+def _check(study: Study, found: Mapping[Key, Mapping[Path, Sequence[Prediction]]]) -> None:
+    """The same rows and prompts in all files of a set of rows, the study's settings in all files of a decoding."""
     rows: dict[str, tuple[Path, Sequence[Prediction]]] = {}
     settings: dict[str, tuple[Path, dict[str, Any]]] = {}
     for (_, name, decoding), files in found.items():
@@ -117,6 +117,8 @@ def _check(found: Mapping[Key, Mapping[Path, Sequence[Prediction]]]) -> None:
                 raise UserError(
                     f"{path}: its generation settings are not those of {first_path}; answer one of them again"
                 )
+            if changed := changed_setting(generation, study.decodings[decoding]):
+                raise UserError(f"{path}: was answered otherwise than the study says: {changed}; answer it again")
 
 
 def _rows(predictions: Sequence[Prediction]) -> Rows:

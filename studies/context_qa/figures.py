@@ -123,8 +123,8 @@ def _factorial(results: Results) -> Drawn | None:
 
 
 def _sweep(results: Results) -> Drawn | None:
-    study, styles = results["study"], _styles(results["study"])
-    lines = _penalties(study["decodings"])
+    styles = _styles(results["study"])
+    lines = _penalties(results["generation"])
     keys = [
         key
         for key in ("jsquad.context.gold_contained", "dolly.context.character_f1", "dolly.open.character_f1")
@@ -158,10 +158,13 @@ def _sweep(results: Results) -> Drawn | None:
     return _drawn("sweep", 1.15 + 1.95 * len(keys) + 0.02, paint, caption)
 
 
-def _penalties(decodings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[float, str]]]:
-    """Scope → (penalty, decoding) of the greedy decodings, ascending; without a penalty there is no scope."""
+def _penalties(generation: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[float, str]]]:
+    """Scope → (penalty, decoding) of the greedy decodings, ascending; without a penalty there is no scope.
+
+    `generation` holds settings as they took effect: a decoding may be silent on what the study's configuration says.
+    """
     lines: dict[str, list[tuple[float, str]]] = {scope: [] for scope in SCOPES}
-    for name, settings in decodings.items():
+    for name, settings in generation.items():
         penalty = settings.get("repetition_penalty", 1.0)
         if settings.get("temperature", 0.0) == 0:
             for scope in SCOPES if penalty == 1.0 else [settings.get("repetition_penalty_scope", "generated")]:

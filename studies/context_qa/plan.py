@@ -1,6 +1,7 @@
 """The study's file, checked, and what there is to do for it, in order. No torch here."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -48,7 +49,7 @@ class Study(Section):
     """Where trainings, answers and report go."""
     data: str | None = None
     """The instruction rows, in place of the configuration's `data.path`; null: those of the configuration."""
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     """Every arm is trained once with each seed."""
     overrides: list[str] = Field(default_factory=list)
     """`section.key=value` for all trainings and answers."""
@@ -68,6 +69,20 @@ class Study(Section):
     """jsquad and niilc: questions with short gold answers; dolly: rows like those trained on."""
     resamples: int = Field(10_000, ge=1)
     """Bootstrap resamples of the report."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"each seed once, got {seeds}")
+        return seeds
+
+    @field_validator("arms")
+    @classmethod
+    def _check_arms(cls, arms: dict[str, list[str]]) -> dict[str, list[str]]:
+        if BASE in arms:
+            raise ValueError(f"{BASE} is the model before tuning; give the arm another name")
+        return arms
 
     @model_validator(mode="after")
     def _check_names(self) -> "Study":
@@ -93,11 +108,17 @@ class Study(Section):
     @property
     def common(self) -> list[str]:
         """What every training and answer overrides of the configuration."""
-        return [*([f"data.path={self.data}"] if self.data else []), *self.overrides]
+        return [*([f"data.path={_quoted(self.data)}"] if self.data else []), *self.overrides]
 
     def training(self, arm: str, seed: int) -> list[str]:
         """What the training of an arm overrides of the configuration."""
-        return [*self.common, *self.arms[arm], f"training.seed={seed}", f"run.directory={self.run(arm, seed)}"]
+        place = _quoted(str(self.run(arm, seed)))
+        return [*self.common, *self.arms[arm], f"training.seed={seed}", f"run.directory={place}"]
+
+    def decoding(self, name: str) -> list[str]:
+        """What answering under a decoding overrides of the configuration."""
+        settings = self.decodings[name].items()
+        return [*self.common, *(f"generation.{key}={json.dumps(value)}" for key, value in settings)]
 
     def run(self, arm: str, seed: int) -> Path:
         """The run directory of a training."""
@@ -118,6 +139,11 @@ class Cell(NamedTuple):
     def path(self, study: Study) -> Path:
         """Where its predictions are."""
         return study.root / "answers" / self.system / self.rows / f"{self.decoding}.jsonl"
+
+
+def _quoted(text: str) -> str:
+    """The text as a value in YAML, in which a plain `a #1` would end at the space."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -144,6 +170,19 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         cls = RowSet if key.startswith("rows.") else Study
         raise origin.error(key, f"unknown key; known: {', '.join(cls.model_fields)}")
     raise origin.error(key, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}")
+
+
+def changed_setting(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first of the wanted generation settings that answers were not made with; None when there is none.
+
+    `recorded` are settings as they took effect: what changes nothing, such as a penalty of 1, is not among them.
+    """
+    without_effect = {"temperature": 0.0, "repetition_penalty": 1.0}
+    for key, value in wanted.items():
+        found = recorded.get(key, without_effect.get(key, value))
+        if found != value:
+            return f"{key} was {found}, is {value}"
+    return None
 
 
 def systems(study: Study) -> list[str]:

@@ -21,12 +21,24 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sft.config import load_config  # noqa: E402
+from sft.data import load_data  # noqa: E402
 from sft.errors import UserError, exit_on_user_error  # noqa: E402
-from sft.records import Example  # noqa: E402
+from sft.records import Example, read_predictions  # noqa: E402
 from sft.run import newest_whole_checkpoint, read_manifest  # noqa: E402
-from studies.context_qa.plan import BASE, GREEDY, Cell, RowsName, Study, cells, load_study, systems  # noqa: E402
+from studies.context_qa.plan import (  # noqa: E402
+    BASE,
+    GREEDY,
+    Cell,
+    RowSet,
+    RowsName,
+    Study,
+    cells,
+    changed_setting,
+    load_study,
+    systems,
+)  # fmt: skip
 
-if TYPE_CHECKING:  # these import torch, which --help and a finished study need not wait for
+if TYPE_CHECKING:  # these import torch, which --help and --report need not wait for
     from sft.answerer import Answerer
 
 MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
@@ -46,6 +58,7 @@ def main() -> None:
         if not arguments.report:
             wanted = chosen(study, arguments.only)
             check_decodings(study)
+            check_rows(study)
             train(study, wanted)
             answer(study, wanted)
         if MAIN_PROCESS:
@@ -62,12 +75,31 @@ def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
 
 def check_decodings(study: Study) -> None:
     """Raise UserError for a generation setting that does not exist or has a wrong value, before hours of training."""
-    for name, settings in study.decodings.items():
-        words = [f"generation.{key}={json.dumps(value)}" for key, value in settings.items()]
+    load_config(study.config, study.common)  # what is wrong without a decoding is not the decoding's
+    for name in study.decodings:
         try:
-            load_config(study.config, [*study.common, *words])
+            load_config(study.config, study.decoding(name))
         except UserError as error:
             raise UserError(f"decodings.{name}: {error}") from None
+
+
+def check_rows(study: Study) -> None:
+    """Raise UserError for a file of rows that is missing or of no use, before hours of training."""
+    for name, wanted in study.rows.items():
+        if wanted.path:
+            try:
+                rows = load_data(wanted.path).examples
+            except UserError as error:
+                raise UserError(f"rows.{name}.path: {error}") from None
+            some_row_of(name, wanted, rows)
+
+
+def some_row_of(name: RowsName, wanted: RowSet, rows: Sequence[Example]) -> list[Example]:
+    """The rows that have one of the categories. Raises UserError when none has."""
+    found = [row for row in rows if row.category in wanted.categories]
+    if not found:
+        raise UserError(f"rows.{name}: {wanted.path or 'the test rows'} has no row of {', '.join(wanted.categories)}")
+    return found
 
 
 def train(study: Study, wanted: Sequence[str]) -> None:
@@ -142,18 +174,34 @@ def answer(study: Study, wanted: Sequence[str]) -> None:
     every = [cell for cell in cells(study) if cell.system in wanted]
     left = [cell for cell in every if not cell.path(study).is_file()]
     say(f"answers: {len(every) - len(left)} of {len(every)} files are there")
+    through = finished_runs(study)[0]
+    rows = rows_by_name(study, study.run(*study.trained()[through]))
+    for cell in every:
+        if cell not in left:
+            check_answered(study, cell, rows[cell.rows])
     if not left:
         return
-    through = finished_runs(study)[0]
     if any(cell.system == BASE for cell in left):
         say(f"the base model answers through {study.run(*study.trained()[through])}, its adapter switched off")
     run_of = {name: study.run(*training) for name, training in study.trained().items()} | {
         BASE: study.run(*study.trained()[through])
     }
-    counts = {name: len(rows) for name, rows in rows_by_name(study, run_of[BASE]).items()}
-    clock = Clock(sum(counts[cell.rows] for cell in left))
+    clock = Clock(sum(len(rows[cell.rows]) for cell in left))
     for run, members in itertools.groupby(left, key=lambda cell: run_of[cell.system]):
         answer_through(study, run, list(members), clock)
+
+
+def check_answered(study: Study, cell: Cell, rows: Sequence[Example]) -> None:
+    """Raise UserError when a file holds answers to other rows, or under other settings, than the study has now."""
+    path = cell.path(study)
+    predictions = list(read_predictions(path))
+    changed = changed_setting(
+        predictions[0].generation, load_config(study.config, study.decoding(cell.decoding)).generation
+    )
+    if {p.example.index: p.example for p in predictions} != {row.index: row for row in rows}:
+        changed = f"its rows are not those of rows.{cell.rows}"
+    if changed:
+        raise UserError(f"{path}: was answered otherwise: {changed}; move it away, or set directory=…")
 
 
 class Clock:
@@ -199,11 +247,7 @@ def rows_by_name(study: Study, run: Path) -> dict[RowsName, list[Example]]:
     for name, wanted in study.rows.items():
         choice = [f"eval.data={json.dumps(wanted.path)}", f"eval.rows_per_category={json.dumps(wanted.rows)}"]
         rows = rows_to_answer(run, load_config(run / "config.yaml", [*study.common, *choice]))
-        found[name] = [row for row in rows if row.category in wanted.categories]
-        if not found[name]:
-            raise UserError(
-                f"rows.{name}: {wanted.path or 'the test rows'} has no row of {', '.join(wanted.categories)}"
-            )
+        found[name] = some_row_of(name, wanted, rows)
     return found
 
 
