@@ -72,8 +72,11 @@ class Answerer:
     def answer_each(
         self, prompts: Sequence[list[int]], settings: Sequence[Mapping[str, Any]], seed: int
     ) -> list[list[Answer]]:
-        """Answer one batch under several generation settings, each sampled from `seed`; the prompts are read once."""
-        cache = read_prompts(self.model, self.tokenizer, prompts) if len(settings) > 1 else None
+        """Answer one batch under several generation settings, each sampled from `seed`; the prompts are read once.
+
+        They are read in the same way for one setting, so that an answer does not depend on what it was asked with.
+        """
+        cache = read_prompts(self.model, self.tokenizer, prompts)
         answers = []
         for generation in settings:
             torch.manual_seed(seed)
