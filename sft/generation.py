@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -141,15 +142,18 @@ def generate(
     processors = LogitsProcessorList()
     if penalty is not None:
         processors.append(ScopedRepetitionPenalty(penalty, scope, mask))
+    if settings.get("num_beams", 1) > 1:
+        streamer = None  # beams end before they can be streamed
     whole_batch = any(settings.get(key, default) != default for key, default in _WHOLE_BATCH.items())
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
         generation_config=library_config(settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=eos),
         logits_processor=processors,
-        custom_generate=None if whole_batch else _decode_unfinished,
+        # `generate` keeps the streamer from loops that are not its own.
+        custom_generate=None if whole_batch else functools.partial(_decode_unfinished, streamer=streamer),
         past_key_values=None if whole_batch else copy.deepcopy(prompt_cache),
-        streamer=streamer if settings.get("num_beams", 1) == 1 else None,  # beams end before they can be streamed
+        streamer=streamer,
     )
     return [_answer(tokenizer, row.tolist(), eos) for row in output[:, input_ids.shape[1] :]]
 

@@ -170,6 +170,13 @@ def test_batches_hold_every_row_once_longest_first_within_the_budget():
         assert len(group) == 1 or len(group) * (max(len(prompts[row]) for row in group) + 10) <= 100
 
 
+def test_what_is_streamed_is_the_answer(model, tokenizer, prompts):
+    pieces = []
+    streamer = CharacterStreamer(tokenizer, pieces.append)
+    (answer,) = generate(model, tokenizer, prompts[1:2], {"max_new_tokens": 16}, streamer)
+    assert "".join(pieces).strip() == printable(answer.text) != ""
+
+
 @pytest.mark.parametrize("text", ["富士山😀の高さは3776m。", "鱻を\n食べる。", "ＡＢＣ ｱｲｳ"])
 def test_streaming_writes_whole_characters_and_the_whole_text(tokenizer, text):
     pieces = []
