@@ -32,7 +32,7 @@ def generation_hazards(
     warnings = []
     if contexts and penalty >= STRONG_PENALTY:
         warnings.append(
-            f"a repetition penalty of {penalty:g} starves long answers of particles and punctuation "
+            f"a repetition penalty of {penalty:g} makes answers short and keeps what they need out of them "
             f"({_rows(len(contexts))} to answer); set generation.repetition_penalty=1.2 or less"
         )
     if penalty <= 1 or settings.get("repetition_penalty_scope", "generated") != "all":

@@ -86,7 +86,7 @@ def test_a_session_answers_until_the_input_ends(finished_run, command):
     result = command("infer.py", run, "generation.max_new_tokens=4", *penalty, input=questions)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("文脈>") == 3
-    assert result.stderr.count("starves long answers") == 1
+    assert result.stderr.count("makes answers short") == 1
     assert result.stderr.count("cannot quote their context") == 1
 
 

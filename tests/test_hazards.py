@@ -13,7 +13,7 @@ EOS = 0
 CONTEXTS = ["", "富士山は高い。", "", "東京は首都。"]
 PROMPTS = [[5, 6], [5, 7, 8], [EOS, 5], [9]]
 STRONG = (
-    "a repetition penalty of {} starves long answers of particles and punctuation (4 rows to answer); "
+    "a repetition penalty of {} makes answers short and keeps what they need out of them (4 rows to answer); "
     "set generation.repetition_penalty=1.2 or less"
 )
 QUOTES = (
@@ -89,7 +89,7 @@ def test_the_articles_settings_are_warned_of_and_still_run(program, tiny_base, t
     )
     assert result.returncode == 0, result.stderr
     warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert any("penalty of 5 starves" in line and "26 rows to answer" in line for line in warnings)
+    assert any("penalty of 5 makes" in line and "26 rows to answer" in line for line in warnings)
     assert any("cannot quote their context" in line and "10 rows with a context" in line for line in warnings)
     assert any("closed_qa loses answers to training.max_length 256: " in line for line in warnings)
     assert "warning: a repetition" not in result.stdout

@@ -1,6 +1,6 @@
 """How the recipe's answers are made: did they end, how long are they, what recurs in them. No torch here.
 
-A high repetition penalty starves an answer of particles and punctuation, the more the longer it is.
+Particles and punctuation recur in any normal text, so a penalty could starve an answer of them, and a long one most.
 """
 
 from typing import Any

@@ -183,7 +183,7 @@ def _dose(results: Results) -> Drawn | None:
     def paint(figure: Figure) -> None:
         lost = [point[1] for decoding in shown for point in by_decoding[decoding]["points"]]
         for place, decoding in enumerate(shown):
-            axes = _panel(figure, 0.6, WIDTH - 0.72, 1.0 + 2.4 * place, 1.85, f"{GREEDY} → {decoding}")
+            axes = _panel(figure, 0.72, WIDTH - 0.84, 1.0 + 2.4 * place, 1.85, f"{GREEDY} → {decoding}")
             _dose_panel(axes, by_decoding[decoding])
             axes.set_ylim(min(lost) - 0.03, max(lost) + 0.03)  # the same for both
         axes.set_xlabel("share of the reference's tokens in the prompt")
