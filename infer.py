@@ -91,7 +91,7 @@ def load(arguments: argparse.Namespace) -> "Answerer":
 
 def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) -> None:
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
-    from sft.generation import CharacterStreamer
+    from sft.generation import CharacterStreamer, printable
     from sft.hazards import generation_hazards, warn
     from sft.tokenization import eos_id
 
@@ -103,7 +103,7 @@ def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) 
         print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
     streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
     (answer,) = answerer.answer([prompt.ids], streamer)
-    print()
+    print("" if streamer.written else printable(answer.text))  # beams end before they can be streamed
     if answer.finish_reason == "length":
         limit = answerer.generation["max_new_tokens"]
         print(f"note: cut off after {limit} tokens; raise generation.max_new_tokens for more", file=sys.stderr)

@@ -192,5 +192,8 @@ def verdict(results: Results, group: str, metric: str = HEADLINE) -> Paragraph:
         return paragraph(title, f": {name} {listed}{beside}.")
     numbers = f": {name} {number(means[BASE]['mean'])} → {number(means[TUNED]['mean'])}, "
     difference = f"difference {with_interval(delta, signed=True)}: "
+    words = in_words(delta)
+    if floor.mean is not None and means[TUNED]["mean"] < floor.mean:
+        words += ", and below the best floor"
     holm = "" if delta["p_holm"] is None else f"p (Holm) = {p_value(delta['p_holm'])}, ".replace("= <", "< ")
-    return paragraph(title, numbers + difference, Strong(in_words(delta)), f" ({holm}n = {delta['n']}{beside}).")
+    return paragraph(title, numbers + difference, Strong(words), f" ({holm}n = {delta['n']}{beside}).")

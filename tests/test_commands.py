@@ -71,6 +71,8 @@ def test_one_question_is_answered_by_the_tuned_and_the_base_model(finished_run, 
         "日本の首都は東京です。",
         "generation.max_new_tokens=6",
     ]
+    beams = program(*words, "generation.num_beams=2")
+    assert (beams.returncode, bool(beams.stdout.strip())) == (0, True), beams.stderr
     tuned, base = program(*words), program(*words, "--base")
     for result in (tuned, base):
         assert result.returncode == 0, result.stderr

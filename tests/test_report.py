@@ -180,6 +180,19 @@ def test_two_rows_that_agree_show_no_difference() -> None:
     assert in_words(delta) == "no difference that 2 rows can show"
 
 
+def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
+    rows = [Example(str(at), "東京都の人口は何人ですか", "", f"東京都の人口は{at}人です", "open_qa") for at in range(30)]
+
+    def system(name: str, text: str) -> list[Prediction]:
+        return [Prediction(name, row, "", text, "eos", 1, 1, {}) for row in rows]
+
+    found = score(system("base", "わからない") + system("tuned", "東京"), resamples=200)
+    assert found["floors"]["echo"]["groups"]["open"]["character_f1"]["mean"] > 0.6
+    assert "better, and below the best floor" in verdict(found, "open").text
+    above = score(system("base", "わからない") + system("tuned", "東京都の人口は人です"), resamples=200)
+    assert "below the best floor" not in verdict(above, "open").text
+
+
 def test_the_verdict_is_one_line_with_both_systems(results: dict[str, Any]) -> None:
     line = verdict(results, "context").text
     means = [
