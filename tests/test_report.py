@@ -181,7 +181,8 @@ def test_two_rows_that_agree_show_no_difference() -> None:
 
 
 def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
-    rows = [Example(str(at), "東京都の人口は何人ですか", "", f"東京都の人口は{at}人です", "open_qa") for at in range(30)]
+    question = "東京都の人口は何人ですか"
+    rows = [Example(str(at), question, "", f"東京都の人口は{at}人です", "open_qa") for at in range(30)]
 
     def system(name: str, text: str) -> list[Prediction]:
         return [Prediction(name, row, "", text, "eos", 1, 1, {}) for row in rows]
