@@ -142,10 +142,12 @@ def prepare(config: Config) -> Prepared:
     tokenizer_source = config.model.tokenizer or config.model.base
     revision = None if config.model.tokenizer else config.model.revision
     tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code)
+    template = template_from_config(config.prompt.template, tokenizer)
+    if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
+        tokenizer.eos_token = template.end
     encoder = RowEncoder(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
     )
-    template = template_from_config(config.prompt.template)
     format_row = formatting_function(template)
     rows = Dataset.from_list([row_fields(example) for example in split.train])
     encoded = encoder.encode(rows, format_row, "train")

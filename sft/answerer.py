@@ -105,7 +105,8 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     config = load_config(run / "config.yaml", overrides)
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     template = PromptTemplate.load(run / "adapter")
-    asked = template_from_config(config.prompt.template)
+    tokenizer = load_tokenizer(str(run / "adapter"))
+    asked = template_from_config(config.prompt.template, tokenizer)
     if asked.sha256 != template.sha256:
         if not allow_other_template:
             raise UserError(
@@ -117,7 +118,6 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     if device.type == "cpu":
         use_all_cores()
     ensure_base(config.model.build, config.model.base)
-    tokenizer = load_tokenizer(str(run / "adapter"))
     base = load_base(
         config.model.base,
         device,

@@ -161,8 +161,9 @@ class CustomTemplate(Section):
 class PromptSection(Section):
     """The prompt that training, answering and evaluation share."""
 
-    template: Literal["alpaca-ja", "alpaca-en"] | CustomTemplate = "alpaca-ja"
-    """A template's name, or a mapping with `with_input` and `without_input`."""
+    template: Literal["alpaca-ja", "alpaca-en", "chat"] | CustomTemplate = "alpaca-ja"
+    """A template's name, or a mapping with `with_input` and `without_input`. chat: the tokenizer's own chat template,
+    with the question (and below it the context) as the user's message; the answer ends as the template ends a turn."""
 
 
 class TrainingKeys(Section):

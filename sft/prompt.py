@@ -1,38 +1,67 @@
-"""The alpaca prompt: one place that renders it for training, answering and evaluation."""
+"""The prompt: one place that renders it for training, answering and evaluation."""
 
 import dataclasses
 import hashlib
 import json
+import re
+import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sft.errors import UserError
+
+if TYPE_CHECKING:  # takes seconds
+    from transformers import PreTrainedTokenizerBase
 
 FILE_NAME = "prompt_template.json"
 
 
+class Prompt(str):
+    """A rendered prompt. It knows which of its characters are special tokens of the template's own.
+
+    `special_spans` holds their (start, end) in reading order; the same texts elsewhere are data. None for templates
+    that have no special tokens and leave a BOS to the tokenizer.
+    """
+
+    special_spans: tuple[tuple[int, int], ...] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class PromptTemplate:
-    """An alpaca-style template: `{instruction}` and `{input}` are replaced, the rest is kept to the letter.
+    """A prompt's text: `{instruction}` and `{input}` are replaced, `{{` and `}}` are braces, the rest is kept.
 
-    The trailing newline belongs to the prompt: the answer starts right after it.
+    A trailing newline belongs to the prompt: the answer starts right after it.
     """
 
     name: str
     with_input: str
     without_input: str
+    special_tokens: tuple[str, ...] | None = None
+    """Texts of the template that are special tokens, of a chat model; None: a text only, no special tokens."""
+    end: str | None = None
+    """The special token that ends an answer; None: the tokenizer's own end-of-text token."""
 
-    def render(self, instruction: str, input: str = "") -> str:
+    def render(self, instruction: str, input: str = "") -> Prompt:
         """The prompt for one question; `input` is the context, "" where there is none."""
-        if input:
-            return self.with_input.format(instruction=instruction, input=input)
-        return self.without_input.format(instruction=instruction)
+        values = {"instruction": instruction, "input": input}
+        specials = re.compile("|".join(map(re.escape, sorted(self.special_tokens or (), key=len, reverse=True))))
+        text, spans = "", []
+        for literal, field, _, _ in string.Formatter().parse(self.with_input if input else self.without_input):
+            if self.special_tokens:
+                spans += [(len(text) + found.start(), len(text) + found.end()) for found in specials.finditer(literal)]
+            text += literal + (values[field] if field else "")
+        prompt = Prompt(text)
+        prompt.special_spans = None if self.special_tokens is None else tuple(spans)
+        return prompt
 
     @property
     def sha256(self) -> str:
-        """Hash of the template's texts, to tell whether two runs used the same one."""
-        return hashlib.sha256(f"{self.with_input}\0{self.without_input}".encode()).hexdigest()
+        """Hash of all but the name, to tell whether two runs used the same template."""
+        parts = [self.with_input, self.without_input]
+        if self.special_tokens is not None:
+            parts += [*self.special_tokens, self.end or ""]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def save(self, directory: Path) -> None:
         """Write the template beside an adapter."""
@@ -44,8 +73,13 @@ class PromptTemplate:
         """Read the template an adapter was trained with. Raises UserError when it is not there."""
         path = directory / FILE_NAME
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            template = cls(**json.loads(path.read_text(encoding="utf-8")))
+            special = template.special_tokens
+            template = dataclasses.replace(template, special_tokens=None if special is None else tuple(special))
+            template.render("", " ")
+            template.render("")
+            return template
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path}: cannot read the adapter's prompt template: {error}") from None
 
 
@@ -77,11 +111,54 @@ ALPACA_JA = PromptTemplate(
 TEMPLATES = {template.name: template for template in (ALPACA_EN, ALPACA_JA)}
 
 
-def template_from_config(template: Any) -> PromptTemplate:
-    """The template named in a configuration, or the one written out there with `with_input` and `without_input`."""
+def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
+    """The template that a configuration names ("chat": the tokenizer's), or writes out with both texts.
+
+    Raises UserError when the tokenizer has no chat template, or one that does not fit.
+    """
+    if template == "chat":
+        return chat_template(tokenizer)
     if isinstance(template, str):
         return TEMPLATES[template]
     return PromptTemplate("custom", template.with_input, template.without_input)
+
+
+def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
+    """The tokenizer's chat template for one user message: the instruction, and below it the context if there is one.
+
+    Raises UserError when there is none, or when it does not keep the message as it is.
+    """
+    name = f"prompt.template: chat: {tokenizer.name_or_path}"
+    if not tokenizer.chat_template:
+        raise UserError(f"{name}: the tokenizer has no chat template; set prompt.template: alpaca-ja")
+    # Marks that no template contains and no template trims.
+    instruction, context, answer = "〔指示の場所〕", "〔文脈の場所〕", "〔応答の場所〕"
+
+    def rendered(*contents: str, **options: Any) -> str:
+        turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), contents, strict=False)]
+        try:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
+        except Exception as error:  # a template raises what it likes
+            raise UserError(f"{name}: the chat template fails: {' '.join(str(error).split())[:200]}") from None
+
+    texts = [
+        rendered(f"{instruction}\n\n{context}", add_generation_prompt=True),
+        rendered(instruction, add_generation_prompt=True),
+    ]
+    turn_end = rendered(instruction, answer).partition(answer)[2]
+    wanted = ([instruction, context], [instruction])
+    if any(text.count(mark) != 1 for text, marks in zip(texts, wanted, strict=True) for mark in marks):
+        raise UserError(f"{name}: the chat template does not show a message exactly once; write a template out")
+    specials = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
+    present = tuple(token for token in specials if any(token in text for text in texts))
+    ends = [token for token in specials if turn_end.lstrip().startswith(token)]
+    with_input, without_input = (_as_format(text, instruction, context) for text in texts)
+    return PromptTemplate("chat", with_input, without_input, present, max(ends, key=len) if ends else None)
+
+
+def _as_format(text: str, instruction: str, context: str) -> str:
+    escaped = text.replace("{", "{{").replace("}", "}}")
+    return escaped.replace(instruction, "{instruction}").replace(context, "{input}")
 
 
 FormattingFunction = Callable[[Mapping[str, Any]], dict[str, str]]

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -35,8 +36,23 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """A prompt's ids, the same in training and answering: BOS where the tokenizer adds one itself, then the text."""
-    return [*bos_ids(tokenizer), *encode_text(tokenizer, prompt)]
+    """A prompt's ids, the same in training and answering.
+
+    An ordinary text gets a BOS where the tokenizer adds one itself. A `Prompt` with special tokens of its own has
+    them encoded as such, and them alone; it brings its BOS along if it wants one.
+    """
+    spans = getattr(prompt, "special_spans", None)
+    if spans is None:
+        return [*bos_ids(tokenizer), *encode_text(tokenizer, prompt)]
+    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True)))
+    if tuple(found.span() for found in re.finditer(pattern, prompt)) == spans:
+        return tokenizer(str(prompt), add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    ids, place = [], 0  # the data contains the text of a special token: what lies between the template's is text
+    for start, end in spans:
+        ids += [*encode_text(tokenizer, prompt[place:start]), tokenizer.convert_tokens_to_ids(prompt[start:end])]
+        place = end
+    return [*ids, *encode_text(tokenizer, prompt[place:])]
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -79,7 +95,6 @@ class RowEncoder:
         self.truncation = truncation
         self.train_on_inputs = train_on_inputs
         self.fates: dict[str, Counter[tuple[str, Fate]]] = {}
-        self._bos = bos_ids(tokenizer)
         self._eos = eos_id(tokenizer)
         self._done: dict[str, Dataset] = {}
 
@@ -103,7 +118,7 @@ class RowEncoder:
     def encode_row(self, row: Mapping[str, Any], formatting_func: FormattingFunction) -> Encoded:
         """Encode one row with fields instruction, input, output."""
         text = formatting_func(row)
-        prompt = [*self._bos, *encode_text(self.tokenizer, text["prompt"])]
+        prompt = encode_prompt(self.tokenizer, text["prompt"])
         answer = [*encode_text(self.tokenizer, text["completion"]), self._eos]
         if len(prompt) + len(answer) <= self.max_length:
             return self._labelled(prompt, answer, "whole")
