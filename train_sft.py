@@ -78,7 +78,15 @@ def train(config: Config, resume: bool, force: bool) -> None:
     from transformers import set_seed
 
     from sft import run as runs
-    from sft.model import add_lora, describe_lora, load_base, resolve_device, resolve_dtype, use_all_cores
+    from sft.model import (
+        add_lora,
+        describe_trained,
+        load_base,
+        resolve_device,
+        resolve_dtype,
+        train_all,
+        use_all_cores,
+    )  # fmt: skip
 
     started = time.perf_counter()
     device = resolve_device(config.model.device)
@@ -101,10 +109,10 @@ def train(config: Config, resume: bool, force: bool) -> None:
         config.model.base, device, dtype, config.quantization, config.model.revision, config.model.trust_remote_code
     )
     set_seed(config.training["seed"])
-    model = add_lora(base, config.lora)
+    model = train_all(base) if config.lora is None else add_lora(base, config.lora)
     trainer = build_trainer(config, prepared, model, arguments)
     if RANK == 0:
-        print(describe_lora(model))
+        print(describe_trained(model))
         if not resume:
             runs.claim_directory(run)
         manifest["base_commit"] = getattr(base.config, "_commit_hash", None)
@@ -250,7 +258,8 @@ def training_arguments(config: Config, device: "torch.device", dtype: "torch.dty
             gradient_accumulation_steps=config.accumulation_steps(WORLD_SIZE),
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=device.type != "cpu",
-            bf16=False,  # bf16 weights compute in bf16 by themselves; autocast would only add casts
+            # bf16 weights compute in bf16 by themselves, but weights that are all trained are fp32.
+            bf16=config.lora is None and dtype == torch.bfloat16,
             fp16=dtype == torch.float16,  # fp16 gradients need the loss scaler that comes with it
             completion_only_loss=False,  # labels are ours
             logging_nan_inf_filter=False,
@@ -302,18 +311,24 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
 
 
 def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float) -> None:
-    """Save the adapter with what belongs to it, read it back, draw the loss, and close the manifest."""
+    """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     from sft import run as runs
     from sft.loss_plot import plot_loss
-    from sft.model import check_adapter
+    from sft.model import check_adapter, resolve_dtype
     from sft.trainer import memory_peak_bytes
 
     run = config.run_directory
-    adapter = run / "adapter"
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(str(adapter), save_embedding_layers=False)
-    prepared.tokenizer.save_pretrained(str(adapter))
-    prepared.template.save(adapter)
-    pairs = check_adapter(adapter)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.lora is None:
+        learned = run / "model"
+        model.to(resolve_dtype(config.model.dtype, trainer.args.device)).save_pretrained(str(learned))
+        saved = f"{model.num_parameters():,} weights"
+    else:
+        learned = run / "adapter"
+        model.save_pretrained(str(learned), save_embedding_layers=False)
+        saved = f"{check_adapter(learned)} LoRA pairs"
+    prepared.tokenizer.save_pretrained(str(learned))
+    prepared.template.save(learned)
     plot_loss(run / "log.jsonl", run / "loss.png")
     seconds = round(time.perf_counter() - started, 1)
     manifest |= {
@@ -324,7 +339,7 @@ def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: 
         "device": str(trainer.args.device),
     }
     runs.write_manifest(run, manifest)
-    print(f"{adapter}: {pairs} LoRA pairs saved, {seconds:.0f} s in all")
+    print(f"{learned}: {saved} saved, {seconds:.0f} s in all")
     print(f"next: python infer.py {run}    python -m eval {run}")
 
 

@@ -21,7 +21,7 @@ from sft.data import load_data
 from sft.errors import UserError
 from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
-from sft.loss import add_token_nll, reference_nll
+from sft.loss import reference_nll
 from sft.records import Example, Prediction, write_predictions
 from sft.run import read_manifest, read_side
 from sft.split import category_head, hash_order
@@ -110,7 +110,6 @@ def answer_under(
         path: Progress(path, _identity(answerer, generation, rows, jobs), state.process_index)
         for path, generation in settings.items()
     }
-    add_token_nll(answerer.model.get_base_model())
     mine = {k: [path for path in settings if k not in progress[path].done] for k in range(len(jobs))}
     mine = {k: paths for k, paths in mine.items() if k % state.num_processes == state.process_index and paths}
     left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)) for k, paths in mine.items())
@@ -215,9 +214,8 @@ def _jobs(answerer: Answerer, questions: Sequence[Question], new_tokens: int, sy
 
 
 def _identity(answerer: Answerer, generation: Mapping[str, Any], rows: Sequence[Example], jobs: Sequence[Job]) -> str:
-    adapter = (answerer.run / "adapter" / "adapter_model.safetensors").read_bytes()
     parts = [
-        hashlib.sha256(adapter).hexdigest(),
+        answerer.weights_sha256,
         answerer.template.sha256,
         answerer.config.model.model_dump_json(),
         json.dumps([answerer.config.quantization, generation, answerer.config.eval.seed], sort_keys=True),

@@ -1,22 +1,24 @@
 """A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from sft.build_base import ensure_base
 from sft.config import Config, load_config
 from sft.errors import UserError
 from sft.generation import Answer, effective_settings, generate, library_config, read_prompts
+from sft.loss import add_token_nll
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
-from sft.run import require_finished
+from sft.run import require_finished, weights_directory
 from sft.tokenization import encode_prompt, shorten_context
 
 
@@ -32,7 +34,12 @@ class Answerer:
     """Base and tuned model of one run. `generation` holds the run's generation settings, overrides applied."""
 
     def __init__(
-        self, run: Path, config: Config, model: PeftModel, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate
+        self,
+        run: Path,
+        config: Config,
+        model: PeftModel | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        template: PromptTemplate,
     ) -> None:
         self.run = run
         self.config = config
@@ -40,6 +47,7 @@ class Answerer:
         self.tokenizer = tokenizer
         self.template = template
         self.generation: dict[str, Any] = config.generation
+        self._base: PreTrainedModel | None = None
         self.check_room(self.generation["max_new_tokens"])
 
     def check_room(self, new_tokens: int) -> None:
@@ -86,8 +94,27 @@ class Answerer:
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:
         """Answer as "tuned", or as "base" with the adapter switched off."""
-        with self.model.disable_adapter() if system == "base" else contextlib.nullcontext():
+        if system != "base":
             yield
+        elif isinstance(self.model, PeftModel):
+            with self.model.disable_adapter():
+                yield
+        else:  # all weights were trained, so the base is another model
+            self._base = self._base or _load_base(self.config)
+            tuned, self.model = self.model, self._base
+            try:
+                yield
+            finally:
+                self.model = tuned
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the trained weights, to tell whose answers these are."""
+        digest = hashlib.sha256()
+        for path in sorted(weights_directory(self.run).glob("*model*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     @property
     def context_length(self) -> int:
@@ -104,8 +131,9 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     require_finished(run)
     config = load_config(run / "config.yaml", overrides)
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
-    template = PromptTemplate.load(run / "adapter")
-    tokenizer = load_tokenizer(str(run / "adapter"))
+    weights = weights_directory(run)
+    template = PromptTemplate.load(weights)
+    tokenizer = load_tokenizer(str(weights))
     asked = template_from_config(config.prompt.template, tokenizer)
     if asked.sha256 != template.sha256:
         if not allow_other_template:
@@ -118,13 +146,27 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     if device.type == "cpu":
         use_all_cores()
     ensure_base(config.model.build, config.model.base)
-    base = load_base(
-        config.model.base,
-        device,
-        resolve_dtype(config.model.dtype, device),
-        config.quantization,
-        config.model.revision,
-        config.model.trust_remote_code,
-    )
-    model = load_adapter(base, run / "adapter").eval()
+    if config.lora is None:
+        model = _ready(load_base(str(weights), device, resolve_dtype(config.model.dtype, device)))
+    else:
+        model = load_adapter(_load_base(config), weights).eval()
     return Answerer(run, config, model, tokenizer, template)
+
+
+def _load_base(config: Config) -> PreTrainedModel:
+    device = resolve_device(config.model.device)
+    return _ready(
+        load_base(
+            config.model.base,
+            device,
+            resolve_dtype(config.model.dtype, device),
+            config.quantization,
+            config.model.revision,
+            config.model.trust_remote_code,
+        )
+    )
+
+
+def _ready(model: PreTrainedModel) -> PreTrainedModel:
+    add_token_nll(model)
+    return model.eval()

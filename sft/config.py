@@ -216,8 +216,8 @@ class Config(Section):
     prompt: PromptSection
     quantization: dict[str, Any] | None
     """Arguments of `transformers.BitsAndBytesConfig`; None: not quantised."""
-    lora: dict[str, Any]
-    """Arguments of `peft.LoraConfig`."""
+    lora: dict[str, Any] | None
+    """Arguments of `peft.LoraConfig`; None (`lora: null`): no adapter, all weights are trained."""
     training: dict[str, Any]
     """`TrainingKeys` and arguments of `trl.SFTConfig`."""
     generation: dict[str, Any]
@@ -297,7 +297,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     for name in values:
         if name not in Config.model_fields:
             raise origin.error(str(name), _unknown_section(str(name)))
-    sections = {name: _checked_section(name, values.get(name), origin) for name in Config.model_fields}
+    sections = {name: _checked_section(name, values, origin) for name in Config.model_fields}
     config = Config(**sections)
     _check_values(config, origin)
     return config
@@ -334,9 +334,10 @@ def override(values: dict[Any, Any], text: str) -> str:
     return dotted
 
 
-def _checked_section(name: str, given: Any, origin: Origin) -> Any:
-    """One section with its defaults, as `Config` holds it."""
-    if given is None and name == "quantization":
+def _checked_section(name: str, sections: dict[Any, Any], origin: Origin) -> Any:
+    """One section with its defaults, as `Config` holds it. `lora: null` differs from none at all."""
+    given = sections.get(name)
+    if given is None and (name == "quantization" or (name == "lora" and name in sections)):
         return None
     if given is not None and not isinstance(given, dict):
         raise origin.error(name, mismatch(dict, given))
@@ -471,7 +472,7 @@ def _check_values(config: Config, origin: Origin) -> None:
     """Refuse numbers out of range and sections that contradict each other or themselves."""
     for key, (fits, words) in _RANGES.items():
         section, name = key.split(".")
-        values = getattr(config, section)
+        values = getattr(config, section) or {}
         if name in values and (values[name] is None or not fits(values[name])):
             raise origin.error(key, f"must be {words}, got {'null' if values[name] is None else values[name]}")
     validation, test = config.data.validation_share, config.data.test_share
@@ -482,6 +483,8 @@ def _check_values(config: Config, origin: Origin) -> None:
         raise origin.error(
             "model.dtype", "float16 needs a GPU; use bfloat16 or float32 with model.device cpu", "model.device"
         )
+    if config.quantization is not None and config.lora is None:
+        raise origin.error("lora", "null trains all weights, which quantised ones cannot be; set quantization: null")
     if config.quantization is not None:
         bits = [key for key in ("load_in_4bit", "load_in_8bit") if config.quantization.get(key)]
         if len(bits) == 2:

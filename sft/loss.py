@@ -2,7 +2,8 @@
 
 A base model of this field has 30,000 to 262,000 words in its vocabulary, so logits dominate memory.
 Here they exist for a few hundred tokens at a time: the gradient with respect to the hidden states is
-computed in the forward pass, while a chunk's logits are at hand, and the head itself is frozen.
+computed in the forward pass, while a chunk's logits are at hand. A head that is trained itself needs its logits
+again on the way back.
 """
 
 import functools
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from sft.errors import UserError
@@ -59,17 +62,25 @@ def linear_cross_entropy(
     """−ln p of each target under softmax(hidden · weightᵀ + bias).
 
     Args:
-        hidden: (tokens, width), in the head's dtype; the only argument that gets a gradient.
-        weight: (vocabulary, width), frozen.
-        bias: (vocabulary,), frozen, or None.
+        hidden: (tokens, width), in the head's dtype.
+        weight: (vocabulary, width).
+        bias: (vocabulary,), or None.
         targets: (tokens,) ids.
 
     Returns:
         (tokens,) in fp32, nats.
     """
-    if weight.requires_grad or (bias is not None and bias.requires_grad):
-        raise ValueError("linear_cross_entropy needs a frozen head: its gradient is not computed")
-    return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
+    if not weight.requires_grad and (bias is None or not bias.requires_grad):
+        return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
+    chunks = [slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS)]
+    nll = [checkpoint(_chunk_nll, hidden[chunk], weight, bias, targets[chunk], use_reentrant=False) for chunk in chunks]
+    return torch.cat(nll) if nll else hidden.sum(dim=1).float()
+
+
+def _chunk_nll(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+) -> torch.Tensor:
+    return cross_entropy(linear(hidden, weight, bias).float(), targets, reduction="none")
 
 
 def add_token_nll(model: PreTrainedModel) -> None:

@@ -106,6 +106,16 @@ def load_base(
     return model
 
 
+def train_all(model: PreTrainedModel) -> PreTrainedModel:
+    """Make every weight of `model` trainable, in fp32."""
+    return model.requires_grad_(True).float()
+
+
+def base_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
+    """The base model below an adapter; a model without one is its own."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
     """Put a fresh adapter on `model`; `lora` holds LoraConfig's arguments. Trainable weights are fp32.
 
@@ -151,7 +161,7 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     )
 
 
-def recast_trainable(model: PeftModel) -> None:
+def recast_trainable(model: PeftModel | PreTrainedModel) -> None:
     """Keep trainable weights in fp32: updates at these learning rates vanish in 16 bits."""
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -196,8 +206,10 @@ def check_adapter(adapter: Path) -> int:
     return len(up)
 
 
-def describe_lora(model: PeftModel) -> str:
+def describe_trained(model: PeftModel | PreTrainedModel) -> str:
     """One line: how many modules carry an adapter, what they are called, how many weights are trained."""
+    if not isinstance(model, PeftModel):
+        return f"no adapter: all {model.num_parameters():,} weights are trained"
     names = [name for name, module in model.named_modules() if hasattr(module, "lora_A") and module.lora_A]
     kinds = sorted({name.rsplit(".", 1)[-1] for name in names})
     trained, total = model.get_nb_trainable_parameters()

@@ -91,6 +91,12 @@ def claim_directory(run: Path) -> None:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
 
 
+def weights_directory(run: Path) -> Path:
+    """What a finished run has learned, with its tokenizer and template: `adapter`, or `model` when all was trained."""
+    model = run / "model"
+    return model if model.is_dir() else run / "adapter"
+
+
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     """Write `manifest.json`: what is needed to tell what this run is, and to do it again."""
     write_text(run / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
@@ -181,9 +187,12 @@ def newest_whole_checkpoint(checkpoints: Path) -> Path:
 
 
 def _checkpoint_problem(path: Path) -> str | None:
-    for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json", "adapter_model.safetensors"):
+    for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json"):
         if not (path / name).is_file():
             return f"{name} is missing"
+    weights = sorted(path.glob("*model*.safetensors"))  # an adapter, or a whole model in one or several files
+    if not weights:
+        return "adapter_model.safetensors is missing"
     if not list(path.glob("rng_state*.pth")):
         return "the random state is missing"
     try:
@@ -193,11 +202,13 @@ def _checkpoint_problem(path: Path) -> str | None:
     for name in ("optimizer.pt", "scheduler.pt"):
         if not zipfile.is_zipfile(path / name):
             return f"{name} is damaged"
-    try:
-        with safe_open(path / "adapter_model.safetensors", framework="np"):
-            return None
-    except Exception as error:  # safetensors raises its own bare Exception type
-        return f"adapter_model.safetensors is damaged ({error})"
+    for file in weights:
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except Exception as error:  # safetensors raises its own bare Exception type
+            return f"{file.name} is damaged ({error})"
+    return None
 
 
 def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -14,13 +14,13 @@ from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from sft.errors import UserError
 from sft.loss import add_token_nll
-from sft.model import recast_trainable
+from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
 from sft.tokenization import RowEncoder
@@ -69,7 +69,7 @@ class RunTrainer(SFTTrainer):
     bases; each validation set gets its own loss per token; the first non-finite loss stops the run.
 
     Args:
-        model: a PEFT model, its base frozen.
+        model: a PEFT model with its base frozen, or a model whose weights are all trained.
         args: TRL's configuration. Packing and completion-only loss must be off.
         train_dataset: rows with instruction, input, output, category.
         eval_datasets: such rows by group name; may be empty.
@@ -82,7 +82,7 @@ class RunTrainer(SFTTrainer):
     def __init__(
         self,
         *,
-        model: PeftModel,
+        model: PeftModel | PreTrainedModel,
         args: SFTConfig,
         train_dataset: Dataset,
         eval_datasets: dict[str, Dataset],
@@ -101,7 +101,7 @@ class RunTrainer(SFTTrainer):
             formatting_func=formatting_func,
         )
         recast_trainable(model)  # TRL casts the adapter of a quantised base to bf16
-        add_token_nll(model.get_base_model())
+        add_token_nll(base_of(model))
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)
@@ -185,6 +185,15 @@ class RunTrainer(SFTTrainer):
             logs["memory_peak_bytes"] = memory_peak_bytes(self.args.device)
             self._tokens_since_log.zero_()
         super().log(logs, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # The library reads the files' names as the model's, which they need not be (GPT-NeoX's head), and goes on
+        # without the weights that it does not find.
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No card in checkpoints: TRL's would describe a base directory as a hub model."""

@@ -29,7 +29,7 @@ QUESTIONS = [("首都は?", ""), ("首都は?", "日本の首都は東京です�
 
 @pytest.fixture(params=LAYOUTS)
 def chat(request, tiny_base):
-    """A tokenizer with the special tokens and the template of a family of chat models, and the token that ends a turn."""
+    """A tokenizer with a chat model's special tokens and template, and the token that ends a turn."""
     from transformers import AutoTokenizer
 
     template, specials, end = LAYOUTS[request.param]
@@ -87,7 +87,7 @@ def test_a_saved_chat_template_is_read_back_the_same(chat, tmp_path):
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer):
-    with pytest.raises(UserError, match="no chat template; set prompt.template: alpaca-ja"):
+    with pytest.raises(UserError, match=r"no chat template; set prompt\.template: alpaca-ja"):
         chat_template(tokenizer)
 
 

@@ -119,7 +119,7 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ),
         ("model.device=gpu", 'model.device: expected one of auto, cpu, cuda, got "gpu"'),
         ("model.revision=1e10", "model.revision: expected text or null, got 10000000000.0; put it in quotes"),
-        ("prompt.template=alpaca-jp", "prompt.template: expected one of alpaca-ja, alpaca-en or a mapping"),
+        ("prompt.template=alpaca-jp", "prompt.template: expected one of alpaca-ja, alpaca-en, chat or a mapping"),
         ("data=3", "data: expected a mapping, got 3"),
         ("eval.rows_per_category=0", "eval.rows_per_category: input should be greater than or equal to 1, got 0"),
         # Keys that the pipeline owns.

@@ -25,9 +25,18 @@ def test_values_and_gradients_are_those_of_plain_cross_entropy(tokens, with_bias
     torch.testing.assert_close(ours, hidden.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_head_that_is_trained_is_refused():
-    with pytest.raises(ValueError, match="frozen"):
-        linear_cross_entropy(torch.randn(2, 4), torch.randn(5, 4, requires_grad=True), None, torch.tensor([1, 2]))
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_head_that_is_trained_gets_its_gradient(with_bias):
+    torch.manual_seed(0)
+    tokens = CHUNK_TOKENS + 3
+    hidden, weight = torch.randn(tokens, 32, requires_grad=True), torch.randn(300, 32, requires_grad=True)
+    bias = torch.randn(300, requires_grad=True) if with_bias else None
+    targets, upstream = torch.randint(0, 300, (tokens,)), torch.rand(tokens)
+    leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
+    ours = torch.autograd.grad((linear_cross_entropy(hidden, weight, bias, targets) * upstream).sum(), leaves)
+    plain = cross_entropy(linear(hidden, weight, bias), targets, reduction="none")
+    for mine, theirs in zip(ours, torch.autograd.grad((plain * upstream).sum(), leaves), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""`lora: null`: all weights are trained, saved, resumed, and answered with beside the base model."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+
+@pytest.fixture
+def words(tiny_base, tmp_path):
+    changed = ["lora=null", "data.train_rows=32", "training.total_batch_size=8", "training.save_steps=2"]
+    places = [f"model.base={tiny_base}", "model.build=null", f"run.directory={tmp_path / 'run'}"]
+    return ["configs/tiny.yaml", *places, *changed, "training.eval_strategy=no"]
+
+
+def test_the_tuned_model_and_the_base_both_answer(program, words, tiny_base, tmp_path):
+    run = tmp_path / "run"
+    trained = program("train_sft", *words)
+    assert trained.returncode == 0, trained.stderr
+    assert "no adapter: all 1,445,376 weights are trained" in trained.stdout
+    tuned, base = (AutoModelForCausalLM.from_pretrained(place) for place in (run / "model", tiny_base))
+    moved = {name for name, weight in tuned.named_parameters() if not weight.equal(base.get_parameter(name))}
+    assert moved == {name for name, _ in base.named_parameters()}
+    prompt = torch.tensor([[5, 6, 7, 8]])
+
+    from sft.answerer import load_answerer
+
+    answerer = load_answerer(run)
+    for system, expected in (("tuned", tuned), ("base", base)):
+        with answerer.as_system(system):
+            torch.testing.assert_close(answerer.model(prompt).logits, expected(prompt).logits)
+    assert program("eval.__main__", run, "eval.rows_per_category=1", "eval.resamples=10").returncode == 0
+
+
+def test_a_killed_run_resumes_to_the_same_weights(program, command, words, tmp_path):
+    run = tmp_path / "run"
+    killed_at_step_3 = (
+        "import os, sys; import train_sft, sft.trainer as t; old = t.RunLog.on_log\n"
+        "def on_log(self, args, state, *a, **k):\n"
+        "    old(self, args, state, *a, **k)\n"
+        "    if state.global_step == 3: os._exit(9)\n"
+        "t.RunLog.on_log = on_log; sys.argv = sys.argv[1:]; train_sft.main()"
+    )
+    assert command("-c", killed_at_step_3, "train_sft", *words).returncode == 9
+    assert program("train_sft", *words, "--resume").returncode == 0
+    resumed = (run / "model" / "model.safetensors").read_bytes()
+    assert program("train_sft", *words, "--force").returncode == 0
+    assert (run / "model" / "model.safetensors").read_bytes() == resumed
+
+
+def test_quantised_weights_cannot_all_be_trained(program, words):
+    refused = program("train_sft", *words, "quantization.load_in_8bit=true")
+    assert refused.returncode == 2
+    assert "lora: null trains all weights, which quantised ones cannot be" in refused.stderr
