@@ -59,6 +59,7 @@ class Prepared(NamedTuple):
     train: "Dataset"
     validation: "dict[str, Dataset]"
     steps: int
+    packed: bool
 
 
 def dry_run(config: Config) -> None:
@@ -139,10 +140,9 @@ def prepare(config: Config) -> Prepared:
     from sft.preview import show, show_example
     from sft.prompt import formatting_function, template_from_config
     from sft.records import GROUP_OF, GROUPS
+    from sft.steps import optimizer_steps
     from sft.tokenization import RowEncoder
-    from sft.trainer import optimizer_steps
 
-    accumulation = config.accumulation_steps(WORLD_SIZE)  # an impossible division is an error before any work
     data = load_data(config.data.path, config.data.revision)
     split = divide(config, data.examples)
     ensure_base(config.model.build, config.model.base)
@@ -153,6 +153,7 @@ def prepare(config: Config) -> Prepared:
     template = template_from_config(config.prompt.template, tokenizer)
     if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
         tokenizer.eos_token = template.end
+    packed, micro_batches = layout(config)
     encoder = RowEncoder(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
     )
@@ -174,16 +175,34 @@ def prepare(config: Config) -> Prepared:
         lost = sum(n for group in groups for (_, fate), n in encoder.fates[group].items() if fate == "dropped")
         if lost:
             console.print(f"{lost} validation rows do not fit training.max_length and are left out", style="yellow")
-        micro = config.training["per_device_train_batch_size"]
-        show(
-            console, data, split, encoded, encoder.fates["train"],
-            f"{steps} optimizer steps of {config.training['total_batch_size']} rows "
-            f"({micro} rows × {accumulation} accumulated × {WORLD_SIZE} processes)",
-        )  # fmt: skip
+        share = f" over {WORLD_SIZE} processes" if WORLD_SIZE > 1 else ""
+        summary = f"{steps} optimizer steps of {config.training['total_batch_size']} rows{share}, {micro_batches}"
+        show(console, data, split, encoded, encoder.fates["train"], summary)
         show_example(console, encoded, tokenizer)
         warn(hazards(config, split, template, encoder))
     check_warmup(config, steps)
-    return Prepared(data, split, template, tokenizer, encoder, rows, validation, steps)
+    return Prepared(data, split, template, tokenizer, encoder, rows, validation, steps, packed)
+
+
+def layout(config: Config) -> tuple[bool, str]:
+    """Whether rows are packed, and what a micro-batch is, in words. Raises UserError where they must be and cannot."""
+    from sft.attention import packing_obstacle
+    from sft.model import load_base_config
+
+    pack, rows = config.training["pack"], config.training["per_device_train_batch_size"]
+    padded = f"padded in micro-batches of at most {rows}"
+    if pack is False:
+        return False, padded
+    obstacle = packing_obstacle(
+        load_base_config(config.model.base, config.model.revision, config.model.trust_remote_code)
+    )
+    if config.training.get("neftune_noise_alpha"):
+        obstacle = "the strength of training.neftune_noise_alpha depends on the length of a row"
+    if obstacle and pack is True:
+        raise UserError(f"training.pack: true, but {obstacle}; use auto or false")
+    if obstacle:
+        return False, f"{padded} (not packed: {obstacle})"
+    return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
 
 
 def divide(config: Config, examples: "list[Example]") -> "Split":
@@ -255,7 +274,6 @@ def training_arguments(config: Config, device: "torch.device", dtype: "torch.dty
     try:
         return SFTConfig(
             output_dir=str(config.run_directory / "checkpoints"),
-            gradient_accumulation_steps=config.accumulation_steps(WORLD_SIZE),
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=device.type != "cpu",
             # bf16 weights compute in bf16 by themselves, but weights that are all trained are fp32.
@@ -283,6 +301,9 @@ def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SF
         formatting_func=formatting_function(prepared.template),
         encoder=prepared.encoder,
         log_path=config.run_directory / "log.jsonl",
+        total_batch_size=config.training["total_batch_size"],
+        pack=prepared.packed,
+        packed_attention=config.training["packed_attention"],
     )
 
 
@@ -306,6 +327,7 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
         },
         "rows": {**sides, "dropped": len(prepared.data.dropped), "truncation": fates},
         "steps": prepared.steps,
+        "packed": prepared.packed,
         "environment": runs.environment(),
     }
 

@@ -39,16 +39,17 @@ _REFUSED_BY_REASON = {
         ),
     },
     "training": {
-        "use training.total_batch_size, accumulation follows from it": "gradient_accumulation_steps",
+        "use training.total_batch_size, micro-batches follow from it": "gradient_accumulation_steps",
         "use training.per_device_train_batch_size": "auto_find_batch_size per_gpu_train_batch_size",
         "use training.per_device_eval_batch_size": "per_gpu_eval_batch_size",
         "use training.train_on_inputs": "completion_only_loss assistant_only_loss",
         "the pipeline computes the loss itself, see training.train_on_inputs": (
             "loss_type label_smoothing_factor use_liger_kernel liger_kernel_config"
         ),
-        "the pipeline lays out the batches itself, see training.max_length": (
-            "packing packing_strategy padding_free eval_packing"
+        "the pipeline lays out the batches itself, use training.pack": (
+            "packing packing_strategy padding_free eval_packing pad_to_multiple_of"
         ),
+        "tokens are counted already, see log.jsonl; remove it": "include_num_input_tokens_seen",
         "use run.directory": "output_dir",
         "use section model": "model_init_kwargs",
         "use model.dtype": "bf16 fp16 bf16_full_eval fp16_full_eval",

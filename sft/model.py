@@ -11,10 +11,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -67,6 +69,14 @@ def load_tokenizer(base: str, revision: str | None = None, trust_remote_code: bo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_base_config(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The base model's architecture, without its weights. Raises UserError when it cannot be loaded."""
+    try:
+        return AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _loading_error("model", base, error) from None
 
 
 def load_base(

@@ -1,29 +1,33 @@
 """TRL's SFTTrainer with our preparation, our loss, validation by group, and a log that hides nothing."""
 
+import contextlib
+import functools
 import json
-import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from sft.attention import PackedAttention, use_packed_attention
 from sft.errors import UserError
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
-from sft.tokenization import RowEncoder
+from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
+from sft.tokenization import IGNORE_INDEX, RowEncoder
 
 LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
 
@@ -36,47 +40,28 @@ def memory_peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class StepSortedSampler(Sampler[int]):
-    """A seeded shuffle of each epoch, with the rows of every optimizer step put in order of their length.
-
-    Which rows share a step, and so the gradient, is what the shuffle says; but micro-batches then hold rows of
-    similar length, and less of the work goes into padding. The order depends on seed and epoch alone, and the epoch
-    on the optimizer steps done: accelerate does not tell a sampler the epoch when several processes resume.
-    """
-
-    def __init__(self, lengths: list[int], step_rows: int, seed: int, steps_done: Callable[[], int]) -> None:
-        self.lengths = lengths
-        self.step_rows = step_rows
-        self.seed = seed
-        self.steps_done = steps_done
-
-    def __iter__(self) -> Iterator[int]:
-        epoch = self.steps_done() // math.ceil(len(self) / self.step_rows)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
-        for start in range(0, len(order), self.step_rows):
-            yield from sorted(order[start : start + self.step_rows], key=lambda row: -self.lengths[row])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-
 class RunTrainer(SFTTrainer):
     """SFTTrainer for prompt–answer rows whose labels are known by position.
 
     Differences to TRL 1.16: rows are prepared by `encoder` from what `formatting_func` returns (TRL's own
     preparation refuses a formatting function with answer-only loss, and encodes special-token text inside the
-    data as special tokens); the loss sees supervised positions only; adapter weights stay fp32 on quantised
-    bases; each validation set gets its own loss per token; the first non-finite loss stops the run.
+    data as special tokens); a batch is a process's whole share of an optimizer step, packed without padding or
+    padded in micro-batches; the loss sees supervised positions only; adapter weights stay fp32 on quantised bases;
+    each validation set gets its own loss per token; the first non-finite loss stops the run.
 
     Args:
         model: a PEFT model with its base frozen, or a model whose weights are all trained.
-        args: TRL's configuration. Packing and completion-only loss must be off.
+        args: TRL's configuration. Its packing, accumulation and completion-only loss must be off. The batch sizes per
+            device bound a micro-batch: so many padded rows, or so many times the encoder's `max_length` packed tokens.
         train_dataset: rows with instruction, input, output, category.
         eval_datasets: such rows by group name; may be empty.
         tokenizer: the base model's tokenizer.
         formatting_func: row → prompt and completion.
         encoder: makes token ids and labels of them.
         log_path: where each logged step is appended as one JSON object a line.
+        total_batch_size: rows an optimizer step, over all processes.
+        pack: whether rows are packed, which the model's attention must keep apart (`sft.attention`).
+        packed_attention: how it does.
     """
 
     def __init__(
@@ -90,8 +75,13 @@ class RunTrainer(SFTTrainer):
         formatting_func: FormattingFunction,
         encoder: RowEncoder,
         log_path: Path,
+        total_batch_size: int,
+        pack: bool,
+        packed_attention: PackedAttention = "auto",
     ) -> None:
         self._encoder = encoder
+        self._total_batch_size = total_batch_size
+        self._pack = pack
         super().__init__(
             model=model,
             args=args,
@@ -102,6 +92,10 @@ class RunTrainer(SFTTrainer):
         )
         recast_trainable(model)  # TRL casts the adapter of a quantised base to bf16
         add_token_nll(base_of(model))
+        if pack:
+            use_packed_attention(base_of(model), packed_attention, args.device)
+            self.data_collator = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
+        self._collator = StepCollator(self.data_collator, tokenizer.pad_token_id)
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)
@@ -115,12 +109,41 @@ class RunTrainer(SFTTrainer):
     ) -> Dataset:
         return self._encoder.encode(dataset, formatting_func, dataset_name)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StepSortedSampler:
-        dataset = train_dataset or self.train_dataset
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches that are this process's share of an optimizer step each; not for accelerate to divide again."""
         arguments = self.args
-        step_rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        lengths = list(map(len, dataset["input_ids"]))
-        return StepSortedSampler(lengths, step_rows, arguments.seed, lambda: self.state.global_step)
+        sampler = StepSampler(
+            self._lengths(self.train_dataset),
+            self._total_batch_size,
+            self._divide(arguments.per_device_train_batch_size),
+            arguments.seed,
+            lambda: self.state.global_step,
+            arguments.process_index,
+            arguments.world_size,
+        )
+        return DataLoader(
+            MicroBatches(self.train_dataset),
+            batch_sampler=sampler,
+            collate_fn=self._collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+            persistent_workers=arguments.dataloader_persistent_workers,
+        )
+
+    def _divide(self, rows: int) -> Divide:
+        if self._pack:
+            return functools.partial(packed, capacity=rows * self._encoder.max_length)
+        return functools.partial(padded, rows=rows)
+
+    @staticmethod
+    def _lengths(dataset: Dataset) -> list[int]:
+        return list(map(len, dataset["input_ids"]))
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        labels = [batch["labels"] for step in batch_samples for batch in step["micro_batches"]]
+        supervised = sum((x[:, 1:] != IGNORE_INDEX).sum() for x in labels)
+        return self.accelerator.reduce(torch.as_tensor(supervised, device=device))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -133,18 +156,32 @@ class RunTrainer(SFTTrainer):
         # DistributedDataParallel averages gradients over processes, while the tokens counted are those of all.
         return loss * self.accelerator.num_processes if self.model.training else loss
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch forward and backward. Raises UserError at the first non-finite loss."""
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Forward and backward of every micro-batch of a step. Raises UserError at the first non-finite loss."""
         if self._tokens_since_log == 0:  # the clock stands still between steps: validation and saving do not count
             self._last_log_time = time.perf_counter()
-        self._tokens_since_log += int(inputs["attention_mask"].sum())
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._tokens_since_log += inputs["tokens"]
+        *others, last = inputs["micro_batches"]
+        loss = torch.zeros((), device=self.args.device)
+        # Processes exchange gradients once a step, after the last micro-batch.
+        self.accelerator.gradient_state._set_sync_gradients(False)
+        with self.accelerator.no_sync(model) if others else contextlib.nullcontext():
+            for batch in others:
+                loss += super().training_step(model, batch, num_items_in_batch, **kwargs)
+        self.accelerator.gradient_state._set_sync_gradients(True)
+        loss += super().training_step(model, last, num_items_in_batch, **kwargs)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss became {loss.item()} at step {self.state.global_step + 1}; the last checkpoint is kept. "
                 "Try a lower training.learning_rate, or model.dtype=bfloat16 (float32 on a CPU) in place of float16"
             )
         return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The arithmetic of a step, by transformers' estimate."""
+        return sum(super(RunTrainer, self).floating_point_ops(batch) for batch in inputs["micro_batches"])
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -169,12 +206,11 @@ class RunTrainer(SFTTrainer):
         return metrics
 
     def _eval_batches(self, dataset: Dataset) -> Iterator[dict[str, Any]]:
-        # Rows are dealt out by hand: a prepared dataloader repeats rows to make ranks even, and would count them twice.
-        rank, size = self.args.process_index, self.args.per_device_eval_batch_size
-        mine = dataset.select(range(rank, len(dataset), self.args.world_size)).select_columns(["input_ids", "labels"])
-        for start in range(0, len(mine), size):
-            rows = [mine[position] for position in range(start, min(start + size, len(mine)))]
-            yield self._prepare_inputs(self.data_collator(rows))
+        rows, lengths = MicroBatches(dataset), self._lengths(dataset)
+        micro_batches = self._divide(self.args.per_device_eval_batch_size)(lengths, self.args.world_size)
+        for numbers in micro_batches[self.args.process_index :: self.args.world_size]:
+            for batch in self._collator([rows[numbers]])["micro_batches"]:
+                yield self._prepare_inputs(batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add useful tokens a second (padding left out, all processes) and peak memory to a step's log."""
@@ -247,8 +283,3 @@ def log_line(step: int, logs: dict[str, float]) -> str:
     parts = [f"{name} {logs[key]:.4g}" for key, name in LOGGED.items() if key in logs]
     memory = logs["memory_peak_bytes"] / 2**30
     return f"step {step:>5}  {'  '.join(parts)}  peak memory {memory:.2f} GiB"
-
-
-def optimizer_steps(rows: int, total_batch_size: int, epochs: float) -> int:
-    """Optimizer steps of a training run; the last step of an epoch may be smaller."""
-    return math.ceil(math.ceil(rows / total_batch_size) * epochs)

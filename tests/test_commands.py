@@ -47,7 +47,7 @@ def test_training_leaves_a_whole_run(finished_run):
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert sum("loss" in record for record in steps) == manifest["steps"] == 8
     assert any("eval_context_loss" in record for record in steps)
-    assert "8 optimizer steps of 32 rows (8 rows × 4 accumulated × 1 processes)" in output
+    assert "8 optimizer steps of 32 rows, packed in bins of at most 4,096 tokens" in output
     assert "LoRA on 2 modules (query_key_value)" in output
 
 

@@ -62,8 +62,6 @@ def test_calm7b_trains_as_the_article_and_answers_with_a_penalty_that_spares_the
     wanted = {"temperature": 0.7, "top_p": 0.75, "top_k": 40, "max_new_tokens": 128}
     wanted |= {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated"}
     assert config.generation == wanted
-    assert config.accumulation_steps(1) == 64
-    assert config.accumulation_steps(8) == 8
 
 
 def test_article_file_differs_only_where_the_article_does() -> None:
@@ -128,7 +126,10 @@ def test_article_file_differs_only_where_the_article_does() -> None:
             "training.gradient_accumulation_steps: not set here; use training.total",
         ),
         ("training.output_dir=x", "training.output_dir: not set here; use run.directory"),
-        ("training.packing=true", "training.packing: not set here; the pipeline lays out the batches"),
+        (
+            "training.packing=true",
+            "training.packing: not set here; the pipeline lays out the batches itself, use training.p",
+        ),
         ("training.bf16=true", "training.bf16: not set here; use model.dtype"),
         ("training.warmup_ratio=0.1", "training.warmup_ratio: not set here; use training.warmup_steps"),
         ("training.gradient_checkpointing=true", "its new name is training.activation_checkpointing"),
@@ -145,8 +146,7 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ("generation.top_p=1.5", "generation.top_p: must be above 0 and at most 1"),
         ("data.test_share=0.98", "data.test_share: 0.98 with data.validation_share 0.02 leaves nothing"),
         ("data.test_share=1", "data.test_share: input should be less than 1"),
-        ("training.per_device_train_batch_size=3", "training.total_batch_size: 32 is not a multiple of"),
-        ("training.total_batch_size=1", "nearest that work: 2"),
+        ("training.pack=sometimes", 'training.pack: expected true or false or one of auto, got "sometimes"'),
         (
             "quantization={load_in_4bit: true, load_in_8bit: true}",
             "quantization.load_in_4bit: contradicts load_in_8bit",
@@ -293,13 +293,6 @@ def test_overrides(minimal: Path) -> None:
     assert calm.quantization is None
     assert calm.generation["temperature"] == 0.0
     assert calm.generation["top_p"] == 0.75
-
-
-def test_accumulation_over_processes(minimal: Path) -> None:
-    config = load_config(minimal)
-    assert config.accumulation_steps(4) == 4
-    with pytest.raises(UserError, match=re.escape("2 × 3 processes; nearest that work: 30 and 36")):
-        config.accumulation_steps(3)
 
 
 def test_what_changes_a_training_is_named_and_the_rest_is_not(minimal: Path) -> None:

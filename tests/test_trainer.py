@@ -14,9 +14,9 @@ from sft.errors import UserError
 from sft.model import add_lora, check_adapter, check_targets, load_adapter, load_base
 from sft.prompt import ALPACA_JA, formatting_function
 from sft.tokenization import RowEncoder
-from sft.trainer import RunTrainer, StepSortedSampler, optimizer_steps
+from sft.trainer import RunTrainer
 
-LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["query_key_value"]}
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 CPU = torch.device("cpu")
 
 
@@ -25,17 +25,27 @@ def sample_rows(count):
     return [{name: getattr(e, name) for name in fields} for e in load_data("data/sample.jsonl").examples[:count]]
 
 
-def make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=None, quantization=None, train_on_inputs=True, **args):
-    model = load_base(str(tiny_base), CPU, torch.float32, quantization)
+def make_trainer(
+    base,
+    tokenizer,
+    tmp_path,
+    formatting_func=None,
+    quantization=None,
+    train_on_inputs=True,
+    pack=True,
+    targets=("query_key_value",),
+    **args,
+):
+    model = load_base(str(base), CPU, torch.float32, quantization)
     torch.manual_seed(0)
     rows = sample_rows(20)
     settings = {
-        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 1,
+        "per_device_train_batch_size": 1, "num_train_epochs": 1,
         "learning_rate": 1e-2, "logging_steps": 1, "save_strategy": "no", "eval_strategy": "epoch",
         "activation_checkpointing": False,
     } | args  # fmt: skip
     return RunTrainer(
-        model=add_lora(model, LORA),
+        model=add_lora(model, LORA | {"target_modules": list(targets)}),
         args=SFTConfig(
             output_dir=str(tmp_path / "checkpoints"), use_cpu=True, bf16=False, report_to="none",
             completion_only_loss=False, dataloader_pin_memory=False, **settings,
@@ -46,6 +56,8 @@ def make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=None, quantizat
         formatting_func=formatting_func or formatting_function(ALPACA_JA),
         encoder=RowEncoder(tokenizer, 512, train_on_inputs=train_on_inputs),
         log_path=tmp_path / "log.jsonl",
+        total_batch_size=8,
+        pack=pack,
     )  # fmt: skip
 
 
@@ -72,11 +84,15 @@ def test_the_formatting_function_makes_every_row_and_nothing_is_ignored(
 
 
 @pytest.mark.parametrize("train_on_inputs", [True, False])
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
 def test_the_logged_loss_is_transformers_mean_over_the_steps_supervised_tokens(
-    tiny_base, tokenizer, tmp_path, train_on_inputs
+    tiny_base, tokenizer, tmp_path, train_on_inputs, pack
 ):
-    trainer = make_trainer(tiny_base, tokenizer, tmp_path, train_on_inputs=train_on_inputs)
-    first_step = [trainer.train_dataset[i] for i in list(trainer._get_train_sampler())[:8]]
+    trainer = make_trainer(
+        tiny_base, tokenizer, tmp_path, train_on_inputs=train_on_inputs, pack=pack, per_device_train_batch_size=2
+    )
+    micro_batches = next(iter(trainer.get_train_dataloader().batch_sampler))
+    first_step = [trainer.train_dataset[row] for micro_batch in micro_batches for row in micro_batch]
     trainer.train()
     untrained = AutoModelForCausalLM.from_pretrained(tiny_base).requires_grad_(False)
     total = tokens = 0.0
@@ -147,22 +163,6 @@ def test_the_first_non_finite_loss_stops_the_run_with_a_hint(tiny_base, tokenize
         trainer.train()
 
 
-def test_rows_of_a_step_are_those_of_the_shuffle_sorted_by_length():
-    lengths = list(range(100, 0, -1))
-    done = 0
-    sampler = StepSortedSampler(lengths, step_rows=8, seed=3, steps_done=lambda: done)
-    first = list(sampler)
-    assert sorted(first) == list(range(100))
-    assert first == list(sampler)
-    for start in range(0, 100, 8):
-        step = [lengths[row] for row in first[start : start + 8]]
-        assert step == sorted(step, reverse=True)
-    done = 12  # the epoch has 13 steps, the last one smaller
-    assert list(sampler) == first
-    done = 13
-    assert set(list(sampler)[:8]) != set(first[:8])
-
-
 def test_target_modules_that_match_nothing_are_named_with_what_there_is(tiny_base):
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
     with pytest.raises(UserError, match="no module 'q_proj'; its linear layers are query_key_value, dense"):
@@ -181,8 +181,3 @@ def test_an_adapter_that_is_missing_empty_or_zero_is_refused(tmp_path):
     save_file({"a.lora_A.weight": torch.ones(2), "a.lora_B.weight": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="every lora_B is zero"):
         check_adapter(tmp_path)
-
-
-def test_optimizer_steps_count_the_last_smaller_one():
-    assert optimizer_steps(13_213, 128, 3) == 312
-    assert optimizer_steps(16, 8, 1.5) == 3

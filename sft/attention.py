@@ -1,0 +1,136 @@
+"""Attention that stays inside documents: the rows of a bin, one after another, never see each other.
+
+transformers makes a dense mask of tokens × tokens from position ids that start again. That is exact and slow. The two
+attentions registered here need no mask and take the documents' borders from `cu_seq_lens_q`. Batches that are not
+packed go through PyTorch's attention with transformers' own mask, as ever.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from sft.errors import UserError
+
+PackedAttention = Literal["auto", "dense", "documents", "varlen"]
+
+PROVED = ("gpt_neox", "llama", "gemma3_text")
+"""Architectures whose packed rows have the logits, loss and gradient of separate rows (tests/test_packing.py)."""
+
+STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings whose frequencies do not depend on how long a sequence is: a bin is longer than its documents."""
+
+
+def packing_obstacle(config: PretrainedConfig) -> str | None:
+    """Why rows of this model cannot be packed, or None where packing is proved to be exact."""
+    if config.model_type not in PROVED:
+        return f"for the architecture {config.model_type} it is not proved that packed rows do not see each other"
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in (ropes, *ropes.values()):  # Gemma3 has one a layer type
+        kind = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
+        if kind not in STATIC_ROPE:
+            return f"its rotary embedding ({kind}) depends on the length of a sequence"
+    if getattr(config, "use_bidirectional_attention", False) or getattr(config, "attn_logit_softcapping", None):
+        return "its attention is bidirectional or has capped logits"
+    return None
+
+
+def use_packed_attention(model: PreTrainedModel, kind: PackedAttention, device: torch.device) -> None:
+    """Let `model` attend within documents. Raises UserError where this attention cannot run.
+
+    dense: transformers' mask, anywhere. documents: a call of PyTorch's attention for each document. varlen: PyTorch's
+    kernel for documents of different lengths, on a GPU in 16 bits. auto: documents on a CPU, dense on a GPU.
+    """
+    if kind == "auto":
+        kind = "documents" if device.type == "cpu" else "dense"
+    if kind == "varlen" and (device.type != "cuda" or model.dtype == torch.float32):
+        raise UserError("training.packed_attention: varlen needs a GPU and a model in 16 bits; use documents or dense")
+    model.set_attn_implementation("sdpa" if kind == "dense" else f"packed_{kind}")
+
+
+def _mask(attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any) -> Any:
+    # transformers forbids the plain causal shortcut, without a mask for padding, where position ids start again.
+    if attention_mask is None and not allow_is_causal_skip:
+        # A mask of no elements marks the batch: what knows nothing of it fails, and does not attend to everything.
+        return torch.empty(0, device=kwargs["device"])
+    return sdpa_mask(attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs)
+
+
+def _borders(attention_mask: torch.Tensor | None, cu_seq_lens: torch.Tensor | None) -> torch.Tensor | None:
+    """Where documents end in a packed batch; None for any other batch."""
+    if attention_mask is None or attention_mask.numel():
+        return None
+    if cu_seq_lens is None:
+        raise ValueError("position_ids start again within a row, but cu_seq_lens_q does not say where documents end")
+    return cu_seq_lens
+
+
+def _documents(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    borders = _borders(attention_mask, cu_seq_lens_q)
+    if borders is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    lengths = borders.diff().tolist()
+    outputs = []
+    for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
+        window = _window_mask(q.shape[2], sliding_window, q.device)
+        attended = scaled_dot_product_attention(
+            q, k, v, window, dropout, is_causal=window is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        outputs.append(attended.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
+
+
+def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """(tokens, tokens), true where a token sees another; None where the causal order alone decides."""
+    if sliding_window is None or length <= sliding_window:
+        return None
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril_().triu_(1 - sliding_window)
+
+
+def _varlen(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    borders = _borders(attention_mask, cu_seq_lens_q)
+    if borders is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    from torch.nn.attention.varlen import varlen_attn
+
+    if dropout:
+        raise ValueError("varlen attention has no dropout")
+    # Its window counts the tokens before a token, transformers' the token itself as well.
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
+    attended = varlen_attn(
+        q, k, v, borders, borders, max_length_q, max_length_q,
+        scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+    return attended.unsqueeze(0), None
+
+
+for _name, _attention in (("packed_documents", _documents), ("packed_varlen", _varlen)):
+    AttentionInterface.register(_name, _attention)
+    AttentionMaskInterface.register(_name, _mask)

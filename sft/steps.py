@@ -1,0 +1,139 @@
+"""What an optimizer step is made of: which rows, on which process, in which micro-batches, packed or padded.
+
+All of a step's micro-batches on one process are one batch of the data loader, so that a step holds exactly its rows,
+however many processes share them and however many bins they fill.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from sft.tokenization import IGNORE_INDEX
+
+Divide = Callable[[Sequence[int], int], list[list[int]]]
+"""Lengths of rows, number of processes → the rows' positions by micro-batch; as many for each process."""
+
+
+def packed(lengths: Sequence[int], processes: int, capacity: int) -> list[list[int]]:
+    """Bins of at most `capacity` tokens, as few as it takes and equally full: each row goes, longest first, into the
+    emptiest one.
+
+    Their number is a multiple of `processes`, so that no process waits for another; a bin may be empty where there
+    are fewer rows. No row may be longer than `capacity`.
+    """
+    order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
+    count = max(1, math.ceil(sum(lengths) / capacity / processes)) * processes
+    while True:
+        bins: list[list[int]] = [[] for _ in range(count)]
+        tokens = [0] * count
+        for position in order:
+            emptiest = tokens.index(min(tokens))
+            bins[emptiest].append(position)
+            tokens[emptiest] += lengths[position]
+        if max(tokens) <= capacity:
+            return bins
+        if count > len(lengths) + processes:
+            raise ValueError(f"a row of {max(lengths)} tokens does not fit a bin of {capacity}")
+        count += processes
+
+
+def padded(lengths: Sequence[int], processes: int, rows: int) -> list[list[int]]:
+    """Micro-batches of at most `rows` rows of similar length, longest first, so that little is padding.
+
+    Their number is a multiple of `processes`; the last ones may be empty.
+    """
+    order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
+    groups = [order[start : start + rows] for start in range(0, len(order), rows)]
+    return groups + [[] for _ in range(-len(groups) % processes)]
+
+
+class StepSampler(Sampler[list[list[int]]]):
+    """One process's micro-batches of each optimizer step of an epoch, as lists of row numbers.
+
+    The rows of a step are those of a seeded shuffle; the last step of an epoch is smaller, and no row comes twice.
+    The order depends on seed and epoch alone, and the epoch on the optimizer steps done, so that a resumed run meets
+    the same steps on any number of processes.
+
+    Args:
+        lengths: tokens of each row.
+        step_rows: rows an optimizer step, over all processes.
+        divide: makes micro-batches of a step's rows; each process takes every `processes`-th of them.
+        seed: of the shuffle.
+        steps_done: tells the optimizer steps done so far, when an epoch begins.
+        process: this process's number, from 0.
+        processes: how many there are.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        step_rows: int,
+        divide: Divide,
+        seed: int,
+        steps_done: Callable[[], int],
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.lengths = lengths
+        self.step_rows = step_rows
+        self.divide = divide
+        self.seed = seed
+        self.steps_done = steps_done
+        self.process = process
+        self.processes = processes
+
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        epoch = self.steps_done() // len(self)
+        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+        for start in range(0, len(order), self.step_rows):
+            rows = order[start : start + self.step_rows]
+            micro_batches = self.divide([self.lengths[row] for row in rows], self.processes)
+            yield [[rows[position] for position in mine] for mine in micro_batches[self.process :: self.processes]]
+
+    def __len__(self) -> int:
+        return optimizer_steps(len(self.lengths), self.step_rows, 1)
+
+
+class MicroBatches(Dataset[list[dict[str, list[int]]]]):
+    """Encoded rows by micro-batch: the index of an item is a list of row numbers."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows.select_columns(["input_ids", "labels"])
+
+    def __getitem__(self, numbers: list[int]) -> list[dict[str, list[int]]]:
+        columns = self.rows[numbers]
+        return [
+            {"input_ids": ids, "labels": labels}
+            for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class StepCollator:
+    """Makes a step's batch: the tensors of each micro-batch, and the tokens in all of them.
+
+    Args:
+        collate: makes one micro-batch of rows, packed or padded.
+        filler_id: the token of a micro-batch without rows. Such a one teaches nothing and is there because processes
+            that share gradients must go through the model equally often.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]], filler_id: int) -> None:
+        self.collate = collate
+        self.filler = [{"input_ids": [filler_id], "labels": [IGNORE_INDEX]}]
+
+    def __call__(self, micro_batches: list[list[dict[str, list[int]]]]) -> dict[str, Any]:
+        return {
+            "micro_batches": [self.collate(rows or self.filler) for rows in micro_batches],
+            "tokens": sum(len(row["input_ids"]) for rows in micro_batches for row in rows),
+        }
+
+
+def optimizer_steps(rows: int, total_batch_size: int, epochs: float) -> int:
+    """Optimizer steps of a training run; the last step of an epoch may be smaller."""
+    return math.ceil(math.ceil(rows / total_batch_size) * epochs)

@@ -1,0 +1,268 @@
+"""Packed rows are exact: the logits, loss and gradient of separate rows, for all architectures, on any processes."""
+
+import inspect
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPTJConfig,
+    GPTNeoXConfig,
+    GPTNeoXJapaneseConfig,
+    LlamaConfig,
+)
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from sft.attention import PROVED, packing_obstacle, use_packed_attention
+from sft.steps import StepSampler, optimizer_steps, packed, padded
+
+CPU = torch.device("cpu")
+# Weights large enough that attention is sharp and a leak shows; the window is shorter than most documents.
+SIZE = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": 256, "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1,
+}  # fmt: skip
+CONFIGS = {
+    "gpt_neox": GPTNeoXConfig(**SIZE, use_parallel_residual=False, rotary_pct=1.0),
+    "llama": LlamaConfig(**SIZE, num_key_value_heads=2),
+    "gemma3_text": Gemma3TextConfig(
+        **SIZE, num_key_value_heads=1, head_dim=32, sliding_window=16, query_pre_attn_scalar=32,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+}  # fmt: skip
+LENGTHS = [60, 1, 17, 40, 3, 16]
+
+
+def build(architecture, attention="sdpa"):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIGS[architecture], attn_implementation=attention).eval()
+
+
+def documents():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(2, 300, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+def packed_batch(rows):
+    collate = DataCollatorForLanguageModeling(pad_token_id=1, padding_free=True)
+    return collate([{"input_ids": row, "labels": row} for row in rows])
+
+
+def packed_logits(model, batch, rows):
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.no_grad():
+        return model(**inputs, use_cache=False).logits[0].split(list(map(len, rows)))
+
+
+@pytest.mark.parametrize("attention", ["dense", "documents"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_packed_logits_are_those_of_separate_rows(architecture, attention):
+    rows = documents()
+    reference = build(architecture, "eager")
+    with torch.no_grad():
+        expected = [reference(input_ids=torch.tensor([row])).logits[0] for row in rows]
+    model = build(architecture)
+    use_packed_attention(model, attention, CPU)
+    for ours, theirs in zip(packed_logits(model, packed_batch(rows), rows), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("attention", ["dense", "documents"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_document_does_not_depend_on_its_neighbours_and_the_proof_would_notice(architecture, attention):
+    rows = documents()
+    model = build(architecture)
+    use_packed_attention(model, attention, CPU)
+    before = packed_logits(model, packed_batch(rows), rows)
+    others = [[(token + 7) % 298 + 2 for token in row] if n != 3 else row for n, row in enumerate(rows)]
+    after = packed_logits(model, packed_batch(others), rows)
+    assert torch.equal(before[3], after[3])
+    assert not torch.equal(before[2], after[2])
+    # Without the borders, the same batch is far from exact: the tests above cannot pass by luck.
+    leaking = packed_batch(rows) | {"attention_mask": torch.ones(1, sum(LENGTHS), dtype=torch.long)}
+    difference = max(
+        float((a - b).abs().max()) for a, b in zip(packed_logits(model, leaking, rows), before, strict=True)
+    )
+    assert difference > 0.1
+
+
+def test_borders_that_are_missing_are_an_error_and_not_a_leak():
+    model = build("llama")
+    use_packed_attention(model, "documents", CPU)
+    batch = packed_batch(documents())
+    with pytest.raises(ValueError, match="cu_seq_lens_q does not say"):
+        model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_padded_batches_and_generation_go_through_the_packed_attention_unchanged(architecture):
+    plain, model = build(architecture), build(architecture)
+    use_packed_attention(model, "documents", CPU)
+    ids = torch.tensor([documents()[0][:30], [1] * 13 + documents()[2]])
+    mask = (torch.arange(30) >= torch.tensor([[0], [13]])).long()
+    with torch.no_grad():
+        assert torch.equal(model(ids, attention_mask=mask).logits, plain(ids, attention_mask=mask).logits)
+        assert torch.equal(model(ids[:1]).logits, plain(ids[:1]).logits)
+        settings = {"max_new_tokens": 5, "do_sample": False, "attention_mask": mask}
+        assert torch.equal(model.generate(ids, **settings), plain.generate(ids, **settings))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_the_varlen_kernel_is_called_as_it_is_documented(architecture, monkeypatch):
+    import torch.nn.attention.varlen as varlen
+
+    signature = inspect.signature(varlen.varlen_attn)
+
+    def documented(*args, **kwargs):
+        """What the kernel's documentation says, as a mask of tokens × tokens; the kernel itself needs a GPU."""
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        a = call.arguments
+        assert a["max_q"] == a["max_k"] == max(LENGTHS)
+        position = torch.arange(len(a["query"]))
+        document = torch.bucketize(position, a["cu_seq_q"][1:], right=True)
+        distance = position[:, None] - position[None]
+        left, right = a["window_size"]
+        sees = (document[:, None] == document[None]) & (distance >= -right)
+        sees &= distance <= (left if left >= 0 else len(position))
+        q, k, v = (a[name].transpose(0, 1) for name in ("query", "key", "value"))
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(q, k, v, sees, scale=a["scale"], enable_gqa=a["enable_gqa"]).transpose(0, 1)
+
+    monkeypatch.setattr(varlen, "varlen_attn", documented)
+    rows = documents()
+    model, reference = build(architecture), build(architecture)
+    model.set_attn_implementation("packed_varlen")
+    batch = packed_batch(rows)
+    for ours, theirs in zip(packed_logits(model, batch, rows), packed_logits(reference, batch, rows), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_loss_and_gradient_of_a_step_are_those_of_separate_rows(architecture, checkpointing, tokenizer, tmp_path):
+    from test_trainer import log_records, make_trainer
+
+    config = type(CONFIGS[architecture])(**CONFIGS[architecture].to_dict() | {"vocab_size": len(tokenizer)})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    targets = ["query_key_value"] if architecture == "gpt_neox" else ["q_proj", "k_proj", "v_proj", "o_proj"]
+    logs = {}
+    for pack in (True, False):  # one row a micro-batch is a row without padding
+        (tmp_path / str(pack)).mkdir()
+        make_trainer(
+            tmp_path / "base", tokenizer, tmp_path / str(pack), pack=pack, targets=targets,
+            activation_checkpointing=checkpointing, optim="sgd", learning_rate=0.1,
+        ).train()  # fmt: skip
+        logs[pack] = log_records(tmp_path / str(pack))
+    for ours, theirs in zip(logs[True], logs[False], strict=True):
+        for name in {"loss", "grad_norm", "eval_open_loss", "eval_context_loss"} & theirs.keys():
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+
+
+lengths = st.lists(st.integers(1, 50), max_size=40)
+
+
+@given(lengths, st.integers(1, 4), st.integers(50, 120))
+def test_bins_hold_every_row_once_within_their_capacity_and_as_many_for_each_process(lengths, processes, capacity):
+    bins = packed(lengths, processes, capacity)
+    assert sorted(position for members in bins for position in members) == list(range(len(lengths)))
+    assert all(sum(lengths[position] for position in members) <= capacity for members in bins)
+    assert len(bins) % processes == 0
+    assert bins
+
+
+@given(lengths, st.integers(1, 4), st.integers(1, 9))
+def test_padded_micro_batches_hold_every_row_once_by_length(lengths, processes, rows):
+    groups = padded(lengths, processes, rows)
+    order = [lengths[position] for members in groups for position in members]
+    assert order == sorted(lengths, reverse=True)
+    assert all(len(members) <= rows for members in groups)
+    assert len(groups) % processes == 0
+
+
+def test_bins_of_real_lengths_are_full(real_rows):
+    characters = [min(2000, len(line) // 2) for line in real_rows.open(encoding="utf-8")]
+    for start in range(0, 12_800, 128):
+        step = characters[start : start + 128]
+        assert len(packed(step, 1, 4096)) <= -(-sum(step) // 4096) + 1
+        tokens = [sum(step[position] for position in members) for members in packed(step, 4, 4096)]
+        assert min(tokens) > 0.95 * max(tokens)
+
+
+def sampler(divide=padded, **options):
+    settings = {"divide": lambda lengths, n: divide(lengths, n, 50), "seed": 3, "steps_done": lambda: 0} | options
+    return StepSampler([*range(10, 50), *range(50, 39, -1)], step_rows=8, **settings)
+
+
+@pytest.mark.parametrize("divide", [padded, packed])
+def test_processes_share_the_rows_of_a_step_without_repetition(divide):
+    alone = list(sampler(divide))
+    assert sorted(row for step in alone for members in step for row in members) == list(range(51))
+    assert [sum(map(len, step)) for step in alone] == [8] * 6 + [3]
+    shares = [list(sampler(divide, process=process, processes=4)) for process in range(4)]
+    for step, *parts in zip(alone, *shares, strict=True):
+        rows = [row for part in parts for members in part for row in members]
+        assert sorted(rows) == sorted(row for members in step for row in members)
+        assert len({len(part) for part in parts}) == 1
+    assert [[]] in [part[-1] for part in shares] or divide is packed  # an empty share of the last step is a share
+
+
+def test_the_order_depends_on_seed_and_steps_done_alone():
+    done = 0
+    ours = sampler(steps_done=lambda: done)
+    first = list(ours)
+    done = 6  # the epoch has 7 steps
+    assert list(ours) == first
+    done = 7
+    assert list(ours) != first
+    assert list(sampler(seed=4)) != first
+
+
+def test_optimizer_steps_count_the_last_smaller_one():
+    assert optimizer_steps(13_213, 128, 3) == 312
+    assert optimizer_steps(16, 8, 1.5) == 3
+
+
+def test_what_is_not_proved_is_not_packed():
+    assert set(PROVED) == set(CONFIGS)
+    assert all(packing_obstacle(config) is None for config in CONFIGS.values())
+    for config in (GPTJConfig(), GPTNeoXJapaneseConfig()):
+        assert f"architecture {config.model_type} it is not proved" in packing_obstacle(config)
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert "dynamic" in packing_obstacle(LlamaConfig(rope_parameters=dynamic))
+
+
+def test_packing_an_architecture_that_is_not_proved_is_an_error_only_when_asked_for(tiny_base, tmp_path, program):
+    import shutil
+
+    shutil.copytree(tiny_base, tmp_path / "gptj")
+    GPTJConfig(n_layer=1).save_pretrained(tmp_path / "gptj")
+    words = ["train_sft", "configs/tiny.yaml", f"model.base={tmp_path / 'gptj'}", "model.build=null", "--dry-run"]
+    asked = program(*words, "training.pack=true")
+    assert asked.returncode == 2
+    assert "training.pack: true, but for the architecture gptj it is not proved" in asked.stderr
+    assert "padded in micro-batches of at most 8 (not packed: for" in " ".join(program(*words).stdout.split())
+
+
+def test_two_processes_train_as_one_does(command, program, tiny_base, tmp_path):
+    words = [
+        "configs/tiny.yaml", f"model.base={tiny_base}", "model.build=null", "lora.lora_dropout=0", "data.train_rows=17",
+        "training.total_batch_size=8", "training.num_train_epochs=2", "training.max_length=256",
+        "training.per_device_train_batch_size=2", "training.optim=sgd", "training.learning_rate=0.1",
+    ]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert program("train_sft", *words, f"run.directory={one}").returncode == 0
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train_sft.py"]
+    result = command(*torchrun, *words, f"run.directory={two}")
+    assert result.returncode == 0, result.stderr
+    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two)]
+    assert sum("grad_norm" in record for record in logs[0]) == 6
+    # The last step of an epoch has one row, and one of the processes none.
+    for ours, theirs in zip(logs[1], logs[0], strict=True):
+        for name in [name for name in theirs if name.endswith("loss") or name == "grad_norm"]:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
