@@ -107,7 +107,13 @@ def train(config: Config, resume: bool, force: bool) -> None:
     checkpoint = runs.newest_whole_checkpoint(run / "checkpoints") if resume else None
     arguments = training_arguments(config, device, dtype, bool(prepared.validation))
     base = load_base(
-        config.model.base, device, dtype, config.quantization, config.model.revision, config.model.trust_remote_code
+        config.model.base,
+        device,
+        dtype,
+        config.quantization,
+        config.model.revision,
+        config.model.trust_remote_code,
+        config.model.attention,
     )
     set_seed(config.training["seed"])
     model = train_all(base) if config.lora is None else add_lora(base, config.lora)
@@ -149,7 +155,7 @@ def prepare(config: Config) -> Prepared:
     # A revision pins the base's repository, and says nothing about another one's.
     tokenizer_source = config.model.tokenizer or config.model.base
     revision = None if config.model.tokenizer else config.model.revision
-    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code)
+    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code, config.model.newline)
     template = template_from_config(config.prompt.template, tokenizer)
     if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
         tokenizer.eos_token = template.end

@@ -25,7 +25,7 @@ from sft.loss import reference_nll
 from sft.records import Example, Prediction, write_predictions
 from sft.run import read_manifest, read_side
 from sft.split import category_head, hash_order
-from sft.tokenization import encode_prompt, encode_text, eos_id
+from sft.tokenization import encode_answer, encode_prompt, eos_id
 
 SYSTEMS = ("base", "tuned")
 NO_PROMPT = EncodedPrompt("", [], False)
@@ -182,7 +182,7 @@ def _hazards(answerer: Answerer, questions: Sequence[Question], generation: Mapp
 
 
 def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
-    reference = encode_text(answerer.tokenizer, example.output)
+    reference = encode_answer(answerer.tokenizer, example.output)
     try:
         prompt = answerer.prompt(example.instruction, example.input, new_tokens)
     except UserError:

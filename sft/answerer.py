@@ -133,7 +133,7 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     weights = weights_directory(run)
     template = PromptTemplate.load(weights)
-    tokenizer = load_tokenizer(str(weights))
+    tokenizer = load_tokenizer(str(weights), trust_remote_code=config.model.trust_remote_code)
     asked = template_from_config(config.prompt.template, tokenizer)
     if asked.sha256 != template.sha256:
         if not allow_other_template:
@@ -147,7 +147,8 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
         use_all_cores()
     ensure_base(config.model.build, config.model.base)
     if config.lora is None:
-        model = _ready(load_base(str(weights), device, resolve_dtype(config.model.dtype, device)))
+        dtype = resolve_dtype(config.model.dtype, device)
+        model = _ready(load_base(str(weights), device, dtype, attention=config.model.attention))
     else:
         model = load_adapter(_load_base(config), weights).eval()
     return Answerer(run, config, model, tokenizer, template)
@@ -163,6 +164,7 @@ def _load_base(config: Config) -> PreTrainedModel:
             config.quantization,
             config.model.revision,
             config.model.trust_remote_code,
+            config.model.attention,
         )
     )
 

@@ -70,6 +70,9 @@ class ModelSection(Section):
     """Hub id or directory of the base model."""
     tokenizer: str | None = None
     """Hub id or directory of the tokenizer; null: the same as `base`."""
+    newline: str | None = Field(None, min_length=1)
+    """What a newline is written as in tokens, and read back from. null: as the tokenizer does it, or <NL>, rinna's
+    convention, where the tokenizer would lose it."""
     revision: str | None = None
     """Commit, tag or branch on the hub; null: the newest."""
     build: Literal["gemma-3-270m", "tiny"] | None = None
@@ -78,6 +81,8 @@ class ModelSection(Section):
     """auto: a GPU where there is one."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of the base weights. auto: bfloat16 where supported (CPUs included), else float16."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """Implementation of the attention, as transformers names them. auto: transformers' choice for the model."""
     trust_remote_code: bool = False
     """Whether to run Python code that comes with the model."""
 

@@ -285,12 +285,18 @@ class CharacterStreamer(BaseStreamer):
             self.saw_prompt = True
             return
         self.tokens.extend(value.flatten().tolist())
-        text = decode(self.tokenizer, self.tokens)
-        self._flush(text.rstrip("\ufffd"))
+        self._flush(self._settled(decode(self.tokenizer, self.tokens)))
 
     def end(self) -> None:
         """Write what was held back."""
         self._flush(decode(self.tokenizer, self.tokens))
+
+    def _settled(self, text: str) -> str:
+        """`text` without what further tokens may turn into something else: an unfinished character or newline."""
+        text = text.rstrip("\ufffd")
+        newline = self.tokenizer.init_kwargs.get("newline") or ""
+        begun = [newline[:length] for length in range(len(newline) - 1, 0, -1) if text.endswith(newline[:length])]
+        return text.removesuffix(begun[0]) if begun else text
 
     def _flush(self, text: str) -> None:
         if len(text) > self.written:

@@ -119,7 +119,7 @@ def add_token_nll(model: PreTrainedModel) -> None:
 def reference_nll(model: nn.Module, pad_id: int, prompts: list[list[int]], references: list[list[int]]) -> list[float]:
     """Sum of −ln p over each reference's tokens given its prompt, in nats; one batch, teacher-forced.
 
-    `model` has been through `add_token_nll` (below PEFT, if at all); ids as `encode_prompt` and `encode_text`
+    `model` has been through `add_token_nll` (below PEFT, if at all); ids as `encode_prompt` and `encode_answer`
     make them. An empty reference has 0.0.
     """
     device = next(model.parameters()).device

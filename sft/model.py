@@ -1,6 +1,7 @@
 """The base model and its tokenizer, loaded for one device in 4-bit, 8-bit or unquantised, and LoRA on top."""
 
 import os
+import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,10 @@ from transformers import (
 )
 
 from sft.errors import UserError
+from sft.families import FAMILIES, check_attention, default_targets
+from sft.hazards import warn
+from sft.hub import hub_is_absent, loading_error
+from sft.repair import repaired
 
 ADAPTER_FILE = "adapter_model.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -56,16 +61,28 @@ def use_all_cores() -> None:
     torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def load_tokenizer(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, with a padding token. Raises UserError when it cannot be loaded.
+def load_tokenizer(
+    base: str, revision: str | None = None, trust_remote_code: bool = False, newline: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, with a padding token and without the faults that `repaired` mends.
+
+    `newline` is what a newline is written as; None: see `repaired`. Raises UserError when it cannot be loaded.
 
     A tokenizer without a padding token pads with its end-of-text token: labels and attention are masked by
     position, so that costs nothing, and the vocabulary keeps its size.
     """
+    if trust_remote_code and int(os.environ.get("RANK", 0)) == 0:
+        warn([f"model.trust_remote_code: Python code that comes with {base} is run; read it, and pin model.revision"])
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _loading_error("tokenizer", base, error) from None
+        raise loading_error("tokenizer", base, error) from None
+    if not tokenizer("日本")["input_ids"]:  # what transformers makes of a repository without any tokenizer
+        examples = ", ".join(f"{kind}: {family.tokenizer}" for kind, family in FAMILIES.items() if family.tokenizer)
+        raise UserError(f"tokenizer {base}: has no vocabulary; set model.tokenizer to one that has ({examples})")
+    tokenizer = repaired(tokenizer, newline)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -86,22 +103,27 @@ def load_base(
     quantization: Mapping[str, Any] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    attention: str = "auto",
 ) -> PreTrainedModel:
     """The frozen base model on `device`; `quantization` holds BitsAndBytesConfig's arguments, None means none.
 
-    Raises UserError when the model is missing or cannot be loaded.
+    `attention` names transformers' implementation of it, "auto" leaves the choice to transformers. Raises UserError
+    when the model is missing or cannot be loaded, or does not support that attention.
     """
+    where = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": hub_is_absent()}
     try:
+        if attention != "auto":
+            check_attention(AutoConfig.from_pretrained(base, **where), attention)
         model = AutoModelForCausalLM.from_pretrained(
             base,
-            revision=revision,
             dtype=dtype,
             device_map={"": device},
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
-            trust_remote_code=trust_remote_code,
+            attn_implementation=None if attention == "auto" else attention,
+            **where,
         )
-    except (OSError, ValueError) as error:
-        raise _loading_error("model", base, error) from None
+    except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
+        raise loading_error("model", base, error) from None
     model.requires_grad_(False)
     # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
     theirs = model.generation_config
@@ -129,11 +151,13 @@ def base_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
 def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
     """Put a fresh adapter on `model`; `lora` holds LoraConfig's arguments. Trainable weights are fp32.
 
-    Raises UserError when a target module is not part of the model, naming those that could be targets.
+    Without `target_modules` the architecture's usual ones are adapted. Raises UserError when a target module is not
+    part of the model, naming those that could be targets.
     """
-    check_targets(model, lora.get("target_modules"))
+    targets = lora.get("target_modules") or default_targets(model)
+    check_targets(model, targets)
     try:
-        peft_model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+        peft_model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{**lora, "target_modules": targets}))
     except ValueError as error:
         candidates = ", ".join(linear_names(model))
         raise UserError(f"lora: {error} (linear layers of this model: {candidates})") from None
@@ -232,11 +256,3 @@ def _keep_4bit_weights_trainable(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def _loading_error(what: str, base: str, error: Exception) -> UserError:
-    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return UserError(
-        f"{what} {base}: cannot be loaded ({first}); check model.base, the connection to the hub, "
-        "and for a gated repository `hf auth login`; a directory works too"
-    )

@@ -32,7 +32,26 @@ class Encoded:
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode `text` as data: nothing added, and special-token text inside it split like any other text."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    special = [token for token in tokenizer.all_special_tokens if token in text and len(token) > 1]
+    if not special or set(ids).isdisjoint(tokenizer.convert_tokens_to_ids(special)):
+        return ids
+    # To this tokenizer its special tokens are words like any other; behind its first character none is one.
+    place = min(text.index(token) for token in special) + 1
+    return [*encode_text(tokenizer, text[:place]), *encode_answer(tokenizer, text[place:])]
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Encode `text` as it goes on behind other text.
+
+    SentencePiece puts a space in front of a text, which inside of one is not there: an answer that was encoded as a
+    text of its own would teach the model to begin with a space. A newline in front has it, if anything has, and the
+    newline's own ids are taken off again.
+    """
+    newline, joined = encode_text(tokenizer, "\n"), encode_text(tokenizer, f"\n{text}")
+    if joined[: len(newline)] == newline:
+        return joined[len(newline) :]
+    return encode_text(tokenizer, text)  # the newline has become one token with what follows
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -50,9 +69,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
         return tokenizer(str(prompt), add_special_tokens=False, split_special_tokens=False)["input_ids"]
     ids, place = [], 0  # the data contains the text of a special token: what lies between the template's is text
     for start, end in spans:
-        ids += [*encode_text(tokenizer, prompt[place:start]), tokenizer.convert_tokens_to_ids(prompt[start:end])]
+        encode = encode_answer if place else encode_text
+        ids += [*encode(tokenizer, prompt[place:start]), tokenizer.convert_tokens_to_ids(prompt[start:end])]
         place = end
-    return [*ids, *encode_text(tokenizer, prompt[place:])]
+    return [*ids, *encode_answer(tokenizer, prompt[place:])]
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -119,7 +139,7 @@ class RowEncoder:
         """Encode one row with fields instruction, input, output."""
         text = formatting_func(row)
         prompt = encode_prompt(self.tokenizer, text["prompt"])
-        answer = [*encode_text(self.tokenizer, text["completion"]), self._eos]
+        answer = [*encode_answer(self.tokenizer, text["completion"]), self._eos]
         if len(prompt) + len(answer) <= self.max_length:
             return self._labelled(prompt, answer, "whole")
         if self.truncation == "end":

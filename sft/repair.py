@@ -1,0 +1,122 @@
+"""Tokenizers that lose newlines or rare characters, repaired once at loading: what is saved beside an adapter keeps it.
+
+Three things go wrong with the pinned transformers. Its T5 class, which rinna's models name, knows nothing of
+SentencePiece's byte fallback, adds a space in front and makes several spaces one. SentencePiece itself turns newlines
+into spaces. And the Python tokenizer of GPT-NeoX-Japanese decodes every byte by itself.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import transformers
+from sentencepiece import SentencePieceProcessor
+from tokenizers import Regex, Tokenizer, decoders, normalizers
+from transformers import PreTrainedTokenizerBase, T5Tokenizer
+from transformers.convert_slow_tokenizer import SentencePieceExtractor, SpmConverter
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+from sft.errors import UserError
+
+NEWLINE = "<NL>"
+"""What a newline is written as where the tokenizer has none: the convention of rinna's instruction models."""
+
+
+def repaired(tokenizer: PreTrainedTokenizerBase, newline: str | None = None) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or one that does what it should have done.
+
+    `newline` is what a newline is written as in tokens, and read back from; None: NEWLINE where newlines would be
+    lost, and nothing elsewhere. Raises UserError where a newline cannot be written as asked.
+    """
+    if isinstance(tokenizer, transformers.GPTNeoXJapaneseTokenizer):
+        tokenizer.__class__ = GPTNeoXJapaneseTokenizer
+    if isinstance(tokenizer, T5Tokenizer) and Path(getattr(tokenizer, "vocab_file", None) or "").is_file():
+        tokenizer = _rewrapped(tokenizer, sentencepiece_backend(Path(tokenizer.vocab_file)))
+    if newline is None and loses_newlines(tokenizer):
+        newline = NEWLINE
+    if newline is None:
+        return tokenizer
+    if not isinstance(tokenizer, TokenizersBackend):
+        raise UserError(f"model.newline: {type(tokenizer).__name__} has its own way with newlines; leave it out")
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    _write_newlines(backend, newline)
+    tokenizer = _rewrapped(tokenizer, backend, newline=newline)
+    if loses_newlines(tokenizer):
+        raise UserError(
+            f"model.newline: this tokenizer loses newlines, and characters of {newline!r}, too; "
+            "set it to text that the tokenizer knows"
+        )
+    return tokenizer
+
+
+def loses_newlines(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a newline is not what comes back when it is encoded and decoded."""
+    ids = tokenizer("あ\nあ", add_special_tokens=False)["input_ids"]
+    return "\n" not in tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def sentencepiece_backend(model: Path) -> Tokenizer:
+    """SentencePiece's model as a backend that gives the ids of SentencePiece itself, which the tests compare."""
+    proto = SentencePieceExtractor(str(model)).proto
+    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    backend = SpmConverter.build_tokenizer_from_spm_proto(proto, pieces)
+    *charsmap, spaces = backend.normalizer
+    specification = proto.normalizer_spec
+    steps = list(charsmap)
+    if SentencePieceProcessor(model_file=str(model)).normalize("か\u3099").endswith("が"):
+        steps.append(normalizers.NFC())  # the backend's character map leaves half-width voiced kana in two
+    if specification.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if specification.add_dummy_prefix:
+        steps.append(normalizers.Prepend("▁"))
+        backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    backend.normalizer = normalizers.Sequence([*steps, spaces])
+    return backend
+
+
+def _write_newlines(backend: Tokenizer, newline: str) -> None:
+    before = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\r\n?|\n"), newline), *before])
+    backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), decoders.Replace(newline, "\n")])
+
+
+def _rewrapped(tokenizer: TokenizersBackend, backend: Tokenizer, **settings: str) -> TokenizersBackend:
+    """The tokenizer around another backend of the same vocabulary.
+
+    Of the general class: the others build their backend anew when they are loaded, and the repair would be gone.
+    """
+    special = {
+        name: token
+        for name, token in tokenizer.special_tokens_map.items()
+        if isinstance(token, str) and backend.token_to_id(token) is not None
+    }
+    return TokenizersBackend(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        name_or_path=tokenizer.name_or_path,
+        clean_up_tokenization_spaces=False,
+        chat_template=tokenizer.chat_template,
+        **special,
+        **settings,
+    )
+
+
+class GPTNeoXJapaneseTokenizer(transformers.GPTNeoXJapaneseTokenizer):
+    """transformers' class, which it is saved as, with characters of several byte tokens put together in decoding."""
+
+    BYTE = re.compile(r"<\|byte(\d+)\|>")
+
+    def _convert_id_to_token(self, index: int) -> str:
+        token = self.ids_to_tokens[index][0]
+        return token if self.BYTE.fullmatch(token) else super()._convert_id_to_token(index)
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text of tokens, white space around it included."""
+        text = []
+        for are_bytes, group in itertools.groupby(tokens, key=lambda token: bool(self.BYTE.fullmatch(token))):
+            if are_bytes:
+                text.append(bytes(int(token[6:-2]) for token in group).decode("utf-8", errors="replace"))
+            else:
+                text.extend(group)
+        return "".join(text)

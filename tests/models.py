@@ -1,0 +1,233 @@
+"""Small random models, one a family of the article: its architecture, its tokenizer's class and special tokens.
+
+The vocabularies are trained on the project's sample. Directories look as the repositories do: the same files, and no
+tokenizer where there is none.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import sentencepiece
+import torch
+from tokenizers import (
+    ByteLevelBPETokenizer,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    processors,
+)
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTJConfig,
+    GPTJForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GPTNeoXJapaneseConfig,
+    GPTNeoXJapaneseForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
+END = "<|endoftext|>"
+VOCABULARY = 1500
+
+
+def build(family: str, directory: Path) -> dict[str, str]:
+    """Make the family's model in `directory`; returns what section `model` of a configuration says about it."""
+    directory.mkdir()
+    torch.manual_seed(0)
+    return BUILDERS[family](directory)
+
+
+def open_calm(directory: Path) -> dict[str, str]:
+    """GPT-NeoX, byte-level BPE, one token for BOS, EOS and UNK, padding of its own, weights in a pickle."""
+    size = byte_level_bpe(directory, "GPTNeoXTokenizer", [END, "<|padding|>"], pad_token="<|padding|>")
+    model = gpt_neox(size, bos_token_id=0, eos_token_id=0, pad_token_id=1)
+    save(model, directory, weights="pytorch_model.bin")
+    return {"base": str(directory)}
+
+
+def rinna(directory: Path) -> dict[str, str]:
+    """GPT-NeoX, SentencePiece unigrams with byte fallback under the name of T5's tokenizer, and no newline."""
+    pieces = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "pad_piece": "[PAD]", "unk_piece": "[UNK]"}
+    spaces = {"add_dummy_prefix": False, "remove_extra_whitespaces": False}
+    train_sentencepiece(directory / "spiece.model", "unigram", **pieces, **spaces)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "extra_ids": 0}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **special})
+    save(gpt_neox(VOCABULARY, bos_token_id=2, eos_token_id=3, pad_token_id=0), directory)
+    return {"base": str(directory)}
+
+
+def abeja(directory: Path) -> dict[str, str]:
+    """GPT-NeoX-Japanese and its Python tokenizer: vocab.txt and emoji.json, padding is the end of text."""
+    size = japanese_vocabulary(directory)
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "GPTNeoXJapaneseTokenizer"})
+    config = GPTNeoXJapaneseConfig(
+        vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_multiple_size=4,
+        max_position_embeddings=2048, bos_token_id=size - 1, eos_token_id=size - 1,
+    )  # fmt: skip
+    save(GPTNeoXJapaneseForCausalLM(config), directory)
+    return {"base": str(directory)}
+
+
+def genji(directory: Path) -> dict[str, str]:
+    """GPT-J without a tokenizer; the one it was trained with is in another repository and knows no padding."""
+    elsewhere = directory.parent / f"{directory.name}-tokenizer"
+    elsewhere.mkdir()
+    size = byte_level_bpe(elsewhere, "GPT2Tokenizer", [END])
+    config = GPTJConfig(
+        vocab_size=size + 143, n_positions=2048, n_embd=64, n_layer=2, n_head=4, rotary_dim=8, bos_token_id=0,
+        eos_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    save(GPTJForCausalLM(config), directory, weights="pytorch_model.bin")
+    return {"base": str(directory), "tokenizer": str(elsewhere)}
+
+
+def llama2(directory: Path) -> dict[str, str]:
+    """Llama 2 and ELYZA: SentencePiece BPE with byte fallback and a space put in front, BOS added, no padding."""
+    train_sentencepiece(directory / "tokenizer.model", "bpe", normalization_rule_name="identity")
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "legacy": False}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", **special})
+    save(llama(VOCABULARY, bos_token_id=1, eos_token_id=2), directory)
+    return {"base": str(directory)}
+
+
+def calm2(directory: Path) -> dict[str, str]:
+    """Llama with a tokenizer of GPT-NeoX's class."""
+    size = byte_level_bpe(directory, "GPTNeoXTokenizer", [END, "<|padding|>"], pad_token="<|padding|>")
+    save(llama(size, bos_token_id=0, eos_token_id=0, pad_token_id=1), directory)
+    return {"base": str(directory)}
+
+
+def llm_jp(directory: Path) -> dict[str, str]:
+    """Llama with unigrams in tokenizer.json: a normaliser puts the space in front, BOS added, padding of its own."""
+    model = directory / "trained.model"
+    train_sentencepiece(model, "unigram", normalization_rule_name="identity")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    vocabulary = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(len(processor))]
+    model.unlink()
+    backend = Tokenizer(models.Unigram([*vocabulary, ("<PAD|LLM-jp>", 0.0)], 0, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    strip = decoders.Strip(" ", 1, 0)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<PAD|LLM-jp>"
+    ).save_pretrained(directory)
+    save(llama(len(vocabulary) + 1, bos_token_id=1, eos_token_id=2), directory)
+    return {"base": str(directory)}
+
+
+def gemma3(directory: Path) -> dict[str, str]:
+    """Gemma 3: SentencePiece BPE, BOS added, sliding and full attention, embeddings tied to the head."""
+    pieces = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
+    train_sentencepiece(
+        directory / "tokenizer.model", "bpe", normalization_rule_name="identity", add_dummy_prefix=False,
+        user_defined_symbols=["<mask>"], **pieces,
+    )  # fmt: skip
+    special = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    config = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, **special}
+    write_json(directory / "tokenizer_config.json", config)
+    text = Gemma3TextConfig(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=16, sliding_window=64, layer_types=["sliding_attention", "full_attention"],
+        max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+    )  # fmt: skip
+    save(Gemma3ForCausalLM(text), directory)
+    return {"base": str(directory)}
+
+
+BUILDERS: dict[str, Callable[[Path], dict[str, str]]] = {
+    "open-calm": open_calm,
+    "rinna": rinna,
+    "abeja": abeja,
+    "genji": genji,
+    "llama-2": llama2,
+    "calm2": calm2,
+    "llm-jp": llm_jp,
+    "gemma-3": gemma3,
+}
+
+
+def gpt_neox(vocabulary: int, **special: int) -> GPTNeoXForCausalLM:
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+            max_position_embeddings=2048, rotary_pct=1.0, use_parallel_residual=False, tie_word_embeddings=False,
+            **special,
+        )
+    )  # fmt: skip
+
+
+def llama(vocabulary: int, **special: int) -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+            max_position_embeddings=2048, tie_word_embeddings=False, **special,
+        )
+    )  # fmt: skip
+
+
+def save(model: PreTrainedModel, directory: Path, weights: str = "model.safetensors") -> None:
+    """Write config.json and the weights, with a pickle's name as the pickle that older repositories hold."""
+    model.save_pretrained(directory)
+    if weights.endswith(".bin"):
+        (directory / "model.safetensors").unlink()
+        torch.save(model.state_dict(), directory / weights)
+
+
+def sample_texts() -> list[str]:
+    """All texts of the sample."""
+    return [text for line in SAMPLE.open(encoding="utf-8") for text in json.loads(line).values() if text]
+
+
+def byte_level_bpe(directory: Path, tokenizer_class: str, special: list[str], **named: str) -> int:
+    """A byte-level BPE as tokenizer.json, `special` its first ids, and the tokenizer's size."""
+    bpe = ByteLevelBPETokenizer(add_prefix_space=False)
+    bpe.train_from_iterator(sample_texts(), VOCABULARY, special_tokens=special, show_progress=False)
+    bpe.save(str(directory / "tokenizer.json"))
+    names = {"bos_token": END, "eos_token": END, "unk_token": END, **named}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": tokenizer_class, **names})
+    return bpe.get_vocab_size()
+
+
+def train_sentencepiece(path: Path, kind: str, **options: object) -> None:
+    """A SentencePiece model with byte fallback, trained on the sample."""
+    lines = (line for text in sample_texts() for line in text.split("\n") if line)
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        model_writer=trained, sentence_iterator=lines, model_type=kind, vocab_size=VOCABULARY, byte_fallback=True,
+        character_coverage=0.99, minloglevel=2, **options,
+    )  # fmt: skip
+    path.write_bytes(trained.getvalue())
+
+
+def japanese_vocabulary(directory: Path) -> int:
+    """vocab.txt and emoji.json in the format of Japanese-BPEEncoder_V2; returns the number of ids.
+
+    Of the words at a place the one with the smallest id is taken, so longer ones come first. Spellings that share an
+    id share a line.
+    """
+    texts = "\n".join(sample_texts())
+    longer = Counter(texts[i : i + n] for n in (3, 2) for i in range(len(texts) - n))
+    words = [word for word, _ in longer.most_common(600) if word.isalpha()]
+    words.sort(key=lambda word: -len(word))
+    characters = sorted({c for c in texts if c.isprintable()} - set(" ,　—−慶応應鱻"))
+    marks = ["<SP>", "<BR>", "<TAB>", "<BLOCK>", "<KIGOU>", "<U2000U2BFF>", "<|emoji1|>"]
+    raw = [f"<|byte{byte}|>" for byte in range(256)]
+    lines = ["慶応,慶應", *words, *characters, ",", *marks, *raw, "<|startoftext|>", END]
+    (directory / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_json(directory / "emoji.json", {"emoji": {"😀": "<|emoji1|>"}, "emoji_inv": {"<|emoji1|>": "😀"}})
+    return len(lines)
+
+
+def write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
