@@ -38,6 +38,7 @@ from transformers import (
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 END = "<|endoftext|>"
 VOCABULARY = 1500
+SPREAD = {"initializer_range": 0.1}  # wide enough for answers to depend on their prompts
 
 
 def build(family: str, directory: Path) -> dict[str, str]:
@@ -72,7 +73,7 @@ def abeja(directory: Path) -> dict[str, str]:
     write_json(directory / "tokenizer_config.json", {"tokenizer_class": "GPTNeoXJapaneseTokenizer"})
     config = GPTNeoXJapaneseConfig(
         vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_multiple_size=4,
-        max_position_embeddings=2048, bos_token_id=size - 1, eos_token_id=size - 1,
+        max_position_embeddings=2048, bos_token_id=size - 1, eos_token_id=size - 1, **SPREAD,
     )  # fmt: skip
     save(GPTNeoXJapaneseForCausalLM(config), directory)
     return {"base": str(directory)}
@@ -85,7 +86,7 @@ def genji(directory: Path) -> dict[str, str]:
     size = byte_level_bpe(elsewhere, "GPT2Tokenizer", [END])
     config = GPTJConfig(
         vocab_size=size + 143, n_positions=2048, n_embd=64, n_layer=2, n_head=4, rotary_dim=8, bos_token_id=0,
-        eos_token_id=0, tie_word_embeddings=False,
+        eos_token_id=0, tie_word_embeddings=False, **SPREAD,
     )  # fmt: skip
     save(GPTJForCausalLM(config), directory, weights="pytorch_model.bin")
     return {"base": str(directory), "tokenizer": str(elsewhere)}
@@ -139,7 +140,7 @@ def gemma3(directory: Path) -> dict[str, str]:
     text = Gemma3TextConfig(
         vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=1, head_dim=16, sliding_window=64, layer_types=["sliding_attention", "full_attention"],
-        max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+        max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, **SPREAD,
     )  # fmt: skip
     save(Gemma3ForCausalLM(text), directory)
     return {"base": str(directory)}
@@ -162,7 +163,7 @@ def gpt_neox(vocabulary: int, **special: int) -> GPTNeoXForCausalLM:
         GPTNeoXConfig(
             vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
             max_position_embeddings=2048, rotary_pct=1.0, use_parallel_residual=False, tie_word_embeddings=False,
-            **special,
+            **SPREAD, **special,
         )
     )  # fmt: skip
 
@@ -171,7 +172,7 @@ def llama(vocabulary: int, **special: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-            max_position_embeddings=2048, tie_word_embeddings=False, **special,
+            max_position_embeddings=2048, tie_word_embeddings=False, **SPREAD, **special,
         )
     )  # fmt: skip
 

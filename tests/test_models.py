@@ -1,0 +1,175 @@
+"""Every model family of the article, small and random: trained, reloaded, answered, scored, merged, as the real one.
+
+`make test` runs each family with one quantisation, `make test-models` with all, and the real gemma-3-270m where it is.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import small_models
+import torch
+from transformers import AutoTokenizer
+
+import train_sft
+from sft.answerer import Answerer, load_answerer
+from sft.generation import decode, generate
+from sft.model import load_adapter, load_base, load_tokenizer
+from sft.prompt import ALPACA_JA, formatting_function
+from sft.records import read_predictions
+from sft.tokenization import IGNORE_INDEX, RowEncoder, encode_answer, encode_prompt
+
+ROOT = Path(__file__).parents[1]
+REAL_GEMMA = ROOT / "models" / "gemma-3-270m"
+CPU = torch.device("cpu")
+QUANTISATIONS = {
+    "none": [],
+    "int8": ["quantization.load_in_8bit=true"],
+    "nf4": ["quantization.load_in_4bit=true", "quantization.bnb_4bit_quant_type=nf4"],
+}
+IN_MAKE_TEST = {
+    "open-calm": "int8",
+    "rinna": "nf4",
+    "abeja": "none",
+    "genji": "int8",
+    "llama-2": "nf4",
+    "calm2": "none",
+    "llm-jp": "int8",
+    "gemma-3": "nf4",
+}
+TARGETS = {
+    "open-calm": {"query_key_value"},
+    "rinna": {"query_key_value"},
+    "abeja": {"query_key_value"},
+    "gemma-3": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "gemma-3-270m": {"q_proj", "k_proj", "v_proj", "o_proj"},
+}
+BOS = {"llama-2", "llm-jp", "gemma-3", "gemma-3-270m"}
+
+TEXT = "一行目は東京です。\n\n二行目:「鱻」と😀 </s><|endoftext|> abc"
+ROW = {"index": "1", "instruction": "改行は?\n二つ", "input": "</s>と<s>。", "output": TEXT, "category": "closed_qa"}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """A function that builds a family's model once, and says what section `model` holds of it."""
+    directory, built = tmp_path_factory.mktemp("bases"), {}
+
+    def base(family):
+        if family == "gemma-3-270m":
+            if not REAL_GEMMA.is_dir():
+                pytest.skip(f"the real gemma-3-270m is not at {REAL_GEMMA}: make demo builds it")
+            return {"base": str(REAL_GEMMA)}
+        if family not in built:
+            built[family] = small_models.build(family, directory / family)
+        return built[family]
+
+    return base
+
+
+def cycle_cases():
+    for family, quick in [*IN_MAKE_TEST.items(), ("gemma-3-270m", None)]:
+        for quantisation in QUANTISATIONS:
+            marks = [] if quantisation == quick else [pytest.mark.models]
+            yield pytest.param(family, quantisation, marks=marks, id=f"{family}-{quantisation}")
+
+
+@pytest.mark.parametrize(("family", "quantisation"), cycle_cases())
+def test_a_family_is_trained_reloaded_answered_scored_and_merged(
+    family, quantisation, bases, program, tmp_path, monkeypatch
+):
+    section, run = bases(family), tmp_path / "run"
+    check_supervision(load_tokenizer(section.get("tokenizer", section["base"])), family in BOS)
+    trained = train(program, monkeypatch, section, run, QUANTISATIONS[quantisation])
+    answerer = load_answerer(run)
+    adapted = {name.split(".")[-4] for name, _ in answerer.model.named_parameters() if "lora_B" in name}
+    assert adapted == TARGETS.get(family, {"q_proj", "v_proj"})
+    ids = probe_ids(answerer)
+    torch.testing.assert_close(logits(answerer.model, ids), trained, rtol=1e-4, atol=1e-4)
+    with answerer.as_system("base"):
+        assert (logits(answerer.model, ids) - trained).abs().max() > 1e-3
+    check_saved_tokenizer(answerer, run / "adapter", family)
+    check_score(program, run)
+    check_unquantised(section["base"], answerer, run / "adapter")
+
+
+def train(program, monkeypatch, section, run, words):
+    """Train by the command on a few rows; returns the logits of the model in training at its end."""
+    seen = []
+    finish = train_sft.finish
+
+    def spy(config, prepared, trainer, manifest, started):
+        ids = encode_prompt(prepared.tokenizer, ALPACA_JA.render("首都は?", "日本の首都は東京です。"))
+        seen.append(logits(trainer.accelerator.unwrap_model(trainer.model).eval(), ids))
+        finish(config, prepared, trainer, manifest, started)
+
+    monkeypatch.setattr(train_sft, "finish", spy)
+    settings = {
+        "model.build": "null", "run.directory": run, "data.train_rows": 24, "lora.target_modules": "null",
+        "lora.lora_dropout": 0, "training.max_length": 1024, "training.train_on_inputs": "false",
+        "training.total_batch_size": 8, "training.per_device_train_batch_size": 4, "training.learning_rate": 0.005,
+        "training.per_device_eval_batch_size": 4, "generation.max_new_tokens": 8, "eval.resamples": 50,
+    } | {f"model.{key}": value for key, value in section.items()}  # fmt: skip
+    result = program("train_sft", "configs/tiny.yaml", *(f"{key}={value}" for key, value in settings.items()), *words)
+    assert result.returncode == 0, result.stderr
+    losses = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [record["grad_norm"] > 0 for record in losses if "loss" in record] == [True] * 3
+    return seen[0]
+
+
+def check_supervision(tokenizer, bos_in_front):
+    """Exactly the answer and one end-of-text token are supervised, and the prompt is the one answered later."""
+    row = RowEncoder(tokenizer, 2048, train_on_inputs=False).encode_row(ROW, formatting_function(ALPACA_JA))
+    prompt = encode_prompt(tokenizer, ALPACA_JA.render(ROW["instruction"], ROW["input"]))
+    answer = encode_answer(tokenizer, TEXT)
+    assert row.input_ids == [*prompt, *answer, tokenizer.eos_token_id]
+    assert row.labels == [IGNORE_INDEX] * len(prompt) + [*answer, tokenizer.eos_token_id]
+    bos = [tokenizer.bos_token_id] * bos_in_front
+    assert [token for token in row.input_ids if token in tokenizer.all_special_ids] == [*bos, tokenizer.eos_token_id]
+    assert row.input_ids[: len(bos)] == bos
+    assert tokenizer.decode(answer, clean_up_tokenization_spaces=False) == TEXT
+    assert not tokenizer.convert_ids_to_tokens(answer)[0].startswith("▁")
+
+
+def probe_ids(answerer: Answerer) -> list[int]:
+    return answerer.prompt("首都は?", "日本の首都は東京です。").ids
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids])).logits
+
+
+def check_saved_tokenizer(answerer: Answerer, adapter: Path, family: str):
+    """What lies beside the adapter encodes and decodes as the tokenizer in training, for anybody who loads it."""
+    plain = AutoTokenizer.from_pretrained(adapter)
+    for text in (TEXT, "東京です。", ALPACA_JA.render("首都は?", "東京。")):
+        assert encode_prompt(plain, text) == encode_prompt(answerer.tokenizer, text)
+        assert encode_answer(plain, text) == encode_answer(answerer.tokenizer, text)
+        if family != "abeja":  # transformers' own class cannot decode characters of several bytes
+            assert decode(plain, encode_answer(plain, text)) == text.strip()
+
+
+def check_score(program, run):
+    """The evaluation answers and scores with the base and the tuned model."""
+    result = program("eval.__main__", run, "eval.rows_per_category=1", "generation.max_new_tokens=3")
+    assert result.returncode == 0, result.stderr
+    predictions = list(read_predictions(run / "eval" / "predictions.jsonl"))
+    assert [p.system for p in predictions] == ["base"] * 8 + ["tuned"] * 8
+    assert all(p.reference_nll > 0 for p in predictions)
+    context = [p.reference_nll for p in predictions if p.example.category == "closed_qa"]
+    assert context[0] != context[1]
+
+
+def check_unquantised(base: str, answerer: Answerer, adapter: Path):
+    """In fp32 a batch answers as one at a time does, and a merged model as one with its adapter."""
+    model = load_adapter(load_base(base, CPU, torch.float32), adapter).eval()
+    prompts = [answerer.prompt(text).ids for text in ("首都は?", "春\nとは何ですか。詳しく教えてください。", "山")]
+    settings = {"max_new_tokens": 8, "repetition_penalty": 1.5}
+    together = generate(model, answerer.tokenizer, prompts, settings)
+    assert [generate(model, answerer.tokenizer, [prompt], settings)[0] for prompt in prompts] == together
+    assert len({answer.text for answer in together}) > 1
+    expected = logits(model, prompts[1])
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(logits(merged, prompts[1]), expected, rtol=1e-4, atol=1e-4)
+    assert generate(merged, answerer.tokenizer, prompts, settings) == together
