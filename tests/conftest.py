@@ -43,6 +43,22 @@ def tokenizer(tiny_base: Path):
 
 
 @pytest.fixture(scope="session")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    """Makes a family's small random model, once; returns what section `model` of a configuration says about it."""
+    directory = tmp_path_factory.mktemp("families")
+    built: dict[str, dict[str, str]] = {}
+
+    def section(family: str) -> dict[str, str]:
+        import small_models
+
+        if family not in built:
+            built[family] = small_models.build(family, directory / family)
+        return built[family]
+
+    return section
+
+
+@pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess]:
     """Run a program of the project as a user would, from its root; returns exit status and both outputs."""
 

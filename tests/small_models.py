@@ -38,6 +38,7 @@ from transformers import (
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 END = "<|endoftext|>"
 VOCABULARY = 1500
+AS_WRITTEN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 SPREAD = {"initializer_range": 0.1}  # wide enough for answers to depend on their prompts
 
 
@@ -58,11 +59,7 @@ def open_calm(directory: Path) -> dict[str, str]:
 
 def rinna(directory: Path) -> dict[str, str]:
     """GPT-NeoX, SentencePiece unigrams with byte fallback under the name of T5's tokenizer, and no newline."""
-    pieces = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "pad_piece": "[PAD]", "unk_piece": "[UNK]"}
-    spaces = {"add_dummy_prefix": False, "remove_extra_whitespaces": False}
-    train_sentencepiece(directory / "spiece.model", "unigram", **pieces, **spaces)
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "extra_ids": 0}
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **special})
+    sentencepiece_as_t5(directory)
     save(gpt_neox(VOCABULARY, bos_token_id=2, eos_token_id=3, pad_token_id=0), directory)
     return {"base": str(directory)}
 
@@ -94,7 +91,7 @@ def genji(directory: Path) -> dict[str, str]:
 
 def llama2(directory: Path) -> dict[str, str]:
     """Llama 2 and ELYZA: SentencePiece BPE with byte fallback and a space put in front, BOS added, no padding."""
-    train_sentencepiece(directory / "tokenizer.model", "bpe", normalization_rule_name="identity")
+    train_sentencepiece(directory / "tokenizer.model", "bpe", **AS_WRITTEN)
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "legacy": False}
     write_json(directory / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", **special})
     save(llama(VOCABULARY, bos_token_id=1, eos_token_id=2), directory)
@@ -111,7 +108,7 @@ def calm2(directory: Path) -> dict[str, str]:
 def llm_jp(directory: Path) -> dict[str, str]:
     """Llama with unigrams in tokenizer.json: a normaliser puts the space in front, BOS added, padding of its own."""
     model = directory / "trained.model"
-    train_sentencepiece(model, "unigram", normalization_rule_name="identity")
+    train_sentencepiece(model, "unigram", **AS_WRITTEN)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     vocabulary = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(len(processor))]
     model.unlink()
@@ -131,8 +128,8 @@ def gemma3(directory: Path) -> dict[str, str]:
     """Gemma 3: SentencePiece BPE, BOS added, sliding and full attention, embeddings tied to the head."""
     pieces = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
     train_sentencepiece(
-        directory / "tokenizer.model", "bpe", normalization_rule_name="identity", add_dummy_prefix=False,
-        user_defined_symbols=["<mask>"], **pieces,
+        directory / "tokenizer.model", "bpe", add_dummy_prefix=False, user_defined_symbols=["<mask>"],
+        **AS_WRITTEN, **pieces,
     )  # fmt: skip
     special = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
     config = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, **special}
@@ -200,14 +197,24 @@ def byte_level_bpe(directory: Path, tokenizer_class: str, special: list[str], **
     return bpe.get_vocab_size()
 
 
+def sentencepiece_as_t5(directory: Path, **options: object) -> None:
+    """rinna's tokenizer files: unigrams with its ids, that keep spaces and put none in front, named as T5's."""
+    directory.mkdir(exist_ok=True)
+    pieces = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "pad_piece": "[PAD]", "unk_piece": "[UNK]"}
+    spaces = {"add_dummy_prefix": False, "remove_extra_whitespaces": False}
+    train_sentencepiece(directory / "spiece.model", "unigram", **{**pieces, **spaces, **options})
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "extra_ids": 0}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **special})
+
+
 def train_sentencepiece(path: Path, kind: str, **options: object) -> None:
     """A SentencePiece model with byte fallback, trained on the sample."""
     lines = (line for text in sample_texts() for line in text.split("\n") if line)
     trained = io.BytesIO()
+    settings = {"vocab_size": VOCABULARY, "byte_fallback": True, "character_coverage": 0.99, **options}
     sentencepiece.SentencePieceTrainer.train(
-        model_writer=trained, sentence_iterator=lines, model_type=kind, vocab_size=VOCABULARY, byte_fallback=True,
-        character_coverage=0.99, minloglevel=2, **options,
-    )  # fmt: skip
+        model_writer=trained, sentence_iterator=lines, model_type=kind, minloglevel=2, **settings
+    )
     path.write_bytes(trained.getvalue())
 
 

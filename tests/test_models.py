@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import small_models
 import torch
 from transformers import AutoTokenizer
 
@@ -50,21 +49,13 @@ TEXT = "一行目は東京です。\n\n二行目:「鱻」と😀 </s><|endoftex
 ROW = {"index": "1", "instruction": "改行は?\n二つ", "input": "</s>と<s>。", "output": TEXT, "category": "closed_qa"}
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    """A function that builds a family's model once, and says what section `model` holds of it."""
-    directory, built = tmp_path_factory.mktemp("bases"), {}
-
-    def base(family):
-        if family == "gemma-3-270m":
-            if not REAL_GEMMA.is_dir():
-                pytest.skip(f"the real gemma-3-270m is not at {REAL_GEMMA}: make demo builds it")
-            return {"base": str(REAL_GEMMA)}
-        if family not in built:
-            built[family] = small_models.build(family, directory / family)
-        return built[family]
-
-    return base
+def model_section(family, small_base):
+    """What section `model` of a configuration says: a small random model, or the real one where it is."""
+    if family != "gemma-3-270m":
+        return small_base(family)
+    if not REAL_GEMMA.is_dir():
+        pytest.skip(f"the real gemma-3-270m is not at {REAL_GEMMA}; make demo builds it")
+    return {"base": str(REAL_GEMMA)}
 
 
 def cycle_cases():
@@ -76,9 +67,9 @@ def cycle_cases():
 
 @pytest.mark.parametrize(("family", "quantisation"), cycle_cases())
 def test_a_family_is_trained_reloaded_answered_scored_and_merged(
-    family, quantisation, bases, program, tmp_path, monkeypatch
+    family, quantisation, small_base, program, tmp_path, monkeypatch
 ):
-    section, run = bases(family), tmp_path / "run"
+    section, run = model_section(family, small_base), tmp_path / "run"
     check_supervision(load_tokenizer(section.get("tokenizer", section["base"])), family in BOS)
     trained = train(program, monkeypatch, section, run, QUANTISATIONS[quantisation])
     answerer = load_answerer(run)
