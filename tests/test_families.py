@@ -1,0 +1,57 @@
+"""What an architecture decides by itself: LoRA's targets where none are named, and the attention it supports."""
+
+import pytest
+import torch
+from transformers import AutoConfig, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from sft.errors import UserError
+from sft.families import FAMILIES, check_attention, default_targets
+from sft.model import add_lora, describe_trained, load_base
+
+CPU = torch.device("cpu")
+
+
+def test_an_architecture_of_pefts_table_has_its_targets_and_one_of_none_is_refused():
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2))
+    assert default_targets(bloom) == ["query_key_value"]
+    assert describe_trained(add_lora(bloom, {"r": 2})).startswith("LoRA on 1 modules (query_key_value)")
+    unknown = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2))
+    for kind in ("never-heard-of", "llama4"):
+        unknown.config.model_type = kind
+        with pytest.raises(UserError, match=f"no default is known for the architecture {kind}; set it to names of"):
+            add_lora(unknown, {"r": 2})
+
+
+def test_the_tables_targets_are_layers_of_the_small_models(small_base):
+    families = {"gpt_neox": "rinna", "gpt_neox_japanese": "abeja", "gptj": "genji", "llama": "calm2"}
+    for kind, name in {**families, "gemma3_text": "gemma-3"}.items():
+        model = load_base(small_base(name)["base"], CPU, torch.float32)
+        assert model.config.model_type == kind
+        layers = {
+            part.rsplit(".", 1)[-1] for part, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)
+        }
+        assert layers.issuperset(FAMILIES[kind].targets)
+
+
+@pytest.mark.parametrize(
+    ("family", "supported"),
+    [("abeja", ["eager"]), ("genji", ["eager", "flash_attention_2"]), ("rinna", ["eager", "sdpa", "flex_attention"])],
+)
+def test_an_attention_that_a_model_has_not_is_refused_with_those_it_has(small_base, family, supported):
+    base = small_base(family)["base"]
+    config = AutoConfig.from_pretrained(base)
+    for attention in ("eager", "sdpa", "flash_attention_2", "flex_attention"):
+        if attention in supported or family == "rinna":
+            check_attention(config, attention)
+        else:
+            with pytest.raises(UserError, match=rf"does not support {attention}, only {', '.join(supported)}$"):
+                load_base(base, CPU, torch.float32, attention=attention)
+
+
+def test_the_attention_asked_for_is_used(small_base):
+    base = small_base("calm2")["base"]
+    models = {name: load_base(base, CPU, torch.float32, attention=name) for name in ("auto", "eager", "sdpa")}
+    used = {name: model.config._attn_implementation for name, model in models.items()}
+    assert used == {"auto": "sdpa", "eager": "eager", "sdpa": "sdpa"}
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(models["eager"](ids).logits, models["sdpa"](ids).logits, rtol=1e-4, atol=1e-4)
