@@ -204,6 +204,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:
     import datasets
 
+    from sft.hub import hub_is_absent
+
+    if hub_is_absent():
+        datasets.config.HF_HUB_OFFLINE = True  # no argument makes it ask its cache alone
     try:
         rows = datasets.load_dataset(path, revision=revision, split="train")
     except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"

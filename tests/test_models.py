@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import train_sft
 from sft.answerer import Answerer, load_answerer
 from sft.generation import decode, generate
-from sft.model import load_adapter, load_base, load_tokenizer
+from sft.model import check_adapter, describe_trained, load_adapter, load_base, load_tokenizer
 from sft.prompt import ALPACA_JA, formatting_function
 from sft.records import read_predictions
 from sft.tokenization import IGNORE_INDEX, RowEncoder, encode_answer, encode_prompt
@@ -164,3 +165,34 @@ def check_unquantised(base: str, answerer: Answerer, adapter: Path):
     merged = model.merge_and_unload()
     torch.testing.assert_close(logits(merged, prompts[1]), expected, rtol=1e-4, atol=1e-4)
     assert generate(merged, answerer.tokenizer, prompts, settings) == together
+
+
+VARIANTS = {
+    "rsLoRA": (["lora.use_rslora=true"], {"query_key_value"}),
+    "DoRA": (["lora.use_dora=true"], {"query_key_value"}),
+    "DoRA in 4-bit": (["lora.use_dora=true", *QUANTISATIONS["nf4"]], {"query_key_value"}),
+    "all linear": (["lora.target_modules=all-linear"], {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pefts_variants_are_trained_saved_and_answered_with(variant, small_base, program, tmp_path, monkeypatch):
+    (words, targets), run = VARIANTS[variant], tmp_path / "run"
+    trained = train(program, monkeypatch, small_base("rinna"), run, words)
+    answerer = load_answerer(run)
+    layers = {name.split(".")[-4] for name, _ in answerer.model.named_parameters() if "lora_B" in name}
+    assert layers == targets
+    ids = probe_ids(answerer)
+    torch.testing.assert_close(logits(answerer.model, ids), trained, rtol=1e-4, atol=1e-4)
+    assert check_adapter(run / "adapter") == 2 * len(targets)
+    assert f"LoRA on {2 * len(targets)} modules" in describe_trained(answerer.model)
+    saved = load_file(run / "adapter" / "adapter_model.safetensors")
+    magnitudes = [tensor for name, tensor in saved.items() if "lora_magnitude_vector" in name]
+    assert len(magnitudes) == (2 if "DoRA" in variant else 0)
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == ("rsLoRA" in variant, "DoRA" in variant)
+    together = generate(answerer.model, answerer.tokenizer, [ids], {"max_new_tokens": 4})
+    if "4-bit" not in variant:  # weights in 4 bits are not merged into
+        merged = answerer.model.merge_and_unload()
+        torch.testing.assert_close(logits(merged, ids), trained, rtol=1e-4, atol=1e-4)
+        assert generate(merged, answerer.tokenizer, [ids], {"max_new_tokens": 4}) == together
