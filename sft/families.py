@@ -66,3 +66,12 @@ def check_attention(config: PretrainedConfig, attention: str) -> None:
         raise UserError(
             f"model.attention: {model_class.__name__} does not support {attention}, only {', '.join(known)}"
         )
+
+
+def check_checkpointing(model: PreTrainedModel) -> None:
+    """Raise UserError when the activations of this architecture cannot be checkpointed."""
+    if not model.supports_gradient_checkpointing:
+        name = type(model).__name__
+        raise UserError(
+            f"training.activation_checkpointing: {name} does not support it; for less memory lower training.max_length"
+        )
