@@ -79,6 +79,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
     from transformers import set_seed
 
     from sft import run as runs
+    from sft.families import check_checkpointing
     from sft.model import (
         add_lora,
         describe_trained,
@@ -115,6 +116,8 @@ def train(config: Config, resume: bool, force: bool) -> None:
         config.model.trust_remote_code,
         config.model.attention,
     )
+    if arguments.activation_checkpointing:
+        check_checkpointing(base)
     set_seed(config.training["seed"])
     model = train_all(base) if config.lora is None else add_lora(base, config.lora)
     trainer = build_trainer(config, prepared, model, arguments)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from sft.errors import UserError
-from sft.families import FAMILIES, check_attention, default_targets
+from sft.families import FAMILIES, check_attention, check_checkpointing, default_targets
 from sft.model import add_lora, describe_trained, load_base
 
 CPU = torch.device("cpu")
@@ -55,3 +55,13 @@ def test_the_attention_asked_for_is_used(small_base):
     assert used == {"auto": "sdpa", "eager": "eager", "sdpa": "sdpa"}
     ids = torch.tensor([[5, 6, 7]])
     torch.testing.assert_close(models["eager"](ids).logits, models["sdpa"](ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_checkpointing_that_an_architecture_has_not_is_refused_before_the_run_begins(small_base, program, tmp_path):
+    check_checkpointing(load_base(small_base("genji")["base"], CPU, torch.float32))
+    words = [f"model.base={small_base('abeja')['base']}", "model.build=null", "lora.target_modules=null"]
+    words += [f"run.directory={tmp_path / 'run'}", "data.train_rows=16", "training.activation_checkpointing=true"]
+    result = program("train_sft", "configs/tiny.yaml", *words, "training.total_batch_size=8")
+    assert result.returncode == 2
+    assert "training.activation_checkpointing: GPTNeoXJapaneseForCausalLM does not support it" in result.stderr
+    assert not (tmp_path / "run").exists()

@@ -66,6 +66,8 @@ def test_what_the_repair_did_is_saved(t5, tmp_path):
         assert again.decode(again(text)["input_ids"]) == tokenizer.decode(tokenizer(text)["input_ids"])
     assert repaired(again) is again
     assert again.special_tokens_map == tokenizer.special_tokens_map
+    small_models.write_json(tmp_path / "config.json", {"model_type": "gpt_neox"})  # as beside merged weights
+    assert AutoTokenizer.from_pretrained(tmp_path)("鱻\n")["input_ids"] == tokenizer("鱻\n")["input_ids"]
 
 
 @pytest.mark.parametrize("text", ["一行目\n二行目\n\n四行目", "a\r\nb", "<N", "終わり\n"])
