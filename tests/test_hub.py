@@ -155,3 +155,22 @@ def test_weights_in_a_pickle_are_loaded_but_its_code_is_not_run(small_base, tmp_
     assert not ran.exists()
     torch.load(tmp_path / weights.name, weights_only=False)
     assert ran.exists()  # it would have run
+
+
+def test_a_cached_repository_needs_no_hub_and_its_revision_is_the_one_asked_for(small_base, tmp_path, monkeypatch):
+    cache = tmp_path / "models--cyberagent--open-calm-small"
+    for commit, family in (("a" * 40, "open-calm"), ("b" * 40, "rinna")):
+        (cache / "snapshots").mkdir(parents=True, exist_ok=True)
+        (cache / "snapshots" / commit).symlink_to(small_base(family)["base"])
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    newest = loading.load_tokenizer("cyberagent/open-calm-small")
+    assert (newest.bos_token_id, newest.pad_token_id) == (0, 1)
+    older = loading.load_tokenizer("cyberagent/open-calm-small", revision="b" * 40)
+    assert (older.bos_token_id, older.eos_token_id) == (2, 3)
+    assert older.decode(older("鱻\n")["input_ids"]) == "鱻\n"
+    model = loading.load_base("cyberagent/open-calm-small", CPU, torch.float32, revision="b" * 40)
+    assert model.config.eos_token_id == 3
+    with pytest.raises(UserError, match="not in the cache"):
+        loading.load_tokenizer("cyberagent/open-calm-small", revision="c" * 40)
