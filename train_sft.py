@@ -207,6 +207,8 @@ def layout(config: Config) -> tuple[bool, str]:
     )
     if config.training.get("neftune_noise_alpha"):
         obstacle = "the strength of training.neftune_noise_alpha depends on the length of a row"
+    if config.model.attention not in ("auto", "sdpa"):
+        obstacle = f"packed rows have an attention of their own, and model.attention is {config.model.attention}"
     if obstacle and pack is True:
         raise UserError(f"training.pack: true, but {obstacle}; use auto or false")
     if obstacle:

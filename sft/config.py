@@ -82,7 +82,8 @@ class ModelSection(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of the base weights. auto: bfloat16 where supported (CPUs included), else float16."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
-    """Implementation of the attention, as transformers names them. auto: transformers' choice for the model."""
+    """Implementation of the attention, as transformers names them. auto: transformers' choice for the model, and what
+    training.packed_attention says where rows are packed."""
     trust_remote_code: bool = False
     """Whether to run Python code that comes with the model."""
 

@@ -91,9 +91,11 @@ def load_tokenizer(
 def load_base_config(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
     """The base model's architecture, without its weights. Raises UserError when it cannot be loaded."""
     try:
-        return AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise _loading_error("model", base, error) from None
+        raise loading_error("model", base, error) from None
 
 
 def load_base(
@@ -110,17 +112,18 @@ def load_base(
     `attention` names transformers' implementation of it, "auto" leaves the choice to transformers. Raises UserError
     when the model is missing or cannot be loaded, or does not support that attention.
     """
-    where = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": hub_is_absent()}
+    if attention != "auto":
+        check_attention(load_base_config(base, revision, trust_remote_code), attention)
     try:
-        if attention != "auto":
-            check_attention(AutoConfig.from_pretrained(base, **where), attention)
         model = AutoModelForCausalLM.from_pretrained(
             base,
+            revision=revision,
             dtype=dtype,
             device_map={"": device},
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
             attn_implementation=None if attention == "auto" else attention,
-            **where,
+            trust_remote_code=trust_remote_code,
+            local_files_only=hub_is_absent(),
         )
     except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
         raise loading_error("model", base, error) from None

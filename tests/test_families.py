@@ -65,3 +65,14 @@ def test_checkpointing_that_an_architecture_has_not_is_refused_before_the_run_be
     assert result.returncode == 2
     assert "training.activation_checkpointing: GPTNeoXJapaneseForCausalLM does not support it" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_an_attention_that_was_asked_for_is_not_replaced_by_packing(small_base, program, tmp_path):
+    words = [f"model.base={small_base('calm2')['base']}", "model.build=null", "lora.target_modules=null"]
+    words += [f"run.directory={tmp_path / 'run'}", "data.train_rows=16", "--dry-run"]
+    assert "packed in bins" in program("train_sft", "configs/tiny.yaml", *words, "model.attention=sdpa").stdout
+    result = program("train_sft", "configs/tiny.yaml", *words, "model.attention=eager")
+    assert "not packed: packed rows have an attention of their own" in " ".join(result.stdout.split())
+    result = program("train_sft", "configs/tiny.yaml", *words, "model.attention=eager", "training.pack=true")
+    assert result.returncode == 2
+    assert "training.pack: true, but packed rows have an attention of their own" in result.stderr
