@@ -175,8 +175,8 @@ def _decoding(settings: Mapping[str, Any]) -> str:
         "",
         "A repetition penalty that counts the prompt keeps an answer from quoting its context. Measured with a tuned "
         "gemma-3-270m on 200 JSQuAD questions: without a penalty 61% of the answers held the right words, with 1.2 on "
-        "generated tokens 57%, with 1.2 over the prompt, too, 36%, with 5.0 over the prompt 3%. transformers' and vLLM's "
-        "`repetition_penalty` and llama.cpp's `--repeat-penalty` count the prompt, so generation_config.json has none:",
+        "generated tokens 57%, with 1.2 over the prompt, too, 36%, with 5.0 over the prompt 3%. transformers and vLLM "
+        "(`repetition_penalty`) and llama.cpp (`--repeat-penalty`) count the prompt; generation_config.json has none:",
         "",
         "- transformers: `RepetitionPenaltyLogitsProcessor` with `prompt_ignore_length`, as above.",
         "- vLLM: leave `repetition_penalty` at 1.0; `presence_penalty` and `frequency_penalty` count the answer only "
@@ -248,7 +248,7 @@ def _training(config: Config, manifest: Mapping[str, Any]) -> str:
         "optimizer steps": manifest["steps"],
         **training,
         **{f"lora.{key}": value for key, value in config.lora.items() if value is not None},
-        "base weights while training": json.dumps(config.quantization) if config.quantization else config.model.dtype,
+        "base weights while training": json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
         "balance of categories": config.data.balance.model_dump_json(exclude_none=True)
         if config.data.balance
         else "none",

@@ -62,16 +62,26 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error("interrupted; nothing was exported"):
         target = arguments.output or arguments.run / "export" / ("merged" if arguments.merge else "adapter")
-        if arguments.push:
-            from sft.hub import check_ready
-
-            check_ready(arguments.push)
+        check_arguments(arguments)
         export(
             arguments.run, target, arguments.overrides, arguments.merge, arguments.shard_size,
             arguments.base_id, arguments.data_license, arguments.push,
         )  # fmt: skip
         if arguments.push:
             push(target, arguments.push, arguments.private, arguments.yes)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be met, before any work."""
+    from sft.hub import check_login, check_repo_id
+
+    if (arguments.private or arguments.yes) and not arguments.push:
+        raise UserError(f"{'--private' if arguments.private else '--yes'} goes with --push")
+    if arguments.base_id:
+        check_repo_id("--base-id", arguments.base_id)
+    if arguments.push:
+        check_repo_id("--push", arguments.push)
+        check_login()
 
 
 def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
@@ -249,7 +259,8 @@ def summary(found: "MergeCheck | None") -> dict[str, Any] | None:
     """The check's numbers, without the answers, which hold text of the data."""
     if found is None:
         return None
-    return {key: value for key, value in dataclasses.asdict(found).items() if key != "unequal"}
+    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "unequal"}
+    return {key: value._asdict() if hasattr(value, "_asdict") else value for key, value in values.items()}
 
 
 def read_results(run: Path) -> dict[str, Any] | None:

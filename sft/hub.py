@@ -10,18 +10,23 @@ OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.saf
 """Files of an earlier export that must not stay beside those of a new one; everything else there is left alone."""
 
 
-def check_ready(repo_id: str) -> None:
-    """Raise UserError for what can be told before any work: a wrong name, or nobody logged in."""
-    import huggingface_hub
+def check_repo_id(option: str, repo_id: str) -> None:
+    """Raise UserError, naming the option, for what is not owner/name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"--push {repo_id}: {_first_line(error)}") from None
+        raise UserError(f"{option} {repo_id}: {_first_line(error)}") from None
     if "/" not in repo_id:
-        raise UserError(f"--push {repo_id}: name the owner, too: owner/{repo_id}")
+        raise UserError(f"{option} {repo_id}: name the owner, too: owner/{repo_id}")
+
+
+def check_login() -> None:
+    """Raise UserError when nobody is logged in to the hub."""
+    import huggingface_hub
+
     if huggingface_hub.get_token() is None:
         raise UserError("--push: nobody is logged in to the hub here; run `hf auth login`, or set HF_TOKEN")
 

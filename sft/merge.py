@@ -114,8 +114,8 @@ def outputs(
         for row in rows
     ]
     greedy = {**generation, "temperature": 0.0, "max_new_tokens": min(NEW_TOKENS, generation["max_new_tokens"])}
-    answers = [generate(model, tokenizer, [row.prompt], greedy)[0].text for row in rows]
-    return Outputs(logits, answers)
+    answers = generate(model, tokenizer, [row.prompt for row in rows], greedy)
+    return Outputs(logits, [answer.text for answer in answers])
 
 
 def difference(before: Outputs, after: Outputs) -> Difference:
@@ -154,7 +154,8 @@ def check(
 ) -> MergeCheck:
     """Compare base, base with adapter, merged and, for a quantised run, what was trained.
 
-    Raises UserError when merging changed more than `LARGEST_SHARE` of what the adapter does, or gave non-finite logits.
+    Raises UserError unless merging changed less than `LARGEST_SHARE` of what the adapter does; so, too, for non-finite
+    logits.
     """
     pairs = list(zip(tuned.answers, merged.answers, strict=True))
     found = MergeCheck(
@@ -168,8 +169,8 @@ def check(
         trained_answers_equal=sum(map(str.__eq__, trained.answers, merged.answers)) if trained else None,
         unequal=tuple((before, after) for before, after in pairs if before != after),
     )
-    # Written so that a mean that is not a number fails, too.
-    if not found.logits.mean <= LARGEST_SHARE * found.adapter_effect.mean:
+    # Written so that it fails, too, where a mean is not a number, and where the adapter changes nothing at all.
+    if not found.logits.mean < LARGEST_SHARE * found.adapter_effect.mean:
         raise UserError(
             f"merging changes logits by {found.logits.mean:.2g} on average, and the adapter itself by "
             f"{found.adapter_effect.mean:.2g}: in {found.dtype} its effect would be lost (bound: {LARGEST_SHARE:.0%}); "
