@@ -95,6 +95,12 @@ def _what(kind: Kind, config: Config, base: Base, data: Data) -> str:
 def _asking(kind: Kind, model_id: str | None, template: PromptTemplate, settings: Mapping[str, Any], base: Base) -> str:
     message = user_message(template, QUESTION, CONTEXT)
     between = json.dumps(separator(template), ensure_ascii=False)
+    if template.special_tokens is None:
+        how = "The tokenizer's chat template makes of one user message exactly the prompt of the training."
+        only = "System messages and conversations are refused: it was trained on neither."
+    else:
+        how = "It was trained with the tokenizer's own chat template, on single user messages."
+        only = "It was trained on neither system messages nor conversations."
     request: dict[str, Any] = {"model": model_id or "MODEL", "messages": [{"role": "user", "content": message}]}
     if not settings["do_sample"]:
         request["temperature"] = 0
@@ -103,9 +109,8 @@ def _asking(kind: Kind, model_id: str | None, template: PromptTemplate, settings
         [
             "## Asking it",
             "",
-            "The tokenizer's chat template makes of one user message exactly the prompt of the training. A question is "
-            f"the message. A question about a context is one message, too: instruction, `{between}`, context. System "
-            "messages and conversations are refused: it was trained on neither.",
+            f"{how} A question is the message. A question about a context is one message, too: instruction, "
+            f"`{between}`, context. {only}",
             "",
             _fenced(_code(kind, model_id, message, settings, base), "python"),
             "",
@@ -247,7 +252,7 @@ def _training(config: Config, manifest: Mapping[str, Any]) -> str:
         "training rows": manifest["rows"]["train"],
         "optimizer steps": manifest["steps"],
         **training,
-        **{f"lora.{key}": value for key, value in config.lora.items() if value is not None},
+        **{f"lora.{key}": value for key, value in (config.lora or {}).items() if value is not None},
         "base weights while training": json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
         "balance of categories": config.data.balance.model_dump_json(exclude_none=True)
         if config.data.balance

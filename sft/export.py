@@ -114,10 +114,10 @@ def export(
     check_target(target)
 
     from sft.card import model_card
-    from sft.licences import base_of, data_of
+    from sft.licences import named_base, named_data
 
-    base = base_of(source.config, source.manifest, base_id)
-    data = data_of(source.config, source.manifest, data_licence)
+    base = named_base(source.config, source.manifest, base_id)
+    data = named_data(source.config, source.manifest, data_licence)
     if base.hub_id is None:
         print(f"warning: the base model was a directory; the card calls it {base.name}: --base-id gives its hub id")
     if data.licence is None and data.hub_id is None:
@@ -162,6 +162,10 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
     from sft.model import check_adapter, load_tokenizer
     from sft.prompt import PromptTemplate
 
+    if config.lora is None:
+        raise UserError(
+            f"{run}: all weights were trained, and there is no adapter to export: {run / 'model'} is the model"
+        )
     settings = effective_settings(config.generation)
     library_config(settings)
     check_adapter(run / "adapter")

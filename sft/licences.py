@@ -50,7 +50,7 @@ class Data(NamedTuple):
     licence: str | None
 
 
-def base_of(config: Config, manifest: Mapping[str, Any], base_id: str | None) -> Base:
+def named_base(config: Config, manifest: Mapping[str, Any], base_id: str | None) -> Base:
     """The base model of a run; `base_id` is its hub id where the run was trained from a directory."""
     base, built = config.model.base, BUILT.get(config.model.build or "")
     hub_id = base_id or built or (None if config.model.build or os.path.isabs(base) else base)
@@ -58,7 +58,7 @@ def base_of(config: Config, manifest: Mapping[str, Any], base_id: str | None) ->
     return Base(hub_id or Path(base).name, hub_id, commit if hub_id == base else None)
 
 
-def data_of(config: Config, manifest: Mapping[str, Any], licence: str | None) -> Data:
+def named_data(config: Config, manifest: Mapping[str, Any], licence: str | None) -> Data:
     """The training data of a run; `licence` is what the user says of a file of their own."""
     path = config.data.path
     name = ROWS.get(manifest["identity"]["data"]) or (None if os.path.isabs(path) else path)

@@ -10,7 +10,7 @@ from sft.card import model_card
 from sft.config import load_config
 from sft.data import load_data
 from sft.generation import effective_settings
-from sft.licences import ROWS, base_of, data_of, licence_fields
+from sft.licences import ROWS, licence_fields, named_base, named_data
 from sft.prompt import ALPACA_JA
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"
@@ -28,7 +28,7 @@ MANIFEST = {
 
 def card_of(*overrides, kind="adapter", manifest=MANIFEST, results=None, model_id=None, base_id=None, licence=None):
     config = load_config("configs/calm7b.yaml", [f"data.path={DOLLY}", *overrides])
-    base, data = base_of(config, manifest, base_id), data_of(config, manifest, licence)
+    base, data = named_base(config, manifest, base_id), named_data(config, manifest, licence)
     settings = effective_settings(config.generation)
     return model_card(kind, model_id, config, manifest, ALPACA_JA, settings, base, data, results)
 

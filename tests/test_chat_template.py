@@ -9,9 +9,9 @@ from tokenizers.pre_tokenizers import Metaspace, Sequence
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from sft.chat_template import REFUSAL, chat_template, set_chat_template, user_message
+from sft.chat_template import REFUSAL, as_chat_template, set_chat_template, user_message
 from sft.errors import UserError
-from sft.prompt import ALPACA_EN, ALPACA_JA, PromptTemplate
+from sft.prompt import ALPACA_EN, ALPACA_JA, PromptTemplate, template_from_config
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = [
@@ -81,7 +81,7 @@ def test_system_messages_and_conversations_are_refused_in_words(tiny_base, messa
 def test_a_template_without_words_between_its_fields_cannot_be_a_chat_template():
     for text in ("{instruction}\n{input}\n", "{instruction}、{input}、{instruction}"):
         with pytest.raises(UserError, match="cannot be written as a chat template"):
-            chat_template(PromptTemplate("custom", text, "{instruction}\n"), starts_with_bos=False)
+            as_chat_template(PromptTemplate("custom", text, "{instruction}\n"), starts_with_bos=False)
 
 
 def test_tokens_other_than_the_trainings_are_refused(tiny_base):
@@ -92,3 +92,19 @@ def test_tokens_other_than_the_trainings_are_refused(tiny_base):
     )  # a space before the first word of a text, and not before the one behind a BOS token
     with pytest.raises(UserError, match="gives other tokens than the training prompt"):
         set_chat_template(tokenizer, ALPACA_JA, QUESTIONS)
+
+
+def test_a_run_that_was_trained_with_the_tokenizers_own_chat_template_keeps_it(tiny_base):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    own = (
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] + ':' + m['content'] + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    tokenizer.chat_template = own
+    template = template_from_config("chat", tokenizer)
+    set_chat_template(tokenizer, template, QUESTIONS)
+    assert tokenizer.chat_template == own
+    assert user_message(template, "首都は?", "日本の首都は東京です。") == "首都は?\n\n日本の首都は東京です。"
+    tokenizer.chat_template = own.replace("'assistant:'", "'assistant: '")
+    with pytest.raises(UserError, match="does not give the training prompt"):
+        set_chat_template(tokenizer, template, QUESTIONS)

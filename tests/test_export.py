@@ -97,6 +97,13 @@ def test_sixteen_bits_are_rounded_once(run, tiny_base, tmp_path):
     assert check["logits"]["mean"] < 0.5 * check["adapter_effect"]["mean"]
 
 
+def test_the_merge_is_pefts_own_for_its_other_kinds_of_lora(tiny_base, tmp_path):
+    run = train(tiny_base, tmp_path / "dora", "lora.use_dora=true", "lora.use_rslora=true")
+    export(run, tmp_path / "merged", merge=True)
+    expected = tuned_logits(run, tiny_base, torch.float32)
+    torch.testing.assert_close(exported_logits(tmp_path / "merged"), expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("kind", QUANTISED)
 def test_a_quantised_run_is_merged_on_the_unquantised_base(tiny_base, tmp_path, kind, capsys):
     run = train(tiny_base, tmp_path / kind, *QUANTISED[kind])
@@ -310,6 +317,13 @@ def test_a_run_that_is_none_or_not_finished_is_refused(changed, tmp_path, progra
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
     assert "has not finished" in program("sft.export", run).stderr
+
+
+def test_a_run_that_trained_all_weights_has_no_adapter_to_export(changed, program):
+    run, _ = changed
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"(?m)^lora:\n(  .*\n)+", "lora: null\n", text))
+    assert "all weights were trained" in program("sft.export", run).stderr
 
 
 def test_help_is_instant(command):
