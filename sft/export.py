@@ -73,7 +73,7 @@ def main() -> None:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that cannot be met, before any work."""
-    from sft.hub import check_login, check_repo_id
+    from sft.upload import check_login, check_repo_id
 
     if (arguments.private or arguments.yes) and not arguments.push:
         raise UserError(f"{'--private' if arguments.private else '--yes'} goes with --push")
@@ -86,7 +86,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
     """Upload an export after a question."""
-    from sft.hub import confirm, upload
+    from sft.upload import confirm, upload
 
     if confirm(directory, repo_id, private, yes):
         print(f"uploaded: {upload(directory, repo_id, private)}")

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from sft.errors import UserError
 from sft.export import push
-from sft.hub import check_login, check_repo_id
+from sft.upload import check_login, check_repo_id
 
 TOKEN = "hf_secret"
 
