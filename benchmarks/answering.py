@@ -42,8 +42,7 @@ def main() -> None:
 
 def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
     """The encoded prompts of the first test rows, which are in hash order."""
-    from eval.answer import training_data
-    from sft.run import read_side
+    from sft.run import read_side, training_data
 
     examples = read_side(answerer.run, "test", training_data(answerer.run, answerer.config))[:rows]
     return [answerer.prompt(example.instruction, example.input).ids for example in examples]

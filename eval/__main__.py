@@ -44,9 +44,9 @@ def evaluate_run() -> None:
 
     require_finished(arguments.run)
 
-    from eval.answer import answer_rows, rows_to_answer, training_data
+    from eval.answer import answer_rows, rows_to_answer
     from sft.answerer import load_answerer
-    from sft.run import read_side
+    from sft.run import read_side, training_data
 
     config = load_config(arguments.run / "config.yaml", arguments.overrides)
     rows = rows_to_answer(arguments.run, config)

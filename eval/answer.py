@@ -23,7 +23,7 @@ from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
 from sft.loss import reference_nll
 from sft.records import Example, Prediction, write_predictions
-from sft.run import read_manifest, read_side
+from sft.run import read_side, training_data
 from sft.split import category_head, hash_order
 from sft.tokenization import encode_answer, encode_prompt, eos_id
 
@@ -64,17 +64,6 @@ def rows_to_answer(run: Path, config: Config) -> list[Example]:
     if not rows:
         raise UserError(f"{run}: its test side is empty; train with a data.test_share above 0")
     return rows
-
-
-def training_data(run: Path, config: Config) -> list[Example]:
-    """All rows of the run's data. Raises UserError when they are not those it was trained with."""
-    data = load_data(config.data.path, config.data.revision)
-    if data.sha256 != read_manifest(run)["identity"]["data"]:
-        raise UserError(
-            f"{config.data.path}: its rows are not those that {run} was trained with, so no row can be "
-            "trusted to be held out; give the same file with data.path=…"
-        )
-    return data.examples
 
 
 def answer_rows(

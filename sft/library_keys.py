@@ -76,7 +76,7 @@ _REFUSED_BY_REASON = {
         "set it in accelerate's configuration file (accelerate launch --config_file)": (
             "local_rank fsdp fsdp_config deepspeed accelerator_config parallelism_config"
         ),
-        "runs stay local, upload the adapter directory yourself": (
+        "runs stay local, share a finished one with python -m sft.export RUN --push": (
             "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
         ),
         # Names that the pinned libraries dropped or are dropping, still found in older configurations.

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from sft.config import Config
+from sft.data import load_data
 from sft.errors import UserError
 from sft.records import Example, write_text
 from sft.split import Split
@@ -173,6 +175,17 @@ def read_side(run: Path, side: str, examples: list[Example]) -> list[Example]:
         raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
     by_index = {example.index: example for example in examples}
     return [by_index[index] for index in json.loads(text)[side]]
+
+
+def training_data(run: Path, config: Config) -> list[Example]:
+    """All rows of the run's data. Raises UserError when they are not those it was trained with."""
+    data = load_data(config.data.path, config.data.revision)
+    if data.sha256 != read_manifest(run)["identity"]["data"]:
+        raise UserError(
+            f"{config.data.path}: its rows are not those that {run} was trained with, so no row can be "
+            "trusted to be held out; give the same file with data.path=…"
+        )
+    return data.examples
 
 
 def newest_whole_checkpoint(checkpoints: Path) -> Path:

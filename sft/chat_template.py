@@ -1,0 +1,132 @@
+"""The prompt as a chat template: one user message in, exactly the training prompt out, for engines that take messages.
+
+A question is the user's message. A question with a context is one message, too: instruction, separator, context, where
+the separator is what the prompt itself has between the two (alpaca-ja: a blank line, `### 入力:`, a new line). Anything
+that can send a message can send that, and the message then stands in the prompt as it is. A run with `prompt.template:
+chat` was trained with its tokenizer's own chat template, and keeps it.
+"""
+
+import json
+import string
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from sft.errors import UserError
+from sft.prompt import PromptTemplate
+
+if TYPE_CHECKING:  # the template can be written without waiting for torch
+    from transformers import PreTrainedTokenizerBase
+
+REFUSAL = "This model answers single questions: send one message, from the user; no system message, no history."
+
+
+class _Parts(NamedTuple):
+    """A prompt with a context: before, between and behind its two fields, and which field comes first."""
+
+    before: str
+    between: str
+    behind: str
+    first: str
+
+
+def user_message(template: PromptTemplate, instruction: str, context: str = "") -> str:
+    """The message that asks `instruction` about `context` ("" where there is none)."""
+    if not context:
+        return instruction
+    parts = _parts(template)
+    fields = {"instruction": instruction, "input": context}
+    return fields.pop(parts.first) + parts.between + fields.popitem()[1]
+
+
+def separator(template: PromptTemplate) -> str:
+    """What tells instruction and context apart in a message."""
+    return _parts(template).between
+
+
+def as_chat_template(template: PromptTemplate, starts_with_bos: bool) -> str:
+    """The template in Jinja, of constructs that every engine's Jinja has. Raises UserError when it cannot be written.
+
+    `starts_with_bos`: whether training prompts begin with the BOS token, which engines leave to the chat template.
+    """
+    parts = _parts(template)
+    (before, behind), _ = _pieces(template.without_input)
+    if not parts.between.strip():
+        raise _unwritable(template)
+    bos = "{{- bos_token -}}\n" if starts_with_bos else ""
+    return (
+        "{%- if messages | length != 1 or messages[0]['role'] != 'user' -%}\n"
+        f"{{{{- raise_exception({_literal(REFUSAL)}) -}}}}\n"
+        "{%- endif -%}\n"
+        f"{bos}"
+        "{%- set message = messages[0]['content'] -%}\n"
+        f"{{%- if {_literal(parts.between)} in message -%}}\n"
+        f"{{{{- {_literal(parts.before)} + message + {_literal(parts.behind)} -}}}}\n"
+        "{%- else -%}\n"
+        f"{{{{- {_literal(before)} + message + {_literal(behind)} -}}}}\n"
+        "{%- endif -%}\n"
+    )
+
+
+def set_chat_template(
+    tokenizer: "PreTrainedTokenizerBase", template: PromptTemplate, rows: Iterable[Mapping[str, str]]
+) -> None:
+    """Give the tokenizer the chat template unless it was trained with its own, and check it.
+
+    `rows` have fields instruction and input.
+
+    Raises UserError when a row's message does not become the training prompt, in text and in ids.
+    """
+    from sft.tokenization import bos_ids, encode_prompt
+
+    if template.special_tokens is None:
+        tokenizer.chat_template = as_chat_template(template, bool(bos_ids(tokenizer)))
+        start = tokenizer.bos_token if bos_ids(tokenizer) else ""
+    else:
+        start = ""  # the tokenizer's own chat template brings its BOS along
+    special = set(tokenizer.all_special_tokens)
+    for row in rows:
+        prompt = template.render(row["instruction"], row["input"])
+        messages = [{"role": "user", "content": user_message(template, row["instruction"], row["input"])}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        if text != start + prompt:
+            raise UserError(f"the chat template does not give the training prompt for {row['instruction']!r:.80}")
+        # A special token's name in a question is split as text in training, and taken for the token by engines.
+        named = any(name in messages[0]["content"] for name in special)
+        if not named and ids != encode_prompt(tokenizer, prompt):
+            raise UserError(
+                f"the chat template gives other tokens than the training prompt for {row['instruction']!r:.80}, so "
+                "engines would ask the model in a way it was not trained for; this tokenizer cannot be exported"
+            )
+
+
+def _parts(template: PromptTemplate) -> _Parts:
+    texts, fields = _pieces(template.with_input)
+    once = sorted(fields) == ["input", "instruction"] and _pieces(template.without_input)[1] == ["instruction"]
+    if not once:
+        raise _unwritable(template)
+    before, between, behind = texts
+    return _Parts(before, between, behind, fields[0])
+
+
+def _pieces(text: str) -> tuple[list[str], list[str]]:
+    """A format string's texts, before, between and behind its fields, and the fields."""
+    texts, fields = [""], []
+    for literal, field, _, _ in string.Formatter().parse(text):
+        texts[-1] += literal
+        if field is not None:
+            fields.append(field)
+            texts.append("")
+    return texts, fields
+
+
+def _unwritable(template: PromptTemplate) -> UserError:
+    return UserError(
+        f"prompt.template ({template.name}) cannot be written as a chat template: {{instruction}} and {{input}} "
+        "must each stand in it once, with words between them that tell where the context begins"
+    )
+
+
+def _literal(text: str) -> str:
+    # Of JSON's escapes only those of quotes, backslashes and white space occur in a prompt, and Jinja has the same.
+    return json.dumps(text, ensure_ascii=False)

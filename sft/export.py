@@ -1,0 +1,294 @@
+"""Make of a finished run what others can use: its adapter, or the whole model merged, with tokenizer and model card.
+
+python -m sft.export RUN                              the adapter, ready to upload, in RUN/export/adapter
+python -m sft.export RUN --merge                      base and adapter merged in 16 bits, checked, in RUN/export/merged
+python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question; --private makes it a private one
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sft.config import Config, load_config
+from sft.errors import UserError, exit_on_user_error
+from sft.whole_directory import RECORD, check_target, require_space, whole_directory
+
+if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong call need not wait
+    from transformers import PreTrainedTokenizerBase
+
+    from sft.card import Kind
+    from sft.merge import CheckRow, MergeCheck
+    from sft.prompt import PromptTemplate
+    from sft.records import Example
+
+CHANGEABLE = ("model.base=", "model.device=", "model.dtype=", "data.path=", "generation.")
+CHECK_ROWS = 3
+"""Rows with a context, and as many without, that a merged model is compared on."""
+
+
+class Source(NamedTuple):
+    """A finished run, and what of it goes into an export of either kind."""
+
+    run: Path
+    config: Config
+    manifest: dict[str, Any]
+    template: "PromptTemplate"
+    tokenizer: "PreTrainedTokenizerBase"
+    settings: dict[str, Any]
+
+
+def main() -> None:
+    """Read the command line, export, and upload if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the directory of a finished run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help=f"changes to {', '.join(CHANGEABLE).replace('=', '')}…",
+    )
+    parser.add_argument("--merge", action="store_true", help="the whole model in 16 bits instead of the adapter")
+    parser.add_argument("--output", type=Path, help="where it goes; default: RUN/export/adapter or RUN/export/merged")
+    parser.add_argument("--shard-size", default="2GB", help="most bytes of a weight file (2GB)")
+    parser.add_argument("--base-id", metavar="OWNER/NAME", help="the base model's hub id, if a directory was used")
+    parser.add_argument("--data-license", metavar="ID", help="the licence of data of your own, e.g. cc-by-4.0")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the Hugging Face hub")
+    parser.add_argument("--private", action="store_true", help="with --push: a private repository")
+    parser.add_argument("--yes", action="store_true", help="with --push: upload without a question")
+    arguments = parser.parse_intermixed_args()
+    with exit_on_user_error("interrupted; nothing was exported"):
+        target = arguments.output or arguments.run / "export" / ("merged" if arguments.merge else "adapter")
+        check_arguments(arguments)
+        export(
+            arguments.run, target, arguments.overrides, arguments.merge, arguments.shard_size,
+            arguments.base_id, arguments.data_license, arguments.push,
+        )  # fmt: skip
+        if arguments.push:
+            push(target, arguments.push, arguments.private, arguments.yes)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be met, before any work."""
+    from sft.upload import check_login, check_repo_id
+
+    if (arguments.private or arguments.yes) and not arguments.push:
+        raise UserError(f"{'--private' if arguments.private else '--yes'} goes with --push")
+    if arguments.base_id:
+        check_repo_id("--base-id", arguments.base_id)
+    if arguments.push:
+        check_repo_id("--push", arguments.push)
+        check_login()
+
+
+def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
+    """Upload an export after a question."""
+    from sft.upload import confirm, upload
+
+    if confirm(directory, repo_id, private, yes):
+        print(f"uploaded: {upload(directory, repo_id, private)}")
+    else:
+        print(f"nothing was uploaded; the export is in {directory}")
+
+
+def export(
+    run: Path,
+    target: Path,
+    overrides: Sequence[str] = (),
+    merge: bool = False,
+    shard_size: str = "2GB",
+    base_id: str | None = None,
+    data_licence: str | None = None,
+    model_id: str | None = None,
+) -> None:
+    """Export a finished run to `target`, which appears whole or not at all.
+
+    `base_id` names the base model where it was a directory, `data_licence` the licence of data that were a file,
+    `model_id` the place on the hub that it is meant for. Raises UserError for anything that does not fit.
+    """
+    source = read_source(run, overrides)
+    check_shard_size(shard_size)
+    check_target(target)
+
+    from sft.card import model_card
+    from sft.licences import named_base, named_data
+
+    base = named_base(source.config, source.manifest, base_id)
+    data = named_data(source.config, source.manifest, data_licence)
+    if base.hub_id is None:
+        print(f"warning: the base model was a directory; the card calls it {base.name}: --base-id gives its hub id")
+    if data.licence is None and data.hub_id is None:
+        print("warning: the data were a local file; say its licence with --data-license before you share this")
+    kind: Kind = "merged" if merge else "adapter"
+    with whole_directory(target) as directory:
+        found = None
+        if merge:
+            found = write_merged(source, directory, shard_size)
+        else:
+            write_adapter(source, directory, base.name, base.commit)
+        source.tokenizer.save_pretrained(directory)
+        source.template.save(directory)
+        lines = found.lines() if found else []
+        card = model_card(
+            kind, model_id, source.config, source.manifest, source.template, source.settings, base, data,
+            read_results(run), lines,
+        )  # fmt: skip
+        (directory / "README.md").write_text(card, encoding="utf-8")
+        record = {"kind": kind, "base": base.hub_id, "check": summary(found)}
+        (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for line in lines:
+        print(line)
+    for before, after in found.unequal if found else ():
+        print(f"before merging: {before!r}\nafter merging:  {after!r}")
+    print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}")
+
+
+def read_source(run: Path, overrides: Sequence[str]) -> Source:
+    """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
+    from sft.run import require_finished
+
+    manifest = require_finished(run)
+    for override in overrides:
+        if not override.startswith(CHANGEABLE):
+            raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
+    config = load_config(run / "config.yaml", overrides)
+
+    from sft.card import CONTEXT, QUESTION
+    from sft.chat_template import set_chat_template
+    from sft.generation import effective_settings, library_config
+    from sft.model import check_adapter, load_tokenizer
+    from sft.prompt import PromptTemplate
+
+    if config.lora is None:
+        raise UserError(
+            f"{run}: all weights were trained, and there is no adapter to export: {run / 'model'} is the model"
+        )
+    settings = effective_settings(config.generation)
+    library_config(settings)
+    check_adapter(run / "adapter")
+    template = PromptTemplate.load(run / "adapter")
+    tokenizer = load_tokenizer(str(run / "adapter"))
+    set_chat_template(tokenizer, template, [{"instruction": QUESTION, "input": text} for text in ("", CONTEXT)])
+    return Source(run, config, manifest, template, tokenizer, settings)
+
+
+def write_adapter(source: Source, directory: Path, base: str, commit: str | None) -> None:
+    """Copy the adapter, with the base model's public name in the place of a path on this machine."""
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    from sft.model import ADAPTER_FILE
+
+    adapter = source.run / "adapter"
+    require_space(directory, (adapter / ADAPTER_FILE).stat().st_size)
+    if not all(tensor.isfinite().all() for tensor in load_file(adapter / ADAPTER_FILE).values()):
+        raise UserError(f"{adapter / ADAPTER_FILE}: holds values that are not finite numbers; train again")
+    shutil.copyfile(adapter / ADAPTER_FILE, directory / ADAPTER_FILE)
+    lora = LoraConfig.from_pretrained(str(adapter))
+    lora.base_model_name_or_path, lora.revision = base, commit
+    lora.save_pretrained(str(directory))
+
+
+def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeCheck":
+    """Merge on the unquantised base, compare with what it was, and write the weights."""
+    from sft.build_base import ensure_base
+    from sft.chat_template import set_chat_template
+    from sft.generation import library_config
+    from sft.merge import check, free_memory, merge, outputs, weight_bytes
+    from sft.model import load_adapter, load_base, resolve_device, resolve_dtype, use_all_cores
+    from sft.run import read_side, training_data
+
+    section = source.config.model
+    device = resolve_device(section.device)
+    dtype = resolve_dtype(section.dtype, device)
+    if device.type == "cpu":
+        use_all_cores()
+    ensure_base(section.build, section.base)
+    require_space(directory, weight_bytes(section.base, dtype, section.revision, section.trust_remote_code))
+    examples = training_data(source.run, source.config)
+    examples = read_side(source.run, "test", examples) or read_side(source.run, "train", examples)
+    set_chat_template(source.tokenizer, source.template, map(dataclasses.asdict, examples[:100]))
+    rows = check_rows(source, examples)
+
+    def load(quantization: dict[str, Any] | None) -> Any:
+        base = load_base(section.base, device, dtype, quantization, section.revision, section.trust_remote_code)
+        return load_adapter(base, source.run / "adapter").eval()
+
+    def asked(model: Any) -> Any:
+        return outputs(model, source.tokenizer, rows, source.config.generation)
+
+    trained = None
+    if source.config.quantization:
+        print("reading what was trained: the quantised base and the adapter …", flush=True)
+        model = load(source.config.quantization)
+        trained = asked(model)
+        del model
+        free_memory()
+    print("merging on the unquantised base …", flush=True)
+    model = load(None)
+    tuned = asked(model)
+    with model.disable_adapter():
+        base = asked(model)
+    merged = merge(model)
+    found = check(base, tuned, asked(merged), dtype, trained)
+    ids = source.tokenizer
+    merged.generation_config = library_config(
+        source.settings, bos_token_id=ids.bos_token_id, eos_token_id=ids.eos_token_id, pad_token_id=ids.pad_token_id
+    )
+    merged.save_pretrained(directory, max_shard_size=shard_size)
+    return found
+
+
+def check_rows(source: Source, examples: "Sequence[Example]") -> "list[CheckRow]":
+    """The first rows of each kind, with a context and without, that are no longer than in training."""
+    from sft.merge import CheckRow
+    from sft.tokenization import encode_prompt, encode_text
+
+    rows: dict[bool, list[CheckRow]] = {True: [], False: []}
+    for example in examples:
+        prompt = encode_prompt(source.tokenizer, source.template.render(example.instruction, example.input))
+        row = CheckRow(prompt, prompt + encode_text(source.tokenizer, example.output))
+        chosen = rows[bool(example.input)]
+        if len(chosen) < CHECK_ROWS and len(row.whole) < source.config.training["max_length"]:
+            chosen.append(row)
+    if not any(rows.values()):
+        raise UserError(f"{source.config.data.path}: no row is short enough to compare models on")
+    return [*rows[True], *rows[False]]
+
+
+def summary(found: "MergeCheck | None") -> dict[str, Any] | None:
+    """The check's numbers, without the answers, which hold text of the data."""
+    if found is None:
+        return None
+    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "unequal"}
+    return {key: value._asdict() if hasattr(value, "_asdict") else value for key, value in values.items()}
+
+
+def read_results(run: Path) -> dict[str, Any] | None:
+    """The run's evaluation on its held-out rows, None where there is none. Raises UserError for another version's."""
+    path = run / "eval" / "results.json"
+    if not path.is_file():
+        return None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if results.get("schema_version") != 2 or "tuned" not in results["systems"]:
+        raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
+    return dict(results)
+
+
+def check_shard_size(size: str) -> None:
+    """Raise UserError for what huggingface_hub does not read as a size."""
+    from huggingface_hub.serialization._base import parse_size_to_int
+
+    try:
+        if parse_size_to_int(size) > 0:
+            return
+    except ValueError:
+        pass
+    raise UserError(f"--shard-size {size}: is not a size such as 2GB or 500MB")
+
+
+if __name__ == "__main__":
+    main()

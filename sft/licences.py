@@ -1,0 +1,105 @@
+"""Whose base model and whose data a run was made of, as others can name them, and under which licences."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft.config import Config
+
+GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
+BASE_LICENCES = {
+    "cyberagent/open-calm-": "cc-by-sa-4.0",
+    "rinna/japanese-gpt-neox-": "mit",
+    "abeja/gpt-neox-japanese-2.7b": "mit",
+    "NovelAI/genji-jp": "apache-2.0",
+    "google/gemma-": "gemma",
+}
+"""Beginnings of hub ids, and the hub's names of their licences; of others the card says to see the model's page."""
+BUILT = {"gemma-3-270m": "google/gemma-3-270m"}
+"""`model.build` → the hub id of the model that is built."""
+DATA_LICENCES = {
+    "kunishou/databricks-dolly-15k-ja": "cc-by-sa-3.0",
+    "databricks/databricks-dolly-15k": "cc-by-sa-3.0",
+    "the project's sample": "apache-2.0",
+}
+ROWS = {
+    "3ba4ab80ffe8560c189d58bec03c1c52d56f49c638e4aa0a8811881387fc5269": "kunishou/databricks-dolly-15k-ja",
+    "50f580fd40a9abfe18f06b76b37270835acaa2f8ad6af08455c82b4073fb81c9": "the project's sample",
+}
+"""SHA-256 of usable rows, as the manifest has it → whose rows they are, in whatever file they came."""
+
+
+class Base(NamedTuple):
+    """The base model as others can name it; `hub_id` is None for a directory that is on no hub."""
+
+    name: str
+    hub_id: str | None
+    commit: str | None
+
+    @property
+    def licence(self) -> str | None:
+        """The hub's name of its licence; None when it is not in the table."""
+        return next((known for start, known in BASE_LICENCES.items() if (self.hub_id or "").startswith(start)), None)
+
+
+class Data(NamedTuple):
+    """The training rows as others can name them; `hub_id` is None for a file of the user's own."""
+
+    hub_id: str | None
+    licence: str | None
+
+
+def named_base(config: Config, manifest: Mapping[str, Any], base_id: str | None) -> Base:
+    """The base model of a run; `base_id` is its hub id where the run was trained from a directory."""
+    base, built = config.model.base, BUILT.get(config.model.build or "")
+    hub_id = base_id or built or (None if config.model.build or os.path.isabs(base) else base)
+    commit = manifest.get("base_commit") or config.model.revision
+    return Base(hub_id or Path(base).name, hub_id, commit if hub_id == base else None)
+
+
+def named_data(config: Config, manifest: Mapping[str, Any], licence: str | None) -> Data:
+    """The training data of a run; `licence` is what the user says of a file of their own."""
+    path = config.data.path
+    name = ROWS.get(manifest["identity"]["data"]) or (None if os.path.isabs(path) else path)
+    return Data(name if name and "/" in name else None, licence or DATA_LICENCES.get(name or ""))
+
+
+def licence_fields(base: str | None, data: str | None) -> dict[str, Any]:
+    """The front matter's licence: none while one of the two is unknown."""
+    if base is None or data is None:
+        return {}
+    names = {base, data}
+    for permissive in ("mit", "apache-2.0"):  # they allow the other's terms for the whole
+        if len(names) > 1:
+            names.discard(permissive)
+    if names == {"cc-by-sa-3.0", "cc-by-sa-4.0"}:  # 3.0 allows a later version
+        names = {"cc-by-sa-4.0"}
+    if len(names) == 1:
+        return {"license": names.pop()}
+    return {"license": "other", "license_name": "-and-".join(sorted(names, reverse=True))}
+
+
+def licence_section(base: Base, data: Data) -> str:
+    """The card's section on licences: what is known, and what is for others to look up or to state."""
+    lines = ["## Licences", ""]
+    if base.licence:
+        terms = f" ([terms]({GEMMA_TERMS}))" if base.licence == "gemma" else ""
+        lines.append(f"- Base model: {base.licence}{terms}; its conditions hold for this model, too.")
+    else:
+        lines.append("- Base model: see the base model's page; its conditions hold for this model, too.")
+    if data.hub_id and data.licence == "cc-by-sa-3.0":
+        lines.append(
+            "- Training data: [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/), databricks-dolly-15k by "
+            "Databricks"
+            + (", translated by kunishou" if data.hub_id.startswith("kunishou/") else "")
+            + ". **Share alike**: "
+            "name the source, and pass on what is built on it under the same licence."
+        )
+    elif data.licence:
+        lines.append(f"- Training data: {data.licence}.")
+    elif data.hub_id:
+        lines.append("- Training data: see the data set's page.")
+    else:
+        lines.append("- Training data: a local file; its licence is for those who share this model to state.")
+    return "\n".join(lines)

@@ -1,0 +1,192 @@
+"""The adapter merged into its base in 16 bits, and how far that is from what it was: logits and greedy answers."""
+
+import dataclasses
+import gc
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import init_empty_weights
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from sft.errors import UserError
+from sft.generation import generate
+
+POSITIONS = 64
+"""Logits are compared at a row's last positions: those that predict its reference answer."""
+NEW_TOKENS = 64
+LARGEST_SHARE = 0.5
+"""The most that merging may change logits by, as a share of what the adapter itself changes (both means).
+
+Rounding to 16 bits gives 0.15 on gemma-3-270m; an adapter that is left out, or put in twice, gives 1.
+"""
+
+
+class CheckRow(NamedTuple):
+    """A row that models are compared on: its prompt, and prompt and reference answer, as ids."""
+
+    prompt: list[int]
+    whole: list[int]
+
+
+class Outputs(NamedTuple):
+    """What a model says to the rows: logits (positions, vocabulary) of each, and its greedy answers."""
+
+    logits: list[torch.Tensor]
+    answers: list[str]
+
+
+class Difference(NamedTuple):
+    """Absolute differences between two models' logits, over all positions and the whole vocabulary."""
+
+    largest: float
+    mean: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeCheck:
+    """What merging changed. `answers_equal` of `rows` greedy answers are the same before and after."""
+
+    rows: int
+    positions: int
+    dtype: str
+    logits: Difference
+    """Base with adapter against merged, both in `dtype`."""
+    adapter_effect: Difference
+    """Base with adapter against base, the scale to read the others by."""
+    answers_equal: int
+    trained_logits: Difference | None = None
+    """What was trained (quantised base with adapter) against merged; None for a run that was not quantised."""
+    trained_answers_equal: int | None = None
+    unequal: tuple[tuple[str, str], ...] = ()
+    """Answers before and after merging, where they differ."""
+
+    def lines(self) -> list[str]:
+        """The check in words."""
+        where = f"{self.positions} positions of {self.rows} rows"
+        lines = [
+            f"merged against base + adapter, both {self.dtype}, on {where}: logits differ by "
+            f"{self.logits.mean:.2g} on average and {self.logits.largest:.2g} at most (the adapter's own effect: "
+            f"{self.adapter_effect.mean:.2g} and {self.adapter_effect.largest:.2g}); "
+            f"{self.answers_equal} of {self.rows} greedy answers are equal"
+        ]
+        if self.trained_logits:
+            lines.append(
+                "merged against what was trained, the quantised base + adapter: logits differ by "
+                f"{self.trained_logits.mean:.2g} on average and {self.trained_logits.largest:.2g} at most; "
+                f"{self.trained_answers_equal} of {self.rows} greedy answers are equal"
+            )
+        return lines
+
+
+def weight_bytes(base: str, dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> int:
+    """Bytes of the base model's weights in `dtype`, told from its configuration; weights that are shared count once.
+
+    Raises UserError when the base model's own files are quantised, since merging into them would change answers.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {base}: cannot be loaded ({str(error).splitlines()[0][:200]})") from None
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"model {base}: its own files are quantised; give the unquantised model with model.base=…")
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+
+
+@torch.inference_mode()
+def outputs(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[CheckRow],
+    generation: Mapping[str, Any],
+) -> Outputs:
+    """Logits at the rows' last positions, and greedy answers under the run's other generation settings."""
+    logits = [
+        model(input_ids=torch.tensor([row.whole], device=model.device), logits_to_keep=POSITIONS)
+        .logits[0]
+        .float()
+        .cpu()
+        for row in rows
+    ]
+    greedy = {**generation, "temperature": 0.0, "max_new_tokens": min(NEW_TOKENS, generation["max_new_tokens"])}
+    answers = generate(model, tokenizer, [row.prompt for row in rows], greedy)
+    return Outputs(logits, [answer.text for answer in answers])
+
+
+def difference(before: Outputs, after: Outputs) -> Difference:
+    """How far two models' logits are apart."""
+    gaps = [(a - b).abs() for a, b in zip(before.logits, after.logits, strict=True)]
+    total = sum(gap.double().sum().item() for gap in gaps)
+    return Difference(max(gap.max().item() for gap in gaps), total / sum(gap.numel() for gap in gaps))
+
+
+@torch.no_grad()
+def merge(model: PeftModel) -> PreTrainedModel:
+    """The base with the adapter added to its weights, in fp32 layer by layer and rounded once. `model` is used up.
+
+    Raises UserError when a merged weight is not a finite number.
+    """
+    for name, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        weights = layer.get_base_layer()
+        dtype = weights.weight.dtype
+        weights.float()
+        try:
+            layer.merge(safe_merge=True)
+        except ValueError as error:
+            if "NaN" not in str(error):
+                raise
+            raise _not_finite(name) from None
+        weights.to(dtype)
+        if not all(parameter.isfinite().all() for parameter in weights.parameters()):
+            raise _not_finite(name)
+    return model.unload()
+
+
+def check(
+    base: Outputs, tuned: Outputs, merged: Outputs, dtype: torch.dtype, trained: Outputs | None = None
+) -> MergeCheck:
+    """Compare base, base with adapter, merged and, for a quantised run, what was trained.
+
+    Raises UserError unless merging changed less than `LARGEST_SHARE` of what the adapter does; so, too, for non-finite
+    logits.
+    """
+    pairs = list(zip(tuned.answers, merged.answers, strict=True))
+    found = MergeCheck(
+        rows=len(pairs),
+        positions=sum(len(logits) for logits in merged.logits),
+        dtype=str(dtype).removeprefix("torch."),
+        logits=difference(tuned, merged),
+        adapter_effect=difference(tuned, base),
+        answers_equal=sum(before == after for before, after in pairs),
+        trained_logits=difference(trained, merged) if trained else None,
+        trained_answers_equal=sum(map(str.__eq__, trained.answers, merged.answers)) if trained else None,
+        unequal=tuple((before, after) for before, after in pairs if before != after),
+    )
+    # Written so that it fails, too, where a mean is not a number, and where the adapter changes nothing at all.
+    if not found.logits.mean < LARGEST_SHARE * found.adapter_effect.mean:
+        raise UserError(
+            f"merging changes logits by {found.logits.mean:.2g} on average, and the adapter itself by "
+            f"{found.adapter_effect.mean:.2g}: in {found.dtype} its effect would be lost (bound: {LARGEST_SHARE:.0%}); "
+            "share the adapter instead, or merge with model.dtype=float32"
+        )
+    return found
+
+
+def free_memory() -> None:
+    """Give back the memory of a model that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _not_finite(name: str) -> UserError:
+    return UserError(
+        f"merging {name}: a weight is not a finite number; the adapter is damaged, or model.dtype too narrow"
+    )

@@ -1,0 +1,143 @@
+"""The model card: front matter that the hub reads, licences, numbers of the evaluation, and code for the settings."""
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from made_up import answers
+
+from eval.score import score
+from sft.card import model_card
+from sft.config import load_config
+from sft.data import load_data
+from sft.generation import effective_settings
+from sft.licences import ROWS, licence_fields, named_base, named_data
+from sft.prompt import ALPACA_JA
+
+DOLLY = "kunishou/databricks-dolly-15k-ja"
+MANIFEST = {
+    "identity": {"data": "0" * 64},
+    "rows": {"train": 13_000, "truncation": {"closed_qa": {"whole": 5, "context shortened": 3, "dropped": 2}}},
+    "steps": 300,
+    "environment": {"python": "3.11.7", "packages": {"torch": "2.13.0"}, "git_commit": "abc"},
+    "base_commit": "f00d",
+    "seconds": 1234.5,
+    "device": "cuda:0",
+    "finished": "2026-11-24T17:29:04+00:00",
+}
+
+
+def card_of(*overrides, kind="adapter", manifest=MANIFEST, results=None, model_id=None, base_id=None, licence=None):
+    config = load_config("configs/calm7b.yaml", [f"data.path={DOLLY}", *overrides])
+    base, data = named_base(config, manifest, base_id), named_data(config, manifest, licence)
+    settings = effective_settings(config.generation)
+    return model_card(kind, model_id, config, manifest, ALPACA_JA, settings, base, data, results)
+
+
+def test_the_front_matter_is_what_the_hub_reads():
+    front = ModelCard(card_of(model_id="someone/calm-dolly")).data.to_dict()
+    assert front == {
+        "language": "ja",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "base_model": "cyberagent/open-calm-7b",
+        "base_model_relation": "adapter",
+        "datasets": [DOLLY],
+        "license": "cc-by-sa-4.0",
+        "tags": ["lora", "sft", "instruction", "japanese"],
+    }
+    merged = ModelCard(card_of(kind="merged")).data.to_dict()
+    assert (merged["library_name"], merged["base_model_relation"]) == ("transformers", "finetune")
+
+
+def test_a_local_base_and_local_data_are_said_and_not_named():
+    card = card_of("model.base=/home/hanako/models/base-7b", "data.path=/home/hanako/rows.jsonl")
+    front = yaml.safe_load(card.split("---")[1])
+    assert not {"base_model", "datasets", "license"} & front.keys()
+    assert "the model `base-7b`" in card
+    assert "The base model was a local directory" in card
+    assert "its licence is for those who share this model to state" in card
+    assert "hanako" not in card
+    assert "rows.jsonl" not in card
+
+
+def test_what_the_user_states_of_them_is_taken():
+    local = ["model.base=/models/calm", "data.path=/rows.jsonl"]
+    card = card_of(*local, base_id="cyberagent/open-calm-1b", licence="cc-by-4.0")
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "cyberagent/open-calm-1b"
+    assert "it was not compared with the hub's" in card
+    assert "f00d" not in card  # the commit belongs to what was loaded
+    assert "Training data: cc-by-4.0" in card
+
+
+def test_a_copy_of_a_known_data_set_is_known_by_its_rows(real_rows):
+    for path in ("data/sample.jsonl", str(real_rows)):
+        assert load_data(path).sha256 in ROWS
+    manifest = MANIFEST | {"identity": {"data": load_data(str(real_rows)).sha256}}
+    card = card_of("data.path=/copy/of/dolly.jsonl", manifest=manifest)
+    assert yaml.safe_load(card.split("---")[1])["datasets"] == [DOLLY]
+    assert "Share alike" in card
+
+
+def test_the_samples_hash_is_the_samples():
+    assert ROWS[load_data("data/sample.jsonl").sha256] == "the project's sample"
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "expected"),
+    [
+        ("cc-by-sa-4.0", "cc-by-sa-3.0", {"license": "cc-by-sa-4.0"}),
+        ("mit", "cc-by-sa-3.0", {"license": "cc-by-sa-3.0"}),
+        ("gemma", "apache-2.0", {"license": "gemma"}),
+        ("apache-2.0", "apache-2.0", {"license": "apache-2.0"}),
+        ("gemma", "cc-by-sa-3.0", {"license": "other", "license_name": "gemma-and-cc-by-sa-3.0"}),
+        (None, "mit", {}),
+        ("mit", None, {}),
+    ],
+)
+def test_the_whole_has_a_licence_only_where_both_parts_have(base, data, expected):
+    assert licence_fields(base, data) == expected
+
+
+def test_the_evaluation_is_shown_by_category_with_intervals_and_floors():
+    results = score([*answers("base", 1), *answers("tuned", 2)], resamples=100)
+    card = card_of(results=results)
+    tuned = results["systems"]["tuned"]["categories"]["closed_qa"]["character_f1"]
+    floors = {name: t["categories"]["closed_qa"]["character_f1"]["mean"] for name, t in results["floors"].items()}
+    best = max(floors, key=floors.get)
+    (row, _) = [line for line in card.splitlines() if line.startswith("| closed_qa |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == str(tuned["n"]) == "4"
+    assert cells[3] == f"{tuned['mean']:.3f} [{tuned['ci_low']:.3f}, {tuned['ci_high']:.3f}]"
+    assert cells[4].startswith("+")
+    assert cells[5] == f"{floors[best]:.3f} ({best})"
+    for text in ("**open, all**", "**context, all**", "repetition_penalty_scope generated", "32 held-out rows"):
+        assert text in card
+    assert "Not evaluated." in card_of()
+
+
+def test_settings_and_losses_of_the_training_are_in_it():
+    card = card_of("lora.r=5", "training.learning_rate=1e-4")
+    for text in (
+        "| lora.r | 5 |", "| learning_rate | 0.0001 |", "| training rows | 13000 |", "load_in_8bit",
+        "3 context shortened, 2 dropped", "1,234 s on cuda:0", "`f00d`", ALPACA_JA.without_input.split("{")[0][-8:-1],
+    ):  # fmt: skip
+        assert text in card
+
+
+@pytest.mark.parametrize(
+    ("overrides", "present", "absent"),
+    [
+        (["generation.repetition_penalty=1.0"], "no repetition penalty", "RepetitionPenaltyLogitsProcessor("),
+        (["generation.repetition_penalty=1.3"], "PenaltyLogitsProcessor(1.3, prompt_", "repetition_penalty=1.3"),
+        (["generation.repetition_penalty_scope=all", "generation.repetition_penalty=1.1"], "repetition_penalty=1.1",
+         "RepetitionPenaltyLogitsProcessor("),
+        (["generation.temperature=0.7"], "do_sample=True", '"temperature": 0\n'),
+        (["generation.temperature=0"], '"temperature": 0,', "do_sample=True"),
+    ],
+)  # fmt: skip
+def test_the_code_decodes_as_the_run_was_configured(overrides, present, absent):
+    card = card_of(*overrides)
+    assert present in card
+    assert absent not in card
+    compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
