@@ -214,7 +214,9 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
     rows = check_rows(source, examples)
 
     def load(quantization: dict[str, Any] | None) -> Any:
-        base = load_base(section.base, device, dtype, quantization, section.revision, section.trust_remote_code)
+        base = load_base(
+            section.base, device, dtype, quantization, section.revision, section.trust_remote_code, section.attention
+        )
         return load_adapter(base, source.run / "adapter").eval()
 
     def asked(model: Any) -> Any:
@@ -245,12 +247,12 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
 def check_rows(source: Source, examples: "Sequence[Example]") -> "list[CheckRow]":
     """The first rows of each kind, with a context and without, that are no longer than in training."""
     from sft.merge import CheckRow
-    from sft.tokenization import encode_prompt, encode_text
+    from sft.tokenization import encode_answer, encode_prompt
 
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:
         prompt = encode_prompt(source.tokenizer, source.template.render(example.instruction, example.input))
-        row = CheckRow(prompt, prompt + encode_text(source.tokenizer, example.output))
+        row = CheckRow(prompt, prompt + encode_answer(source.tokenizer, example.output))
         chosen = rows[bool(example.input)]
         if len(chosen) < CHECK_ROWS and len(row.whole) < source.config.training["max_length"]:
             chosen.append(row)
