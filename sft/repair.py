@@ -86,18 +86,17 @@ def _rewrapped(tokenizer: TokenizersBackend, backend: Tokenizer, **settings: str
 
     Of the general class: the others build their backend anew when they are loaded, and the repair would be gone.
     """
-    special = {
-        name: token
-        for name, token in tokenizer.special_tokens_map.items()
-        if isinstance(token, str) and backend.token_to_id(token) is not None
-    }
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    kept = {token for token in special if backend.token_to_id(token) is not None}
+    named = {name: token for name, token in tokenizer.special_tokens_map.items() if token in kept}
     return TokenizersBackend(
         tokenizer_object=backend,
         model_max_length=tokenizer.model_max_length,
         name_or_path=tokenizer.name_or_path,
         clean_up_tokenization_spaces=False,
         chat_template=tokenizer.chat_template,
-        **special,
+        extra_special_tokens=sorted(kept - set(named.values())),
+        **named,
         **settings,
     )
 

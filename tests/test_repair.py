@@ -17,7 +17,7 @@ from sft.tokenization import encode_answer, encode_prompt, encode_text
 
 TEXTS = [
     "日本の首都は東京です。", "😀鱻", "  吾輩は  猫である   ", "ＡＢＣ ｱｲｳ ｶﾞｷﾞ", "か\u3099 é è", "①㈱﨑髙", "", " ",
-    "\ttab", "</s><s>[PAD]", "Tokyo, 2024.",
+    "\ttab", "</s><s>[PAD]", "[MASK]を", "Tokyo, 2024.",
 ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def t5(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("t5")
     options = {
         "rinna": {},
-        "newline piece": {"user_defined_symbols": ["<NL>"]},
+        "newline piece": {"user_defined_symbols": ["<NL>"], "control_symbols": ["[MASK]"]},
         "space in front": {"add_dummy_prefix": True, "remove_extra_whitespaces": True},
     }
     small_models.sentencepiece_as_t5(directory, **options[request.param])
