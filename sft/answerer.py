@@ -1,6 +1,7 @@
 """A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,9 +97,10 @@ class Answerer:
         """
         cache = read_prompts(self.model, self.tokenizer, prompts)
         answers = []
-        for generation in settings:
+        for number, generation in enumerate(settings, start=1):
             torch.manual_seed(seed)
-            answers.append(generate(self.model, self.tokenizer, prompts, generation, prompt_cache=cache))
+            its_own = cache if number == len(settings) else copy.deepcopy(cache)
+            answers.append(generate(self.model, self.tokenizer, prompts, generation, prompt_cache=its_own))
         return answers
 
     @contextlib.contextmanager
@@ -177,10 +179,10 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
 
 
 def merge_adapter(model: PeftModel) -> tuple[PeftModel | PreTrainedModel, dict[Parameter, torch.Tensor]]:
-    """`model` with its adapter in the weights, so that answering costs what the base costs, and the base's own weights.
+    """`model` with its adapter in the weights, so that answers cost what the base's cost, and the base's own weights.
 
-    Those are of the adapted layers only and lie in host memory. The adapter stays apart, and no weights are handed back,
-    on a quantised base, where rounding the sum would change answers, and on weights that another layer uses, too.
+    Those are of the adapted layers only and lie in host memory. The adapter stays apart, and no weights are handed
+    back, on a quantised base, where rounding the sum would change answers, and on weights that another layer uses, too.
     """
     layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
     adapted = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
