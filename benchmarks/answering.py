@@ -1,15 +1,17 @@
-"""How much faster batches answer than one row at a time: the same run, rows and settings, interleaved.
+"""How much faster batches answer than one row at a time: the same run, rows and greedy settings, in turns.
 
-    python -m benchmarks.answering runs/demo [section.key=value …] [--rows 32] [--repeats 3]
+    python -m benchmarks.answering runs/demo [section.key=value …] [--rows 32] [--tokens 32] [--repeats 3]
 
-Prints tokens a second of both, the share of equal answers (all of them in float32), and `ratio answering-… VALUE`,
-for answers that end where they end and for answers of one fixed length.
+`fixed`: every answer has `--tokens` tokens. `varied`: answers end where they end, after twice as many at the latest.
+Prints the medians of both ways, how many answers are equal (all of them in float32, or the exit status is 1), and
+`ratio answering_fixed VALUE` and `ratio answering_varied VALUE`: of CPU time on a CPU, of the clock's on a GPU.
 """
 
 import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -18,7 +20,12 @@ from sft.errors import exit_on_user_error
 from sft.generation import Answer, batches
 from sft.run import require_finished
 
-FIXED_LENGTH = 32
+
+class Seconds(NamedTuple):
+    """What something took: of all this process's threads, and on the clock."""
+
+    cpu: float
+    clock: float
 
 
 def main() -> None:
@@ -27,17 +34,24 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--rows", type=int, default=32, help="held-out rows to answer")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens of an answer of fixed length")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
         require_finished(arguments.run)
         answerer = load_answerer(arguments.run, arguments.overrides)
         prompts = held_out_prompts(answerer, arguments.rows)
-        plain = dict(answerer.generation)
-        fixed = {"max_new_tokens": FIXED_LENGTH, "min_new_tokens": FIXED_LENGTH}
-        for name, settings in (("own-length", {}), ("fixed-length", fixed)):
-            answerer.generation = plain | settings
-            compare(name, answerer, prompts, arguments.repeats)
+        greedy = answerer.generation | {"temperature": 0.0}
+        lengths = {
+            "fixed": {"max_new_tokens": arguments.tokens, "min_new_tokens": arguments.tokens},
+            "varied": {"max_new_tokens": 2 * arguments.tokens},
+        }
+        equal = True
+        for name, settings in lengths.items():
+            answerer.generation = greedy | settings
+            equal &= compare(name, answerer, prompts, arguments.repeats)
+        if answerer.config.model.dtype == "float32" and not equal:
+            raise SystemExit(1)
 
 
 def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
@@ -48,23 +62,25 @@ def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
     return [answerer.prompt(example.instruction, example.input).ids for example in examples]
 
 
-def compare(name: str, answerer: Answerer, prompts: list[list[int]], repeats: int) -> None:
-    """Time both ways `repeats` times in turns and print the medians."""
-    seconds: dict[str, list[float]] = {"one by one": [], "batched": []}
+def compare(name: str, answerer: Answerer, prompts: list[list[int]], repeats: int) -> bool:
+    """Time both ways `repeats` times in turns and print the medians. Returns whether all answers are equal."""
+    times: dict[str, list[Seconds]] = {"one by one": [], "batched": []}
     answers: dict[str, list[Answer]] = {}
-    budget = answerer.config.eval.batch_tokens
     for _ in tqdm(range(repeats), desc=name, unit="round"):
-        for way, tokens in (("one by one", 1), ("batched", budget)):
-            started = time.perf_counter()
-            answers[way] = answer_all(answerer, prompts, tokens)
-            seconds[way].append(time.perf_counter() - started)
+        for way, budget in (("one by one", 1), ("batched", answerer.config.eval.batch_tokens)):
+            cpu, clock = time.process_time(), time.perf_counter()
+            answers[way] = answer_all(answerer, prompts, budget)
+            times[way].append(Seconds(time.process_time() - cpu, time.perf_counter() - clock))
+    middle = {way: Seconds(*map(statistics.median, zip(*found, strict=True))) for way, found in times.items()}
     for way, found in answers.items():
-        count, middle = sum(answer.tokens for answer in found), statistics.median(seconds[way])
-        print(f"{name:13} {way:10} {len(found)} answers, {count} tokens, {middle:.1f} s, {count / middle:.1f} tokens/s")
-    pairs = zip(*answers.values(), strict=True)
-    print(f"{name:13} equal answers: {sum(a.text == b.text for a, b in pairs)} of {len(prompts)}")
-    one, batched = (statistics.median(times) for times in seconds.values())
-    print(f"ratio answering-{name} {one / batched:.2f}")
+        tokens, seconds = sum(answer.tokens for answer in found), middle[way]
+        print(f"{name:6} {way:10} {tokens} tokens, {seconds.cpu:.1f} s of CPU, {seconds.clock:.1f} s on the clock")
+    equal = sum(a == b for a, b in zip(*answers.values(), strict=True))
+    print(f"{name:6} equal answers: {equal} of {len(prompts)}")
+    one, batched = middle.values()
+    on_cpu = answerer.model.device.type == "cpu"
+    print(f"ratio answering_{name} {one.cpu / batched.cpu if on_cpu else one.clock / batched.clock:.2f}")
+    return equal == len(prompts)
 
 
 def answer_all(answerer: Answerer, prompts: list[list[int]], batch_tokens: int) -> list[Answer]:

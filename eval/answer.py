@@ -7,6 +7,7 @@ and with them the answers, are the same however the work was divided.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,12 +104,14 @@ def answer_under(
     mine = {k: paths for k, paths in mine.items() if k % state.num_processes == state.process_index and paths}
     left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)) for k, paths in mine.items())
     with tqdm(total=left, unit="row", disable=not state.is_main_process) as bar:
-        for k, paths in mine.items():
-            bar.set_description(f"{jobs[k].system}: {jobs[k].kind}")
-            results = _do(answerer, questions, jobs[k], k, [settings[path] for path in paths])
-            for path, result in zip(paths, results, strict=True):
-                progress[path].add(k, result)
-            bar.update(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)))
+        for system, its_jobs in itertools.groupby(mine.items(), key=lambda item: jobs[item[0]].system):
+            with answerer.as_system(system):
+                for k, paths in its_jobs:
+                    bar.set_description(f"{system}: {jobs[k].kind}")
+                    results = _do(answerer, questions, jobs[k], k, [settings[path] for path in paths])
+                    for path, result in zip(paths, results, strict=True):
+                        progress[path].add(k, result)
+                    bar.update(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)))
     state.wait_for_everyone()
     predictions = {
         path: list(_predictions(generation, questions, systems, jobs, progress[path].all_results()))
@@ -221,18 +224,17 @@ def _do(
     number: int,
     settings: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
-    """The job's results under each of the settings."""
-    with answerer.as_system(job.system):
-        if not job.fields:
-            # A seed of its own makes a sampled batch the same wherever and whenever it is drawn.
-            seed = answerer.config.eval.seed * 1_000_003 + number
-            prompts = [question.prompt.ids for row in job.rows if (question := questions[row]).prompt]
-            answers = answerer.answer_each(prompts, settings, seed)
-            return [[dataclasses.astuple(answer) for answer in batch] for batch in answers]
-        pairs = [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]
-        prompts, references = [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
-        found = reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references)
-        return [list(found) for _ in settings]
+    """The job's results under each of the settings, from the system that answers at the moment."""
+    if not job.fields:
+        # A seed of its own makes a sampled batch the same wherever and whenever it is drawn.
+        seed = answerer.config.eval.seed * 1_000_003 + number
+        prompts = [question.prompt.ids for row in job.rows if (question := questions[row]).prompt]
+        answers = answerer.answer_each(prompts, settings, seed)
+        return [[dataclasses.astuple(answer) for answer in batch] for batch in answers]
+    pairs = [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]
+    prompts, references = [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
+    found = reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references)
+    return [list(found) for _ in settings]
 
 
 def _predictions(

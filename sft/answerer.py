@@ -1,13 +1,17 @@
 """A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
+import copy
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
@@ -16,6 +20,7 @@ from sft.config import Config, load_config
 from sft.errors import UserError
 from sft.generation import Answer, effective_settings, generate, library_config, read_prompts
 from sft.loss import add_token_nll
+from sft.merge import merge
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
 from sft.run import require_finished, weights_directory
@@ -31,7 +36,11 @@ class EncodedPrompt(NamedTuple):
 
 
 class Answerer:
-    """Base and tuned model of one run. `generation` holds the run's generation settings, overrides applied."""
+    """Base and tuned model of one run. `generation` holds the run's generation settings, overrides applied.
+
+    `model` is the tuned model: its adapter merged into the weights where that can be done (see `merge_adapter`), which
+    then has the base's own in `base_weights`.
+    """
 
     def __init__(
         self,
@@ -40,6 +49,7 @@ class Answerer:
         model: PeftModel | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         template: PromptTemplate,
+        base_weights: dict[Parameter, torch.Tensor],
     ) -> None:
         self.run = run
         self.config = config
@@ -48,6 +58,7 @@ class Answerer:
         self.template = template
         self.generation: dict[str, Any] = config.generation
         self._base: PreTrainedModel | None = None
+        self._other_weights = base_weights
         self.check_room(self.generation["max_new_tokens"])
 
     def check_room(self, new_tokens: int) -> None:
@@ -86,19 +97,26 @@ class Answerer:
         """
         cache = read_prompts(self.model, self.tokenizer, prompts)
         answers = []
-        for generation in settings:
+        for number, generation in enumerate(settings, start=1):
             torch.manual_seed(seed)
-            answers.append(generate(self.model, self.tokenizer, prompts, generation, prompt_cache=cache))
+            its_own = cache if number == len(settings) else copy.deepcopy(cache)
+            answers.append(generate(self.model, self.tokenizer, prompts, generation, prompt_cache=its_own))
         return answers
 
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:
-        """Answer as "tuned", or as "base" with the adapter switched off."""
+        """Answer as "tuned", or as "base": exactly the model that the adapter was trained on."""
         if system != "base":
             yield
         elif isinstance(self.model, PeftModel):
             with self.model.disable_adapter():
                 yield
+        elif self.config.lora is not None:
+            self._exchange_weights()
+            try:
+                yield
+            finally:
+                self._exchange_weights()
         else:  # all weights were trained, so the base is another model
             self._base = self._base or _load_base(self.config)
             tuned, self.model = self.model, self._base
@@ -106,6 +124,11 @@ class Answerer:
                 yield
             finally:
                 self.model = tuned
+
+    def _exchange_weights(self) -> None:
+        for parameter, other in self._other_weights.items():
+            self._other_weights[parameter] = parameter.data.to(other.device)
+            parameter.data = other.to(parameter.device)
 
     @property
     def weights_sha256(self) -> str:
@@ -149,9 +172,26 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     if config.lora is None:
         dtype = resolve_dtype(config.model.dtype, device)
         model = _ready(load_base(str(weights), device, dtype, attention=config.model.attention))
+        base_weights: dict[Parameter, torch.Tensor] = {}
     else:
-        model = load_adapter(_load_base(config), weights).eval()
-    return Answerer(run, config, model, tokenizer, template)
+        model, base_weights = merge_adapter(load_adapter(_load_base(config), weights).eval())
+    return Answerer(run, config, model, tokenizer, template, base_weights)
+
+
+def merge_adapter(model: PeftModel) -> tuple[PeftModel | PreTrainedModel, dict[Parameter, torch.Tensor]]:
+    """`model` with its adapter in the weights, so that answers cost what the base's cost, and the base's own weights.
+
+    Those are of the adapted layers only and lie in host memory. The adapter stays apart, and no weights are handed
+    back, on a quantised base, where rounding the sum would change answers, and on weights that another layer uses, too.
+    """
+    layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    adapted = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
+    uses = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    quantised = getattr(model.get_base_model(), "hf_quantizer", None) is not None
+    if quantised or any(uses[parameter] > 1 for parameter in adapted):
+        return model, {}
+    base_weights = {parameter: parameter.data.cpu() for parameter in adapted}
+    return merge(model), base_weights
 
 
 def _load_base(config: Config) -> PreTrainedModel:

@@ -1,6 +1,5 @@
 """Answers: left-padded batches, a repetition penalty that knows the prompt from the answer, and streaming."""
 
-import copy
 import dataclasses
 import functools
 import unicodedata
@@ -19,6 +18,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from sft.cache import growing_cache
 from sft.errors import UserError
 from sft.records import FinishReason
 from sft.tokenization import eos_id
@@ -104,7 +104,7 @@ def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig
 
 @torch.inference_mode()
 def read_prompts(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]) -> DynamicCache | None:
-    """Keys and values of a batch of prompts, to answer it under several settings while reading it once.
+    """Keys and values of a batch of prompts, to answer copies of it under several settings while reading it once.
 
     The last token of each is left to `generate`, which needs its logits. None where that leaves nothing.
     """
@@ -112,7 +112,7 @@ def read_prompts(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequen
     if input_ids.shape[1] == 1:
         return None
     position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     model(
         input_ids=input_ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1],
         past_key_values=cache, use_cache=True, logits_to_keep=1,
@@ -133,7 +133,7 @@ def generate(
 
     `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy.
     Rows are padded on the left, so that each answers as it would alone, and a row that has ended leaves the batch.
-    `prompt_cache` is what `read_prompts` made of the same prompts; it is not changed.
+    `prompt_cache` is what `read_prompts` made of the same prompts; answers are written on behind it.
     """
     settings = effective_settings(generation)
     penalty, scope = settings.get("repetition_penalty"), settings.get("repetition_penalty_scope", "generated")
@@ -152,7 +152,7 @@ def generate(
         logits_processor=processors,
         # `generate` keeps the streamer from loops that are not its own.
         custom_generate=None if whole_batch else functools.partial(_decode_unfinished, streamer=streamer),
-        past_key_values=None if whole_batch else copy.deepcopy(prompt_cache),
+        past_key_values=None if whole_batch else prompt_cache or growing_cache(model.config),
         streamer=streamer,
     )
     return [_answer(tokenizer, row.tolist(), eos) for row in output[:, input_ids.shape[1] :]]

@@ -1,5 +1,7 @@
 """Answering: a batch answers as one at a time does, the penalty counts what its scope says, characters stay whole."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -84,7 +86,7 @@ def test_prompts_are_read_once_for_several_settings(model, tokenizer, prompts, w
     cache = read_prompts(model, tokenizer, prompts)
     for settings in ({}, {"repetition_penalty": 1.5}, {"repetition_penalty": 5.0, "repetition_penalty_scope": "all"}):
         settings = {"max_new_tokens": 12} | settings
-        again = generate(model, tokenizer, prompts, settings, prompt_cache=cache)
+        again = generate(model, tokenizer, prompts, settings, prompt_cache=copy.deepcopy(cache))
         assert again == generate(model, tokenizer, prompts, settings)
     assert read_prompts(model, tokenizer, [[5]]) is None
 
