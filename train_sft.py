@@ -84,6 +84,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     from sft.memory import find_card
     from sft.model import load_tokenizer
     from sft.prompt import template_from_config
+    from sft.tokenization import encode_texts
 
     card = find_card(card_name) if card_name else None
     compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
@@ -92,8 +93,9 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     prompt = template_from_config(config.prompt.template).render("質問", "文脈")
     lines, shares = doctor.tokenizer_lines(tokenizer, prompt, split.train)
     columns = {config.model.tokenizer or config.model.base: shares}
+    categories, texts = doctor.texts_of(split.train)
     for name, other in compared.items():
-        columns[name] = doctor.tokenizer_lines(other, prompt, split.train)[1]
+        columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
     if tokenizer.eos_token_id is not None:  # without it no row can be made
         prepared = prepare(config, data, split, tokenizer)
         lines += [*row_checks(config, prepared), *model_checks(config, prepared, card), *setting_checks(config)]
@@ -131,13 +133,14 @@ def model_checks(config: Config, prepared: Prepared, card: "Card | None") -> "li
     try:
         model = load_skeleton(config.model.base, dtype, config.model.revision, config.model.trust_remote_code)
     except UserError as error:
-        return [Line("red", "model", str(error))]
+        return [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
     largest = max(prepared.tokenizer.pad_token_id, *map(max, rows))
     lines = model_lines(model, config.lora, config.quantization, max(lengths), largest)
     if any(line.level == "red" for line in lines):
         return lines
     checkpointing = training["activation_checkpointing"]
-    layout = Layout(training["per_device_train_batch_size"], max(lengths), checkpointing, config.quantization)
+    micro = min(training["per_device_train_batch_size"], len(rows))
+    layout = Layout(micro, max(lengths), checkpointing, config.quantization)
     tokens = sum(lengths) * training["num_train_epochs"]
     return [
         *lines,

@@ -172,7 +172,8 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[s
             text.append(f"\n→ {line.remedy}", style="bold" if line.level != "green" else "")
         page.add_row(Text(f"{MARKS[line.level]:<4}", style=f"bold {line.level}"), line.subject, text)
     console.print(page)
-    table = Table(title="tokens per character of the training rows", box=box.SIMPLE_HEAD, pad_edge=False)
+    console.print("\ntokens per character of the training rows:", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("category", no_wrap=True)
     for name in shares:
         table.add_column(Path(name).name if Path(name).exists() else name, justify="right", overflow="fold")
@@ -196,20 +197,14 @@ def texts_of(rows: Iterable[Example]) -> tuple[list[str], list[str]]:
 
 
 def tokenizer_lines(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, rows: Iterable[Example]
+    tokenizer: PreTrainedTokenizerBase, prompt: str, rows: Sequence[Example]
 ) -> tuple[list[Line], dict[str, float | None]]:
-    """What can be said of a tokenizer by itself and over the training rows, and its tokens a character."""
+    """What can be said of a tokenizer by itself and over the training rows, and its `tokens_per_character`."""
     categories, texts = texts_of(rows)
     ids = encode_texts(tokenizer, texts)
     shares = tokens_per_character(categories, texts, ids)
     lines = [special_tokens(tokenizer), characters(tokenizer, prompt), row_texts(tokenizer, texts, ids)]
     return [*lines, efficiency(shares)], shares
-
-
-def longest_and_largest(rows: Iterable[Sequence[int]]) -> tuple[int, int]:
-    """The most tokens of a row and the largest id of all."""
-    pairs = [(len(row), max(row)) for row in rows]
-    return max(length for length, _ in pairs), max(number for _, number in pairs)
 
 
 def _survives(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

@@ -177,19 +177,17 @@ def fitting_changes(
         words = ["quantization.load_in_8bit=false"] if layout.quantization else []
         words += [f"quantization.{key}={str(value).lower()}" for key, value in FOUR_BIT.items()]
         changes.append((words, {"quantization": FOUR_BIT}))
+    lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
+    last = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
+    if last and _changed(layout, last[-1], need_of).need.total > limit:
+        return []
     for count in range(1, len(changes) + 1):
         tried = [_changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
         fitting = [change for change in tried if change.need.total <= limit]
         if fitting:
             return fitting if count == 1 else fitting[:1]
-    length = 2 ** int(math.log2(max(layout.length - 1, 1)))
-    while length >= 128:
-        shorter = ([f"training.max_length={length}"], {"length": length})
-        change = _changed(layout, (*changes, shorter), need_of)
-        if change.need.total <= limit:
-            return [change]
-        length //= 2
-    return []
+    shorter = (_changed(layout, chosen, need_of) for chosen in last)
+    return [change for change in shorter if change.need.total <= limit][:1]
 
 
 def _changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
