@@ -19,7 +19,7 @@ from sft.errors import UserError, exit_on_user_error
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
     from sft.data import LoadedData
@@ -83,27 +83,43 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     from sft import doctor
     from sft.memory import find_card
     from sft.model import load_tokenizer
-    from sft.prompt import template_from_config
     from sft.tokenization import encode_texts
 
     card = find_card(card_name) if card_name else None
     compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
     data, split = read_rows(config)
-    tokenizer = run_tokenizer(config)
-    prompt = template_from_config(config.prompt.template).render("質問", "文脈")
-    lines, shares = doctor.tokenizer_lines(tokenizer, prompt, split.train)
+    tokenizer, template = read_tokenizer(config)
+    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), split.train)
     columns = {config.model.tokenizer or config.model.base: shares}
     categories, texts = doctor.texts_of(split.train)
     for name, other in compared.items():
         columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
-    if tokenizer.eos_token_id is not None:  # without it no row can be made
-        prepared = prepare(config, data, split, tokenizer)
-        lines += [*row_checks(config, prepared), *model_checks(config, prepared, card), *setting_checks(config)]
+    model, model_line = skeleton(config)
+    lines += model_line
+    if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
+        prepared = prepare(config, data, split, tokenizer, template)
+        lines += [*row_checks(config, prepared), *model_checks(config, prepared, model, card)]
+    lines += setting_checks(config)
     if RANK == 0:
         doctor.show(Console(), lines, columns)
         print("dry run: nothing was trained")
         if any(line.level == "red" for line in lines):
             sys.exit(1)
+
+
+def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
+    """The model without weights; None, and the doctor's line that says why, where there is no such model."""
+    import torch
+
+    from sft.doctor import Line
+    from sft.model import DTYPES, load_skeleton
+
+    model = config.model
+    dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
+    try:
+        return load_skeleton(model.base, dtype, model.revision, model.trust_remote_code, model.attention), []
+    except UserError as error:
+        return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
 
 
 def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
@@ -118,35 +134,29 @@ def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
     ]
 
 
-def model_checks(config: Config, prepared: Prepared, card: "Card | None") -> "list[Line]":
-    """The doctor's lines about the model, from its configuration alone, and about memory and time on `card`."""
-    import torch
-
-    from sft.doctor import Line
-    from sft.memory import Layout
-    from sft.model import DTYPES, load_skeleton
+def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
+    """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
+    from sft.memory import Form, Layout
     from sft.model_checks import duration, memory, model_lines, number_format
 
     training, rows = config.training, prepared.encoded["input_ids"]
     lengths = list(map(len, rows))
-    dtype = DTYPES.get(config.model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
-    try:
-        model = load_skeleton(config.model.base, dtype, config.model.revision, config.model.trust_remote_code)
-    except UserError as error:
-        return [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
+    checkpointing, micro = training["activation_checkpointing"], training["per_device_train_batch_size"]
     largest = max(prepared.tokenizer.pad_token_id, *map(max, rows))
-    lines = model_lines(model, config.lora, config.quantization, max(lengths), largest)
+    autocast = config.lora is None and model.dtype.itemsize == 2  # weights that are all trained are fp32
+    lines = model_lines(model, config.lora, config.quantization, checkpointing, max(lengths), largest)
     if any(line.level == "red" for line in lines):
         return lines
-    checkpointing = training["activation_checkpointing"]
-    micro = min(training["per_device_train_batch_size"], len(rows))
-    layout = Layout(micro, max(lengths), checkpointing, config.quantization)
-    tokens = sum(lengths) * training["num_train_epochs"]
+    form: Form = "padded"
+    if prepared.packed:
+        form = "dense" if training["packed_attention"] in ("auto", "dense") else "documents"
+    length = training["max_length"] if prepared.packed else max(lengths)
+    micro_batch = Layout(micro, length, checkpointing, config.quantization, form, autocast)
     return [
         *lines,
         *number_format(config.model.dtype, card),
-        memory(model, layout, card),
-        duration(model, tokens, checkpointing, card, WORLD_SIZE),
+        memory(model, micro_batch, card),
+        duration(model, sum(lengths) * training["num_train_epochs"], checkpointing, card, WORLD_SIZE),
     ]
 
 
@@ -198,7 +208,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
         lock = runs.lock_directory(run)
         runs.check_directory(run, resume, force)
     data, split = read_rows(config)
-    prepared = prepare(config, data, split, run_tokenizer(config))
+    prepared = prepare(config, data, split, *read_tokenizer(config))
     if RANK == 0:
         warn(hazards(config, prepared))
     manifest = begin_manifest(config, prepared)
@@ -241,30 +251,40 @@ def read_rows(config: Config) -> "tuple[LoadedData, Split]":
     """The rows, checked, and their sides."""
     from sft.data import load_data
 
-    config.accumulation_steps(WORLD_SIZE)  # an impossible division is an error before any work
     data = load_data(config.data.path, config.data.revision)
     return data, divide(config, data.examples)
 
 
-def run_tokenizer(config: Config) -> "PreTrainedTokenizerBase":
-    """The tokenizer, of a base model that is made where the configuration says how."""
+def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemplate]":
+    """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
     from sft.build_base import ensure_base
     from sft.model import load_tokenizer
+    from sft.prompt import template_from_config
 
     ensure_base(config.model.build, config.model.base)
     # A revision pins the base's repository, and says nothing about another one's.
     tokenizer_source = config.model.tokenizer or config.model.base
     revision = None if config.model.tokenizer else config.model.revision
-    return load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code)
+    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code, config.model.newline)
+    template = template_from_config(config.prompt.template, tokenizer)
+    if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
+        tokenizer.eos_token = template.end
+    return tokenizer, template
 
 
-def prepare(config: Config, data: "LoadedData", split: "Split", tokenizer: "PreTrainedTokenizerBase") -> Prepared:
+def prepare(
+    config: Config,
+    data: "LoadedData",
+    split: "Split",
+    tokenizer: "PreTrainedTokenizerBase",
+    template: "PromptTemplate",
+) -> Prepared:
     """Encode the rows, and print what came of it."""
     from datasets import Dataset
     from rich.console import Console
 
     from sft.preview import show, show_example
-    from sft.prompt import formatting_function, template_from_config
+    from sft.prompt import formatting_function
     from sft.records import GROUP_OF, GROUPS
     from sft.steps import optimizer_steps
     from sft.tokenization import RowEncoder

@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -76,15 +76,33 @@ def find_card(text: str) -> Card:
     )
 
 
+Form = Literal["padded", "dense", "documents"]
+
+
 class Layout(NamedTuple):
-    """What decides about memory beside the model: a micro-batch of `rows` × `length` tokens and two settings."""
+    """What decides about memory beside the model: a micro-batch and settings of its training."""
 
     rows: int
     length: int
+    """Tokens of the longest row, or where rows are packed as many as each row of `rows` gives to a bin."""
     checkpointing: bool
     """Whether activations are computed again in the backward pass (`training.activation_checkpointing`)."""
     quantization: Quantization
     """Arguments of BitsAndBytesConfig; None: not quantised."""
+    form: Form = "padded"
+    """padded: rows × length. dense, documents: one bin of rows · length tokens, with a mask or without."""
+    autocast: bool = False
+    """Whether fp32 weights are computed with in 16 bits."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and tokens that the model sees."""
+        return (self.rows, self.length) if self.form == "padded" else (1, self.rows * self.length)
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention has a mask of tokens × tokens, since rows end at different places."""
+        return self.rows > 1 if self.form == "padded" else self.form == "dense"
 
 
 class Need(NamedTuple):
@@ -118,7 +136,7 @@ def estimate(model: PreTrainedModel, layout: Layout) -> Need:
         weights=_weight_bytes(model, list(quantised.values()), layout.quantization),
         trained=trained * TRAINED_BYTES,
         activations=activations,
-        loss=_loss_bytes(model, layout.rows * layout.length),
+        loss=_loss_bytes(model, layout),
         rest=CUDA_BYTES + ALLOCATOR_SHARE * activations,
     )
 
@@ -161,7 +179,11 @@ class Change(NamedTuple):
 
 
 def fitting_changes(
-    layout: Layout, need_of: Callable[[Layout], Need], limit: float, may_quantise: bool = True
+    layout: Layout,
+    need_of: Callable[[Layout], Need],
+    limit: float,
+    may_quantise: bool = True,
+    may_checkpoint: bool = True,
 ) -> list[Change]:
     """The changes of `layout` that bring the need to at most `limit` bytes, by the same estimate; [] if none does.
 
@@ -171,7 +193,7 @@ def fitting_changes(
     changes: list[tuple[list[str], dict[str, Any]]] = []
     if layout.rows > 1:
         changes.append((["training.per_device_train_batch_size=1"], {"rows": 1}))
-    if not layout.checkpointing:
+    if may_checkpoint and not layout.checkpointing:
         changes.append((["training.activation_checkpointing=true"], {"checkpointing": True}))
     if may_quantise and not (layout.quantization or {}).get("load_in_4bit"):
         words = ["quantization.load_in_8bit=false"] if layout.quantization else []
@@ -209,12 +231,16 @@ def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quan
     return total + sum(p.numel() * p.element_size() for p in rest)
 
 
-def _loss_bytes(model: PreTrainedModel, tokens: int) -> float:
-    """Hidden states and their gradient at supervised positions, and a chunk of logits beside its fp32 copy."""
+def _loss_bytes(model: PreTrainedModel, layout: Layout) -> float:
+    """Hidden states and their gradient at supervised positions, and a chunk of logits beside its fp32 copy.
+
+    A head that is trained has its chunk's gradients beside them, and under autocast a copy of itself.
+    """
     head = model.get_output_embeddings().weight
-    size = head.element_size()
-    logits = CHUNK_TOKENS * head.shape[0] * (size if size == 4 else size + 4)
-    return 2 * tokens * head.shape[1] * size + logits
+    size = 2 if layout.autocast else head.element_size()
+    logit = (size if size == 4 else size + 4) + 8 * head.requires_grad
+    copy = 2 * head.numel() if layout.autocast else 0
+    return 2 * layout.rows * layout.length * head.shape[1] * size + CHUNK_TOKENS * head.shape[0] * logit + copy
 
 
 class _Kept(NamedTuple):
@@ -256,13 +282,14 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
             hooks += [module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)]
     if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
         hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
-    shape = (layout.rows, layout.length)
-    # Rows of different length are told apart by a mask, which attention on a GPU keeps as a bias in every layer.
-    mask = torch.ones(shape[0], 1, shape[1], shape[1], dtype=torch.bool, device="meta") if layout.rows > 1 else None
+    rows, length = layout.shape
+    # Attention on a GPU keeps the mask as a bias in every layer.
+    mask = torch.ones(rows, 1, length, length, dtype=torch.bool, device="meta") if layout.masked else None
+    kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
     was_training = model.training
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _AsOnGpu():
-            ids = torch.zeros(shape, dtype=torch.long, device="meta")
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), kernels:
+            ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
             model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     finally:
         model.train(was_training)
@@ -279,12 +306,18 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
 
 
 class _AsOnGpu(TorchFunctionMode):
-    """What a GPU's kernels keep where tensors without data would take another path."""
+    """What a GPU's kernels keep where tensors without data would take another path; `autocast` is its type, if on."""
+
+    def __init__(self, autocast: torch.dtype | None) -> None:
+        super().__init__()
+        self.autocast = autocast
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.__bool__ and args[0].is_meta:
             return True  # transformers asks whether nothing is padded or packed
+        if self.autocast and func in (functional.linear, functional.scaled_dot_product_attention):
+            args = [value.to(self.autocast) if isinstance(value, torch.Tensor) else value for value in args]
         if func is functional.scaled_dot_product_attention:
             query, key, value = args[:3]
             mask = kwargs.get("attn_mask")

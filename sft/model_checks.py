@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from sft.doctor import Line
 from sft.errors import UserError
+from sft.families import check_checkpointing
 from sft.loss import add_token_nll
 from sft.memory import (
     COMFORTABLE,
@@ -21,47 +22,56 @@ from sft.memory import (
     flops_per_token,
     quantised_linears,
 )
-from sft.model import add_lora, describe_lora
+from sft.model import add_lora, describe_trained, train_all
 
 ESTIMATE = "an estimate, not measured on a GPU"
 
 
 def model_lines(
-    model: PreTrainedModel, lora: Mapping[str, Any] | None, quantization: Quantization, longest: int, largest_id: int
+    model: PreTrainedModel,
+    lora: Mapping[str, Any] | None,
+    quantization: Quantization,
+    checkpointing: bool,
+    longest: int,
+    largest_id: int,
 ) -> list[Line]:
-    """Whether LoRA, head, vocabulary and positions fit; puts LoRA on `model`, which needs no weights for it.
+    """Whether LoRA, head, vocabulary and positions fit; makes `model`, which has no weights, ready for an estimate.
 
     `lora` None: all weights are trained. `longest` is the longest row in tokens, `largest_id` its largest token id.
     """
     lines = []
     try:
-        if lora is None:
-            model.requires_grad_(True)
-            lines.append(Line("green", "weights", f"all {model.num_parameters():,} are trained"))
-        else:
-            lines.append(Line("green", "LoRA", describe_lora(add_lora(model, lora)).removeprefix("LoRA ")))
+        trained = train_all(model) if lora is None else add_lora(model, lora)
+        lines.append(
+            Line("green", "weights" if lora is None else "LoRA", describe_trained(trained).removeprefix("LoRA "))
+        )
     except UserError as error:
         lines.append(Line("red", "LoRA", *_remedy(error)))
     head = model.get_output_embeddings()
     if any(module is head for _, module in quantised_linears(model, quantization)):
         remedy = "name it in quantization.llm_int8_skip_modules, or leave that key out"
         lines.append(Line("red", "output layer", "it would be quantised, which the loss cannot use", remedy))
-    else:
+    for subject, check in (("output layer", add_token_nll), ("checkpointing", check_checkpointing)):
         try:
-            add_token_nll(model)
+            if subject != "checkpointing" or checkpointing:
+                check(model)
         except UserError as error:
-            lines.append(Line("red", "output layer", *_remedy(error)))
+            lines.append(Line("red", subject, *_remedy(error)))
+    return [*lines, *_sizes(model, longest, largest_id)]
+
+
+def _sizes(model: PreTrainedModel, longest: int, largest_id: int) -> list[Line]:
     words = model.get_input_embeddings().weight.shape[0]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    lines = []
     if largest_id >= words:
         found = f"the rows have token id {largest_id:,}, and the model only {words:,} embeddings"
         lines.append(Line("red", "vocabulary", found, "take the model's own tokenizer (model.tokenizer=null)"))
     if positions and longest > positions:
         found = f"the longest row has {longest:,} tokens, and the model was made for {positions:,} positions"
         lines.append(Line("red", "positions", found, f"set training.max_length={positions}"))
-    elif positions:
-        lines.append(Line("green", "model", f"{type(model).__name__}, {words:,} words, {positions:,} positions"))
-    return lines
+    named = f"{positions:,} positions" if positions else "positions without a limit"
+    return lines or [Line("green", "model", f"{type(model).__name__}, {words:,} words, {named}")]
 
 
 def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
@@ -69,7 +79,8 @@ def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
     need = estimate(model, layout)
     parts = {"weights": need.weights, "trained": need.trained, "activations": need.activations, "loss": need.loss}
     words = ", ".join(f"{name} {value / GB:.1f}" for name, value in {**parts, "CUDA and waste": need.rest}.items())
-    shape = f"{layout.rows} × {layout.length:,} tokens"
+    rows, length = layout.shape
+    shape = f"{rows} × {length:,} tokens" if layout.form == "padded" else f"bins of at most {length:,} tokens"
     found = f"about {need.total / GB:.1f} GB of GPU memory for {shape}: {words} ({ESTIMATE})"
     if card is None:
         return Line("green", "memory", f"{found}; --card 24GB compares it with a card")
@@ -77,7 +88,11 @@ def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
     if share <= COMFORTABLE:
         return Line("green", "memory", f"fits {card.name}: {found}")
     changes = fitting_changes(
-        layout, lambda other: estimate(model, other), COMFORTABLE * card.memory, not _trains_everything(model)
+        layout,
+        lambda other: estimate(model, other),
+        COMFORTABLE * card.memory,
+        may_quantise=not _trains_everything(model),
+        may_checkpoint=model.supports_gradient_checkpointing,
     )
     advice = "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
     remedy = advice or "no setting here makes it fit: take a smaller model or a larger card"

@@ -13,7 +13,7 @@ from sft.config import load_config
 from sft.errors import UserError
 from sft.loss import add_token_nll
 from sft.memory import FOUR_BIT, GB, Layout, estimate, find_card, fitting_changes, flops_per_token
-from sft.model import add_lora, load_base, load_skeleton
+from sft.model import add_lora, base_of, load_base, load_skeleton, train_all
 
 SMALL = {"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}
 CONFIGS = {
@@ -58,21 +58,23 @@ class Allocated(TorchDispatchMode):
         return result
 
 
-def measured_peak(base, layout: Layout, targets: list[str]) -> int:
+def measured_peak(model, layout: Layout) -> int:
     """Bytes at the peak of two optimizer steps of a real model on a CPU."""
-    model = add_lora(base, lora(targets)).train()
+    base = base_of(model.train())
     add_token_nll(base)
     if layout.checkpointing:
         model.enable_input_require_grads()
         base.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    ids = torch.randint(5, 2000, (layout.rows, layout.length))
-    mask = torch.ones_like(ids)
-    mask[1:, -3:] = 0  # shorter rows than the first
-    known = [*model.parameters(), *model.buffers()]
-    with Allocated(known) as allocated:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=False)
+    ids = torch.randint(5, 2000, layout.shape)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["attention_mask"][1:, -3:] = 0  # shorter rows than the first
+    if layout.form == "dense":
+        inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None] % layout.length}
+    with Allocated([*model.parameters(), *model.buffers()]) as allocated:
         for _ in range(2):
-            nll = model(input_ids=ids, attention_mask=mask, nll_labels=ids, use_cache=False)
+            with torch.autocast("cpu", torch.bfloat16, enabled=layout.autocast):
+                nll = model(**inputs, nll_labels=ids, use_cache=False)
             nll.sum().backward()
             del nll
             optimizer.step()
@@ -92,13 +94,13 @@ def without_weights(directory, config, targets: list[str], dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize(("rows", "form"), [(1, "padded"), (4, "padded"), (4, "dense")])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_the_estimate_is_what_a_real_model_allocates(tmp_path, family, rows, checkpointing):
-    layout = Layout(rows, 384, checkpointing, None)
+def test_the_estimate_is_what_a_real_model_allocates(tmp_path, family, rows, form, checkpointing):
+    layout = Layout(rows, 384, checkpointing, None, form)
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.bfloat16).requires_grad_(False)
-    measured = measured_peak(base, layout, TARGETS[family])
+    measured = measured_peak(add_lora(base, lora(TARGETS[family])), layout)
     need = estimate(without_weights(tmp_path, CONFIGS[family], TARGETS[family]), layout)
     assert need.total - need.rest == pytest.approx(measured, rel=0.10)
 
@@ -109,9 +111,20 @@ def test_the_estimate_of_quantised_models_is_what_they_allocate(tmp_path, quanti
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(CONFIGS["gpt_neox"], dtype=torch.bfloat16).save_pretrained(tmp_path / "real")
     base = load_base(str(tmp_path / "real"), torch.device("cpu"), torch.bfloat16, quantization)
-    measured = measured_peak(base, layout, ["query_key_value"])
+    measured = measured_peak(add_lora(base, lora(["query_key_value"])), layout)
     need = estimate(without_weights(tmp_path, CONFIGS["gpt_neox"], ["query_key_value"]), layout)
     assert need.total - need.rest == pytest.approx(measured, rel=0.10)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_estimate_of_training_all_weights_is_what_that_allocates(tmp_path, autocast):
+    layout = Layout(2, 512, False, None, autocast=autocast)
+    torch.manual_seed(0)
+    model = train_all(AutoModelForCausalLM.from_config(CONFIGS["llama"], dtype=torch.float32))
+    measured = measured_peak(model, layout)
+    CONFIGS["llama"].save_pretrained(tmp_path)
+    need = estimate(train_all(load_skeleton(str(tmp_path), torch.bfloat16)), layout)
+    assert need.total - need.rest == pytest.approx(measured, rel=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +162,7 @@ def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
         config = load_config(f"configs/{file}.yaml", words)
         training = config.training
         rows, longest = training["per_device_train_batch_size"], training["max_length"]
-        return Layout(rows, longest, training["activation_checkpointing"], config.quantization)
+        return Layout(rows, longest, training["activation_checkpointing"], config.quantization, "dense")
 
     limit = find_card(size).memory
     assert estimate(calm_7b, layout([])).total > limit * 0.9
