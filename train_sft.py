@@ -1,12 +1,14 @@
 """Fine-tune a base model with LoRA on instruction rows.
 
-    accelerate launch train_sft.py configs/calm7b.yaml [section.key=value …] [--dry-run] [--resume] [--force]
+    accelerate launch train_sft.py configs/calm7b.yaml [section.key=value …] [--resume] [--force]
+    python train_sft.py configs/calm7b.yaml --dry-run [--card 24GB] [--compare TOKENIZER,…]
 
 The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, split.json, log.jsonl, loss.png.
 """
 
 import argparse
 import os
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,10 +19,12 @@ from sft.errors import UserError, exit_on_user_error
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
     from sft.data import LoadedData
+    from sft.doctor import Line
+    from sft.memory import Card
     from sft.prompt import PromptTemplate
     from sft.records import Example
     from sft.split import Split
@@ -36,14 +40,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a YAML file, e.g. configs/calm7b.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the configuration")
-    parser.add_argument("--dry-run", action="store_true", help="show rows, tokens, truncation, steps; train nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would happen and what would go wrong; train nothing"
+    )
+    parser.add_argument("--card", help="with --dry-run: the GPU to fit into, e.g. 24GB, RTX3090 or A100-80GB")
+    parser.add_argument("--compare", help="with --dry-run: other tokenizers (hub ids or directories, with commas)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     parser.add_argument("--force", action="store_true", help="replace an existing run")
     arguments = parser.parse_intermixed_args()
+    if (arguments.card or arguments.compare) and not arguments.dry_run:
+        parser.error("--card and --compare belong to --dry-run")
     with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):
         config = load_config(arguments.config, arguments.overrides).with_absolute_paths()
         if arguments.dry_run:
-            dry_run(config)
+            dry_run(config, arguments.card, arguments.compare.split(",") if arguments.compare else [])
         else:
             train(config, arguments.resume, arguments.force)
 
@@ -57,21 +67,117 @@ class Prepared(NamedTuple):
     tokenizer: "PreTrainedTokenizerBase"
     encoder: "RowEncoder"
     train: "Dataset"
+    encoded: "Dataset"
     validation: "dict[str, Dataset]"
     steps: int
     packed: bool
 
 
-def dry_run(config: Config) -> None:
-    """Show what training would do; a missing GPU is only a warning here."""
-    from sft.model import resolve_device
+def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
+    """Show what training would do, and the doctor's page. Exits with 1 when a line of it is red.
 
+    `card_name` is the GPU to fit into (None: only what is needed), `others` tokenizers to compare with.
+    """
+    from rich.console import Console
+
+    from sft import doctor
+    from sft.memory import find_card
+    from sft.model import load_tokenizer
+    from sft.tokenization import encode_texts
+
+    card = find_card(card_name) if card_name else None
+    compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
+    data, split = read_rows(config)
+    tokenizer, template = read_tokenizer(config)
+    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), split.train)
+    columns = {config.model.tokenizer or config.model.base: shares}
+    categories, texts = doctor.texts_of(split.train)
+    for name, other in compared.items():
+        columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
+    model, model_line = skeleton(config)
+    lines += model_line
+    if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
+        prepared = prepare(config, data, split, tokenizer, template)
+        lines += [*row_checks(config, prepared), *model_checks(config, prepared, model, card)]
+    lines += setting_checks(config)
+    if RANK == 0:
+        doctor.show(Console(), lines, columns)
+        print("dry run: nothing was trained")
+        if any(line.level == "red" for line in lines):
+            sys.exit(1)
+
+
+def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
+    """The model without weights; None, and the doctor's line that says why, where there is no such model."""
+    import torch
+
+    from sft.doctor import Line
+    from sft.model import DTYPES, load_skeleton
+
+    model = config.model
+    dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
     try:
-        resolve_device(config.model.device)
+        return load_skeleton(model.base, dtype, model.revision, model.trust_remote_code, model.attention), []
     except UserError as error:
-        print(f"warning: {error}")
-    prepare(config)
-    print("dry run: nothing was trained")
+        return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
+
+
+def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
+    """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
+    from sft.doctor import Line, end_of_text, row_lengths
+
+    encoder, rows = prepared.encoder, prepared.encoded
+    return [
+        end_of_text(rows["labels"], prepared.tokenizer.eos_token_id),
+        row_lengths(list(map(len, rows["input_ids"])), encoder.max_length, encoder.fates["train"]),
+        *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, prepared)),
+    ]
+
+
+def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
+    """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
+    from sft.memory import Form, Layout
+    from sft.model_checks import duration, memory, model_lines, number_format
+
+    training, rows = config.training, prepared.encoded["input_ids"]
+    lengths = list(map(len, rows))
+    checkpointing, micro = training["activation_checkpointing"], training["per_device_train_batch_size"]
+    largest = max(prepared.tokenizer.pad_token_id, *map(max, rows))
+    autocast = config.lora is None and model.dtype.itemsize == 2  # weights that are all trained are fp32
+    lines = model_lines(model, config.lora, config.quantization, checkpointing, max(lengths), largest)
+    if any(line.level == "red" for line in lines):
+        return lines
+    form: Form = "padded"
+    if prepared.packed:
+        form = "dense" if training["packed_attention"] in ("auto", "dense") else "documents"
+    length = training["max_length"] if prepared.packed else max(lengths)
+    micro_batch = Layout(micro, length, checkpointing, config.quantization, form, autocast)
+    return [
+        *lines,
+        *number_format(config.model.dtype, card),
+        memory(model, micro_batch, card),
+        duration(model, sum(lengths) * training["num_train_epochs"], checkpointing, card, WORLD_SIZE),
+    ]
+
+
+def setting_checks(config: Config) -> "list[Line]":
+    """The doctor's lines about where things come from and where training would run."""
+    from sft.doctor import Line
+    from sft.model import resolve_device, resolve_dtype
+    from sft.model_checks import sources
+
+    model, data = config.model, config.data
+    lines = sources(
+        {"model": (model.base, model.revision), "data": (data.path, data.revision)}, model.trust_remote_code
+    )
+    try:
+        device = resolve_device(model.device)
+        return [
+            *lines,
+            Line("green", "device", f"{device}, {str(resolve_dtype(model.dtype, device)).removeprefix('torch.')}"),
+        ]
+    except UserError as error:
+        return [*lines, Line("yellow", "device", *str(error).rsplit("; ", 1))]
 
 
 def train(config: Config, resume: bool, force: bool) -> None:
@@ -80,6 +186,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
 
     from sft import run as runs
     from sft.families import check_checkpointing
+    from sft.hazards import warn
     from sft.model import (
         add_lora,
         describe_trained,
@@ -100,7 +207,10 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if RANK == 0:  # a slower process would meet what this one has begun to write
         lock = runs.lock_directory(run)
         runs.check_directory(run, resume, force)
-    prepared = prepare(config)
+    data, split = read_rows(config)
+    prepared = prepare(config, data, split, *read_tokenizer(config))
+    if RANK == 0:
+        warn(hazards(config, prepared))
     manifest = begin_manifest(config, prepared)
     if resume:
         changes = load_config(run / "config.yaml").changes_training(config)
@@ -137,23 +247,20 @@ def train(config: Config, resume: bool, force: bool) -> None:
         lock.close()
 
 
-def prepare(config: Config) -> Prepared:
-    """Load, check, split and encode the rows, and print what came of it."""
-    from datasets import Dataset
-    from rich.console import Console
-
-    from sft.build_base import ensure_base
+def read_rows(config: Config) -> "tuple[LoadedData, Split]":
+    """The rows, checked, and their sides."""
     from sft.data import load_data
-    from sft.hazards import warn
-    from sft.model import load_tokenizer
-    from sft.preview import show, show_example
-    from sft.prompt import formatting_function, template_from_config
-    from sft.records import GROUP_OF, GROUPS
-    from sft.steps import optimizer_steps
-    from sft.tokenization import RowEncoder
 
     data = load_data(config.data.path, config.data.revision)
-    split = divide(config, data.examples)
+    return data, divide(config, data.examples)
+
+
+def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemplate]":
+    """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
+    from sft.build_base import ensure_base
+    from sft.model import load_tokenizer
+    from sft.prompt import template_from_config
+
     ensure_base(config.model.build, config.model.base)
     # A revision pins the base's repository, and says nothing about another one's.
     tokenizer_source = config.model.tokenizer or config.model.base
@@ -162,6 +269,26 @@ def prepare(config: Config) -> Prepared:
     template = template_from_config(config.prompt.template, tokenizer)
     if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
         tokenizer.eos_token = template.end
+    return tokenizer, template
+
+
+def prepare(
+    config: Config,
+    data: "LoadedData",
+    split: "Split",
+    tokenizer: "PreTrainedTokenizerBase",
+    template: "PromptTemplate",
+) -> Prepared:
+    """Encode the rows, and print what came of it."""
+    from datasets import Dataset
+    from rich.console import Console
+
+    from sft.preview import show, show_example
+    from sft.prompt import formatting_function
+    from sft.records import GROUP_OF, GROUPS
+    from sft.steps import optimizer_steps
+    from sft.tokenization import RowEncoder
+
     packed, micro_batches = layout(config)
     encoder = RowEncoder(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
@@ -188,9 +315,8 @@ def prepare(config: Config) -> Prepared:
         summary = f"{steps} optimizer steps of {config.training['total_batch_size']} rows{share}, {micro_batches}"
         show(console, data, split, encoded, encoder.fates["train"], summary)
         show_example(console, encoded, tokenizer)
-        warn(hazards(config, split, template, encoder))
     check_warmup(config, steps)
-    return Prepared(data, split, template, tokenizer, encoder, rows, validation, steps, packed)
+    return Prepared(data, split, template, tokenizer, encoder, rows, encoded, validation, steps, packed)
 
 
 def layout(config: Config) -> tuple[bool, str]:
@@ -239,12 +365,12 @@ def divide(config: Config, examples: "list[Example]") -> "Split":
     return Split(train, sides.validation, sides.test)
 
 
-def hazards(config: Config, split: "Split", template: "PromptTemplate", encoder: "RowEncoder") -> list[str]:
+def hazards(config: Config, prepared: Prepared) -> list[str]:
     """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
     from sft.hazards import generation_hazards, truncation_hazards
     from sft.tokenization import encode_prompt, eos_id
 
-    tokenizer = encoder.tokenizer
+    _, split, template, tokenizer, encoder, *_ = prepared
     contexts = [example.input for example in split.test]
     prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
     return [

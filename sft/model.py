@@ -151,6 +151,31 @@ def base_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def load_skeleton(
+    base: str,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: str = "auto",
+) -> PreTrainedModel:
+    """The frozen base model without weights (PyTorch's meta device), made from its configuration in a second or less.
+
+    Of `attention` only "eager" makes a difference here. Raises UserError as `load_base` does.
+    """
+    config = load_base_config(base, revision, trust_remote_code)
+    if attention != "auto":
+        check_attention(config, attention)
+    eager = "eager" if attention == "eager" else None
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation=eager, trust_remote_code=trust_remote_code
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise loading_error("model", base, error) from None
+    return model.requires_grad_(False)
+
+
 def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
     """Put a fresh adapter on `model`; `lora` holds LoraConfig's arguments. Trainable weights are fp32.
 

@@ -220,7 +220,7 @@ def test_a_dry_run_trains_nothing(program, tiny_base, tmp_path):
     words = [*overrides(tiny_base, tmp_path / "run"), "model.device=cuda", "--dry-run"]
     result = program("train_sft", "configs/tiny.yaml", *words)
     assert result.returncode == 0, result.stderr
-    assert "warning: model.device is cuda" in result.stdout
+    assert re.search(r"look +device +model.device is cuda", result.stdout)
     assert "8 optimizer steps" in result.stdout
     assert not (tmp_path / "run").exists()
 

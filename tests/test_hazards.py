@@ -82,17 +82,19 @@ def test_a_shortened_context_loses_no_answer_and_a_dropped_row_does():
     ]
 
 
-def test_the_articles_settings_are_warned_of_and_still_run(program, tiny_base, tmp_path):
+def test_the_articles_settings_are_warned_of_and_still_run(program, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     words = [f"model.base={tiny_base}", "model.device=cpu", "data.path=data/sample.jsonl", "training.warmup_steps=0"]
     result = program(
         "train_sft", "configs/calm7b-article.yaml", *words, f"run.directory={tmp_path / 'run'}", "--dry-run"
     )
     assert result.returncode == 0, result.stderr
-    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert any("penalty of 5 makes" in line and "26 rows to answer" in line for line in warnings)
-    assert any("cannot quote their context" in line and "10 rows with a context" in line for line in warnings)
-    assert any("closed_qa loses answers to training.max_length 256: " in line for line in warnings)
-    assert "warning: a repetition" not in result.stdout
+    page = " ".join(result.stdout.split())
+    assert "look warning a repetition penalty of 5 makes" in page
+    assert "(26 rows to answer) → set generation.repetition_penalty=1.2 or less" in page
+    assert "(10 rows with a context) → set generation.repetition_penalty_scope=generated" in page
+    assert "look warning closed_qa loses answers to training.max_length 256: " in page
+    assert "warning: " not in result.stderr
 
 
 def test_warnings_need_no_torch():

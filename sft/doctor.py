@@ -1,0 +1,227 @@
+"""What will happen, before any GPU hour: a page of lines, and those about tokenizer and rows (the rest: model_checks).
+
+A line is green, yellow (look: it runs, and may not be what is wanted) or red (STOP: a GPU hour would be wasted).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from sft.generation import printable
+from sft.records import CATEGORIES, Example
+from sft.tokenization import Fate, bos_ids, encode_text, encode_texts
+
+Level = Literal["green", "yellow", "red"]
+LEVELS: tuple[Level, ...] = ("green", "yellow", "red")
+MARKS: dict[Level, str] = {"green": "ok", "yellow": "look", "red": "STOP"}
+PAGE_WIDTH = 100
+
+PROBES = {
+    "full-width letters and digits": "Ａｚ０９",
+    "the full-width space": "　",
+    "half-width katakana": "ｶﾞｷﾞ",
+    "😀": "😀",
+    "鱻": "鱻",
+    "𠮷": "𠮷",
+}
+"""What Japanese tokenizers lose most often, by name; the newline, which the template needs, is looked at apart."""
+
+END_SHARE = 0.99
+"""Share of the rows that should teach the model to stop; below it some answers are learned without an end."""
+
+TOKENS_PER_CHARACTER = 1.0
+"""Above it, a tokenizer spells Japanese in bytes. Those made for Japanese need about half a token a character."""
+
+
+class Line(NamedTuple):
+    """One line of the page: what was looked at, what was found, and the remedy where it is not green."""
+
+    level: Level
+    subject: str
+    found: str
+    remedy: str = ""
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Line:
+    """The tokens that begin, end and fill rows."""
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")}
+    named = [
+        f"{name.upper()} {getattr(tokenizer, f'{name}_token')} {number}" if number is not None else f"no {name.upper()}"
+        for name, number in ids.items()
+    ]
+    found = f"{', '.join(named)}; BOS is {'' if bos_ids(tokenizer) else 'not '}put before prompts"
+    if ids["eos"] is None:
+        return Line("red", "special tokens", found, "no answer could end: take a tokenizer with EOS (model.tokenizer)")
+    if ids["pad"] == ids["eos"]:
+        found += "; PAD is EOS, and harmless: labels and attention are masked by position, never by id"
+    return Line("green", "special tokens", found)
+
+
+def end_of_text(labels: Iterable[Sequence[int]], eos_id: int) -> Line:
+    """Whether rows teach the model to stop: `labels` of the training rows, of which the first has no prediction."""
+    rows = ended = several = 0
+    for row in labels:
+        rows += 1
+        ended += row[-1] == eos_id
+        several += sum(label == eos_id for label in row[1:]) > 1
+    found = f"{ended:,} of {_rows(rows)} end{'s' * (rows == 1)} in a supervised EOS"
+    if ended == rows and not several:
+        return Line("green", "end of text", f"{found}, and have no other")
+    if ended < rows:
+        found += f"; {rows - ended:,} cut off before it"
+    if several:
+        found += f"; {several:,} supervise more than one"
+    remedy = "set data.truncation=context or a larger training.max_length" if ended < rows else "look at the data"
+    if not ended:
+        return Line("red", "end of text", f"{found}: the model would never learn to stop", remedy)
+    return Line("yellow" if ended < END_SHARE * rows or several else "green", "end of text", found, remedy)
+
+
+def characters(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Line:
+    """Which characters survive encoding and decoding; the newline must, where the rendered `prompt` has one."""
+    if "\n" in prompt and not _survives(tokenizer, "\n"):
+        back = printable(_back(tokenizer, "前\n後")).replace("\n", "⏎")
+        return Line(
+            "red",
+            "characters",
+            f"the newline is lost (前⏎後 comes back as {back}), which the prompt template needs",
+            "write a prompt.template without newlines, or take another tokenizer (model.tokenizer)",
+        )
+    lost = [name for name, text in PROBES.items() if not _survives(tokenizer, text)]
+    if not lost:
+        return Line("green", "characters", f"the newline, {', '.join(PROBES)} come back unchanged")
+    examples = ", ".join(f"{name} (as {_back(tokenizer, f'前{PROBES[name]}後')[1:-1]!r})" for name in lost)
+    return Line(
+        "yellow", "characters", f"changed by encoding and decoding: {examples}", "answers cannot hold these as they are"
+    )
+
+
+def row_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[list[int]], fields: int = 3
+) -> Line:
+    """How many rows come back from the tokenizer unchanged; `texts` hold `fields` texts a row, encoded in `ids`."""
+    backs = tokenizer.batch_decode(list(ids), clean_up_tokenization_spaces=False)
+    # A space in front is SentencePiece's own mark of a beginning, put there or taken away without harm.
+    changed = [i for i, text in enumerate(texts) if backs[i].removeprefix(" ") != text.removeprefix(" ")]
+    rows, changed_rows = len(texts) // fields, len({i // fields for i in changed})
+    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids) if tokenizer.unk_token_id is not None else 0
+    found = f"{rows - changed_rows:,} of {_rows(rows)} come back from the tokenizer unchanged"
+    found += f"; {unknown:,} unknown tokens (UNK)" if unknown else "; no unknown token (UNK)"
+    if not changed:
+        return Line("yellow" if unknown else "green", "texts", found, "see the characters above" if unknown else "")
+    before, after = _difference(texts[changed[0]], backs[changed[0]])
+    return Line("yellow", "texts", f"{found}; for example …{before}… as …{after}…", "such texts are learned as changed")
+
+
+def tokens_per_character(
+    categories: Sequence[str], texts: Sequence[str], ids: Sequence[list[int]]
+) -> dict[str, float | None]:
+    """By category, and under "all": tokens divided by characters; None where there is no text."""
+    tokens: Counter[str] = Counter()
+    length: Counter[str] = Counter()
+    for category, text, row in zip(categories, texts, ids, strict=True):
+        for key in (category, "all"):
+            tokens[key] += len(row)
+            length[key] += len(text)
+    return {key: tokens[key] / length[key] if length[key] else None for key in (*CATEGORIES, "all")}
+
+
+def efficiency(shares: Mapping[str, float | None]) -> Line:
+    """Whether the tokenizer knows Japanese words, from `tokens_per_character`."""
+    share = shares["all"] or 0.0
+    found = f"{share:.2f} tokens a character"
+    if share <= TOKENS_PER_CHARACTER:
+        return Line("green", "efficiency", found)
+    return Line(
+        "yellow",
+        "efficiency",
+        f"{found}: the tokenizer spells Japanese in bytes, so rows are long and training is slow",
+        "compare others with --compare",
+    )
+
+
+def row_lengths(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
+    """Rows against `training.max_length`. What costs answers is a warning of `sft.hazards`."""
+    counts: Counter[Fate] = Counter()
+    for (_, fate), count in fates.items():
+        counts[fate] += count
+    found = f"the longest of {_rows(len(lengths))} has {max(lengths):,} tokens (training.max_length {max_length:,})"
+    words: dict[Fate, str] = {"context shortened": "lose context", "end cut off": "lose their end", "dropped": "lost"}
+    lost = [f"{counts[fate]:,} {word}" for fate, word in words.items() if counts[fate]]
+    return Line("green", "row lengths", f"{found}; {', '.join(lost) or 'all fit'}")
+
+
+def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Print the page, then the tokens a character of each tokenizer by category, then how many lines are not green."""
+    console.width = min(console.width, PAGE_WIDTH)
+    console.rule("doctor")
+    page = Table.grid(padding=(0, 2, 0, 0))
+    page.add_column(no_wrap=True)
+    page.add_column(no_wrap=True)
+    page.add_column()
+    for line in lines:
+        text = Text(line.found)
+        if line.remedy:
+            text.append(f"\n→ {line.remedy}", style="bold" if line.level != "green" else "")
+        page.add_row(Text(f"{MARKS[line.level]:<4}", style=f"bold {line.level}"), line.subject, text)
+    console.print(page)
+    console.print("\ntokens per character of the training rows:", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("category", no_wrap=True)
+    for name in shares:
+        table.add_column(Path(name).name if Path(name).exists() else name, justify="right", overflow="fold")
+    for category in (*CATEGORIES, "all"):
+        values = [share[category] for share in shares.values()]
+        table.add_row(category, *("–" if value is None else f"{value:.2f}" for value in values))
+    console.print(table)
+    verdict = []
+    for level in LEVELS[::-1]:
+        named = [line.subject for line in lines if line.level == level]
+        which = f" ({', '.join(dict.fromkeys(named))})" if named and level != "green" else ""
+        verdict.append(f"{len(named)} {MARKS[level]}{which}")
+    console.print(", ".join(verdict), highlight=False)
+
+
+def texts_of(rows: Iterable[Example]) -> tuple[list[str], list[str]]:
+    """Categories and texts of instruction, input and output of each row, a row that comes again only once."""
+    unique = {row.index: row for row in rows}.values()
+    texts = [text for row in unique for text in (row.instruction, row.input, row.output)]
+    return [row.category for row in unique for _ in range(3)], texts
+
+
+def tokenizer_lines(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, rows: Sequence[Example]
+) -> tuple[list[Line], dict[str, float | None]]:
+    """What can be said of a tokenizer by itself and over the training rows, and its `tokens_per_character`."""
+    categories, texts = texts_of(rows)
+    ids = encode_texts(tokenizer, texts)
+    shares = tokens_per_character(categories, texts, ids)
+    lines = [special_tokens(tokenizer), characters(tokenizer, prompt), row_texts(tokenizer, texts, ids)]
+    return [*lines, efficiency(shares)], shares
+
+
+def _survives(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    # Between others, since some tokenizers trim a text's ends.
+    return _back(tokenizer, f"前{text}後").removeprefix(" ") == f"前{text}後"
+
+
+def _back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    return tokenizer.decode(encode_text(tokenizer, text), clean_up_tokenization_spaces=False)
+
+
+def _difference(text: str, back: str) -> tuple[str, str]:
+    """The surroundings of the first place at which two texts differ."""
+    place = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+    around = slice(max(0, place - 6), place + 6)
+    return printable(text[around]).replace("\n", "⏎"), printable(back[around]).replace("\n", "⏎")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} training row{'s' * (count != 1)}"

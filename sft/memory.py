@@ -1,0 +1,344 @@
+"""What training needs of a GPU, before there is one: memory and arithmetic, from the model's shape alone.
+
+The activations are not a formula of ours: the model without weights (`sft.model.load_skeleton`, LoRA on top) does a
+forward pass in which nothing is computed, and what autograd would keep for the backward pass is counted.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from sft.errors import UserError
+from sft.loss import CHUNK_TOKENS
+
+GB = 10**9
+TRAINED_BYTES = 16
+"""A trained weight: itself, its gradient and AdamW's two moments in fp32."""
+CUDA_BYTES = 0.6 * GB
+"""Assumed for the CUDA context and the libraries' workspaces; not measured."""
+ALLOCATOR_SHARE = 0.10
+"""Share of the activations assumed to be lost between blocks of different length; not measured."""
+COMFORTABLE = 0.9
+"""Share of the card above which the estimate is too near to be relied on."""
+UTILISATION = (0.2, 0.6)
+"""Shares of the peak arithmetic between which training is assumed to run; not measured."""
+
+Quantization = Mapping[str, Any] | None
+FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+
+
+class Card(NamedTuple):
+    """A GPU: its memory in bytes, and its peak in TFLOP/s (None: unknown) with 16-bit matrices and fp32 sums."""
+
+    name: str
+    memory: float
+    tflops: float | None = None
+    bfloat16: bool = True
+
+
+CARDS = [
+    Card("T4", 16 * GB, 65, bfloat16=False),
+    Card("V100-16GB", 16 * GB, 125, bfloat16=False),
+    Card("V100-32GB", 32 * GB, 125, bfloat16=False),
+    Card("RTX3090", 24 * GB, 71),
+    Card("RTX4090", 24 * GB, 165),
+    Card("L4", 24 * GB, 121),
+    Card("A6000", 48 * GB, 155),
+    Card("A100-40GB", 40 * GB, 312),
+    Card("A100-80GB", 80 * GB, 312),
+    Card("H100", 80 * GB, 989),
+    Card("H200", 141 * GB, 989),
+]
+"""NVIDIA's data sheets and architecture white papers: dense tensor cores, without sparsity, SXM where there is one."""
+
+
+def find_card(text: str) -> Card:
+    """A card by name ("RTX3090", "A100-80GB") or by size alone ("24GB"). Raises UserError for anything else."""
+    plain = re.sub(r"nvidia|geforce|rtx|[^a-z0-9]", "", text.lower())
+    size = re.fullmatch(r"(\d+)(?:gb|gib|g)", plain)
+    if size and int(size[1]):
+        return Card(f"{size[1]}GB", int(size[1]) * GB)
+    for card in CARDS:
+        if plain == re.sub(r"rtx|[^a-z0-9]", "", card.name.lower()):
+            return card
+    raise UserError(
+        f"--card {text}: unknown; give its size, such as 24GB, or one of {', '.join(c.name for c in CARDS)}"
+    )
+
+
+Form = Literal["padded", "dense", "documents"]
+
+
+class Layout(NamedTuple):
+    """What decides about memory beside the model: a micro-batch and settings of its training."""
+
+    rows: int
+    length: int
+    """Tokens of the longest row, or where rows are packed as many as each row of `rows` gives to a bin."""
+    checkpointing: bool
+    """Whether activations are computed again in the backward pass (`training.activation_checkpointing`)."""
+    quantization: Quantization
+    """Arguments of BitsAndBytesConfig; None: not quantised."""
+    form: Form = "padded"
+    """padded: rows × length. dense, documents: one bin of rows · length tokens, with a mask or without."""
+    autocast: bool = False
+    """Whether fp32 weights are computed with in 16 bits."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and tokens that the model sees."""
+        return (self.rows, self.length) if self.form == "padded" else (1, self.rows * self.length)
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention has a mask of tokens × tokens, since rows end at different places."""
+        return self.rows > 1 if self.form == "padded" else self.form == "dense"
+
+
+class Need(NamedTuple):
+    """Bytes of GPU memory by what they are for."""
+
+    weights: float
+    trained: float
+    activations: float
+    loss: float
+    rest: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(self)
+
+
+def estimate(model: PreTrainedModel, layout: Layout) -> Need:
+    """Peak memory of training `model`, which holds no weights but its LoRA (or has all its weights trainable)."""
+    quantised = dict(quantised_linears(model, layout.quantization))
+    kept = _kept_for_backward(model, layout, list(quantised.values()))
+    if layout.checkpointing:
+        # The inputs of all layers stay, and one layer at a time is computed again.
+        activations = kept.outside + sum(kept.inputs) + max(kept.layers, default=0)
+    else:
+        activations = kept.outside + sum(kept.layers)
+    # While one layer's gradients pass through, and a quantised weight is unpacked for it.
+    activations += kept.largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Need(
+        weights=_weight_bytes(model, list(quantised.values()), layout.quantization),
+        trained=trained * TRAINED_BYTES,
+        activations=activations,
+        loss=_loss_bytes(model, layout),
+        rest=CUDA_BYTES + ALLOCATOR_SHARE * activations,
+    )
+
+
+def quantised_linears(model: PreTrainedModel, quantization: Quantization) -> Iterator[tuple[str, torch.nn.Linear]]:
+    """Names and modules of the linear layers that transformers' loading quantises: all but the head, by default."""
+    if not quantization:
+        return
+    left_out = HfQuantizer.get_modules_to_not_convert(
+        model, quantization.get("llm_int8_skip_modules"), model._keep_in_fp32_modules
+    )
+    for name, module in model.named_modules():
+        name = name.removesuffix(".base_layer")  # what LoRA wraps
+        if type(module) is torch.nn.Linear and ".lora_" not in name and should_convert_module(name, left_out):
+            yield name, module
+
+
+def flops_per_token(model: PreTrainedModel, checkpointing: bool) -> float:
+    """Arithmetic of training on one token: forward, backward, and again forward where activations are not kept.
+
+    Two operations a matrix weight and pass. Frozen weights need no gradient of their own; attention over the few
+    hundred tokens of a row, and LoRA's own matrices, are left out: a few per cent.
+    """
+    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    head = model.get_output_embeddings().weight
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2 or ".lora_" in name or (id(parameter) in looked_up and parameter is not head):
+            continue
+        passes = 2 + parameter.requires_grad + (checkpointing and parameter is not head)
+        total += 2 * passes * parameter.numel()
+    return total
+
+
+class Change(NamedTuple):
+    """Settings as one would write them on the command line, and what training then needs."""
+
+    settings: list[str]
+    need: Need
+
+
+def fitting_changes(
+    layout: Layout,
+    need_of: Callable[[Layout], Need],
+    limit: float,
+    may_quantise: bool = True,
+    may_checkpoint: bool = True,
+) -> list[Change]:
+    """The changes of `layout` that bring the need to at most `limit` bytes, by the same estimate; [] if none does.
+
+    All single changes that suffice (one row at a time, activations computed again, 4-bit weights), else the first
+    combination of the fewest, else all of them with the longest `max_length` that fits.
+    """
+    changes: list[tuple[list[str], dict[str, Any]]] = []
+    if layout.rows > 1:
+        changes.append((["training.per_device_train_batch_size=1"], {"rows": 1}))
+    if may_checkpoint and not layout.checkpointing:
+        changes.append((["training.activation_checkpointing=true"], {"checkpointing": True}))
+    if may_quantise and not (layout.quantization or {}).get("load_in_4bit"):
+        words = ["quantization.load_in_8bit=false"] if layout.quantization else []
+        words += [f"quantization.{key}={str(value).lower()}" for key, value in FOUR_BIT.items()]
+        changes.append((words, {"quantization": FOUR_BIT}))
+    lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
+    last = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
+    if last and _changed(layout, last[-1], need_of).need.total > limit:
+        return []
+    for count in range(1, len(changes) + 1):
+        tried = [_changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
+        fitting = [change for change in tried if change.need.total <= limit]
+        if fitting:
+            return fitting if count == 1 else fitting[:1]
+    shorter = (_changed(layout, chosen, need_of) for chosen in last)
+    return [change for change in shorter if change.need.total <= limit][:1]
+
+
+def _changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
+    values = {key: value for _, fields in chosen for key, value in fields.items()}
+    return Change([word for words, _ in chosen for word in words], need_of(layout._replace(**values)))
+
+
+def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quantization: Quantization) -> float:
+    """The frozen weights. bitsandbytes keeps a scale a row in 8-bit; in 4-bit one a block of 64, itself 8-bit under
+    double quantisation with one fp32 scale for 256 of them."""
+    settings = quantization or {}
+    if settings.get("load_in_4bit"):
+        weight = 0.5 + ((1 + 4 / 256) if settings.get("bnb_4bit_use_double_quant") else 4) / 64
+    else:
+        weight = 1.0
+    total = sum(m.weight.numel() * weight + 4 * (m.out_features if weight == 1.0 else 0) for m in quantised)
+    done = {id(m.weight) for m in quantised}
+    rest = [p for p in model.parameters() if not p.requires_grad and id(p) not in done]
+    return total + sum(p.numel() * p.element_size() for p in rest)
+
+
+def _loss_bytes(model: PreTrainedModel, layout: Layout) -> float:
+    """Hidden states and their gradient at supervised positions, and a chunk of logits beside its fp32 copy.
+
+    A head that is trained has its chunk's gradients beside them, and under autocast a copy of itself.
+    """
+    head = model.get_output_embeddings().weight
+    size = 2 if layout.autocast else head.element_size()
+    logit = (size if size == 4 else size + 4) + 8 * head.requires_grad
+    copy = 2 * head.numel() if layout.autocast else 0
+    return 2 * layout.rows * layout.length * head.shape[1] * size + CHUNK_TOKENS * head.shape[0] * logit + copy
+
+
+class _Kept(NamedTuple):
+    """Bytes that autograd keeps: outside the layers, in each layer, each layer's input, and the largest tensor."""
+
+    outside: int
+    layers: list[int]
+    inputs: list[int]
+    largest: int
+
+
+def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]) -> _Kept:
+    own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
+    kept: dict[int, tuple[torch.UntypedStorage, int | None]] = {}  # holding a storage keeps its address from reuse
+    inputs: list[int] = []
+    layer: list[int | None] = [None]
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept.setdefault(storage._cdata, (storage, layer[0]))
+        return tensor
+
+    def enter(module: Any, arguments: Any, named: Any) -> None:
+        hidden = arguments[0] if arguments else named["hidden_states"]
+        layer[0] = len(inputs)
+        inputs.append(hidden.numel() * hidden.element_size())
+
+    def leave(*_: Any) -> None:
+        layer[0] = None
+
+    def keep_input(module: Any, arguments: Any) -> None:
+        if arguments[0].requires_grad:
+            keep(arguments[0])
+
+    hooks = []
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            hooks += [module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)]
+    if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
+        hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
+    rows, length = layout.shape
+    # Attention on a GPU keeps the mask as a bias in every layer.
+    mask = torch.ones(rows, 1, length, length, dtype=torch.bool, device="meta") if layout.masked else None
+    kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
+    was_training = model.training
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), kernels:
+            ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
+            model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    layers = [0] * len(inputs)
+    outside = 0
+    for storage, number in kept.values():
+        if number is None:
+            outside += storage.nbytes()
+        else:
+            layers[number] += storage.nbytes()
+    return _Kept(outside, layers, inputs, max((storage.nbytes() for storage, _ in kept.values()), default=0))
+
+
+class _AsOnGpu(TorchFunctionMode):
+    """What a GPU's kernels keep where tensors without data would take another path; `autocast` is its type, if on."""
+
+    def __init__(self, autocast: torch.dtype | None) -> None:
+        super().__init__()
+        self.autocast = autocast
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.__bool__ and args[0].is_meta:
+            return True  # transformers asks whether nothing is padded or packed
+        if self.autocast and func in (functional.linear, functional.scaled_dot_product_attention):
+            args = [value.to(self.autocast) if isinstance(value, torch.Tensor) else value for value in args]
+        if func is functional.scaled_dot_product_attention:
+            query, key, value = args[:3]
+            mask = kwargs.get("attn_mask")
+            return _Attention.apply(query, key, value, None if mask is None else query.new_empty(mask.shape))
+        if func is functional.dropout and kwargs.get("training", True) and kwargs.get("p", 0.5) > 0:
+            return torch.native_dropout(args[0], kwargs.get("p", 0.5), True)[0]
+        return func(*args, **kwargs)
+
+
+class _Attention(torch.autograd.Function):
+    """The memory of a flash or memory-efficient attention: inputs, output and a number a query."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, output, normaliser, bias)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        raise NotImplementedError("nothing is computed here")

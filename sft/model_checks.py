@@ -1,0 +1,153 @@
+"""What will happen to this model on this card: lines of the doctor's page (`sft.doctor`), without loading weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from sft.doctor import Line
+from sft.errors import UserError
+from sft.families import check_checkpointing
+from sft.loss import add_token_nll
+from sft.memory import (
+    COMFORTABLE,
+    GB,
+    UTILISATION,
+    Card,
+    Layout,
+    Quantization,
+    estimate,
+    fitting_changes,
+    flops_per_token,
+    quantised_linears,
+)
+from sft.model import add_lora, describe_trained, train_all
+
+ESTIMATE = "an estimate, not measured on a GPU"
+
+
+def model_lines(
+    model: PreTrainedModel,
+    lora: Mapping[str, Any] | None,
+    quantization: Quantization,
+    checkpointing: bool,
+    longest: int,
+    largest_id: int,
+) -> list[Line]:
+    """Whether LoRA, head, vocabulary and positions fit; makes `model`, which has no weights, ready for an estimate.
+
+    `lora` None: all weights are trained. `longest` is the longest row in tokens, `largest_id` its largest token id.
+    """
+    lines = []
+    try:
+        trained = train_all(model) if lora is None else add_lora(model, lora)
+        lines.append(
+            Line("green", "weights" if lora is None else "LoRA", describe_trained(trained).removeprefix("LoRA "))
+        )
+    except UserError as error:
+        lines.append(Line("red", "LoRA", *_remedy(error)))
+    head = model.get_output_embeddings()
+    if any(module is head for _, module in quantised_linears(model, quantization)):
+        remedy = "name it in quantization.llm_int8_skip_modules, or leave that key out"
+        lines.append(Line("red", "output layer", "it would be quantised, which the loss cannot use", remedy))
+    for subject, check in (("output layer", add_token_nll), ("checkpointing", check_checkpointing)):
+        try:
+            if subject != "checkpointing" or checkpointing:
+                check(model)
+        except UserError as error:
+            lines.append(Line("red", subject, *_remedy(error)))
+    return [*lines, *_sizes(model, longest, largest_id)]
+
+
+def _sizes(model: PreTrainedModel, longest: int, largest_id: int) -> list[Line]:
+    words = model.get_input_embeddings().weight.shape[0]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    lines = []
+    if largest_id >= words:
+        found = f"the rows have token id {largest_id:,}, and the model only {words:,} embeddings"
+        lines.append(Line("red", "vocabulary", found, "take the model's own tokenizer (model.tokenizer=null)"))
+    if positions and longest > positions:
+        found = f"the longest row has {longest:,} tokens, and the model was made for {positions:,} positions"
+        lines.append(Line("red", "positions", found, f"set training.max_length={positions}"))
+    named = f"{positions:,} positions" if positions else "positions without a limit"
+    return lines or [Line("green", "model", f"{type(model).__name__}, {words:,} words, {named}")]
+
+
+def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
+    """Whether training fits the card (None: only what it needs), and what would make it fit."""
+    need = estimate(model, layout)
+    parts = {"weights": need.weights, "trained": need.trained, "activations": need.activations, "loss": need.loss}
+    words = ", ".join(f"{name} {value / GB:.1f}" for name, value in {**parts, "CUDA and waste": need.rest}.items())
+    rows, length = layout.shape
+    shape = f"{rows} × {length:,} tokens" if layout.form == "padded" else f"bins of at most {length:,} tokens"
+    found = f"about {need.total / GB:.1f} GB of GPU memory for {shape}: {words} ({ESTIMATE})"
+    if card is None:
+        return Line("green", "memory", f"{found}; --card 24GB compares it with a card")
+    share = need.total / card.memory
+    if share <= COMFORTABLE:
+        return Line("green", "memory", f"fits {card.name}: {found}")
+    changes = fitting_changes(
+        layout,
+        lambda other: estimate(model, other),
+        COMFORTABLE * card.memory,
+        may_quantise=not _trains_everything(model),
+        may_checkpoint=model.supports_gradient_checkpointing,
+    )
+    advice = "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
+    remedy = advice or "no setting here makes it fit: take a smaller model or a larger card"
+    verdict = f"does not fit {card.name}" if share > 1 else f"hardly fits {card.name}"
+    return Line("red" if share > 1 else "yellow", "memory", f"{verdict}: {found}", remedy)
+
+
+def duration(model: PreTrainedModel, tokens: float, checkpointing: bool, card: Card | None, processes: int) -> Line:
+    """How long training on `tokens` takes, all epochs together."""
+    flops = flops_per_token(model, checkpointing)
+    found = f"{tokens:,.0f} tokens × {flops / 1e9:.3g} GFLOP"
+    if card is None or card.tflops is None:
+        return Line("green", "time", f"{found}; a card by name (--card RTX3090) gives hours")
+    slow, fast = (share * card.tflops * 1e12 * processes for share in UTILISATION)
+    hours = f"{_time(tokens * flops / fast)} to {_time(tokens * flops / slow)}"
+    peak = f"{UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} of {card.tflops:g} TFLOP/s"
+    cards = f"{processes} × {card.name}" if processes > 1 else card.name
+    return Line("green", "time", f"{hours} on {cards}: {found} at {peak} ({ESTIMATE})")
+
+
+def number_format(dtype: str, card: Card | None) -> list[Line]:
+    """Whether the card computes in `model.dtype`; nothing where it does."""
+    if card is None or card.bfloat16 or dtype != "bfloat16":
+        return []
+    return [Line("red", "dtype", f"{card.name} has no bfloat16", "set model.dtype=float16")]
+
+
+def sources(repositories: Mapping[str, tuple[str, str | None]], trust_remote_code: bool) -> list[Line]:
+    """Whether model and data stay what they are: (hub id or path, revision) by the section that names it."""
+    on_hub = {section: pair for section, pair in repositories.items() if not Path(pair[0]).exists()}
+    loose = {section: name for section, (name, revision) in on_hub.items() if revision is None}
+    lines = []
+    if loose:
+        names, keys = " and ".join(loose.values()), " and ".join(f"{section}.revision" for section in loose)
+        found = f"not pinned, and may change on the hub: {names}"
+        lines.append(Line("yellow", "revisions", found, f"set {keys} to a commit"))
+    else:
+        pinned = ", ".join(f"{name} at {revision}" for name, revision in on_hub.values())
+        lines.append(Line("green", "revisions", pinned or "model and data are local files"))
+    if trust_remote_code:
+        found = "Python code that comes with the model is run (model.trust_remote_code)"
+        lines.append(Line("yellow", "foreign code", found, "read it, and pin model.revision"))
+    return lines
+
+
+def _remedy(error: UserError) -> tuple[str, str]:
+    found, _, remedy = str(error).rpartition("; ")
+    return (found, remedy) if found else (remedy, "")
+
+
+def _trains_everything(model: PreTrainedModel) -> bool:
+    return all(parameter.requires_grad for parameter in model.parameters())
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

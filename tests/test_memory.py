@@ -1,0 +1,195 @@
+"""The memory estimate against what real models of three families allocate on a CPU, and advice that is true."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig
+
+from sft.config import load_config
+from sft.errors import UserError
+from sft.loss import add_token_nll
+from sft.memory import FOUR_BIT, GB, Layout, estimate, find_card, fitting_changes, flops_per_token
+from sft.model import add_lora, base_of, load_base, load_skeleton, train_all
+
+SMALL = {"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}
+CONFIGS = {
+    "gpt_neox": GPTNeoXConfig(**SMALL, intermediate_size=1024, use_parallel_residual=False, tie_word_embeddings=False),
+    "llama": LlamaConfig(**SMALL, intermediate_size=688, num_key_value_heads=2),
+    "gemma3": Gemma3TextConfig(
+        **SMALL, intermediate_size=1024, num_key_value_heads=1, head_dim=64, sliding_window=128
+    ),
+}  # fmt: skip
+TARGETS = {"gpt_neox": ["query_key_value"], "llama": ["q_proj", "v_proj"], "gemma3": ["q_proj", "k_proj", "o_proj"]}
+CALM_7B = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 16384, "vocab_size": 52224}
+
+
+class Allocated(TorchDispatchMode):
+    """Counts the bytes of all tensors alive, as operations make them and Python lets go of them."""
+
+    def __init__(self, known: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.alive: set[int] = set()
+        self.now = self.peak = 0
+        for tensor in known:
+            self.count(tensor)
+
+    def count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.alive:
+            self.alive.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.gone, key, size)
+
+    def gone(self, key: int, size: int) -> None:
+        self.alive.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.count(leaf)
+        return result
+
+
+def measured_peak(model, layout: Layout) -> int:
+    """Bytes at the peak of two optimizer steps of a real model on a CPU."""
+    base = base_of(model.train())
+    add_token_nll(base)
+    if layout.checkpointing:
+        model.enable_input_require_grads()
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=False)
+    ids = torch.randint(5, 2000, layout.shape)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["attention_mask"][1:, -3:] = 0  # shorter rows than the first
+    if layout.form == "dense":
+        inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None] % layout.length}
+    with Allocated([*model.parameters(), *model.buffers()]) as allocated:
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=layout.autocast):
+                nll = model(**inputs, nll_labels=ids, use_cache=False)
+            nll.sum().backward()
+            del nll
+            optimizer.step()
+            optimizer.zero_grad()
+    return allocated.peak
+
+
+def lora(targets: list[str]) -> dict:
+    return {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": targets}  # a CPU's dropout keeps more
+
+
+def without_weights(directory, config, targets: list[str], dtype=torch.bfloat16):
+    config.save_pretrained(directory)
+    model = load_skeleton(str(directory), dtype)
+    add_lora(model, lora(targets))
+    return model
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("rows", "form"), [(1, "padded"), (4, "padded"), (4, "dense")])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_estimate_is_what_a_real_model_allocates(tmp_path, family, rows, form, checkpointing):
+    layout = Layout(rows, 384, checkpointing, None, form)
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.bfloat16).requires_grad_(False)
+    measured = measured_peak(add_lora(base, lora(TARGETS[family])), layout)
+    need = estimate(without_weights(tmp_path, CONFIGS[family], TARGETS[family]), layout)
+    assert need.total - need.rest == pytest.approx(measured, rel=0.10)
+
+
+@pytest.mark.parametrize("quantization", [{"load_in_8bit": True}, FOUR_BIT])
+def test_the_estimate_of_quantised_models_is_what_they_allocate(tmp_path, quantization):
+    layout = Layout(2, 384, False, quantization)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(CONFIGS["gpt_neox"], dtype=torch.bfloat16).save_pretrained(tmp_path / "real")
+    base = load_base(str(tmp_path / "real"), torch.device("cpu"), torch.bfloat16, quantization)
+    measured = measured_peak(add_lora(base, lora(["query_key_value"])), layout)
+    need = estimate(without_weights(tmp_path, CONFIGS["gpt_neox"], ["query_key_value"]), layout)
+    assert need.total - need.rest == pytest.approx(measured, rel=0.10)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_estimate_of_training_all_weights_is_what_that_allocates(tmp_path, autocast):
+    layout = Layout(2, 512, False, None, autocast=autocast)
+    torch.manual_seed(0)
+    model = train_all(AutoModelForCausalLM.from_config(CONFIGS["llama"], dtype=torch.float32))
+    measured = measured_peak(model, layout)
+    CONFIGS["llama"].save_pretrained(tmp_path)
+    need = estimate(train_all(load_skeleton(str(tmp_path), torch.bfloat16)), layout)
+    assert need.total - need.rest == pytest.approx(measured, rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def calm_7b(tmp_path_factory):
+    """open-calm-7b's shape."""
+    config = GPTNeoXConfig(**CALM_7B, num_attention_heads=32, use_parallel_residual=False, tie_word_embeddings=False)
+    return without_weights(tmp_path_factory.mktemp("calm"), config, ["query_key_value"])
+
+
+def test_weights_and_arithmetic_of_a_7b_are_those_of_its_shape(calm_7b):
+    hidden, layers, words = CALM_7B["hidden_size"], CALM_7B["num_hidden_layers"], CALM_7B["vocab_size"]
+    inside, outside = 12 * hidden**2 * layers, 2 * words * hidden  # layers' matrices; embeddings and head
+    for quantization, size in (({"load_in_8bit": True}, 1), (FOUR_BIT, 0.5 + 1 / 64), (None, 2)):
+        need = estimate(calm_7b, Layout(1, 64, True, quantization))
+        assert need.weights == pytest.approx(inside * size + outside * 2, rel=0.002)
+    assert need.trained == 16 * layers * 8 * (hidden + 3 * hidden)
+    assert flops_per_token(calm_7b, False) == pytest.approx(4 * (inside + words * hidden), rel=0.001)
+    assert flops_per_token(calm_7b, True) == pytest.approx(6 * inside + 4 * words * hidden, rel=0.001)
+
+
+def test_all_weights_trained_need_gradients_and_moments(tmp_path):
+    config = CONFIGS["llama"]
+    config.save_pretrained(tmp_path)
+    model = load_skeleton(str(tmp_path), torch.float32).requires_grad_(True)
+    need = estimate(model, Layout(1, 64, False, None))
+    assert (need.weights, need.trained) == (0, 16 * model.num_parameters())
+    frozen = without_weights(tmp_path, config, ["q_proj"], torch.float32)
+    assert flops_per_token(model, False) == 1.5 * flops_per_token(frozen, False)
+
+
+@pytest.mark.parametrize("size", ["24GB", "8GB"])
+@pytest.mark.parametrize("file", ["calm7b", "calm7b-4bit"])
+def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
+    def layout(words):
+        config = load_config(f"configs/{file}.yaml", words)
+        training = config.training
+        rows, longest = training["per_device_train_batch_size"], training["max_length"]
+        return Layout(rows, longest, training["activation_checkpointing"], config.quantization, "dense")
+
+    limit = find_card(size).memory
+    assert estimate(calm_7b, layout([])).total > limit * 0.9
+    changes = fitting_changes(layout([]), lambda other: estimate(calm_7b, other), limit * 0.9)
+    assert changes
+    for change in changes:
+        assert estimate(calm_7b, layout(change.settings)).total == pytest.approx(change.need.total)
+        assert change.need.total <= limit * 0.9
+
+
+def test_where_nothing_fits_nothing_is_advised(calm_7b):
+    layout = Layout(2, 2048, False, None)
+    assert fitting_changes(layout, lambda other: estimate(calm_7b, other), 3 * GB) == []
+
+
+def test_a_shorter_limit_is_the_last_resort(calm_7b):
+    layout = Layout(2, 2048, False, None)
+    (change,) = fitting_changes(layout, lambda other: estimate(calm_7b, other), 15.2 * GB, may_quantise=False)
+    assert change.settings == [
+        "training.per_device_train_batch_size=1", "training.activation_checkpointing=true", "training.max_length=1024"
+    ]  # fmt: skip
+
+
+def test_a_card_is_a_name_or_a_size():
+    assert find_card("NVIDIA GeForce RTX 3090") == find_card("rtx3090")
+    assert (find_card("24 gb").memory, find_card("24GB").tflops) == (24 * GB, None)
+    assert math.isclose(find_card("A100-80GB").memory, 80 * GB)
+    for wrong in ("24", "0GB", "A100", "RTX", ""):
+        with pytest.raises(UserError, match="--card"):
+            find_card(wrong)
