@@ -34,7 +34,7 @@ def split_examples(examples: Sequence[Example], validation_share: float, test_sh
     """
     rows = Rows.of(examples)
     order, starts = _units(rows)
-    sizes = np.diff(starts, append=len(rows))
+    sizes = np.diff(starts, append=np.int32(len(rows)))
     # A unit that spans categories counts in the first of them by name.
     strata = np.minimum.reduceat(rows.categories[order], starts) if len(rows) else np.empty(0, np.uint8)
     side_of_unit = np.empty(len(sizes), np.uint8)
@@ -54,7 +54,7 @@ def _units(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     digests = _digests(map(_unit_key, rows), len(rows))
     order = np.argsort(digests, kind="stable").astype(np.int32)
     digests = digests[order]
-    return order, np.flatnonzero(np.append(True, digests[1:] != digests[:-1])[: len(rows)])
+    return order, np.flatnonzero(np.append(True, digests[1:] != digests[:-1])[: len(rows)]).astype(np.int32)
 
 
 def hash_order(examples: Sequence[Example]) -> Rows:
@@ -64,7 +64,8 @@ def hash_order(examples: Sequence[Example]) -> Rows:
 
 
 def _digests(texts: Iterable[str], count: int) -> np.ndarray:
-    return np.fromiter(map(short_digest, texts), "S16", count)
+    """The first 8 bytes of each text's SHA-256, as numbers: they sort as the hashes do."""
+    return np.fromiter((int.from_bytes(short_digest(text)[:8]) for text in texts), np.uint64, count)
 
 
 def named_weights(named: Mapping[str, float]) -> dict[str, float]:
@@ -96,21 +97,23 @@ def epoch_rows(examples: Sequence[Example], weights: Mapping[str, float], rows: 
     epoch keeps the proportions; a whole one has the examples in their order, then those that come again.
     """
     everything = Rows.of(examples)
-    codes, total = everything.categories, len(everything)
-    chosen, counts = [], []
-    for code, category in enumerate(NAMES):
-        members = np.flatnonzero(codes == code)
-        counts.append(round(weights.get(category, 1.0) * len(members)))
-        if counts[-1]:
-            round_, member = np.divmod(np.arange(counts[-1]), len(members))
-            chosen.append(round_ * total + members[member])
-    keys = np.concatenate([np.empty(0, np.int64), *chosen])  # round and place of each row, in one number
+    codes = everything.categories
+    sizes = np.bincount(codes, minlength=len(NAMES)).tolist()
+    counts = [round(weights.get(category, 1.0) * size) for category, size in zip(NAMES, sizes, strict=True)]
+    keys = np.empty(sum(counts), np.int64)  # a place's round and row in one number; categories in order of their names
+    start = 0
+    for code, count in enumerate(counts):
+        if count:
+            members = np.flatnonzero(codes == code)
+            round_, member = np.divmod(np.arange(count), len(members))
+            keys[start : start + count] = round_ * len(codes) + members[member]
+            start += count
     if rows is None or rows >= len(keys):
         keys.sort()
     else:
-        shares = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
-        keys = keys[np.argsort(shares, kind="stable")[:rows]]  # of equal shares, the first category by name
-    return everything.select(keys % max(total, 1))
+        shares = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+        keys = keys[np.argsort(shares, kind="stable")[:rows]]
+    return everything.select(keys % max(1, len(codes)))
 
 
 def category_head(examples: Iterable[Example], rows: int | None) -> list[Example]:
