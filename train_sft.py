@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sft.config import Config, load_config
@@ -26,7 +25,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     from sft.doctor import Line
     from sft.memory import Card
     from sft.prompt import PromptTemplate
-    from sft.records import Example
+    from sft.rows import Rows
     from sft.split import Split
     from sft.tokenization import RowEncoder
     from sft.trainer import RunTrainer
@@ -238,7 +237,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
         manifest["base_commit"] = getattr(base.config, "_commit_hash", None)
         runs.write_manifest(run, manifest)
         runs.write_text(run / "config.yaml", config.to_yaml())
-        runs.write_text(run / "split.json", runs.split_text(prepared.split))
+        runs.write_split(run, prepared.split)
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if RANK == 0:
@@ -280,12 +279,12 @@ def prepare(
     template: "PromptTemplate",
 ) -> Prepared:
     """Encode the rows, and print what came of it."""
-    from datasets import Dataset
     from rich.console import Console
 
     from sft.preview import show, show_example
     from sft.prompt import formatting_function
-    from sft.records import GROUP_OF, GROUPS
+    from sft.records import GROUPS
+    from sft.rows import as_dataset
     from sft.steps import optimizer_steps
     from sft.tokenization import RowEncoder
 
@@ -294,15 +293,12 @@ def prepare(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
     )
     format_row = formatting_function(template)
-    rows = Dataset.from_list([row_fields(example) for example in split.train])
+    rows = as_dataset(split.train, data.sha256)
     encoded = encoder.encode(rows, format_row, "train")
     if not len(encoded):
         raise UserError("no training row fits training.max_length; raise it")
-    groups = {
-        group: Dataset.from_list([row_fields(e) for e in split.validation if GROUP_OF[e.category] == group])
-        for group in GROUPS
-        if any(GROUP_OF[e.category] == group for e in split.validation)
-    }
+    members = {group: split.validation.of_categories(categories) for group, categories in GROUPS.items()}
+    groups = {group: as_dataset(rows, data.sha256) for group, rows in members.items() if rows}
     # A group none of whose rows fits has no validation loss.
     validation = {group: rows for group, rows in groups.items() if len(encoder.encode(rows, format_row, group))}
     steps = optimizer_steps(len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"])
@@ -342,7 +338,7 @@ def layout(config: Config) -> tuple[bool, str]:
     return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
 
 
-def divide(config: Config, examples: "list[Example]") -> "Split":
+def divide(config: Config, examples: "Rows") -> "Split":
     """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
     from sft.preview import balance_line
     from sft.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
@@ -354,8 +350,7 @@ def divide(config: Config, examples: "list[Example]") -> "Split":
         if balance.temperature is None:
             weights = named_weights(balance.weights or {})
         else:
-            counts = Counter(example.category for example in sides.train)
-            weights = tempered_weights(counts, balance.temperature, balance.by)
+            weights = tempered_weights(sides.train.counts(), balance.temperature, balance.by)
         train = epoch_rows(sides.train, weights, config.data.train_rows)
         if RANK == 0:
             print(balance_line(train, natural))
@@ -371,17 +366,12 @@ def hazards(config: Config, prepared: Prepared) -> list[str]:
     from sft.tokenization import encode_prompt, eos_id
 
     _, split, template, tokenizer, encoder, *_ = prepared
-    contexts = [example.input for example in split.test]
+    contexts = [bool(example.input) for example in split.test]
     prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
     return [
         *truncation_hazards(encoder.fates["train"], encoder.truncation, encoder.max_length),
         *generation_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
     ]
-
-
-def row_fields(example: Any) -> dict[str, str]:
-    """What the trainer's data sets hold of an example."""
-    return {name: getattr(example, name) for name in ("index", "instruction", "input", "output", "category")}
 
 
 def check_warmup(config: Config, steps: int) -> None:
@@ -462,7 +452,7 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
             "split": runs.text_sha256(runs.split_text(prepared.split)),
             "processes": WORLD_SIZE,
         },
-        "rows": {**sides, "dropped": len(prepared.data.dropped), "truncation": fates},
+        "rows": {**sides, "dropped": prepared.data.drop_counts.total(), "truncation": fates},
         "steps": prepared.steps,
         "packed": prepared.packed,
         "environment": runs.environment(),

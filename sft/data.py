@@ -2,15 +2,15 @@
 
 import csv
 import dataclasses
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.errors import UserError
 from sft.records import CATEGORIES, Example
+from sft.rows import RowFile, Rows, SeenTexts
 
 # dolly-ja's name for a field, and the name it has in the English databricks-dolly-15k.
 ALIASES = {"input": "context", "output": "response"}
@@ -29,20 +29,23 @@ class Dropped(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedData:
-    """The usable rows of a data set, the unusable ones, and the SHA-256 over the usable rows' content."""
+    """The usable rows of a data set, the unusable ones, and the SHA-256 over the usable rows' content.
 
-    examples: list[Example]
+    `dropped` holds the first few unusable rows of each (reason, category), `drop_counts` counts them all.
+    """
+
+    examples: Rows
     dropped: list[Dropped]
+    drop_counts: Counter[tuple[str, str]]
     sha256: str
 
     def drop_report(self) -> list[str]:
         """One line a reason and category, with the first few places; empty when nothing was dropped."""
-        counts = Counter((drop.reason, drop.category) for drop in self.dropped)
         lines = []
-        for (reason, category), count in sorted(counts.items()):
-            places = [d.place for d in self.dropped if (d.reason, d.category) == (reason, category)]
-            shown = ", ".join(places[:SHOWN_DROPS]) + (", …" if count > SHOWN_DROPS else "")
-            lines.append(f"dropped {count} row{'s' * (count > 1)} ({category}): {reason}: {shown}")
+        for (reason, category), count in sorted(self.drop_counts.items()):
+            places = ", ".join(d.place for d in self.dropped if (d.reason, d.category) == (reason, category))
+            more = ", …" if count > SHOWN_DROPS else ""
+            lines.append(f"dropped {count} row{'s' * (count > 1)} ({category}): {reason}: {places}{more}")
         return lines
 
 
@@ -57,27 +60,34 @@ def load_data(path: str, revision: str | None = None) -> LoadedData:
     read or holds no usable row.
     """
     rows = _local_rows(Path(path)) if _is_local(path) else _hub_rows(path, revision)
-    examples: list[Example] = []
     dropped: list[Dropped] = []
-    seen: set[str] = set()
-    digest = hashlib.sha256()
-    for number, (place, row) in enumerate(rows, start=1):
-        try:
-            example = example_from_row(row, default_index=str(number))
-            if example.index in seen:
-                raise BadRow("duplicate index")
-        except BadRow as error:
-            category = row.get("category") if isinstance(row, dict) else None
-            dropped.append(Dropped(place, str(error), category if category in CATEGORIES else "no known category"))
-            continue
-        seen.add(example.index)
-        examples.append(example)
-        digest.update(json.dumps(dataclasses.astuple(example), ensure_ascii=False).encode() + b"\n")
-    data = LoadedData(examples, dropped, digest.hexdigest())
-    if not examples:
+    counts: Counter[tuple[str, str]] = Counter()
+    file = RowFile(_usable(rows, dropped, counts))
+    data = LoadedData(Rows.of(file), dropped, counts, file.sha256)
+    if not file:
         reasons = "; ".join(data.drop_report()[:3]) or "it is empty"
         raise UserError(f"{path}: no usable row ({reasons}); rows need instruction, output and category")
     return data
+
+
+def _usable(
+    rows: Iterable[tuple[str, Any]], dropped: list[Dropped], counts: Counter[tuple[str, str]]
+) -> Iterator[Example]:
+    """Yield the usable rows; count the others, and add the first few of each kind to `dropped`."""
+    seen = SeenTexts()
+    for number, (place, row) in enumerate(rows, start=1):
+        try:
+            example = example_from_row(row, default_index=str(number))
+            if not seen.add(example.index):
+                raise BadRow("duplicate index")
+        except BadRow as error:
+            category = row.get("category") if isinstance(row, dict) else None
+            drop = Dropped(place, str(error), category if category in CATEGORIES else "no known category")
+            counts[drop.reason, drop.category] += 1
+            if counts[drop.reason, drop.category] <= SHOWN_DROPS:
+                dropped.append(drop)
+            continue
+        yield example
 
 
 def example_from_row(row: Any, default_index: str) -> Example:

@@ -17,14 +17,14 @@ TOLERATED_LOSS = 0.01
 
 
 def generation_hazards(
-    settings: Mapping[str, Any], contexts: Sequence[str], prompts: Iterable[Sequence[int]], eos_id: int
+    settings: Mapping[str, Any], contexts: Sequence[str | bool], prompts: Iterable[Sequence[int]], eos_id: int
 ) -> list[str]:
     """Warnings about answering rows with `settings` (section `generation`); empty when nothing is wrong.
 
     Args:
         settings: a `repetition_penalty` above 1 is what can hurt, and its `repetition_penalty_scope` (default
             "generated").
-        contexts: each row's context, "" where it has none.
+        contexts: each row's context, "" where it has none; or only whether it has one.
         prompts: each row's encoded prompt; looked at only where the penalty counts the prompt's tokens.
         eos_id: the end-of-text id.
     """

@@ -1,7 +1,6 @@
 """What is shown before a training run: rows and truncations by category, steps, the first example coloured."""
 
 from collections import Counter
-from collections.abc import Iterable
 from itertools import groupby
 
 from datasets import Dataset
@@ -13,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data import LoadedData
 from sft.generation import printable
-from sft.records import CATEGORIES, GROUP_OF, GROUPS, Example
+from sft.records import CATEGORIES, GROUPS
+from sft.rows import Rows
 from sft.split import Split
 from sft.tokenization import FATES, IGNORE_INDEX, Fate
 
@@ -28,7 +28,7 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     table.add_column("category", no_wrap=True)
     for heading in ("usable", "train", "valid.", "test", "shorter", "cut", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
-    columns = [Counter(e.category for e in side) for side in (data.examples, *split)]
+    columns = [side.counts() for side in (data.examples, *split)]
     for category in CATEGORIES:
         counts = [column[category] for column in columns] + [fates[category, fate] for fate in FATES[1:]]
         table.add_row(category, *map(str, counts))
@@ -38,11 +38,11 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     return table
 
 
-def balance_line(train: Iterable[Example], natural: Iterable[Example]) -> str:
+def balance_line(train: Rows, natural: Rows) -> str:
     """What `data.balance` made of an epoch: its rows by group, those that come again counted again, and before."""
-    after, before = (Counter(GROUP_OF[example.category] for example in rows) for rows in (train, natural))
-    balanced = ", ".join(f"{group} {after[group]}" for group in GROUPS)
-    return f"balanced: {balanced} rows an epoch (natural: {', '.join(str(before[group]) for group in GROUPS)})"
+    after, before = ([len(rows.of_categories(names)) for names in GROUPS.values()] for rows in (train, natural))
+    balanced = ", ".join(f"{group} {count}" for group, count in zip(GROUPS, after, strict=True))
+    return f"balanced: {balanced} rows an epoch (natural: {', '.join(map(str, before))})"
 
 
 def token_counts(dataset: Dataset) -> tuple[int, int]:

@@ -83,8 +83,14 @@ class Prediction:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there complete or not at all."""
+    write_pieces(path, [text])
+
+
+def write_pieces(path: Path, pieces: Iterable[str]) -> None:
+    """The same for a text that comes piece by piece."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
     os.replace(aside, path)
 
 

@@ -10,16 +10,19 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors import safe_open
 
 from sft.config import Config
 from sft.data import load_data
 from sft.errors import UserError
-from sft.records import Example, write_text
+from sft.records import Example, write_pieces, write_text
+from sft.rows import Rows
 from sft.split import Split
 
 if TYPE_CHECKING:  # a run can be looked at without waiting for torch
@@ -150,18 +153,30 @@ def check_resumable(old: dict[str, Any], new: dict[str, Any], changed_settings: 
         raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
 
 
-def split_text(split: Split) -> str:
-    """Which row, by index, is on which side, as the run's `split.json` has it."""
-    sides = {name: [example.index for example in side] for name, side in split._asdict().items()}
-    return json.dumps(sides, ensure_ascii=False) + "\n"
+def split_text(split: Split) -> Iterator[str]:
+    """Which row, by index, is on which side, as the run's `split.json` has it: a JSON object, piece by piece."""
+    for number, (name, side) in enumerate(split._asdict().items()):
+        yield f'{", " if number else "{"}"{name}": ['
+        for place, example in enumerate(side):
+            yield (", " if place else "") + json.dumps(example.index, ensure_ascii=False)
+        yield "]"
+    yield "}\n"
 
 
-def text_sha256(text: str) -> str:
-    """SHA-256 of a text in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def write_split(run: Path, split: Split) -> None:
+    """Write `split.json`."""
+    write_pieces(run / "split.json", split_text(split))
 
 
-def read_side(run: Path, side: str, examples: list[Example]) -> list[Example]:
+def text_sha256(pieces: Iterable[str]) -> str:
+    """SHA-256 of a text in UTF-8, given piece by piece."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
     """The rows of one side ("train", "validation" or "test") of a run's split, in its order.
 
     Raises UserError when the split is not the one that the run was trained with.
@@ -173,11 +188,13 @@ def read_side(run: Path, side: str, examples: list[Example]) -> list[Example]:
         raise UserError(f"{path}: cannot be read: {error}") from None
     if text_sha256(text) != read_manifest(run)["identity"]["split"]:
         raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
-    by_index = {example.index: example for example in examples}
-    return [by_index[index] for index in json.loads(text)[side]]
+    indexes = json.loads(text)[side]
+    wanted = set(indexes)
+    places = {example.index: place for place, example in enumerate(examples) if example.index in wanted}
+    return Rows.of(examples).select(np.array([places[index] for index in indexes], np.int32))
 
 
-def training_data(run: Path, config: Config) -> list[Example]:
+def training_data(run: Path, config: Config) -> Rows:
     """All rows of the run's data. Raises UserError when they are not those it was trained with."""
     data = load_data(config.data.path, config.data.revision)
     if data.sha256 != read_manifest(run)["identity"]["data"]:

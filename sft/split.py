@@ -3,13 +3,15 @@
 And how often an epoch shows the rows of each category.
 """
 
-import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from sft.records import GROUP_OF, Example
+from sft.rows import NAMES, Rows, short_digest
 
 
 class Split(NamedTuple):
@@ -18,9 +20,9 @@ class Split(NamedTuple):
     `train` may hold a row several times, where an epoch shows it several times.
     """
 
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
+    train: Rows
+    validation: Rows
+    test: Rows
 
 
 def split_examples(examples: Sequence[Example], validation_share: float, test_share: float) -> Split:
@@ -30,35 +32,40 @@ def split_examples(examples: Sequence[Example], validation_share: float, test_sh
     apart. Units are ordered by the SHA-256 of their text, so the split does not depend on the rows'
     order, on a random generator or on the platform. Shares are in [0, 1); the rest trains.
     """
-    units: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        units[_unit_key(example)].append(example)
-    strata: dict[str, list[list[Example]]] = defaultdict(list)
-    for key in sorted(units, key=_hash):
-        # A unit that spans categories counts in the first of them by name.
-        strata[min(example.category for example in units[key])].append(units[key])
-    sides = Split([], [], [])
-    for stratum in strata.values():
-        rows = sum(len(unit) for unit in stratum)
-        taken = 0
-        for unit in stratum:
-            # A unit goes where its middle falls, so that the sides' sizes are right to within half a unit.
-            middle = (taken + len(unit) / 2) / rows
-            side = (
-                sides.test
-                if middle < test_share
-                else sides.validation
-                if middle < test_share + validation_share
-                else sides.train
-            )
-            side.extend(unit)
-            taken += len(unit)
-    return Split(*map(hash_order, sides))
+    rows = Rows.of(examples)
+    order, starts = _units(rows)
+    sizes = np.diff(starts, append=np.int32(len(rows)))
+    # A unit that spans categories counts in the first of them by name.
+    strata = np.minimum.reduceat(rows.categories[order], starts) if len(rows) else np.empty(0, np.uint8)
+    side_of_unit = np.empty(len(sizes), np.uint8)
+    for stratum in np.unique(strata):
+        members = strata == stratum
+        lengths = sizes[members]
+        # A unit goes where its middle falls, so that the sides' sizes are right to within half a unit.
+        middles = (np.cumsum(lengths) - lengths / 2) / lengths.sum()
+        bounds = [test_share, test_share + validation_share]
+        side_of_unit[members] = np.searchsorted(bounds, middles, side="right")
+    side = np.repeat(side_of_unit, sizes)
+    return Split(*(hash_order(rows.select(order[side == number])) for number in (2, 1, 0)))
 
 
-def hash_order(examples: Iterable[Example]) -> list[Example]:
+def _units(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the rows, those of a unit together and units in order, and where in it each unit starts."""
+    digests = _digests(map(_unit_key, rows), len(rows))
+    order = np.argsort(digests, kind="stable").astype(np.int32)
+    digests = digests[order]
+    return order, np.flatnonzero(np.append(True, digests[1:] != digests[:-1])[: len(rows)]).astype(np.int32)
+
+
+def hash_order(examples: Sequence[Example]) -> Rows:
     """The examples in the order of a hash of their index: any beginning is a fair sample, the same everywhere."""
-    return sorted(examples, key=lambda example: _hash(example.index))
+    rows = Rows.of(examples)
+    return rows.select(np.argsort(_digests((row.index for row in rows), len(rows)), kind="stable"))
+
+
+def _digests(texts: Iterable[str], count: int) -> np.ndarray:
+    """The first 8 bytes of each text's SHA-256, as numbers: they sort as the hashes do."""
+    return np.fromiter((int.from_bytes(short_digest(text)[:8]) for text in texts), np.uint64, count)
 
 
 def named_weights(named: Mapping[str, float]) -> dict[str, float]:
@@ -82,28 +89,31 @@ def tempered_weights(
     return {category: (largest / sizes[unit_of[category]]) ** (1 - temperature) for category in counts}
 
 
-def epoch_rows(examples: Iterable[Example], weights: Mapping[str, float], rows: int | None) -> list[Example]:
+def epoch_rows(examples: Sequence[Example], weights: Mapping[str, float], rows: int | None) -> Rows:
     """The rows of an epoch, at most `rows` (None: all), categories in the proportions that `weights` give them.
 
     A category of n examples and weight w has round(w × n) places, filled by its examples in their order and from the
     start again where they do not suffice; 0 leaves it out. What is not in `weights` has weight 1. A beginning of the
     epoch keeps the proportions; a whole one has the examples in their order, then those that come again.
     """
-    everything = list(examples)
-    by_category: dict[str, list[int]] = defaultdict(list)
-    for position, example in enumerate(everything):
-        by_category[example.category].append(position)
-    places = []
-    for category, members in by_category.items():
-        count = round(weights.get(category, 1.0) * len(members))
-        for place in range(count):
-            round_, member = divmod(place, len(members))
-            places.append(((place + 0.5) / count, category, round_, members[member]))
-    if rows is None or rows >= len(places):
-        places.sort(key=lambda place: place[2:])
+    everything = Rows.of(examples)
+    codes = everything.categories
+    sizes = np.bincount(codes, minlength=len(NAMES)).tolist()
+    counts = [round(weights.get(category, 1.0) * size) for category, size in zip(NAMES, sizes, strict=True)]
+    keys = np.empty(sum(counts), np.int64)  # a place's round and row in one number; categories in order of their names
+    start = 0
+    for code, count in enumerate(counts):
+        if count:
+            members = np.flatnonzero(codes == code)
+            round_, member = np.divmod(np.arange(count), len(members))
+            keys[start : start + count] = round_ * len(codes) + members[member]
+            start += count
+    if rows is None or rows >= len(keys):
+        keys.sort()
     else:
-        places = sorted(places, key=lambda place: place[:2])[:rows]
-    return [everything[position] for *_, position in places]
+        shares = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+        keys = keys[np.argsort(shares, kind="stable")[:rows]]
+    return everything.select(keys % max(1, len(codes)))
 
 
 def category_head(examples: Iterable[Example], rows: int | None) -> list[Example]:
@@ -120,7 +130,3 @@ def category_head(examples: Iterable[Example], rows: int | None) -> list[Example
 def _unit_key(example: Example) -> str:
     text = f"context:{example.input}" if example.input else f"instruction:{example.instruction}"
     return " ".join(unicodedata.normalize("NFKC", text).split())
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

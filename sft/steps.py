@@ -87,9 +87,9 @@ class StepSampler(Sampler[list[list[int]]]):
 
     def __iter__(self) -> Iterator[list[list[int]]]:
         epoch = self.steps_done() // len(self)
-        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
-        for start in range(0, len(order), self.step_rows):
-            rows = order[start : start + self.step_rows]
+        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + epoch))
+        for step in order.split(self.step_rows):
+            rows = step.tolist()
             micro_batches = self.divide([self.lengths[row] for row in rows], self.processes)
             yield [[rows[position] for position in mine] for mine in micro_batches[self.process :: self.processes]]
 

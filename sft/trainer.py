@@ -6,7 +6,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,8 @@ class RunTrainer(SFTTrainer):
         return functools.partial(padded, rows=rows)
 
     @staticmethod
-    def _lengths(dataset: Dataset) -> list[int]:
-        return list(map(len, dataset["input_ids"]))
+    def _lengths(dataset: Dataset) -> Sequence[int]:
+        return array("i", map(len, dataset["input_ids"]))
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         labels = [batch["labels"] for step in batch_samples for batch in step["micro_batches"]]

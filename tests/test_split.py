@@ -129,7 +129,7 @@ def test_whatever_the_temperature_no_row_is_lost_and_a_beginning_is_one_of_the_e
 
 def test_rows_that_an_epoch_repeats_are_read_back_from_a_runs_split(tmp_path):
     examples = rows(3)
-    text = split_text(Split(epoch_rows(examples, {"open_qa": 2}, None), [], []))
+    text = "".join(split_text(Split(epoch_rows(examples, {"open_qa": 2}, None), [], [])))
     assert json.loads(text)["train"] == names(examples) * 2
     (tmp_path / "split.json").write_text(text)
     write_manifest(tmp_path, {"status": "finished", "identity": {"split": text_sha256(text)}, "environment": {}})
