@@ -210,7 +210,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
     prepared = prepare(config, data, split, *read_tokenizer(config))
     if RANK == 0:
         warn(hazards(config, prepared))
-    manifest = begin_manifest(config, prepared)
+    manifest = begin_manifest(config, prepared) | {"resumed": resume}
     if resume:
         changes = load_config(run / "config.yaml").changes_training(config)
         runs.check_resumable(runs.read_manifest(run), manifest, changes)
@@ -470,6 +470,7 @@ def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.lora is None:
         learned = run / "model"
+        model.config.use_cache = True  # the trainer turned it off
         model.to(resolve_dtype(config.model.dtype, trainer.args.device)).save_pretrained(str(learned))
         saved = f"{model.num_parameters():,} weights"
     else:
@@ -478,12 +479,14 @@ def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: 
         saved = f"{check_adapter(learned)} LoRA pairs"
     prepared.tokenizer.save_pretrained(str(learned))
     prepared.template.save(learned)
+    hashes = {path.name: runs.file_sha256(path) for path in sorted(learned.glob("*")) if path.is_file()}
     plot_loss(run / "log.jsonl", run / "loss.png")
     seconds = round(time.perf_counter() - started, 1)
     manifest |= {
         "status": "finished",
         "finished": runs.now(),
         "seconds": seconds,
+        "learned": hashes,
         "memory_peak_bytes": memory_peak_bytes(trainer.args.device),
         "device": str(trainer.args.device),
     }

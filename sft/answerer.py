@@ -157,7 +157,9 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     weights = weights_directory(run)
     template = PromptTemplate.load(weights)
     tokenizer = load_tokenizer(str(weights), trust_remote_code=config.model.trust_remote_code)
-    asked = template_from_config(config.prompt.template, tokenizer)
+    # A chat template can change with its tokenizer's settings; the text that was trained with cannot.
+    same = config.prompt.template == template.name == "chat"
+    asked = template if same else template_from_config(config.prompt.template, tokenizer)
     if asked.sha256 != template.sha256:
         if not allow_other_template:
             raise UserError(

@@ -284,12 +284,13 @@ def _made(manifest: Mapping[str, Any], checked: Sequence[str]) -> str:
     environment = manifest["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     commit = f", this project's git commit `{environment['git_commit']}`" if environment.get("git_commit") else ""
+    since = " since it was last resumed" if manifest.get("resumed") else ""
     lines = [
         "## How it was made",
         "",
-        f"- {manifest['seconds']:,.0f} s on {manifest['device']}, finished {manifest['finished'][:10]}{commit}.",
+        f"- {manifest['seconds']:,.0f} s{since} on {manifest['device']}, finished {manifest['finished'][:10]}{commit}.",
         f"- Python {environment['python']}, {packages}.",
-        f"- SHA-256 of the training rows: `{manifest['identity']['data']}`.",
+        f"- SHA-256 of the data's usable rows: `{manifest['identity']['data']}`.",
         *(f"- {line[0].upper()}{line[1:]}." for line in checked),
     ]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.errors import UserError
-from sft.prompt import PromptTemplate
+from sft.prompt import PromptTemplate, with_fixed_date
 
 if TYPE_CHECKING:  # the template can be written without waiting for torch
     from transformers import PreTrainedTokenizerBase
@@ -83,6 +83,7 @@ def set_chat_template(
         start = tokenizer.bos_token if bos_ids(tokenizer) else ""
     else:
         start = ""  # the tokenizer's own chat template brings its BOS along
+        tokenizer.chat_template = with_fixed_date(tokenizer.get_chat_template())
     special = set(tokenizer.all_special_tokens)
     for row in rows:
         prompt = template.render(row["instruction"], row["input"])

@@ -448,6 +448,11 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lora.r": (lambda value: value >= 1, "at least 1"),
     "lora.lora_alpha": (lambda value: value > 0, "above 0"),
     "lora.lora_dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "lora.init_lora_weights": (
+        lambda value: value in (True, False, "gaussian"),
+        "true, false or gaussian (the others change the base's weights, which no adapter holds)",
+    ),
+    "lora.bias": (lambda value: value == "none", "none (biases are the base's, and answers of the base would change)"),
     "training.max_length": (lambda value: value >= 16, "at least 16"),
     "training.per_device_train_batch_size": (lambda value: value >= 1, "at least 1"),
     "training.per_device_eval_batch_size": (lambda value: value >= 1, "at least 1"),

@@ -61,13 +61,15 @@ def main() -> None:
     parser.add_argument("--yes", action="store_true", help="with --push: upload without a question")
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error("interrupted; nothing was exported"):
-        target = arguments.output or arguments.run / "export" / ("merged" if arguments.merge else "adapter")
+        default = arguments.run / "export" / ("merged" if arguments.merge else "adapter")
+        target = (arguments.output or default).absolute()
         check_arguments(arguments)
         export(
             arguments.run, target, arguments.overrides, arguments.merge, arguments.shard_size,
             arguments.base_id, arguments.data_license, arguments.push,
         )  # fmt: skip
-        if arguments.push:
+    if arguments.push:
+        with exit_on_user_error(f"interrupted; the export is in {target}"):
             push(target, arguments.push, arguments.private, arguments.yes)
 
 
@@ -110,6 +112,7 @@ def export(
     `model_id` the place on the hub that it is meant for. Raises UserError for anything that does not fit.
     """
     source = read_source(run, overrides)
+    results = read_results(run)
     check_shard_size(shard_size)
     check_target(target)
 
@@ -134,7 +137,7 @@ def export(
         lines = found.lines() if found else []
         card = model_card(
             kind, model_id, source.config, source.manifest, source.template, source.settings, base, data,
-            read_results(run), lines,
+            results, lines,
         )  # fmt: skip
         (directory / "README.md").write_text(card, encoding="utf-8")
         record = {"kind": kind, "base": base.hub_id, "check": summary(found)}
@@ -148,7 +151,7 @@ def export(
 
 def read_source(run: Path, overrides: Sequence[str]) -> Source:
     """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
-    from sft.run import require_finished
+    from sft.run import check_learned, require_finished
 
     manifest = require_finished(run)
     for override in overrides:
@@ -169,6 +172,7 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
     settings = effective_settings(config.generation)
     library_config(settings)
     check_adapter(run / "adapter")
+    check_learned(run)
     template = PromptTemplate.load(run / "adapter")
     tokenizer = load_tokenizer(str(run / "adapter"))
     set_chat_template(tokenizer, template, [{"instruction": QUESTION, "input": text} for text in ("", CONTEXT)])
@@ -274,8 +278,11 @@ def read_results(run: Path) -> dict[str, Any] | None:
     path = run / "eval" / "results.json"
     if not path.is_file():
         return None
-    results = json.loads(path.read_text(encoding="utf-8"))
-    if results.get("schema_version") != 2 or "tuned" not in results["systems"]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
         raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
     return dict(results)
 

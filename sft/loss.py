@@ -74,7 +74,7 @@ def linear_cross_entropy(
         return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
     chunks = [slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS)]
     nll = [checkpoint(_chunk_nll, hidden[chunk], weight, bias, targets[chunk], use_reentrant=False) for chunk in chunks]
-    return torch.cat(nll) if nll else hidden.sum(dim=1).float()
+    return torch.cat(nll) if nll else _chunk_nll(hidden, weight, bias, targets)  # the head has a part in it, too
 
 
 def _chunk_nll(

@@ -9,10 +9,11 @@ import torch
 from accelerate import init_empty_weights
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from sft.errors import UserError
 from sft.generation import generate
+from sft.model import load_base_config
 
 POSITIONS = 64
 """Logits are compared at a row's last positions: those that predict its reference answer."""
@@ -86,10 +87,7 @@ def weight_bytes(base: str, dtype: torch.dtype, revision: str | None, trust_remo
 
     Raises UserError when the base model's own files are quantised, since merging into them would change answers.
     """
-    try:
-        config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {base}: cannot be loaded ({str(error).splitlines()[0][:200]})") from None
+    config = load_base_config(base, revision, trust_remote_code)
     if getattr(config, "quantization_config", None):
         raise UserError(f"model {base}: its own files are quantised; give the unquantised model with model.base=…")
     with init_empty_weights():

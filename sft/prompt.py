@@ -123,6 +123,17 @@ def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") ->
     return PromptTemplate("custom", template.with_input, template.without_input)
 
 
+DATE = "26 Jul 2024"
+"""The day that chat templates which write today's date are told: the one that Llama's fall back on."""
+
+
+def with_fixed_date(jinja: str) -> str:
+    """A chat template that is told DATE where it asks for today's: another date would be another prompt every day."""
+    if "strftime_now" not in jinja:
+        return jinja
+    return f"{{%- macro strftime_now(format) -%}}{DATE}{{%- endmacro -%}}{jinja}"
+
+
 def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
     """The tokenizer's chat template for one user message: the instruction, and below it the context if there is one.
 
@@ -134,10 +145,12 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
     # Marks that no template contains and no template trims.
     instruction, context, answer = "〔指示の場所〕", "〔文脈の場所〕", "〔応答の場所〕"
 
+    dated = with_fixed_date(tokenizer.get_chat_template())
+
     def rendered(*contents: str, **options: Any) -> str:
         turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), contents, strict=False)]
         try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
+            return str(tokenizer.apply_chat_template(turns, chat_template=dated, tokenize=False, **options))
         except Exception as error:  # a template raises what it likes
             raise UserError(f"{name}: the chat template fails: {' '.join(str(error).split())[:200]}") from None
 
@@ -145,15 +158,33 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         rendered(f"{instruction}\n\n{context}", add_generation_prompt=True),
         rendered(instruction, add_generation_prompt=True),
     ]
-    turn_end = rendered(instruction, answer).partition(answer)[2]
+    conversation = rendered(instruction, answer)
+    turn_end = conversation.partition(answer)[2].lstrip()
     wanted = ([instruction, context], [instruction])
     if any(text.count(mark) != 1 for text, marks in zip(texts, wanted, strict=True) for mark in marks):
         raise UserError(f"{name}: the chat template does not show a message exactly once; write a template out")
+    begun = texts[1].rstrip()
+    between = conversation.removeprefix(begun).partition(answer)[0].strip()
+    if not conversation.startswith(begun) or (between and texts[1] == rendered(instruction)):
+        raise UserError(f"{name}: the chat template does not show where an answer begins; write a template out")
     specials = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
     present = tuple(token for token in specials if any(token in text for text in texts))
-    ends = [token for token in specials if turn_end.lstrip().startswith(token)]
+    ends = [token for token in specials if turn_end.startswith(token)]
+    for token in tokenizer.added_tokens_decoder.values():
+        if not ends and token.content.strip() and turn_end.startswith(token.content):
+            raise UserError(
+                f"{name}: {token.content}, which ends a turn, is not marked as special, so the same text in the data "
+                "would end one, too; mark it in the tokenizer's files, or write a template out"
+            )
+    end = max(ends, key=len) if ends else None
+    eos = tokenizer.eos_token
+    tokenizer.eos_token = end or eos  # as it is in training and afterwards
+    changed = rendered(instruction, add_generation_prompt=True) != texts[1]
+    tokenizer.eos_token = eos
+    if changed:
+        raise UserError(f"{name}: the chat template writes the end-of-text token into the prompt; write a template out")
     with_input, without_input = (_as_format(text, instruction, context) for text in texts)
-    return PromptTemplate("chat", with_input, without_input, present, max(ends, key=len) if ends else None)
+    return PromptTemplate("chat", with_input, without_input, present, end)
 
 
 def _as_format(text: str, instruction: str, context: str) -> str:

@@ -176,6 +176,21 @@ def text_sha256(pieces: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_learned(run: Path) -> None:
+    """Raise UserError when a file of what the run learned is missing or not what training wrote."""
+    learned = weights_directory(run)
+    for name, digest in read_manifest(run).get("learned", {}).items():
+        path = learned / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise UserError(f"{path}: is not what the training wrote; restore it, or train again")
+
+
 def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
     """The rows of one side ("train", "validation" or "test") of a run's split, in its order.
 

@@ -42,7 +42,11 @@ def confirm(directory: Path, repo_id: str, private: bool, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UserError(f"nobody can be asked here: --yes uploads without a question; the export is in {directory}")
-    return input("upload? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("upload? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def upload(directory: Path, repo_id: str, private: bool) -> str:

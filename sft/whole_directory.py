@@ -17,7 +17,10 @@ SPARE_BYTES = 100_000_000
 
 
 def check_target(target: Path) -> None:
-    """Raise UserError when `target` holds something that is not an export."""
+    """Raise UserError when `target` holds something that is not an export, or is inside of one."""
+    for parent in target.parents:
+        if (parent / RECORD).is_file():
+            raise UserError(f"{target}: is inside the export {parent}, which the next one replaces; use --output")
     if not target.exists() and not target.is_symlink():
         return
     empty = target.is_dir() and not any(target.iterdir())

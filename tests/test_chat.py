@@ -2,6 +2,7 @@
 
 import pytest
 
+from sft.chat_template import set_chat_template
 from sft.errors import UserError
 from sft.prompt import PromptTemplate, chat_template, formatting_function
 from sft.tokenization import RowEncoder, encode_prompt, encode_text
@@ -86,6 +87,17 @@ def test_a_saved_chat_template_is_read_back_the_same(chat, tmp_path):
     assert PromptTemplate.load(tmp_path).sha256 == template.sha256
 
 
+def test_a_template_that_writes_the_date_is_the_same_every_day(chat, monkeypatch):
+    tokenizer, _ = chat
+    tokenizer.chat_template = "{{ strftime_now('%H:%M:%S.%f') }}" + tokenizer.chat_template
+    first = chat_template(tokenizer)
+    assert "26 Jul 2024" in first.with_input
+    assert chat_template(tokenizer) == first
+    set_chat_template(tokenizer, first, [{"instruction": "首都は?", "input": "日本の首都は東京です。"}])
+    turns = message("首都は?", "")
+    assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == first.render("首都は?")
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer):
     with pytest.raises(UserError, match=r"no chat template; set prompt\.template: alpaca-ja"):
         chat_template(tokenizer)
@@ -96,6 +108,9 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer):
     [
         ("{{ raise_exception('システムが要る') }}", "システムが要る"),
         ("{{ messages[0]['content'][:4] }}", "exactly once"),
+        (CHATML.partition("{% if add")[0], "does not show where an answer begins"),
+        (CHATML.replace("<|im_end|>", "<end>"), "<end>, which ends a turn, is not marked as special"),
+        (CHATML.replace("<|im_start|>", "{{ eos_token }}"), "writes the end-of-text token into the prompt"),
         ("{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}", "exactly once"),
     ],
 )
@@ -103,6 +118,8 @@ def test_a_chat_template_that_does_not_fit_is_one_clear_line(tiny_base, template
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    tokenizer.add_tokens(["<end>"])
     tokenizer.chat_template = template
     with pytest.raises(UserError, match=message):
         chat_template(tokenizer)

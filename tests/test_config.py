@@ -56,7 +56,7 @@ def test_calm7b_trains_as_the_article_and_answers_with_a_penalty_that_spares_the
     assert config.model.base == "cyberagent/open-calm-7b"
     assert config.quantization == {"load_in_8bit": True}
     assert config.lora == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["query_key_value"]}
-    wanted: dict[str, object] = {"total_batch_size": 128, "train_on_inputs": True, "per_device_train_batch_size": 2}
+    wanted: dict[str, object] = {"total_batch_size": 128, "train_on_inputs": True}
     wanted |= {"num_train_epochs": 3, "learning_rate": 3e-4, "warmup_steps": 100, "max_length": 2048}
     assert wanted.items() <= config.training.items()
     wanted = {"temperature": 0.7, "top_p": 0.75, "top_k": 40, "max_new_tokens": 128}
@@ -78,6 +78,7 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         "data.truncation": "end",
         "prompt.template": "alpaca-en",
         "training.max_length": 256,
+        "training.per_device_train_batch_size": 2,  # which decides about memory alone
         "generation.repetition_penalty": 5.0,
         "generation.repetition_penalty_scope": "all",
         "run.directory": "runs/calm7b-article",
@@ -117,6 +118,8 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ),
         ("model.device=gpu", 'model.device: expected one of auto, cpu, cuda, got "gpu"'),
         ("model.revision=1e10", "model.revision: expected text or null, got 10000000000.0; put it in quotes"),
+        ("lora.init_lora_weights=pissa", "lora.init_lora_weights: must be true, false or gaussian"),
+        ("lora.bias=all", "lora.bias: must be none"),
         ("prompt.template=alpaca-jp", "prompt.template: expected one of alpaca-ja, alpaca-en, chat or a mapping"),
         ("data=3", "data: expected a mapping, got 3"),
         ("eval.rows_per_category=0", "eval.rows_per_category: input should be greater than or equal to 1, got 0"),

@@ -19,6 +19,7 @@ from sft.errors import UserError
 from sft.export import export
 from sft.model import load_adapter, load_base
 from sft.prompt import ALPACA_JA, PromptTemplate
+from sft.run import file_sha256
 from sft.whole_directory import whole_directory
 
 ROOT = Path(__file__).parents[1]
@@ -255,8 +256,22 @@ def changed(run, tmp_path):
     def change(how):
         path = copy / "adapter" / "adapter_model.safetensors"
         save_file({name: how(name, tensor) for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["learned"][path.name] = file_sha256(path)  # as if the training had written it
+        (copy / "manifest.json").write_text(json.dumps(manifest))
 
     return copy, change
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json"])
+def test_what_the_training_did_not_write_is_not_exported(run, program, tmp_path, name):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "export"))
+    path = copy / "adapter" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    refused = program("sft.export", copy)
+    assert refused.returncode == 2
+    assert "error: " in refused.stderr
+    assert not list(copy.glob("export/*"))
 
 
 def test_a_damaged_adapter_is_refused_in_both_forms(changed, program):

@@ -39,6 +39,15 @@ def test_a_head_that_is_trained_gets_its_gradient(with_bias):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_trained_head_has_a_part_in_a_loss_of_no_tokens():
+    hidden, weight = torch.randn(0, 32, requires_grad=True), torch.randn(300, 32, requires_grad=True)
+    nll = linear_cross_entropy(hidden, weight, None, torch.zeros(0, dtype=torch.long))
+    assert nll.shape == (0,)
+    nll.sum().backward()
+    assert weight.grad is not None  # processes that wait for each other's gradients would wait for ever
+    assert not weight.grad.any()
+
+
 @pytest.fixture
 def model(tiny_base):
     model = AutoModelForCausalLM.from_pretrained(tiny_base).eval().requires_grad_(False)
