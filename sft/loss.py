@@ -19,7 +19,9 @@ from transformers import PreTrainedModel
 from sft.errors import UserError
 from sft.tokenization import IGNORE_INDEX
 
-CHUNK_TOKENS = 128
+CHUNK_TOKENS = 256
+CHUNK_LOGITS = 2**25
+"""The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -30,10 +32,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
-        logits_buffer = hidden.new_empty(min(CHUNK_TOKENS, len(targets)), len(weight))
+        chunk_tokens = max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // len(weight), len(targets)))
+        logits_buffer = hidden.new_empty(chunk_tokens, len(weight))
         exact_buffer = logits_buffer if hidden.dtype == torch.float32 else logits_buffer.float()
-        for start in range(0, len(targets), CHUNK_TOKENS):
-            chunk = slice(start, start + CHUNK_TOKENS)
+        for start in range(0, len(targets), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
             rows = targets[chunk, None]
             logits = torch.mm(hidden[chunk], weight.T, out=logits_buffer[: len(rows)])
             if bias is not None:
