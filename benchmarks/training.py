@@ -136,7 +136,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         if arguments.profile:
             with torch.profiler.profile(record_shapes=True) as profile:
                 trainer.train()
-            table = profile.key_averages(group_by_input_shape=True).table(sort_by="self_cpu_time_total", row_limit=40, max_name_column_width=40, max_shapes_column_width=60)
+            times = profile.key_averages(group_by_input_shape=True)
+            table = times.table(sort_by="self_cpu_time_total", row_limit=40, max_shapes_column_width=60)
             print(table, file=sys.stderr)
         else:
             trainer.train()

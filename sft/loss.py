@@ -24,6 +24,10 @@ CHUNK_LOGITS = 2**25
 """The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
 
 
+def _chunk_tokens(weight: torch.Tensor) -> int:
+    return max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // len(weight)))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -32,8 +36,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
-        chunk_tokens = max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // len(weight), len(targets)))
-        logits_buffer = hidden.new_empty(chunk_tokens, len(weight))
+        chunk_tokens = _chunk_tokens(weight)
+        logits_buffer = hidden.new_empty(min(chunk_tokens, len(targets)), len(weight))
         exact_buffer = logits_buffer if hidden.dtype == torch.float32 else logits_buffer.float()
         for start in range(0, len(targets), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
@@ -75,9 +79,11 @@ def linear_cross_entropy(
     """
     if not weight.requires_grad and (bias is None or not bias.requires_grad):
         return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
-    chunks = [slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS)]
+    # Without targets there is one empty chunk: processes that share gradients wait for one of every weight.
+    size = _chunk_tokens(weight)
+    chunks = [slice(start, start + size) for start in range(0, max(1, len(targets)), size)]
     nll = [checkpoint(_chunk_nll, hidden[chunk], weight, bias, targets[chunk], use_reentrant=False) for chunk in chunks]
-    return torch.cat(nll) if nll else hidden.sum(dim=1).float()
+    return torch.cat(nll)
 
 
 def _chunk_nll(
