@@ -45,8 +45,15 @@ def ensure_base(kind: str | None, directory: str) -> None:
                 raise UserError(f"{target}: cannot be made ({error.strerror}); move what is there away") from None
 
 
-def build_tiny(directory: Path, texts: Iterable[str] | None = None) -> None:
-    """A random GPT-NeoX of a few MB with open-calm's layout: `<|endoftext|>` is id 0, `<|padding|>` id 1.
+def build_tiny(
+    directory: Path,
+    texts: Iterable[str] | None = None,
+    vocabulary: int = TINY_VOCABULARY,
+    layers: int = 2,
+    width: int = 128,
+    heads: int = 4,
+) -> None:
+    """A random GPT-NeoX, by default of a few MB, with open-calm's layout: `<|endoftext|>` is id 0, `<|padding|>` id 1.
 
     `texts` is what the byte-level BPE is trained on; None means the project's sample data.
     """
@@ -58,9 +65,7 @@ def build_tiny(directory: Path, texts: Iterable[str] | None = None) -> None:
         sample = Path(__file__).parents[1] / "data" / "sample.jsonl"
         texts = (text for line in sample.open(encoding="utf-8") for text in json.loads(line).values())
     bpe = ByteLevelBPETokenizer(add_prefix_space=False)
-    bpe.train_from_iterator(
-        texts, TINY_VOCABULARY, special_tokens=["<|endoftext|>", "<|padding|>"], show_progress=False
-    )
+    bpe.train_from_iterator(texts, vocabulary, special_tokens=["<|endoftext|>", "<|padding|>"], show_progress=False)
     end = "<|endoftext|>"
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token="<|padding|>"
@@ -68,11 +73,11 @@ def build_tiny(directory: Path, texts: Iterable[str] | None = None) -> None:
     torch.manual_seed(0)
     model = GPTNeoXForCausalLM(
         GPTNeoXConfig(
-            vocab_size=TINY_VOCABULARY,
-            hidden_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=512,
+            vocab_size=vocabulary,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
             max_position_embeddings=2048,
             rotary_pct=1.0,
             use_parallel_residual=False,

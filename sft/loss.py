@@ -19,7 +19,13 @@ from transformers import PreTrainedModel
 from sft.errors import UserError
 from sft.tokenization import IGNORE_INDEX
 
-CHUNK_TOKENS = 128
+CHUNK_TOKENS = 256
+CHUNK_LOGITS = 2**25
+"""The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
+
+
+def chunk_tokens(weight: torch.Tensor) -> int:
+    return max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // len(weight)))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -30,10 +36,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
-        logits_buffer = hidden.new_empty(min(CHUNK_TOKENS, len(targets)), len(weight))
+        chunk_tokens = chunk_tokens(weight)
+        logits_buffer = hidden.new_empty(min(chunk_tokens, len(targets)), len(weight))
         exact_buffer = logits_buffer if hidden.dtype == torch.float32 else logits_buffer.float()
-        for start in range(0, len(targets), CHUNK_TOKENS):
-            chunk = slice(start, start + CHUNK_TOKENS)
+        for start in range(0, len(targets), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
             rows = targets[chunk, None]
             logits = torch.mm(hidden[chunk], weight.T, out=logits_buffer[: len(rows)])
             if bias is not None:
@@ -72,9 +79,11 @@ def linear_cross_entropy(
     """
     if not weight.requires_grad and (bias is None or not bias.requires_grad):
         return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
-    chunks = [slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS)]
+    # Without targets there is one empty chunk: processes that share gradients wait for one of every weight.
+    size = chunk_tokens(weight)
+    chunks = [slice(start, start + size) for start in range(0, max(1, len(targets)), size)]
     nll = [checkpoint(_chunk_nll, hidden[chunk], weight, bias, targets[chunk], use_reentrant=False) for chunk in chunks]
-    return torch.cat(nll) if nll else _chunk_nll(hidden, weight, bias, targets)  # the head has a part in it, too
+    return torch.cat(nll)
 
 
 def _chunk_nll(

@@ -19,7 +19,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sft.errors import UserError
-from sft.loss import CHUNK_TOKENS
+from sft.loss import chunk_tokens
 
 GB = 10**9
 TRAINED_BYTES = 16
@@ -240,7 +240,7 @@ def _loss_bytes(model: PreTrainedModel, layout: Layout) -> float:
     size = 2 if layout.autocast else head.element_size()
     logit = (size if size == 4 else size + 4) + 8 * head.requires_grad
     copy = 2 * head.numel() if layout.autocast else 0
-    return 2 * layout.rows * layout.length * head.shape[1] * size + CHUNK_TOKENS * head.shape[0] * logit + copy
+    return 2 * layout.rows * layout.length * head.shape[1] * size + chunk_tokens(head) * head.shape[0] * logit + copy
 
 
 class _Kept(NamedTuple):
