@@ -25,6 +25,7 @@ CHUNK_LOGITS = 2**25
 
 
 def chunk_tokens(weight: torch.Tensor) -> int:
+    """Tokens whose logits under a head of these weights, (vocabulary, width), exist at once."""
     return max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // len(weight)))
 
 
@@ -36,11 +37,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
-        chunk_tokens = chunk_tokens(weight)
-        logits_buffer = hidden.new_empty(min(chunk_tokens, len(targets)), len(weight))
+        size = chunk_tokens(weight)
+        logits_buffer = hidden.new_empty(min(size, len(targets)), len(weight))
         exact_buffer = logits_buffer if hidden.dtype == torch.float32 else logits_buffer.float()
-        for start in range(0, len(targets), chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
+        for start in range(0, len(targets), size):
+            chunk = slice(start, start + size)
             rows = targets[chunk, None]
             logits = torch.mm(hidden[chunk], weight.T, out=logits_buffer[: len(rows)])
             if bias is not None:
