@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from sft.errors import UserError
 from sft.tokenization import IGNORE_INDEX
 
-CHUNK_TOKENS = 256
+CHUNK_TOKENS = 128
 CHUNK_LOGITS = 2**25
 """The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
 

@@ -240,7 +240,8 @@ def _loss_bytes(model: PreTrainedModel, layout: Layout) -> float:
     size = 2 if layout.autocast else head.element_size()
     logit = (size if size == 4 else size + 4) + 8 * head.requires_grad
     copy = 2 * head.numel() if layout.autocast else 0
-    return 2 * layout.rows * layout.length * head.shape[1] * size + chunk_tokens(head) * head.shape[0] * logit + copy
+    tokens = layout.rows * layout.length
+    return 2 * tokens * head.shape[1] * size + min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
 
 
 class _Kept(NamedTuple):

@@ -182,6 +182,10 @@ def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
     Without `target_modules` the architecture's usual ones are adapted. Raises UserError when a target module is not
     part of the model, naming those that could be targets.
     """
+    if lora.get("use_dora") and getattr(model, "is_loaded_in_8bit", False) and model.device.type == "cpu":
+        raise UserError(
+            "lora.use_dora: bitsandbytes loses the scales of 8-bit weights under it on a CPU; use 4-bit or unquantised"
+        )
     targets = lora.get("target_modules") or default_targets(model)
     check_targets(model, targets)
     try:

@@ -159,7 +159,7 @@ def test_all_weights_trained_need_gradients_and_moments(tmp_path):
 @pytest.mark.parametrize("file", ["calm7b", "calm7b-4bit"])
 def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
     def layout(words):
-        config = load_config(f"configs/{file}.yaml", words)
+        config = load_config(f"configs/{file}.yaml", ["training.per_device_train_batch_size=2", *words])
         training = config.training
         rows, longest = training["per_device_train_batch_size"], training["max_length"]
         return Layout(rows, longest, training["activation_checkpointing"], config.quantization, "dense")
