@@ -135,10 +135,14 @@ def load_base(
     )
     if device.type == "cpu":
         _keep_4bit_weights_trainable(model)
-        # The last position of a batch of prompts is a strided view, for which PyTorch would copy the head's weights
-        # once a row: gigabytes, and most of the time that prompts take.
-        model.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: (inputs[0].contiguous(),))
+        model.get_output_embeddings().register_forward_pre_hook(_dense)
     return model
+
+
+def _dense(head: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    # The last position of prompts is a strided view, for which PyTorch would copy the head's weights once a row:
+    # gigabytes, and most of the time that prompts take. A single row's view calls itself contiguous all the same.
+    return (inputs[0].clone(memory_format=torch.contiguous_format),)
 
 
 def train_all(model: PreTrainedModel) -> PreTrainedModel:

@@ -22,6 +22,7 @@ from sft.generation import (
     read_prompts,
 )
 from sft.loss import add_token_nll
+from sft.model import load_base
 from sft.tokenization import encode_prompt, encode_text
 
 
@@ -98,6 +99,16 @@ def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):
     model.register_forward_hook(lambda module, args, output: positions.append(output.logits.shape[1]))
     generate(model, tokenizer, prompts, {"max_new_tokens": 3})
     assert positions == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_head_reads_dense_rows(tiny_base, tokenizer, prompts, rows):
+    model = load_base(str(tiny_base), torch.device("cpu"), torch.float32)
+    strides = []
+    model.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: strides.append(inputs[0].stride()))
+    generate(model, tokenizer, prompts[1 : 1 + rows], {"max_new_tokens": 2})
+    width = model.config.hidden_size
+    assert strides == [(width, width, 1)] * 2
 
 
 def test_the_penalty_works_in_plain_transformers(model, tokenizer, prompts):
