@@ -7,31 +7,18 @@ The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, spli
 """
 
 import argparse
-import os
-import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sft.config import Config, load_config
 from sft.errors import UserError, exit_on_user_error
+from sft.preparation import RANK, WORLD_SIZE, Prepared, hazards, prepare, read_rows, read_tokenizer
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     import torch
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
-    from sft.data import LoadedData
-    from sft.doctor import Line
-    from sft.memory import Card
-    from sft.prompt import PromptTemplate
-    from sft.rows import Rows
-    from sft.split import Split
-    from sft.tokenization import RowEncoder
     from sft.trainer import RunTrainer
-
-RANK = int(os.environ.get("RANK", 0))
-WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 
 
 def main() -> None:
@@ -52,149 +39,18 @@ def main() -> None:
     with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):
         config = load_config(arguments.config, arguments.overrides).with_absolute_paths()
         if arguments.dry_run:
+            from sft.dry_run import dry_run
+
             dry_run(config, arguments.card, arguments.compare.split(",") if arguments.compare else [])
         else:
             train(config, arguments.resume, arguments.force)
 
 
-class Prepared(NamedTuple):
-    """Everything that is settled before the base model is loaded: rows, their sides, their tokens."""
-
-    data: "LoadedData"
-    split: "Split"
-    template: "PromptTemplate"
-    tokenizer: "PreTrainedTokenizerBase"
-    encoder: "RowEncoder"
-    train: "Dataset"
-    encoded: "Dataset"
-    validation: "dict[str, Dataset]"
-    steps: int
-    packed: bool
-
-
-def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
-    """Show what training would do, and the doctor's page. Exits with 1 when a line of it is red.
-
-    `card_name` is the GPU to fit into (None: only what is needed), `others` tokenizers to compare with.
-    """
-    from rich.console import Console
-
-    from sft import doctor
-    from sft.memory import find_card
-    from sft.model import load_tokenizer
-    from sft.tokenization import encode_texts
-
-    card = find_card(card_name) if card_name else None
-    compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
-    data, split = read_rows(config)
-    tokenizer, template = read_tokenizer(config)
-    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), split.train)
-    columns = {config.model.tokenizer or config.model.base: shares}
-    categories, texts = doctor.texts_of(split.train)
-    for name, other in compared.items():
-        columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
-    model, model_line = skeleton(config)
-    lines += model_line
-    if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
-        prepared = prepare(config, data, split, tokenizer, template)
-        lines += [*row_checks(config, prepared), *model_checks(config, prepared, model, card)]
-    lines += setting_checks(config)
-    if RANK == 0:
-        doctor.show(Console(), lines, columns)
-        print("dry run: nothing was trained")
-        if any(line.level == "red" for line in lines):
-            sys.exit(1)
-
-
-def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
-    """The model without weights; None, and the doctor's line that says why, where there is no such model."""
-    import torch
-
-    from sft.doctor import Line
-    from sft.model import DTYPES, load_skeleton
-
-    model = config.model
-    dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
-    try:
-        return load_skeleton(model.base, dtype, model.revision, model.trust_remote_code, model.attention), []
-    except UserError as error:
-        return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
-
-
-def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
-    """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
-    from sft.doctor import Line, end_of_text, row_lengths
-
-    encoder, rows = prepared.encoder, prepared.encoded
-    return [
-        end_of_text(rows["labels"], prepared.tokenizer.eos_token_id),
-        row_lengths(list(map(len, rows["input_ids"])), encoder.max_length, encoder.fates["train"]),
-        *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, prepared)),
-    ]
-
-
-def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
-    """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    from sft.memory import Form, Layout
-    from sft.model_checks import duration, memory, model_lines, number_format
-
-    training, rows = config.training, prepared.encoded["input_ids"]
-    lengths = list(map(len, rows))
-    checkpointing, micro = training["activation_checkpointing"], training["per_device_train_batch_size"]
-    largest = max(prepared.tokenizer.pad_token_id, *map(max, rows))
-    autocast = config.lora is None and model.dtype.itemsize == 2  # weights that are all trained are fp32
-    lines = model_lines(model, config.lora, config.quantization, checkpointing, max(lengths), largest)
-    if any(line.level == "red" for line in lines):
-        return lines
-    form: Form = "padded"
-    if prepared.packed:
-        form = "dense" if training["packed_attention"] in ("auto", "dense") else "documents"
-    length = training["max_length"] if prepared.packed else max(lengths)
-    micro_batch = Layout(micro, length, checkpointing, config.quantization, form, autocast)
-    return [
-        *lines,
-        *number_format(config.model.dtype, card),
-        memory(model, micro_batch, card),
-        duration(model, sum(lengths) * training["num_train_epochs"], checkpointing, card, WORLD_SIZE),
-    ]
-
-
-def setting_checks(config: Config) -> "list[Line]":
-    """The doctor's lines about where things come from and where training would run."""
-    from sft.doctor import Line
-    from sft.model import resolve_device, resolve_dtype
-    from sft.model_checks import sources
-
-    model, data = config.model, config.data
-    lines = sources(
-        {"model": (model.base, model.revision), "data": (data.path, data.revision)}, model.trust_remote_code
-    )
-    try:
-        device = resolve_device(model.device)
-        return [
-            *lines,
-            Line("green", "device", f"{device}, {str(resolve_dtype(model.dtype, device)).removeprefix('torch.')}"),
-        ]
-    except UserError as error:
-        return [*lines, Line("yellow", "device", *str(error).rsplit("; ", 1))]
-
-
 def train(config: Config, resume: bool, force: bool) -> None:
     """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
-    from transformers import set_seed
-
     from sft import run as runs
-    from sft.families import check_checkpointing
     from sft.hazards import warn
-    from sft.model import (
-        add_lora,
-        describe_trained,
-        load_base,
-        resolve_device,
-        resolve_dtype,
-        train_all,
-        use_all_cores,
-    )  # fmt: skip
+    from sft.model import resolve_device, resolve_dtype, use_all_cores
 
     started = time.perf_counter()
     device = resolve_device(config.model.device)
@@ -216,28 +72,10 @@ def train(config: Config, resume: bool, force: bool) -> None:
         runs.check_resumable(runs.read_manifest(run), manifest, changes)
     checkpoint = runs.newest_whole_checkpoint(run / "checkpoints") if resume else None
     arguments = training_arguments(config, device, dtype, bool(prepared.validation))
-    base = load_base(
-        config.model.base,
-        device,
-        dtype,
-        config.quantization,
-        config.model.revision,
-        config.model.trust_remote_code,
-        config.model.attention,
-    )
-    if arguments.activation_checkpointing:
-        check_checkpointing(base)
-    set_seed(config.training["seed"])
-    model = train_all(base) if config.lora is None else add_lora(base, config.lora)
+    model = load_model(config, device, dtype, arguments.activation_checkpointing)
     trainer = build_trainer(config, prepared, model, arguments)
     if RANK == 0:
-        print(describe_trained(model))
-        if not resume:
-            runs.claim_directory(run)
-        manifest["base_commit"] = getattr(base.config, "_commit_hash", None)
-        runs.write_manifest(run, manifest)
-        runs.write_text(run / "config.yaml", config.to_yaml())
-        runs.write_split(run, prepared.split)
+        record_start(config, prepared, model, manifest)
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if RANK == 0:
@@ -246,143 +84,18 @@ def train(config: Config, resume: bool, force: bool) -> None:
         lock.close()
 
 
-def read_rows(config: Config) -> "tuple[LoadedData, Split]":
-    """The rows, checked, and their sides."""
-    from sft.data import load_data
+def load_model(config: Config, device: "torch.device", dtype: "torch.dtype", checkpointing: bool) -> Any:
+    """The base model with what is trained of it: a fresh adapter, or all of its weights."""
+    from transformers import set_seed
 
-    data = load_data(config.data.path, config.data.revision)
-    return data, divide(config, data.examples)
+    from sft.families import check_checkpointing
+    from sft.model import add_lora, load_base, train_all
 
-
-def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemplate]":
-    """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
-    from sft.build_base import ensure_base
-    from sft.model import load_tokenizer
-    from sft.prompt import template_from_config
-
-    ensure_base(config.model.build, config.model.base)
-    # A revision pins the base's repository, and says nothing about another one's.
-    tokenizer_source = config.model.tokenizer or config.model.base
-    revision = None if config.model.tokenizer else config.model.revision
-    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code, config.model.newline)
-    template = template_from_config(config.prompt.template, tokenizer)
-    if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
-        tokenizer.eos_token = template.end
-    return tokenizer, template
-
-
-def prepare(
-    config: Config,
-    data: "LoadedData",
-    split: "Split",
-    tokenizer: "PreTrainedTokenizerBase",
-    template: "PromptTemplate",
-) -> Prepared:
-    """Encode the rows, and print what came of it."""
-    from rich.console import Console
-
-    from sft.preview import show, show_example
-    from sft.prompt import formatting_function
-    from sft.records import GROUPS
-    from sft.rows import as_dataset
-    from sft.steps import optimizer_steps
-    from sft.tokenization import RowEncoder
-
-    packed, micro_batches = layout(config)
-    encoder = RowEncoder(
-        tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
-    )
-    format_row = formatting_function(template)
-    rows = as_dataset(split.train, data.sha256)
-    encoded = encoder.encode(rows, format_row, "train")
-    if not len(encoded):
-        raise UserError("no training row fits training.max_length; raise it")
-    members = {group: split.validation.of_categories(categories) for group, categories in GROUPS.items()}
-    groups = {group: as_dataset(rows, data.sha256) for group, rows in members.items() if rows}
-    # A group none of whose rows fits has no validation loss.
-    validation = {group: rows for group, rows in groups.items() if len(encoder.encode(rows, format_row, group))}
-    steps = optimizer_steps(len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"])
-    if RANK == 0:
-        console = Console()
-        lost = sum(n for group in groups for (_, fate), n in encoder.fates[group].items() if fate == "dropped")
-        if lost:
-            console.print(f"{lost} validation rows do not fit training.max_length and are left out", style="yellow")
-        share = f" over {WORLD_SIZE} processes" if WORLD_SIZE > 1 else ""
-        summary = f"{steps} optimizer steps of {config.training['total_batch_size']} rows{share}, {micro_batches}"
-        show(console, data, split, encoded, encoder.fates["train"], summary)
-        show_example(console, encoded, tokenizer)
-    check_warmup(config, steps)
-    return Prepared(data, split, template, tokenizer, encoder, rows, encoded, validation, steps, packed)
-
-
-def layout(config: Config) -> tuple[bool, str]:
-    """Whether rows are packed, and what a micro-batch is, in words. Raises UserError where they must be and cannot."""
-    from sft.attention import packing_obstacle
-    from sft.model import load_base_config
-
-    pack, rows = config.training["pack"], config.training["per_device_train_batch_size"]
-    padded = f"padded in micro-batches of at most {rows}"
-    if pack is False:
-        return False, padded
-    obstacle = packing_obstacle(
-        load_base_config(config.model.base, config.model.revision, config.model.trust_remote_code)
-    )
-    if config.training.get("neftune_noise_alpha"):
-        obstacle = "the strength of training.neftune_noise_alpha depends on the length of a row"
-    if config.model.attention not in ("auto", "sdpa"):
-        obstacle = f"packed rows have an attention of their own, and model.attention is {config.model.attention}"
-    if obstacle and pack is True:
-        raise UserError(f"training.pack: true, but {obstacle}; use auto or false")
-    if obstacle:
-        return False, f"{padded} (not packed: {obstacle})"
-    return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
-
-
-def divide(config: Config, examples: "Rows") -> "Split":
-    """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
-    from sft.preview import balance_line
-    from sft.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
-
-    sides = split_examples(examples, config.data.validation_share, config.data.test_share)
-    natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
-    balance = config.data.balance
-    if natural and balance:
-        if balance.temperature is None:
-            weights = named_weights(balance.weights or {})
-        else:
-            weights = tempered_weights(sides.train.counts(), balance.temperature, balance.by)
-        train = epoch_rows(sides.train, weights, config.data.train_rows)
-        if RANK == 0:
-            print(balance_line(train, natural))
-    if not train:
-        remedy = "raise data.balance.weights" if natural else "lower data.test_share"
-        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
-    return Split(train, sides.validation, sides.test)
-
-
-def hazards(config: Config, prepared: Prepared) -> list[str]:
-    """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
-    from sft.hazards import generation_hazards, truncation_hazards
-    from sft.tokenization import encode_prompt, eos_id
-
-    _, split, template, tokenizer, encoder, *_ = prepared
-    contexts = [bool(example.input) for example in split.test]
-    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
-    return [
-        *truncation_hazards(encoder.fates["train"], encoder.truncation, encoder.max_length),
-        *generation_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
-    ]
-
-
-def check_warmup(config: Config, steps: int) -> None:
-    """Raise UserError when the learning rate would still be rising for half of the training."""
-    warmup = config.training.get("warmup_steps", 0)
-    warmup = warmup * steps if 0 < warmup < 1 else warmup
-    if warmup and warmup * 2 >= steps:
-        raise UserError(
-            f"training.warmup_steps: {warmup:g} of {steps} steps are warmup; set at most {(steps - 1) // 2}, "
-            "or a share of the steps such as 0.05"
-        )
+    base = load_base(config.model.base, device, dtype, config.quantization, **config.model.loading)
+    if checkpointing:
+        check_checkpointing(base)
+    set_seed(config.training["seed"])
+    return train_all(base) if config.lora is None else add_lora(base, config.lora)
 
 
 def training_arguments(config: Config, device: "torch.device", dtype: "torch.dtype", validate: bool) -> "SFTConfig":
@@ -457,6 +170,21 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
         "packed": prepared.packed,
         "environment": runs.environment(),
     }
+
+
+def record_start(config: Config, prepared: Prepared, model: Any, manifest: dict[str, Any]) -> None:
+    """Begin the run's directory, or go on in it: what is trained, on what, with which settings."""
+    from sft import run as runs
+    from sft.model import base_of, describe_trained
+
+    run = config.run_directory
+    print(describe_trained(model))
+    if not manifest["resumed"]:
+        runs.claim_directory(run)
+    manifest["base_commit"] = getattr(base_of(model).config, "_commit_hash", None)
+    runs.write_manifest(run, manifest)
+    runs.write_text(run / "config.yaml", config.to_yaml())
+    runs.write_split(run, prepared.split)
 
 
 def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from sft.loss import add_token_nll
 from sft.merge import merge
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
-from sft.run import require_finished, weights_directory
+from sft.run import file_sha256, require_finished, text_sha256, weights_directory
 from sft.tokenization import encode_prompt, shorten_context
 
 
@@ -133,11 +132,7 @@ class Answerer:
     @property
     def weights_sha256(self) -> str:
         """Hash of the trained weights, to tell whose answers these are."""
-        digest = hashlib.sha256()
-        for path in sorted(weights_directory(self.run).glob("*model*.safetensors")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        return text_sha256(map(file_sha256, sorted(weights_directory(self.run).glob("*model*.safetensors"))))
 
     @property
     def context_length(self) -> int:
@@ -198,17 +193,8 @@ def merge_adapter(model: PeftModel) -> tuple[PeftModel | PreTrainedModel, dict[P
 
 def _load_base(config: Config) -> PreTrainedModel:
     device = resolve_device(config.model.device)
-    return _ready(
-        load_base(
-            config.model.base,
-            device,
-            resolve_dtype(config.model.dtype, device),
-            config.quantization,
-            config.model.revision,
-            config.model.trust_remote_code,
-            config.model.attention,
-        )
-    )
+    dtype = resolve_dtype(config.model.dtype, device)
+    return _ready(load_base(config.model.base, device, dtype, config.quantization, **config.model.loading))
 
 
 def _ready(model: PreTrainedModel) -> PreTrainedModel:

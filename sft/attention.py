@@ -5,6 +5,7 @@ attentions registered here need no mask and take the documents' borders from `cu
 packed go through PyTorch's attention with transformers' own mask, as ever.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -59,30 +60,43 @@ def _mask(attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool
     return sdpa_mask(attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs)
 
 
-def _borders(attention_mask: torch.Tensor | None, cu_seq_lens: torch.Tensor | None) -> torch.Tensor | None:
-    """Where documents end in a packed batch; None for any other batch."""
-    if attention_mask is None or attention_mask.numel():
-        return None
-    if cu_seq_lens is None:
-        raise ValueError("position_ids start again within a row, but cu_seq_lens_q does not say where documents end")
-    return cu_seq_lens
+def _within_documents(attend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
+    """The attention of a model whose packed batches `attend` does, and PyTorch's own attention all others."""
+
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        max_length_q: int = 0,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        if attention_mask is None or attention_mask.numel():  # see `_mask`
+            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        if cu_seq_lens_q is None:
+            raise ValueError(
+                "position_ids start again within a row, but cu_seq_lens_q does not say where documents end"
+            )
+        return attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window), None
+
+    return attention
 
 
 def _documents(
-    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    borders = _borders(attention_mask, cu_seq_lens_q)
-    if borders is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    borders: torch.Tensor,
+    longest: int,
+    dropout: float,
+    scaling: float | None,
+    sliding_window: int | None,
+) -> torch.Tensor:
     lengths = borders.diff().tolist()
     outputs = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
@@ -91,7 +105,7 @@ def _documents(
             q, k, v, window, dropout, is_causal=window is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outputs.append(attended.transpose(1, 2))
-    return torch.cat(outputs, dim=1), None
+    return torch.cat(outputs, dim=1)
 
 
 def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
@@ -102,21 +116,15 @@ def _window_mask(length: int, sliding_window: int | None, device: torch.device) 
 
 
 def _varlen(
-    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int = 0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    borders = _borders(attention_mask, cu_seq_lens_q)
-    if borders is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    borders: torch.Tensor,
+    longest: int,
+    dropout: float,
+    scaling: float | None,
+    sliding_window: int | None,
+) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     if dropout:
@@ -125,12 +133,12 @@ def _varlen(
     window = (-1 if sliding_window is None else sliding_window - 1, 0)
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
     attended = varlen_attn(
-        q, k, v, borders, borders, max_length_q, max_length_q,
+        q, k, v, borders, borders, longest, longest,
         scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
-    return attended.unsqueeze(0), None
+    return attended.unsqueeze(0)
 
 
-for _name, _attention in (("packed_documents", _documents), ("packed_varlen", _varlen)):
-    AttentionInterface.register(_name, _attention)
+for _name, _attend in (("packed_documents", _documents), ("packed_varlen", _varlen)):
+    AttentionInterface.register(_name, _within_documents(_attend))
     AttentionMaskInterface.register(_name, _mask)

@@ -87,6 +87,13 @@ class ModelSection(Section):
     trust_remote_code: bool = False
     """Whether to run Python code that comes with the model."""
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How the base model is found and made: keyword arguments of `sft.model.load_base` and `load_skeleton`."""
+        return {
+            "revision": self.revision, "trust_remote_code": self.trust_remote_code, "attention": self.attention,
+        }  # fmt: skip
+
 
 class Balance(Section):
     """How often an epoch shows the rows of each category: exactly one of `weights` and `temperature` says it."""

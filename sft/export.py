@@ -174,7 +174,7 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
     check_adapter(run / "adapter")
     check_learned(run)
     template = PromptTemplate.load(run / "adapter")
-    tokenizer = load_tokenizer(str(run / "adapter"))
+    tokenizer = load_tokenizer(str(run / "adapter"), trust_remote_code=config.model.trust_remote_code)
     set_chat_template(tokenizer, template, [{"instruction": QUESTION, "input": text} for text in ("", CONTEXT)])
     return Source(run, config, manifest, template, tokenizer, settings)
 
@@ -202,7 +202,7 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
     from sft.chat_template import set_chat_template
     from sft.generation import library_config
     from sft.merge import check, free_memory, merge, outputs, weight_bytes
-    from sft.model import load_adapter, load_base, resolve_device, resolve_dtype, use_all_cores
+    from sft.model import load_adapter, load_base, load_skeleton, resolve_device, resolve_dtype, use_all_cores
     from sft.run import read_side, training_data
 
     section = source.config.model
@@ -211,16 +211,14 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
     if device.type == "cpu":
         use_all_cores()
     ensure_base(section.build, section.base)
-    require_space(directory, weight_bytes(section.base, dtype, section.revision, section.trust_remote_code))
+    require_space(directory, weight_bytes(load_skeleton(section.base, dtype, **section.loading)))
     examples = training_data(source.run, source.config)
     examples = read_side(source.run, "test", examples) or read_side(source.run, "train", examples)
     set_chat_template(source.tokenizer, source.template, map(dataclasses.asdict, examples[:100]))
     rows = check_rows(source, examples)
 
     def load(quantization: dict[str, Any] | None) -> Any:
-        base = load_base(
-            section.base, device, dtype, quantization, section.revision, section.trust_remote_code, section.attention
-        )
+        base = load_base(section.base, device, dtype, quantization, **section.loading)
         return load_adapter(base, source.run / "adapter").eval()
 
     def asked(model: Any) -> Any:

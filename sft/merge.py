@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import init_empty_weights
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft.errors import UserError
 from sft.generation import generate
-from sft.model import load_base_config
 
 POSITIONS = 64
 """Logits are compared at a row's last positions: those that predict its reference answer."""
@@ -82,18 +80,17 @@ class MergeCheck:
         return lines
 
 
-def weight_bytes(base: str, dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> int:
-    """Bytes of the base model's weights in `dtype`, told from its configuration; weights that are shared count once.
+def weight_bytes(skeleton: PreTrainedModel) -> int:
+    """Bytes of a base model's weights, told from the model without them; weights that are shared count once.
 
     Raises UserError when the base model's own files are quantised, since merging into them would change answers.
     """
-    config = load_base_config(base, revision, trust_remote_code)
-    if getattr(config, "quantization_config", None):
-        raise UserError(f"model {base}: its own files are quantised; give the unquantised model with model.base=…")
-    with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    model.tie_weights()
-    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    if getattr(skeleton.config, "quantization_config", None):
+        raise UserError(
+            f"model {skeleton.config.name_or_path}: its own files are quantised; give the unquantised model with "
+            "model.base=…"
+        )
+    return sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
 
 
 @torch.inference_mode()

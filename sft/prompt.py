@@ -159,7 +159,6 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         rendered(instruction, add_generation_prompt=True),
     ]
     conversation = rendered(instruction, answer)
-    turn_end = conversation.partition(answer)[2].lstrip()
     wanted = ([instruction, context], [instruction])
     if any(text.count(mark) != 1 for text, marks in zip(texts, wanted, strict=True) for mark in marks):
         raise UserError(f"{name}: the chat template does not show a message exactly once; write a template out")
@@ -169,14 +168,7 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         raise UserError(f"{name}: the chat template does not show where an answer begins; write a template out")
     specials = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
     present = tuple(token for token in specials if any(token in text for text in texts))
-    ends = [token for token in specials if turn_end.startswith(token)]
-    for token in tokenizer.added_tokens_decoder.values():
-        if not ends and token.content.strip() and turn_end.startswith(token.content):
-            raise UserError(
-                f"{name}: {token.content}, which ends a turn, is not marked as special, so the same text in the data "
-                "would end one, too; mark it in the tokenizer's files, or write a template out"
-            )
-    end = max(ends, key=len) if ends else None
+    end = _turn_end(tokenizer, specials, conversation.partition(answer)[2].lstrip(), name)
     eos = tokenizer.eos_token
     tokenizer.eos_token = end or eos  # as it is in training and afterwards
     changed = rendered(instruction, add_generation_prompt=True) != texts[1]
@@ -185,6 +177,20 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         raise UserError(f"{name}: the chat template writes the end-of-text token into the prompt; write a template out")
     with_input, without_input = (_as_format(text, instruction, context) for text in texts)
     return PromptTemplate("chat", with_input, without_input, present, end)
+
+
+def _turn_end(tokenizer: "PreTrainedTokenizerBase", specials: list[str], text: str, name: str) -> str | None:
+    """The special token that `text`, what follows an answer, begins with; None where it begins with a text."""
+    ends = [token for token in specials if text.startswith(token)]
+    if ends:
+        return max(ends, key=len)
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.content.strip() and text.startswith(token.content):
+            raise UserError(
+                f"{name}: {token.content}, which ends a turn, is not marked as special, so the same text in the data "
+                "would end one, too; mark it in the tokenizer's files, or write a template out"
+            )
+    return None
 
 
 def _as_format(text: str, instruction: str, context: str) -> str:

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -68,9 +69,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     spans = getattr(prompt, "special_spans", None)
     if spans is None:
         return [*bos_ids(tokenizer), *encode_text(tokenizer, prompt)]
-    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True)))
-    if tuple(found.span() for found in re.finditer(pattern, prompt)) == spans:
+    if tuple(found.span() for found in _special_pattern(tokenizer, len(tokenizer)).finditer(prompt)) == spans:
         return tokenizer(str(prompt), add_special_tokens=False, split_special_tokens=False)["input_ids"]
     ids, place = [], 0  # the data contains the text of a special token: what lies between the template's is text
     for start, end in spans:
@@ -78,6 +77,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
         ids += [*encode(tokenizer, prompt[place:start]), tokenizer.convert_tokens_to_ids(prompt[start:end])]
         place = end
     return [*ids, *encode_answer(tokenizer, prompt[place:])]
+
+
+@functools.lru_cache(maxsize=8)
+def _special_pattern(tokenizer: PreTrainedTokenizerBase, words: int) -> re.Pattern[str]:
+    # Thousands of special tokens are gone through once a tokenizer, and not for every prompt; added words are new ones.
+    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,0 +1,121 @@
+"""What training would do, without doing it: the rows, and the doctor's page about this configuration."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from sft.config import Config
+from sft.errors import UserError
+from sft.preparation import RANK, WORLD_SIZE, Prepared, hazards, prepare, read_rows, read_tokenizer
+
+if TYPE_CHECKING:  # these import torch, which takes seconds that a wrong configuration need not wait
+    from transformers import PreTrainedModel
+
+    from sft.doctor import Line
+    from sft.memory import Card
+
+
+def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
+    """Show what training would do, and the doctor's page. Exits with 1 when a line of it is red.
+
+    `card_name` is the GPU to fit into (None: only what is needed), `others` tokenizers to compare with.
+    """
+    from rich.console import Console
+
+    from sft import doctor
+    from sft.memory import find_card
+    from sft.model import load_tokenizer
+    from sft.tokenization import encode_texts
+
+    card = find_card(card_name) if card_name else None
+    compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
+    data, split = read_rows(config)
+    tokenizer, template = read_tokenizer(config)
+    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), split.train)
+    columns = {config.model.tokenizer or config.model.base: shares}
+    categories, texts = doctor.texts_of(split.train)
+    for name, other in compared.items():
+        columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
+    model, model_line = skeleton(config)
+    lines += model_line
+    if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
+        prepared = prepare(config, data, split, tokenizer, template)
+        lines += [*row_checks(config, prepared), *model_checks(config, prepared, model, card)]
+    lines += setting_checks(config)
+    if RANK == 0:
+        doctor.show(Console(), lines, columns)
+        print("dry run: nothing was trained")
+        if any(line.level == "red" for line in lines):
+            sys.exit(1)
+
+
+def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
+    """The model without weights; None, and the doctor's line that says why, where there is no such model."""
+    import torch
+
+    from sft.doctor import Line
+    from sft.model import DTYPES, load_skeleton
+
+    model = config.model
+    dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
+    try:
+        return load_skeleton(model.base, dtype, **model.loading), []
+    except UserError as error:
+        return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
+
+
+def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
+    """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
+    from sft.doctor import Line, end_of_text, row_lengths
+
+    encoder, rows = prepared.encoder, prepared.encoded
+    return [
+        end_of_text(rows["labels"], prepared.tokenizer.eos_token_id),
+        row_lengths(list(map(len, rows["input_ids"])), encoder.max_length, encoder.fates["train"]),
+        *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, prepared)),
+    ]
+
+
+def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
+    """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
+    from sft.memory import Form, Layout
+    from sft.model_checks import duration, memory, model_lines, number_format
+
+    training, rows = config.training, prepared.encoded["input_ids"]
+    lengths = list(map(len, rows))
+    checkpointing, micro = training["activation_checkpointing"], training["per_device_train_batch_size"]
+    largest = max(prepared.tokenizer.pad_token_id, *map(max, rows))
+    autocast = config.lora is None and model.dtype.itemsize == 2  # weights that are all trained are fp32
+    lines = model_lines(model, config.lora, config.quantization, checkpointing, max(lengths), largest)
+    if any(line.level == "red" for line in lines):
+        return lines
+    form: Form = "padded"
+    if prepared.packed:
+        form = "dense" if training["packed_attention"] in ("auto", "dense") else "documents"
+    length = training["max_length"] if prepared.packed else max(lengths)
+    micro_batch = Layout(micro, length, checkpointing, config.quantization, form, autocast)
+    return [
+        *lines,
+        *number_format(config.model.dtype, card),
+        memory(model, micro_batch, card),
+        duration(model, sum(lengths) * training["num_train_epochs"], checkpointing, card, WORLD_SIZE),
+    ]
+
+
+def setting_checks(config: Config) -> "list[Line]":
+    """The doctor's lines about where things come from and where training would run."""
+    from sft.doctor import Line
+    from sft.model import resolve_device, resolve_dtype
+    from sft.model_checks import sources
+
+    model, data = config.model, config.data
+    lines = sources(
+        {"model": (model.base, model.revision), "data": (data.path, data.revision)}, model.trust_remote_code
+    )
+    try:
+        device = resolve_device(model.device)
+        return [
+            *lines,
+            Line("green", "device", f"{device}, {str(resolve_dtype(model.dtype, device)).removeprefix('torch.')}"),
+        ]
+    except UserError as error:
+        return [*lines, Line("yellow", "device", *str(error).rsplit("; ", 1))]

@@ -1,0 +1,174 @@
+"""What comes before the base model's weights: rows read, divided and encoded, and what a micro-batch will be."""
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from sft.config import Config
+from sft.errors import UserError
+
+if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from sft.data import LoadedData
+    from sft.prompt import PromptTemplate
+    from sft.rows import Rows
+    from sft.split import Split
+    from sft.tokenization import RowEncoder
+
+RANK = int(os.environ.get("RANK", 0))
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
+
+
+class Prepared(NamedTuple):
+    """Everything that is settled before the base model is loaded: rows, their sides, their tokens."""
+
+    data: "LoadedData"
+    split: "Split"
+    template: "PromptTemplate"
+    tokenizer: "PreTrainedTokenizerBase"
+    encoder: "RowEncoder"
+    train: "Dataset"
+    encoded: "Dataset"
+    validation: "dict[str, Dataset]"
+    steps: int
+    packed: bool
+
+
+def read_rows(config: Config) -> "tuple[LoadedData, Split]":
+    """The rows, checked, and their sides."""
+    from sft.data import load_data
+
+    data = load_data(config.data.path, config.data.revision)
+    return data, divide(config, data.examples)
+
+
+def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemplate]":
+    """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
+    from sft.build_base import ensure_base
+    from sft.model import load_tokenizer
+    from sft.prompt import template_from_config
+
+    ensure_base(config.model.build, config.model.base)
+    # A revision pins the base's repository, and says nothing about another one's.
+    tokenizer_source = config.model.tokenizer or config.model.base
+    revision = None if config.model.tokenizer else config.model.revision
+    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code, config.model.newline)
+    template = template_from_config(config.prompt.template, tokenizer)
+    if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
+        tokenizer.eos_token = template.end
+    return tokenizer, template
+
+
+def prepare(
+    config: Config,
+    data: "LoadedData",
+    split: "Split",
+    tokenizer: "PreTrainedTokenizerBase",
+    template: "PromptTemplate",
+) -> Prepared:
+    """Encode the rows, and print what came of it."""
+    from rich.console import Console
+
+    from sft.preview import show, show_example
+    from sft.prompt import formatting_function
+    from sft.records import GROUPS
+    from sft.rows import as_dataset
+    from sft.steps import optimizer_steps
+    from sft.tokenization import RowEncoder
+
+    packed, micro_batches = layout(config)
+    encoder = RowEncoder(
+        tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
+    )
+    format_row = formatting_function(template)
+    rows = as_dataset(split.train, data.sha256)
+    encoded = encoder.encode(rows, format_row, "train")
+    if not len(encoded):
+        raise UserError("no training row fits training.max_length; raise it")
+    members = {group: split.validation.of_categories(categories) for group, categories in GROUPS.items()}
+    groups = {group: as_dataset(rows, data.sha256) for group, rows in members.items() if rows}
+    # A group none of whose rows fits has no validation loss.
+    validation = {group: rows for group, rows in groups.items() if len(encoder.encode(rows, format_row, group))}
+    steps = optimizer_steps(len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"])
+    if RANK == 0:
+        console = Console()
+        lost = sum(n for group in groups for (_, fate), n in encoder.fates[group].items() if fate == "dropped")
+        if lost:
+            console.print(f"{lost} validation rows do not fit training.max_length and are left out", style="yellow")
+        share = f" over {WORLD_SIZE} processes" if WORLD_SIZE > 1 else ""
+        summary = f"{steps} optimizer steps of {config.training['total_batch_size']} rows{share}, {micro_batches}"
+        show(console, data, split, encoded, encoder.fates["train"], summary)
+        show_example(console, encoded, tokenizer)
+    check_warmup(config, steps)
+    return Prepared(data, split, template, tokenizer, encoder, rows, encoded, validation, steps, packed)
+
+
+def layout(config: Config) -> tuple[bool, str]:
+    """Whether rows are packed, and what a micro-batch is, in words. Raises UserError where they must be and cannot."""
+    from sft.attention import packing_obstacle
+    from sft.model import load_base_config
+
+    pack, rows = config.training["pack"], config.training["per_device_train_batch_size"]
+    padded = f"padded in micro-batches of at most {rows}"
+    if pack is False:
+        return False, padded
+    obstacle = packing_obstacle(
+        load_base_config(config.model.base, config.model.revision, config.model.trust_remote_code)
+    )
+    if config.training.get("neftune_noise_alpha"):
+        obstacle = "the strength of training.neftune_noise_alpha depends on the length of a row"
+    if config.model.attention not in ("auto", "sdpa"):
+        obstacle = f"packed rows have an attention of their own, and model.attention is {config.model.attention}"
+    if obstacle and pack is True:
+        raise UserError(f"training.pack: true, but {obstacle}; use auto or false")
+    if obstacle:
+        return False, f"{padded} (not packed: {obstacle})"
+    return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
+
+
+def divide(config: Config, examples: "Rows") -> "Split":
+    """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
+    from sft.preview import balance_line
+    from sft.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
+
+    sides = split_examples(examples, config.data.validation_share, config.data.test_share)
+    natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
+    balance = config.data.balance
+    if natural and balance:
+        if balance.temperature is None:
+            weights = named_weights(balance.weights or {})
+        else:
+            weights = tempered_weights(sides.train.counts(), balance.temperature, balance.by)
+        train = epoch_rows(sides.train, weights, config.data.train_rows)
+        if RANK == 0:
+            print(balance_line(train, natural))
+    if not train:
+        remedy = "raise data.balance.weights" if natural else "lower data.test_share"
+        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
+    return Split(train, sides.validation, sides.test)
+
+
+def hazards(config: Config, prepared: Prepared) -> list[str]:
+    """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
+    from sft.hazards import generation_hazards, truncation_hazards
+    from sft.tokenization import encode_prompt, eos_id
+
+    _, split, template, tokenizer, encoder, *_ = prepared
+    contexts = [bool(example.input) for example in split.test]
+    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
+    return [
+        *truncation_hazards(encoder.fates["train"], encoder.truncation, encoder.max_length),
+        *generation_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
+    ]
+
+
+def check_warmup(config: Config, steps: int) -> None:
+    """Raise UserError when the learning rate would still be rising for half of the training."""
+    warmup = config.training.get("warmup_steps", 0)
+    warmup = warmup * steps if 0 < warmup < 1 else warmup
+    if warmup and warmup * 2 >= steps:
+        raise UserError(
+            f"training.warmup_steps: {warmup:g} of {steps} steps are warmup; set at most {(steps - 1) // 2}, "
+            "or a share of the steps such as 0.05"
+        )
