@@ -1,6 +1,7 @@
 # make demo   set-up, then the main job on the shipped sample with a real small model
 # make test   set-up, then lint, types and tests
 # make test-models   every model family in every quantisation, and the real gemma-3-270m where it is
+# make slow   the tests that `make test` leaves out
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,7 +11,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
 
-.PHONY: demo test test-models setup check
+.PHONY: demo test slow test-models setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -23,6 +24,9 @@ demo: setup
 
 test: setup check
 	$(BIN)/python -m pytest
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
 
 test-models: setup
 	$(BIN)/python -m pytest -m "models or not models" tests/test_models.py

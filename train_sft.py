@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sft.config import Config, load_config
 from sft.errors import UserError, exit_on_user_error
-from sft.preparation import RANK, WORLD_SIZE, Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     import torch
@@ -55,6 +56,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
     started = time.perf_counter()
     device = resolve_device(config.model.device)
     dtype = resolve_dtype(config.model.dtype, device)
+    check_engine(config.quantization is not None, config.lora is not None, str(dtype))
     if device.type == "cpu":
         use_all_cores()
     run = config.run_directory
@@ -70,16 +72,18 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if resume:
         changes = load_config(run / "config.yaml").changes_training(config)
         runs.check_resumable(runs.read_manifest(run), manifest, changes)
-    checkpoint = runs.newest_whole_checkpoint(run / "checkpoints") if resume else None
+    checkpoint = runs.newest_whole_checkpoint(run / "checkpoints", WORLD_SIZE, divided_by()) if resume else None
     arguments = training_arguments(config, device, dtype, bool(prepared.validation))
     model = load_model(config, device, dtype, arguments.activation_checkpointing)
     trainer = build_trainer(config, prepared, model, arguments)
+    check_divided(trainer.accelerator.distributed_type)
     if RANK == 0:
         record_start(config, prepared, model, manifest)
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    weights = trainer.whole_weights()
     if RANK == 0:
-        finish(config, prepared, trainer, manifest, started)
+        finish(config, prepared, trainer, weights, manifest, started)
     if lock:
         lock.close()
 
@@ -91,7 +95,8 @@ def load_model(config: Config, device: "torch.device", dtype: "torch.dtype", che
     from sft.families import check_checkpointing
     from sft.model import add_lora, load_base, train_all
 
-    base = load_base(config.model.base, device, dtype, config.quantization, **config.model.loading)
+    placed = None if divided_by() else device  # no GPU need hold more than its part
+    base = load_base(config.model.base, placed, dtype, config.quantization, **config.model.loading)
     if checkpointing:
         check_checkpointing(base)
     set_seed(config.training["seed"])
@@ -164,6 +169,7 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
             "template": prepared.template.sha256,
             "split": runs.text_sha256(runs.split_text(prepared.split)),
             "processes": WORLD_SIZE,
+            "divided_by": divided_by(),
         },
         "rows": {**sides, "dropped": prepared.data.drop_counts.total(), "truncation": fates},
         "steps": prepared.steps,
@@ -187,7 +193,14 @@ def record_start(config: Config, prepared: Prepared, model: Any, manifest: dict[
     runs.write_split(run, prepared.split)
 
 
-def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: dict[str, Any], started: float) -> None:
+def finish(
+    config: Config,
+    prepared: Prepared,
+    trainer: "RunTrainer",
+    weights: "dict[str, torch.Tensor]",
+    manifest: dict[str, Any],
+    started: float,
+) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     from sft import run as runs
     from sft.loss_plot import plot_loss
@@ -203,7 +216,7 @@ def finish(config: Config, prepared: Prepared, trainer: "RunTrainer", manifest: 
         saved = f"{model.num_parameters():,} weights"
     else:
         learned = run / "adapter"
-        model.save_pretrained(str(learned), save_embedding_layers=False)
+        model.save_pretrained(str(learned), state_dict=weights, save_embedding_layers=False)
         saved = f"{check_adapter(learned)} LoRA pairs"
     prepared.tokenizer.save_pretrained(str(learned))
     prepared.template.save(learned)

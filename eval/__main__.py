@@ -11,13 +11,13 @@ The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sft.config import load_config
 from sft.errors import UserError, exit_on_user_error
+from sft.processes import RANK
 from sft.records import Prediction, output_directory, read_predictions
 
 RESAMPLES, SEED = 10_000, 0
@@ -54,7 +54,7 @@ def evaluate_run() -> None:
     directory = output_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
     answerer = load_answerer(arguments.run, arguments.overrides, arguments.allow_other_template)
     predictions = answer_rows(answerer, rows, directory / "predictions.jsonl")
-    if int(os.environ.get("RANK", 0)) == 0:
+    if RANK == 0:
         outputs = {row.index: row.output for row in trained}
         report(predictions, directory, config.eval.resamples, config.eval.seed, outputs)
 

@@ -9,13 +9,13 @@ setting, and sweep.json names them.
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sft.config import load_config
 from sft.errors import UserError
+from sft.processes import RANK
 from sft.records import output_directory, write_text
 from sft.run import require_finished
 
@@ -32,7 +32,7 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
     the same (a penalty of 1 has no scope) are answered once. Raises UserError for a wrong setting, before loading.
     """
     require_finished(run)
-    is_main_process = int(os.environ.get("RANK", 0)) == 0
+    is_main_process = RANK == 0
     axes, overrides = split_axes(words)
     grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for settings in grid:  # a wrong value is an error before anything is loaded

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "save_total_limit": 2,
         "eval_strategy": "epoch",
         "activation_checkpointing": False,  # the new name of gradient_checkpointing, which trl turns on
+        "ddp_find_unused_parameters": False,  # every trained weight takes part in every loss
         "report_to": "none",
         "seed": 42,
     },

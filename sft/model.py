@@ -100,7 +100,7 @@ def load_base_config(base: str, revision: str | None = None, trust_remote_code: 
 
 def load_base(
     base: str,
-    device: torch.device,
+    device: torch.device | None,
     dtype: torch.dtype,
     quantization: Mapping[str, Any] | None = None,
     revision: str | None = None,
@@ -109,8 +109,9 @@ def load_base(
 ) -> PreTrainedModel:
     """The frozen base model on `device`; `quantization` holds BitsAndBytesConfig's arguments, None means none.
 
-    `attention` names transformers' implementation of it, "auto" leaves the choice to transformers. Raises UserError
-    when the model is missing or cannot be loaded, or does not support that attention.
+    Without a device, what divides the weights among processes places them. `attention` names transformers'
+    implementation of it, "auto" leaves the choice to transformers. Raises UserError when the model is missing or cannot
+    be loaded, or does not support that attention.
     """
     if attention != "auto":
         check_attention(load_base_config(base, revision, trust_remote_code), attention)
@@ -119,7 +120,7 @@ def load_base(
             base,
             revision=revision,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": device} if device else None,
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
             attn_implementation=None if attention == "auto" else attention,
             trust_remote_code=trust_remote_code,
@@ -133,7 +134,7 @@ def load_base(
     model.generation_config = GenerationConfig(
         bos_token_id=theirs.bos_token_id, eos_token_id=theirs.eos_token_id, pad_token_id=theirs.pad_token_id
     )
-    if device.type == "cpu":
+    if device and device.type == "cpu":
         _keep_4bit_weights_trainable(model)
         model.get_output_embeddings().register_forward_pre_hook(_dense)
     return model

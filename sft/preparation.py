@@ -1,10 +1,10 @@
 """What comes before the base model's weights: rows read, divided and encoded, and what a micro-batch will be."""
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.config import Config
 from sft.errors import UserError
+from sft.processes import RANK, WORLD_SIZE
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     from datasets import Dataset
@@ -15,9 +15,6 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     from sft.rows import Rows
     from sft.split import Split
     from sft.tokenization import RowEncoder
-
-RANK = int(os.environ.get("RANK", 0))
-WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Prepared(NamedTuple):

@@ -223,6 +223,10 @@ class RunTrainer(SFTTrainer):
             self._tokens_since_log.zero_()
         super().log(logs, start_time)
 
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """The model's weights, gathered on the first process; every process must call this, others may get nothing."""
+        return self.accelerator.get_state_dict(self.model_wrapped)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if isinstance(self.model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -91,10 +91,10 @@ def train(program, monkeypatch, section, run, words):
     seen = []
     finish = train_sft.finish
 
-    def spy(config, prepared, trainer, manifest, started):
+    def spy(config, prepared, trainer, weights, manifest, started):
         ids = encode_prompt(prepared.tokenizer, ALPACA_JA.render("首都は?", "日本の首都は東京です。"))
         seen.append(logits(trainer.accelerator.unwrap_model(trainer.model).eval(), ids))
-        finish(config, prepared, trainer, manifest, started)
+        finish(config, prepared, trainer, weights, manifest, started)
 
     monkeypatch.setattr(train_sft, "finish", spy)
     settings = {

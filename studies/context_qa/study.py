@@ -9,7 +9,6 @@ import argparse
 import gc
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from sft.config import load_config  # noqa: E402
 from sft.data import load_data  # noqa: E402
 from sft.errors import UserError, exit_on_user_error  # noqa: E402
+from sft.processes import RANK, WORLD_SIZE  # noqa: E402
 from sft.records import Example, read_predictions  # noqa: E402
 from sft.run import newest_whole_checkpoint, read_manifest  # noqa: E402
 from studies.context_qa.plan import (  # noqa: E402
@@ -41,9 +41,6 @@ from studies.context_qa.plan import (  # noqa: E402
 if TYPE_CHECKING:  # these import torch, which --help and --report need not wait for
     from sft.answerer import Answerer
 
-MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
-WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
-
 
 def main() -> None:
     """Read the command line and do what is left of the study."""
@@ -61,7 +58,7 @@ def main() -> None:
             check_rows(study)
             train(study, wanted)
             answer(study, wanted)
-        if MAIN_PROCESS:
+        if RANK == 0:
             report(study)
 
 
@@ -266,7 +263,7 @@ def duration(seconds: float) -> str:
 
 def say(line: str) -> None:
     """Print at once, from one process only."""
-    if MAIN_PROCESS:
+    if RANK == 0:
         print(line, flush=True)
 
 
