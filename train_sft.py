@@ -134,7 +134,7 @@ def training_arguments(config: Config, device: "torch.device", dtype: "torch.dty
 
 def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SFTConfig") -> "RunTrainer":
     """The trainer, its rows encoded already."""
-    from sft.prompt import formatting_function
+    from sft.prompt import FormattingFunction
     from sft.trainer import RunTrainer
 
     return RunTrainer(
@@ -143,7 +143,7 @@ def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SF
         train_dataset=prepared.train,
         eval_datasets=prepared.validation,
         tokenizer=prepared.tokenizer,
-        formatting_func=formatting_function(prepared.template),
+        formatting_func=FormattingFunction(prepared.template),
         encoder=prepared.encoder,
         log_path=config.run_directory / "log.jsonl",
         total_batch_size=config.training["total_batch_size"],
@@ -165,7 +165,7 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
         "started": runs.now(),
         "identity": {
             "data": prepared.data.sha256,
-            "tokenizer": runs.tokenizer_sha256(prepared.tokenizer),
+            "tokenizer": prepared.encoder.tokenizer_sha256,
             "template": prepared.template.sha256,
             "split": runs.text_sha256(runs.split_text(prepared.split)),
             "processes": WORLD_SIZE,

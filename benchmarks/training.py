@@ -98,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     from transformers import TrainerCallback
 
     from sft.model import add_lora, load_base, load_tokenizer, use_all_cores
-    from sft.prompt import ALPACA_JA, formatting_function
+    from sft.prompt import ALPACA_JA, FormattingFunction
     from sft.tokenization import RowEncoder
 
     class Clock(TrainerCallback):
@@ -119,7 +119,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     fields = ("instruction", "input", "output", "category")
     examples = load_data(arguments.data).examples[: arguments.rows]
     rows = Dataset.from_list([{name: getattr(example, name) for name in fields} for example in examples])
-    encoded = encoder.encode(rows, formatting_function(ALPACA_JA), "train")
+    encoded = encoder.encode(rows, FormattingFunction(ALPACA_JA), "train")
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
     model.zero_grad()
@@ -152,7 +152,7 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
     """This project's trainer."""
     from trl import SFTConfig
 
-    from sft.prompt import ALPACA_JA, formatting_function
+    from sft.prompt import ALPACA_JA, FormattingFunction
     from sft.trainer import RunTrainer
 
     packed = arguments.only == "packed"
@@ -162,7 +162,7 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
     )  # fmt: skip
     return RunTrainer(
         model=model, args=config, train_dataset=rows, eval_datasets={}, tokenizer=tokenizer,
-        formatting_func=formatting_function(ALPACA_JA), encoder=encoder, pack=packed, total_batch_size=len(rows),
+        formatting_func=FormattingFunction(ALPACA_JA), encoder=encoder, pack=packed, total_batch_size=len(rows),
         log_path=Path(settings["output_dir"]) / "log.jsonl",
     )  # fmt: skip
 

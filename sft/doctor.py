@@ -147,7 +147,7 @@ def efficiency(shares: Mapping[str, float | None]) -> Line:
     )
 
 
-def row_lengths(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
+def length_line(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
     """Rows against `training.max_length`. What costs answers is a warning of `sft.hazards`."""
     counts: Counter[Fate] = Counter()
     for (_, fate), count in fates.items():

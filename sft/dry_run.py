@@ -65,25 +65,26 @@ def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
 
 def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
-    from sft.doctor import Line, end_of_text, row_lengths
+    from sft.doctor import Line, end_of_text, length_line
+    from sft.encoded_rows import row_lengths
 
     encoder, rows = prepared.encoder, prepared.encoded
     return [
-        end_of_text(rows["labels"], prepared.tokenizer.eos_token_id),
-        row_lengths(list(map(len, rows["input_ids"])), encoder.max_length, encoder.fates["train"]),
+        end_of_text((row["labels"] for row in rows.select_columns("labels")), prepared.tokenizer.eos_token_id),
+        length_line(row_lengths(rows), encoder.max_length, encoder.fates["train"]),
         *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, prepared)),
     ]
 
 
 def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
+    from sft.encoded_rows import largest_id, row_lengths
     from sft.memory import Form, Layout
     from sft.model_checks import duration, memory, model_lines, number_format
 
-    training, rows = config.training, prepared.encoded["input_ids"]
-    lengths = list(map(len, rows))
+    training, lengths = config.training, row_lengths(prepared.encoded)
     checkpointing, micro = training["activation_checkpointing"], training["per_device_train_batch_size"]
-    largest = max(prepared.tokenizer.pad_token_id, *map(max, rows))
+    largest = max(prepared.tokenizer.pad_token_id, largest_id(prepared.encoded))
     autocast = config.lora is None and model.dtype.itemsize == 2  # weights that are all trained are fp32
     lines = model_lines(model, config.lora, config.quantization, checkpointing, max(lengths), largest)
     if any(line.level == "red" for line in lines):

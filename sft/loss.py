@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from sft.encoded_rows import IGNORE_INDEX
 from sft.errors import UserError
-from sft.tokenization import IGNORE_INDEX
 
 CHUNK_TOKENS = 128
 CHUNK_LOGITS = 2**25

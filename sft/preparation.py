@@ -68,7 +68,7 @@ def prepare(
     from rich.console import Console
 
     from sft.preview import show, show_example
-    from sft.prompt import formatting_function
+    from sft.prompt import FormattingFunction
     from sft.records import GROUPS
     from sft.rows import as_dataset
     from sft.steps import optimizer_steps
@@ -78,7 +78,7 @@ def prepare(
     encoder = RowEncoder(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
     )
-    format_row = formatting_function(template)
+    format_row = FormattingFunction(template)
     rows = as_dataset(split.train, data.sha256)
     encoded = encoder.encode(rows, format_row, "train")
     if not len(encoded):

@@ -11,11 +11,12 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from sft.data import LoadedData
+from sft.encoded_rows import IGNORE_INDEX, token_counts
 from sft.generation import printable
 from sft.records import CATEGORIES, GROUPS
 from sft.rows import Rows
 from sft.split import Split
-from sft.tokenization import FATES, IGNORE_INDEX, Fate
+from sft.tokenization import FATES, Fate
 
 
 def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:
@@ -43,13 +44,6 @@ def balance_line(train: Rows, natural: Rows) -> str:
     after, before = ([len(rows.of_categories(names)) for names in GROUPS.values()] for rows in (train, natural))
     balanced = ", ".join(f"{group} {count}" for group, count in zip(GROUPS, after, strict=True))
     return f"balanced: {balanced} rows an epoch (natural: {', '.join(map(str, before))})"
-
-
-def token_counts(dataset: Dataset) -> tuple[int, int]:
-    """All tokens of an encoded data set, and the supervised ones (a row's first token never is)."""
-    tokens = sum(map(len, dataset["input_ids"]))
-    supervised = sum(sum(label != IGNORE_INDEX for label in labels[1:]) for labels in dataset["labels"])
-    return tokens, supervised
 
 
 def example_preview(row: dict, tokenizer: PreTrainedTokenizerBase) -> Text:

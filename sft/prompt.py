@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,17 +198,15 @@ def _as_format(text: str, instruction: str, context: str) -> str:
     return escaped.replace(instruction, "{instruction}").replace(context, "{input}")
 
 
-FormattingFunction = Callable[[Mapping[str, Any]], dict[str, str]]
-
-
-def formatting_function(template: PromptTemplate) -> FormattingFunction:
-    """The row → prompt and completion function that the trainer consumes as `formatting_func`.
+@dataclasses.dataclass(frozen=True)
+class FormattingFunction:
+    """Makes prompt and completion of a row: what the trainer consumes as `formatting_func`.
 
     The completion is the bare answer: the end-of-text token is appended by id when it is encoded, so
     that the same text inside the data stays data.
     """
 
-    def format_row(row: Mapping[str, Any]) -> dict[str, str]:
-        return {"prompt": template.render(row["instruction"], row["input"]), "completion": row["output"]}
+    template: PromptTemplate
 
-    return format_row
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
+        return {"prompt": self.template.render(row["instruction"], row["input"]), "completion": row["output"]}

@@ -26,7 +26,7 @@ from sft.rows import Rows
 from sft.split import Split
 
 if TYPE_CHECKING:  # a run can be looked at without waiting for torch
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
@@ -265,12 +265,6 @@ def _checkpoint_problem(path: Path, processes: int, divided_by: str | None) -> s
         except Exception as error:  # safetensors raises its own bare Exception type
             return f"{file.name} is damaged ({error})"
     return None
-
-
-def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Hash of the vocabulary and the special tokens."""
-    content = [sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.special_tokens_map.items()))]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def environment() -> dict[str, Any]:

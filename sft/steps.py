@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from sft.tokenization import IGNORE_INDEX
+from sft.encoded_rows import IGNORE_INDEX
 
 Divide = Callable[[Sequence[int], int], list[list[int]]]
 """Lengths of rows, number of processes → the rows' positions by micro-batch; as many for each process."""

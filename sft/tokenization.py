@@ -1,21 +1,28 @@
 """Rows become token ids and labels: prompt and answer are encoded apart, so the boundary between them is known."""
 
-import bisect
 import dataclasses
 import functools
+import itertools
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import tokenizers
+import transformers
 from datasets import Dataset
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from sft.encoded_rows import IGNORE_INDEX, digest, kept
 from sft.errors import UserError
+from sft.processes import RANK
 from sft.prompt import FormattingFunction
 
-IGNORE_INDEX = -100
-"""Label of a token that takes no part in the loss (PyTorch's default `ignore_index`)."""
+BATCH = 1000
+"""Rows that are encoded at once."""
 
 Fate = Literal["whole", "context shortened", "end cut off", "dropped"]
 FATES: tuple[Fate, ...] = ("whole", "context shortened", "end cut off", "dropped")
@@ -33,13 +40,20 @@ class Encoded:
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode `text` as data: nothing added, and special-token text inside it split like any other text."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    special = [token for token in tokenizer.all_special_tokens if token in text and len(token) > 1]
-    if not special or set(ids).isdisjoint(tokenizer.convert_tokens_to_ids(special)):
-        return ids
-    # To this tokenizer its special tokens are words like any other; behind its first character none is one.
-    place = min(text.index(token) for token in special) + 1
-    return [*encode_text(tokenizer, text[:place]), *encode_answer(tokenizer, text[place:])]
+    return encode_texts(tokenizer, [text])[0]
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The same for many texts at once, which fast tokenizers do on all cores."""
+    encoded = _ids(tokenizer, texts, split_special_tokens=True)
+    specials = [token for token in tokenizer.all_special_tokens if len(token) > 1]
+    for place, text in enumerate(texts):
+        present = [token for token in specials if token in text]
+        if present and not set(encoded[place]).isdisjoint(tokenizer.convert_tokens_to_ids(present)):
+            # To this tokenizer its special tokens are words like any other; behind its first character none is one.
+            inside = min(map(text.index, present)) + 1
+            encoded[place] = [*encode_text(tokenizer, text[:inside]), *encode_answer(tokenizer, text[inside:])]
+    return encoded
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -49,15 +63,17 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     text of its own would teach the model to begin with a space. A newline in front has it, if anything has, and the
     newline's own ids are taken off again.
     """
-    newline, joined = encode_text(tokenizer, "\n"), encode_text(tokenizer, f"\n{text}")
-    if joined[: len(newline)] == newline:
-        return joined[len(newline) :]
-    return encode_text(tokenizer, text)  # the newline has become one token with what follows
+    return encode_answers(tokenizer, [text])[0]
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The same for many texts at once, which fast tokenizers do on all cores."""
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+def encode_answers(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The same for many texts at once."""
+    newline, *joined = encode_texts(tokenizer, ["\n", *(f"\n{text}" for text in texts)])
+    encoded = [ids[len(newline) :] if ids[: len(newline)] == newline else None for ids in joined]
+    # Where the newline has become one token with what follows, the text is encoded by itself.
+    alone = [text for text, ids in zip(texts, encoded, strict=True) if ids is None]
+    rest = iter(encode_texts(tokenizer, alone))
+    return [next(rest) if ids is None else ids for ids in encoded]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -66,17 +82,42 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     An ordinary text gets a BOS where the tokenizer adds one itself. A `Prompt` with special tokens of its own has
     them encoded as such, and them alone; it brings its BOS along if it wants one.
     """
-    spans = getattr(prompt, "special_spans", None)
-    if spans is None:
-        return [*bos_ids(tokenizer), *encode_text(tokenizer, prompt)]
-    if tuple(found.span() for found in _special_pattern(tokenizer, len(tokenizer)).finditer(prompt)) == spans:
-        return tokenizer(str(prompt), add_special_tokens=False, split_special_tokens=False)["input_ids"]
-    ids, place = [], 0  # the data contains the text of a special token: what lies between the template's is text
-    for start, end in spans:
+    return encode_prompts(tokenizer, [prompt])[0]
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> list[list[int]]:
+    """The same for many prompts of one template at once."""
+    if not any(getattr(prompt, "special_spans", None) is not None for prompt in prompts):
+        bos = bos_ids(tokenizer)
+        return [[*bos, *ids] for ids in encode_texts(tokenizer, prompts)]
+    pattern = _special_pattern(tokenizer, len(tokenizer))
+    plain = [tuple(found.span() for found in pattern.finditer(prompt)) == prompt.special_spans for prompt in prompts]
+    together = _ids(tokenizer, list(itertools.compress(prompts, plain)), split_special_tokens=False)
+    rest = iter(together)
+    return [
+        next(rest) if is_plain else _encode_spans(tokenizer, prompt)
+        for prompt, is_plain in zip(prompts, plain, strict=True)
+    ]
+
+
+def _encode_spans(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+    # The data contains the text of a special token: what lies between the template's is text.
+    ids: list[int] = []
+    place = 0
+    for start, end in prompt.special_spans:
         encode = encode_answer if place else encode_text
         ids += [*encode(tokenizer, prompt[place:start]), tokenizer.convert_tokens_to_ids(prompt[start:end])]
         place = end
     return [*ids, *encode_answer(tokenizer, prompt[place:])]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(
+        list(map(str, texts)), add_special_tokens=False, split_special_tokens=split_special_tokens,
+        return_attention_mask=False, return_token_type_ids=False,
+    )["input_ids"]  # fmt: skip
 
 
 @functools.lru_cache(maxsize=8)
@@ -97,6 +138,19 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.eos_token_id is None:
         raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-text token, so no answer could end")
     return tokenizer.eos_token_id
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of all that decides about a text's ids: vocabulary, merges, normalisation, special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        content = json.dumps(sorted(tokenizer.get_vocab().items()))
+    else:
+        backend.no_padding()
+        backend.no_truncation()
+        content = backend.to_str()
+    named = json.dumps([type(tokenizer).__name__, sorted(map(str, tokenizer.special_tokens_map.items()))])
+    return digest(content.encode("utf-8", "surrogatepass"), named)
 
 
 class RowEncoder:
@@ -130,27 +184,70 @@ class RowEncoder:
         self._done: dict[str, Dataset] = {}
 
     def encode(self, dataset: Dataset, formatting_func: FormattingFunction, name: str) -> Dataset:
-        """Columns `input_ids`, `labels`, `category` of the rows that fit; `fates[name]` counts (category, fate)."""
-        key = dataset._fingerprint
-        if key not in self._done:
+        """Columns `input_ids`, `labels`, `category` of the rows that fit; `fates[name]` counts (category, fate).
+
+        They are kept on disk for the next run with the same rows, tokenizer, template and settings.
+        """
+        if dataset._fingerprint not in self._done:
             fates: Counter[tuple[str, Fate]] = Counter()
-            columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "category": []}
-            for row in dataset:
-                encoded = self.encode_row(row, formatting_func)
-                fates[row["category"], encoded.fate] += 1
-                if encoded.fate != "dropped":
-                    columns["input_ids"].append(encoded.input_ids)
-                    columns["labels"].append(encoded.labels)
-                    columns["category"].append(row["category"])
-            self._done[key] = Dataset.from_dict(columns)
-            self.fates[name] = fates
-        return self._done[key]
+            key = digest(self._identity, dataset._fingerprint, formatting_func.template.sha256)
+            rows, counts = kept(
+                key,
+                lambda: self._batches(dataset, formatting_func, fates),
+                lambda: [(*what, count) for what, count in fates.items()],
+            )
+            self._done[dataset._fingerprint] = rows
+            self.fates[name] = Counter({(category, fate): count for category, fate, count in counts})
+        return self._done[dataset._fingerprint]
+
+    def _batches(
+        self, dataset: Dataset, formatting_func: FormattingFunction, fates: Counter[tuple[str, Fate]]
+    ) -> Iterator[dict[str, list]]:
+        # A bar for what takes long only.
+        with tqdm(total=len(dataset), desc="encoding", unit="row", delay=3, disable=RANK != 0) as bar:
+            for batch in dataset.iter(BATCH):
+                rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+                columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "category": []}
+                for row, encoded in zip(rows, self.encode_rows(rows, formatting_func), strict=True):
+                    fates[row["category"], encoded.fate] += 1
+                    if encoded.fate != "dropped":
+                        columns["input_ids"].append(encoded.input_ids)
+                        columns["labels"].append(encoded.labels)
+                        columns["category"].append(row["category"])
+                yield columns
+                bar.update(len(rows))
+
+    @functools.cached_property
+    def tokenizer_sha256(self) -> str:
+        """See `tokenizer_sha256`; a large vocabulary takes a while."""
+        return tokenizer_sha256(self.tokenizer)
+
+    @functools.cached_property
+    def _identity(self) -> str:
+        """Hash of all that decides about a row's tokens, but for the row and the template: this code is part of it."""
+        settings = [self.max_length, self.truncation, self.train_on_inputs, self._eos]
+        versions = [tokenizers.__version__, transformers.__version__]
+        here = Path(__file__).parent
+        sources = [(here / name).read_bytes() for name in ("tokenization.py", "encoded_rows.py", "prompt.py")]
+        return digest(self.tokenizer_sha256, json.dumps([settings, versions]), *sources)
 
     def encode_row(self, row: Mapping[str, Any], formatting_func: FormattingFunction) -> Encoded:
         """Encode one row with fields instruction, input, output."""
-        text = formatting_func(row)
-        prompt = encode_prompt(self.tokenizer, text["prompt"])
-        answer = [*encode_answer(self.tokenizer, text["completion"]), self._eos]
+        return self.encode_rows([row], formatting_func)[0]
+
+    def encode_rows(self, rows: Sequence[Mapping[str, Any]], formatting_func: FormattingFunction) -> list[Encoded]:
+        """The same for many rows at once."""
+        texts = list(map(formatting_func, rows))
+        prompts = encode_prompts(self.tokenizer, [text["prompt"] for text in texts])
+        answers = encode_answers(self.tokenizer, [text["completion"] for text in texts])
+        return [
+            self._fitted(row, formatting_func, prompt, [*answer, self._eos])
+            for row, prompt, answer in zip(rows, prompts, answers, strict=True)
+        ]
+
+    def _fitted(
+        self, row: Mapping[str, Any], formatting_func: FormattingFunction, prompt: list[int], answer: list[int]
+    ) -> Encoded:
         if len(prompt) + len(answer) <= self.max_length:
             return self._labelled(prompt, answer, "whole")
         if self.truncation == "end":
@@ -170,7 +267,8 @@ class RowEncoder:
         labels = list(input_ids) if self.train_on_inputs else [*[IGNORE_INDEX] * len(prompt), *answer]
         labels = labels[: self.max_length]
         # The first token of a row is predicted from nothing; a row without any other supervised token teaches nothing.
-        if all(label == IGNORE_INDEX for label in labels[1:]):
+        supervised_from = 1 if self.train_on_inputs else max(1, len(prompt))
+        if supervised_from >= len(labels):
             return Encoded([], [], 0, "dropped")
         return Encoded(input_ids, labels, min(len(prompt), self.max_length), fate)
 
@@ -191,13 +289,25 @@ def shorten_context(
     or when there is no context to shorten.
     """
 
-    def tokens(characters: int) -> int:
-        return len(encode_prompt(tokenizer, render(context[:characters])))
+    def encoded(characters: int) -> list[int]:
+        return encode_prompt(tokenizer, render(context[:characters]))
 
-    if not context or tokens(1) > budget:
+    if not context or len(ids := encoded(1)) > budget:
         return None
-    # Tokens grow with characters (to within a merge), so the longest beginning that fits is found by bisection.
-    kept = bisect.bisect_right(range(1, len(context) + 1), budget, key=tokens)
-    while kept > 1 and tokens(kept) > budget:
-        kept -= 1
-    return Shortened(context[:kept], encode_prompt(tokenizer, render(context[:kept])))
+    whole = encoded(len(context))
+    if len(whole) <= budget:
+        return Shortened(context, whole)
+    fits, too_long, tokens = 1, len(context), len(whole)
+    # Encoding a long prompt is what takes time. Tokens grow about evenly with characters, so the place where they reach
+    # the budget is guessed, and only every third time, in case the guesses creep, is the interval halved.
+    attempt = 0
+    while too_long - fits > 1:
+        attempt += 1
+        share = (budget + 0.5 - len(ids)) / (tokens - len(ids)) if attempt % 3 else 0.5
+        middle = min(max(fits + round((too_long - fits) * share), fits + 1), too_long - 1)
+        found = encoded(middle)
+        if len(found) <= budget:
+            fits, ids = middle, found
+        else:
+            too_long, tokens = middle, len(found)
+    return Shortened(context[:fits], ids)

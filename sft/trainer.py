@@ -6,8 +6,7 @@ import json
 import resource
 import sys
 import time
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sft.attention import PackedAttention, use_packed_attention
+from sft.encoded_rows import IGNORE_INDEX, row_lengths
 from sft.errors import UserError
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
-from sft.tokenization import IGNORE_INDEX, RowEncoder
+from sft.tokenization import RowEncoder
 
 LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
 
@@ -114,7 +114,7 @@ class RunTrainer(SFTTrainer):
         """Batches that are this process's share of an optimizer step each; not for accelerate to divide again."""
         arguments = self.args
         sampler = StepSampler(
-            self._lengths(self.train_dataset),
+            row_lengths(self.train_dataset),
             self._total_batch_size,
             self._divide(arguments.per_device_train_batch_size),
             arguments.seed,
@@ -136,10 +136,6 @@ class RunTrainer(SFTTrainer):
         if self._pack:
             return functools.partial(packed, capacity=rows * self._encoder.max_length)
         return functools.partial(padded, rows=rows)
-
-    @staticmethod
-    def _lengths(dataset: Dataset) -> Sequence[int]:
-        return array("i", map(len, dataset["input_ids"]))
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         labels = [batch["labels"] for step in batch_samples for batch in step["micro_batches"]]
@@ -207,7 +203,7 @@ class RunTrainer(SFTTrainer):
         return metrics
 
     def _eval_batches(self, dataset: Dataset) -> Iterator[dict[str, Any]]:
-        rows, lengths = MicroBatches(dataset), self._lengths(dataset)
+        rows, lengths = MicroBatches(dataset), row_lengths(dataset)
         micro_batches = self._divide(self.args.per_device_eval_batch_size)(lengths, self.args.world_size)
         for numbers in micro_batches[self.args.process_index :: self.args.world_size]:
             for batch in self._collator([rows[numbers]])["micro_batches"]:

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample.jsonl"
 
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # where encoded rows are kept
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reached for a hub would hang or pass by luck
 
 

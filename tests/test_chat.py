@@ -4,7 +4,7 @@ import pytest
 
 from sft.chat_template import set_chat_template
 from sft.errors import UserError
-from sft.prompt import PromptTemplate, chat_template, formatting_function
+from sft.prompt import FormattingFunction, PromptTemplate, chat_template
 from sft.tokenization import RowEncoder, encode_prompt, encode_text
 
 CHATML = (
@@ -74,7 +74,7 @@ def test_the_end_of_the_turn_is_supervised_and_ends_answers(chat):
     template = chat_template(tokenizer)
     tokenizer.eos_token = template.end
     row = {"instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
-    encoded = RowEncoder(tokenizer, 512, train_on_inputs=False).encode_row(row, formatting_function(template))
+    encoded = RowEncoder(tokenizer, 512, train_on_inputs=False).encode_row(row, FormattingFunction(template))
     answer = [*encode_text(tokenizer, "東京です。"), tokenizer.convert_tokens_to_ids(end)]
     assert encoded.labels == [-100] * encoded.prompt_tokens + answer
     assert encoded.input_ids[: encoded.prompt_tokens] == encode_prompt(tokenizer, template.render("首都は?"))

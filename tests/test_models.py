@@ -13,11 +13,12 @@ from transformers import AutoTokenizer
 
 import train_sft
 from sft.answerer import Answerer, load_answerer
+from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import decode, generate
 from sft.model import check_adapter, describe_trained, load_adapter, load_base, load_tokenizer
-from sft.prompt import ALPACA_JA, formatting_function
+from sft.prompt import ALPACA_JA, FormattingFunction
 from sft.records import read_predictions
-from sft.tokenization import IGNORE_INDEX, RowEncoder, encode_answer, encode_prompt
+from sft.tokenization import RowEncoder, encode_answer, encode_prompt
 
 ROOT = Path(__file__).parents[1]
 REAL_GEMMA = ROOT / "models" / "gemma-3-270m"
@@ -112,7 +113,7 @@ def train(program, monkeypatch, section, run, words):
 
 def check_supervision(tokenizer, bos_in_front):
     """Exactly the answer and one end-of-text token are supervised, and the prompt is the one answered later."""
-    row = RowEncoder(tokenizer, 2048, train_on_inputs=False).encode_row(ROW, formatting_function(ALPACA_JA))
+    row = RowEncoder(tokenizer, 2048, train_on_inputs=False).encode_row(ROW, FormattingFunction(ALPACA_JA))
     prompt = encode_prompt(tokenizer, ALPACA_JA.render(ROW["instruction"], ROW["input"]))
     answer = encode_answer(tokenizer, TEXT)
     assert row.input_ids == [*prompt, *answer, tokenizer.eos_token_id]

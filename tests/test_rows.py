@@ -120,9 +120,14 @@ def test_a_full_disk_is_one_clear_line(monkeypatch):
 PREPARED = """
 import json, sys, threading, time
 from sft.data import load_data
+from sft.encoded_rows import row_lengths, token_counts
+from sft.model import load_tokenizer
+from sft.prompt import ALPACA_JA, FormattingFunction
 from sft.rows import as_dataset
 from sft.run import split_text, text_sha256
 from sft.split import epoch_rows, split_examples
+from sft.steps import StepSampler, packed
+from sft.tokenization import RowEncoder
 
 def anonymous():
     with open("/proc/self/status") as status:
@@ -134,7 +139,14 @@ def prepare(path):
     train = epoch_rows(split.train, {"closed_qa": 2.0}, None)
     epoch_rows(split.train, {"closed_qa": 2.0}, len(split.train) // 2)
     text_sha256(split_text(split))
-    return data, split, train, as_dataset(train, data.sha256)
+    dataset = as_dataset(train, data.sha256)
+    if len(sys.argv) == 2:
+        return data, split, dataset
+    encoded = RowEncoder(load_tokenizer(sys.argv[2]), 64).encode(dataset, FormattingFunction(ALPACA_JA), "train")
+    token_counts(encoded)
+    sampler = StepSampler(row_lengths(encoded), 128, lambda lengths, n: packed(lengths, n, 512), 1, lambda: 0)
+    next(iter(sampler))
+    return data, split, dataset, encoded, sampler
 
 def watch():
     while True:
@@ -150,17 +162,34 @@ print(peak[0] - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the resident set's anonymous part is Linux's")
-def test_memory_hardly_grows_with_rows(tmp_path):
+def bytes_a_row(tmp_path, few, many, *more):
     """RssAnon, the peak during preparation: what is resident and not the pages of a file."""
     rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
     peaks = []
-    for count in (20_000, 60_000):
+    for count in (few, many):
         path = tmp_path / f"{count}.jsonl"
         with path.open("w", encoding="utf-8") as file:
             for number in range(count):
                 row = rows[number % len(rows)] | {"index": str(number)}
                 file.write(json.dumps(row | {"instruction": f"{row['instruction']}（{number}）"}) + "\n")
-        found = subprocess.run([sys.executable, "-c", PREPARED, path], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [sys.executable, "-c", PREPARED, path, *more], capture_output=True, text=True, check=True
+        )
         peaks.append(int(found.stdout))
-    assert (peaks[1] - peaks[0]) / 40_000 < 64
+    return (peaks[1] - peaks[0]) / (many - few)
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the resident set's anonymous part is Linux's")
+
+
+@on_linux
+def test_memory_hardly_grows_with_rows(tmp_path):
+    assert bytes_a_row(tmp_path, 20_000, 60_000) < 64
+
+
+@on_linux
+@pytest.mark.slow
+def test_memory_hardly_grows_with_a_million_rows_encoded(tmp_path, tiny_base):
+    grown = bytes_a_row(tmp_path, 100_000, 1_000_000, tiny_base)
+    print(f"{grown:.1f} bytes a row")
+    assert grown < 64

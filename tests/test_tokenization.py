@@ -5,8 +5,9 @@ from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
 from sft.data import load_data
-from sft.prompt import ALPACA_EN, ALPACA_JA, formatting_function
-from sft.tokenization import IGNORE_INDEX, RowEncoder, encode_prompt, encode_text, shorten_context
+from sft.encoded_rows import IGNORE_INDEX
+from sft.prompt import ALPACA_EN, ALPACA_JA, FormattingFunction
+from sft.tokenization import RowEncoder, encode_prompt, encode_text, shorten_context
 
 END = "<|endoftext|>"
 ROW = {"index": "1", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
@@ -36,7 +37,7 @@ def variant(request, tiny_base):
 
 def encoded(tokenizer, row, **options):
     options = {"max_length": 512} | options
-    return RowEncoder(tokenizer, **options).encode_row(row, formatting_function(ALPACA_JA))
+    return RowEncoder(tokenizer, **options).encode_row(row, FormattingFunction(ALPACA_JA))
 
 
 def test_all_tokens_are_supervised_with_loss_on_inputs(variant):
@@ -62,7 +63,7 @@ def test_one_end_of_text_at_the_end_and_bos_only_where_the_tokenizer_adds_it(var
 def test_the_training_prompt_is_the_answering_prompt_token_for_token(variant):
     for template in (ALPACA_JA, ALPACA_EN):
         for row in (ROW, CONTEXT_ROW):
-            training = RowEncoder(variant, 2048).encode_row(row, formatting_function(template))
+            training = RowEncoder(variant, 2048).encode_row(row, FormattingFunction(template))
             answering = encode_prompt(variant, template.render(row["instruction"], row["input"]))
             assert training.input_ids[: training.prompt_tokens] == answering
 
@@ -101,7 +102,7 @@ def test_a_too_long_row_loses_context_from_its_end_and_nothing_else(tokenizer):
 )
 def test_a_row_that_does_not_fit_without_context_is_dropped_and_counted(tokenizer, row):
     encoder = RowEncoder(tokenizer, 100)
-    dataset = encoder.encode(Dataset.from_list([ROW, row]), formatting_function(ALPACA_JA), "train")
+    dataset = encoder.encode(Dataset.from_list([ROW, row]), FormattingFunction(ALPACA_JA), "train")
     assert len(dataset) == 1
     assert encoder.fates["train"][row["category"], "dropped"] == 1
 
@@ -134,7 +135,7 @@ def test_shortening_keeps_the_longest_beginning_that_fits(tokenizer):
 def test_every_whole_real_row_supervises_exactly_one_end_of_text(real_rows, tokenizer):
     rows = [{f: getattr(e, f) for f in ROW} for e in load_data(str(real_rows)).examples[:1000]]
     encoder = RowEncoder(tokenizer, 256, train_on_inputs=False)
-    dataset = encoder.encode(Dataset.from_list(rows), formatting_function(ALPACA_JA), "train")
+    dataset = encoder.encode(Dataset.from_list(rows), FormattingFunction(ALPACA_JA), "train")
     assert len(dataset) + sum(n for (_, fate), n in encoder.fates["train"].items() if fate == "dropped") == 1000
     for labels in dataset["labels"]:
         assert labels.count(0) == 1

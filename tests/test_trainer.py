@@ -12,7 +12,7 @@ from trl import SFTConfig
 from sft.data import load_data
 from sft.errors import UserError
 from sft.model import add_lora, check_adapter, check_targets, load_adapter, load_base
-from sft.prompt import ALPACA_JA, formatting_function
+from sft.prompt import ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.tokenization import RowEncoder
 from sft.trainer import RunTrainer
 
@@ -53,7 +53,7 @@ def make_trainer(
         train_dataset=Dataset.from_list(rows[:16]),
         eval_datasets={"open": Dataset.from_list(rows[16:18]), "context": Dataset.from_list(rows[18:])},
         tokenizer=tokenizer,
-        formatting_func=formatting_func or formatting_function(ALPACA_JA),
+        formatting_func=formatting_func or FormattingFunction(ALPACA_JA),
         encoder=RowEncoder(tokenizer, 512, train_on_inputs=train_on_inputs),
         log_path=tmp_path / "log.jsonl",
         total_batch_size=8,
@@ -70,15 +70,17 @@ def test_the_formatting_function_makes_every_row_and_nothing_is_ignored(
 ):
     seen = []
 
-    def format_row(row):
-        seen.append(row["index"])
-        return {"prompt": f"問:{row['instruction']}\n", "completion": row["output"]}
+    class Seeing(FormattingFunction):
+        def __call__(self, row):
+            seen.append(row["index"])
+            return super().__call__(row)
 
-    trainer = make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=format_row)
+    template = PromptTemplate("custom", "問:{instruction}\n{input}", "問:{instruction}\n")
+    trainer = make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=Seeing(template))
     assert seen == [str(n) for n in range(1, 21)]
     first = sample_rows(1)[0]
     text = tokenizer.decode(trainer.train_dataset[0]["input_ids"])
-    assert text == f"問:{first['instruction']}\n{first['output']}<|endoftext|>"
+    assert text == f"問:{first['instruction']}\n{first['input']}{first['output']}<|endoftext|>"
     messages = [record.getMessage() for record in caplog.records] + [str(w.message) for w in recwarn]
     assert not [message for message in messages if "ignored" in message]
 

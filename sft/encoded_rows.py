@@ -1,0 +1,94 @@
+"""Encoded rows on disk, memory-mapped, and kept for the next run that wants the same ones."""
+
+import contextlib
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset
+from datasets.table import MemoryMappedTable
+
+from sft.errors import UserError
+from sft.records import write_text
+
+IGNORE_INDEX = -100
+"""Label of a token that takes no part in the loss (PyTorch's default `ignore_index`)."""
+
+_TOKENS = pyarrow.list_(pyarrow.int32())
+SCHEMA = pyarrow.schema([("input_ids", _TOKENS), ("labels", _TOKENS), ("category", pyarrow.string())])
+
+
+class Kept(NamedTuple):
+    """Encoded rows, and what was noted about them when they were encoded (anything that JSON holds)."""
+
+    rows: Dataset
+    notes: Any
+
+
+def kept(key: str, encode: Callable[[], Iterator[dict[str, list]]], notes: Callable[[], Any]) -> Kept:
+    """The rows with this key: those that are there, or else what `encode` yields (columns of SCHEMA, batch by batch).
+
+    `notes` is asked when all of them are written. They are kept in the directory of the `datasets` library's cache,
+    which HF_HOME and HF_DATASETS_CACHE move, and which can be deleted at any time. Raises UserError when there is no
+    room.
+    """
+    directory = Path(datasets.config.HF_DATASETS_CACHE) / "encoded-rows"
+    rows, beside = directory / f"{key}.arrow", directory / f"{key}.json"
+    if not rows.is_file():
+        aside = rows.with_name(f".{rows.name}.{os.getpid()}")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with pyarrow.OSFile(str(aside), "wb") as file, pyarrow.ipc.new_stream(file, SCHEMA) as writer:
+                for columns in encode():
+                    writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, SCHEMA))
+            write_text(beside, json.dumps(notes()))
+            os.replace(aside, rows)  # last: rows that are there are whole
+        except OSError as error:
+            raise UserError(
+                f"{directory}: encoded rows cannot be kept there: {error.strerror or error}; set HF_DATASETS_CACHE to "
+                "a directory with room for them"
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+    try:
+        table = MemoryMappedTable.from_file(str(rows))
+        return Kept(Dataset(table, fingerprint=key), json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # pyarrow's own errors are ValueErrors
+        raise UserError(f"{rows}: cannot be read; delete it, and the rows are encoded again") from None
+
+
+def digest(*parts: str | bytes) -> str:
+    """A hash of all the parts: a key."""
+    total = hashlib.sha256()
+    for part in parts:
+        part = part.encode() if isinstance(part, str) else part
+        total.update(len(part).to_bytes(8) + part)
+    return total.hexdigest()
+
+
+def row_lengths(rows: Dataset) -> "array[int]":
+    """Tokens of each row, at 4 bytes a row, read without the tokens."""
+    return array("i", pyarrow.compute.list_value_length(rows.data.column("input_ids")).to_numpy().tobytes())
+
+
+def largest_id(rows: Dataset) -> int:
+    """The largest token id in any row."""
+    return max(int(chunk.flatten().to_numpy().max()) for chunk in rows.data.column("input_ids").chunks if len(chunk))
+
+
+def token_counts(rows: Dataset) -> tuple[int, int]:
+    """All tokens of encoded rows, and the supervised ones (a row's first token never is)."""
+    supervised = 0
+    for chunk in rows.data.column("labels").chunks:
+        is_supervised = chunk.flatten().to_numpy() != IGNORE_INDEX
+        is_supervised[chunk.offsets.to_numpy()[:-1] - chunk.offsets[0].as_py()] = False
+        supervised += int(is_supervised.sum())
+    return sum(row_lengths(rows)), supervised

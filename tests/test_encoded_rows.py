@@ -1,0 +1,146 @@
+"""Encoded rows: the same in batches as one by one, kept under a key of all that made them, and hardly any memory."""
+
+import pytest
+from datasets import Dataset
+
+from sft import encoded_rows
+from sft.encoded_rows import IGNORE_INDEX, largest_id, row_lengths, token_counts
+from sft.errors import UserError
+from sft.prompt import ALPACA_EN, ALPACA_JA, FormattingFunction, PromptTemplate
+from sft.tokenization import RowEncoder, encode_answer, encode_prompt, encode_texts
+
+CHAT = PromptTemplate(
+    "chat",
+    "<|endoftext|>user\n{instruction}\n\n{input}<|endoftext|>assistant\n",
+    "<|endoftext|>user\n{instruction}<|endoftext|>assistant\n",
+    special_tokens=("<|endoftext|>",),
+    end="<|endoftext|>",
+)
+TEXTS = [
+    "首都は?",
+    "a<|endoftext|>b",
+    "<|endoftext|>",
+    "\n改行\n",
+    " 空白 ",
+    "😀鱻",
+    "<|padding|>と<|endoftext|>",
+    "長い" * 90,
+]
+ROWS = [
+    {"index": str(n), "instruction": TEXTS[n % 8], "input": TEXTS[n % 5] if n % 3 else "", "output": TEXTS[n % 7],
+     "category": "closed_qa" if n % 3 else "open_qa"}
+    for n in range(60)
+]  # fmt: skip
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache" / "encoded-rows"
+
+
+def encoder_of(tokenizer, max_length=128, **options):
+    return RowEncoder(tokenizer, max_length, **options)
+
+
+@pytest.mark.parametrize("template", [ALPACA_JA, CHAT], ids=["text", "chat"])
+@pytest.mark.parametrize("options", [{}, {"truncation": "end"}, {"train_on_inputs": False}], ids=str)
+def test_a_batch_of_rows_is_encoded_as_each_row_alone(cache, tokenizer, template, options):
+    form = FormattingFunction(template)
+    encoder = encoder_of(tokenizer, **options)
+    encoded = encoder.encode(Dataset.from_list(ROWS), form, "train")
+    alone = [encoder.encode_row(row, form) for row in ROWS]
+    fitting = [(row["category"], e) for row, e in zip(ROWS, alone, strict=True) if e.fate != "dropped"]
+    assert 0 < len(fitting) <= len(ROWS)
+    assert encoded["input_ids"] == [e.input_ids for _, e in fitting]
+    assert encoded["labels"] == [e.labels for _, e in fitting]
+    assert encoded["category"] == [category for category, _ in fitting]
+    assert encoder.fates["train"].total() == len(ROWS)
+    for _, e in fitting:  # and as prompt and answer by themselves, which answering does
+        assert e.labels[1:] == [label if label == IGNORE_INDEX else token for token, label in
+                                zip(e.input_ids[1:], e.labels[1:], strict=True)]  # fmt: skip
+
+
+def test_texts_in_a_batch_do_not_touch_each_other(tokenizer):
+    assert encode_texts(tokenizer, TEXTS) == [encode_texts(tokenizer, [text])[0] for text in TEXTS]
+    end = tokenizer.eos_token_id
+    for text in TEXTS:
+        assert end not in encode_answer(tokenizer, text)
+        assert end not in encode_prompt(tokenizer, text)
+
+
+def test_counts_of_encoded_rows_are_those_of_their_lists(cache, tokenizer):
+    encoder = encoder_of(tokenizer, 4096, train_on_inputs=False)
+    encoded = encoder.encode(Dataset.from_list(ROWS * 40), FormattingFunction(ALPACA_JA), "train")  # several batches
+    assert list(row_lengths(encoded)) == [len(ids) for ids in encoded["input_ids"]]
+    assert largest_id(encoded) == max(map(max, encoded["input_ids"]))
+    supervised = sum(label != IGNORE_INDEX for labels in encoded["labels"] for label in labels[1:])
+    assert token_counts(encoded) == (sum(map(len, encoded["input_ids"])), supervised)
+
+
+def test_rows_that_were_encoded_before_are_not_encoded_again(cache, tokenizer, monkeypatch):
+    dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
+    first = encoder_of(tokenizer)
+    encoded = first.encode(dataset, form, "train")
+    monkeypatch.setattr(RowEncoder, "encode_rows", lambda *_: pytest.fail("encoded again"))
+    again = encoder_of(tokenizer)
+    assert again.encode(dataset, form, "train").to_dict() == encoded.to_dict()
+    assert again.fates == first.fates
+
+
+def test_whatever_changes_the_tokens_makes_them_anew(cache, tokenizer, tiny_base, monkeypatch):
+    from tokenizers import normalizers
+    from transformers import AutoTokenizer
+
+    dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
+    encoder_of(tokenizer).encode(dataset, form, "train")
+    count = len(list(cache.glob("*.arrow")))
+    other = AutoTokenizer.from_pretrained(tiny_base)
+    other.backend_tokenizer.normalizer = normalizers.NFKC()  # the same vocabulary
+    changes = [
+        lambda: encoder_of(tokenizer, 127).encode(dataset, form, "train"),
+        lambda: encoder_of(tokenizer, truncation="end").encode(dataset, form, "train"),
+        lambda: encoder_of(tokenizer, train_on_inputs=False).encode(dataset, form, "train"),
+        lambda: encoder_of(other).encode(dataset, form, "train"),
+        lambda: encoder_of(tokenizer).encode(dataset, FormattingFunction(ALPACA_EN), "train"),
+        lambda: encoder_of(tokenizer).encode(Dataset.from_list(ROWS[:-1]), form, "train"),
+    ]
+    for change in changes:
+        change()
+        assert len(list(cache.glob("*.arrow"))) == (count := count + 1)
+    monkeypatch.setattr("tokenizers.__version__", "another")
+    encoder_of(tokenizer).encode(dataset, form, "train")
+    assert len(list(cache.glob("*.arrow"))) == count + 1
+
+
+@pytest.mark.parametrize("left", ["nothing", "rows without their notes"])
+def test_encoding_that_was_interrupted_begins_again(cache, tokenizer, monkeypatch, left):
+    dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        where, what = (RowEncoder, "encode_rows") if left == "nothing" else (encoded_rows, "write_text")
+        patch.setattr(where, what, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            encoder_of(tokenizer).encode(dataset, form, "train")
+    assert not list(cache.glob("*.arrow"))
+    assert not list(cache.glob(".*.arrow*"))
+    assert len(encoder_of(tokenizer).encode(dataset, form, "train")) > 0
+
+
+def test_damaged_rows_are_an_error_that_says_what_to_delete(cache, tokenizer):
+    dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
+    encoder_of(tokenizer).encode(dataset, form, "train")
+    (rows,) = cache.glob("*.arrow")
+    rows.write_bytes(rows.read_bytes()[: rows.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{rows}: cannot be read; delete it"):
+        encoder_of(tokenizer).encode(dataset, form, "train")
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(tokenizer, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file")
+    with pytest.raises(UserError, match="encoded rows cannot be kept there: Not a directory; set HF_DATASETS_CACHE"):
+        encoder_of(tokenizer).encode(Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA), "train")
