@@ -49,7 +49,9 @@ def main() -> None:
 
 def train(config: Config, resume: bool, force: bool) -> None:
     """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
+    from sft import checkpointing
     from sft import run as runs
+    from sft.encoded_rows import row_lengths
     from sft.hazards import warn
     from sft.model import resolve_device, resolve_dtype, use_all_cores
 
@@ -73,7 +75,14 @@ def train(config: Config, resume: bool, force: bool) -> None:
         changes = load_config(run / "config.yaml").changes_training(config)
         runs.check_resumable(runs.read_manifest(run), manifest, changes)
     checkpoint = runs.newest_whole_checkpoint(run / "checkpoints", WORLD_SIZE, divided_by()) if resume else None
-    arguments = training_arguments(config, device, dtype, bool(prepared.validation))
+    if resume:  # another machine might choose otherwise, and round otherwise
+        manifest["activation_checkpointing"] = runs.read_manifest(run)["activation_checkpointing"]
+    else:
+        longest = max(row_lengths(prepared.encoded))
+        manifest["activation_checkpointing"] = checkpointing.choose(config, prepared.packed, longest, device, dtype)
+    arguments = training_arguments(
+        config, device, dtype, bool(prepared.validation), manifest["activation_checkpointing"]
+    )
     model = load_model(config, device, dtype, arguments.activation_checkpointing)
     trainer = build_trainer(config, prepared, model, arguments)
     check_divided(trainer.accelerator.distributed_type)
@@ -103,7 +112,9 @@ def load_model(config: Config, device: "torch.device", dtype: "torch.dtype", che
     return train_all(base) if config.lora is None else add_lora(base, config.lora)
 
 
-def training_arguments(config: Config, device: "torch.device", dtype: "torch.dtype", validate: bool) -> "SFTConfig":
+def training_arguments(
+    config: Config, device: "torch.device", dtype: "torch.dtype", validate: bool, activation_checkpointing: bool
+) -> "SFTConfig":
     """TRL's configuration, with every setting that the pipeline owns. Raises UserError for what TRL refuses."""
     import torch
     from trl import SFTConfig
@@ -126,6 +137,7 @@ def training_arguments(config: Config, device: "torch.device", dtype: "torch.dty
             fp16=dtype == torch.float16,  # fp16 gradients need the loss scaler that comes with it
             completion_only_loss=False,  # labels are ours
             logging_nan_inf_filter=False,
+            activation_checkpointing=activation_checkpointing,
             **settings,
         )
     except ValueError as error:

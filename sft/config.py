@@ -41,7 +41,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "save_steps": 50.0,
         "save_total_limit": 2,
         "eval_strategy": "epoch",
-        "activation_checkpointing": False,  # the new name of gradient_checkpointing, which trl turns on
         "ddp_find_unused_parameters": False,  # every trained weight takes part in every loss
         "report_to": "none",
         "seed": 42,
@@ -191,6 +190,10 @@ class TrainingKeys(Section):
     """Whether the rows of an optimizer step stand one after another in bins of at most per_device_train_batch_size ×
     max_length tokens, without padding and without seeing each other. auto: where it is proved for the architecture
     that loss and gradient are those of padded rows."""
+    activation_checkpointing: bool | Literal["auto"] = "auto"
+    """Whether activations are computed again in the backward pass in place of being kept (gradient_checkpointing by its
+    new name): far less memory, for up to half as much work again. auto: where training would otherwise take more than
+    nine tenths of the GPU's memory (on a CPU: of the machine's), by the estimate of --dry-run --card."""
     packed_attention: Literal["auto", "dense", "documents", "varlen"] = "auto"
     """How packed rows are kept apart. dense: a mask of tokens × tokens. documents: row after row. varlen: PyTorch's
     kernel for GPUs in 16 bits, not measured yet. auto: documents on a CPU, dense on a GPU."""

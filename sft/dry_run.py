@@ -78,27 +78,24 @@ def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
 
 def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
+    from sft.checkpointing import micro_batch, settled
     from sft.encoded_rows import largest_id, row_lengths
-    from sft.memory import Form, Layout
     from sft.model_checks import duration, memory, model_lines, number_format
 
     training, lengths = config.training, row_lengths(prepared.encoded)
-    checkpointing, micro = training["activation_checkpointing"], training["per_device_train_batch_size"]
     largest = max(prepared.tokenizer.pad_token_id, largest_id(prepared.encoded))
-    autocast = config.lora is None and model.dtype.itemsize == 2  # weights that are all trained are fp32
-    lines = model_lines(model, config.lora, config.quantization, checkpointing, max(lengths), largest)
+    setting = training["activation_checkpointing"]
+    lines = model_lines(model, config.lora, config.quantization, setting is True, max(lengths), largest)
     if any(line.level == "red" for line in lines):
         return lines
-    form: Form = "padded"
-    if prepared.packed:
-        form = "dense" if training["packed_attention"] in ("auto", "dense") else "documents"
-    length = training["max_length"] if prepared.packed else max(lengths)
-    micro_batch = Layout(micro, length, checkpointing, config.quantization, form, autocast)
+    layout = micro_batch(config, prepared.packed, max(lengths), model.dtype)
+    if card:
+        layout = layout._replace(checkpointing=settled(setting, model, layout, card.memory))
     return [
         *lines,
         *number_format(config.model.dtype, card),
-        memory(model, micro_batch, card),
-        duration(model, sum(lengths) * training["num_train_epochs"], checkpointing, card, WORLD_SIZE),
+        memory(model, layout, card),
+        duration(model, sum(lengths) * training["num_train_epochs"], layout.checkpointing, card, WORLD_SIZE),
     ]
 
 

@@ -81,6 +81,7 @@ def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
     words = ", ".join(f"{name} {value / GB:.1f}" for name, value in {**parts, "CUDA and waste": need.rest}.items())
     rows, length = layout.shape
     shape = f"{rows} × {length:,} tokens" if layout.form == "padded" else f"bins of at most {length:,} tokens"
+    shape += ", activations computed again" * layout.checkpointing
     found = f"about {need.total / GB:.1f} GB of GPU memory for {shape}: {words} ({ESTIMATE})"
     if card is None:
         return Line("green", "memory", f"{found}; --card 24GB compares it with a card")

@@ -162,7 +162,7 @@ def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
         config = load_config(f"configs/{file}.yaml", ["training.per_device_train_batch_size=2", *words])
         training = config.training
         rows, longest = training["per_device_train_batch_size"], training["max_length"]
-        return Layout(rows, longest, training["activation_checkpointing"], config.quantization, "dense")
+        return Layout(rows, longest, training["activation_checkpointing"] is True, config.quantization, "dense")
 
     limit = find_card(size).memory
     assert estimate(calm_7b, layout([])).total > limit * 0.9

@@ -142,7 +142,7 @@ def prepare(path):
     dataset = as_dataset(train, data.sha256)
     if len(sys.argv) == 2:
         return data, split, dataset
-    encoded = RowEncoder(load_tokenizer(sys.argv[2]), 64).encode(dataset, FormattingFunction(ALPACA_JA), "train")
+    encoded = RowEncoder(load_tokenizer(sys.argv[2]), 512).encode(dataset, FormattingFunction(ALPACA_JA), "train")
     token_counts(encoded)
     sampler = StepSampler(row_lengths(encoded), 128, lambda lengths, n: packed(lengths, n, 512), 1, lambda: 0)
     next(iter(sampler))

@@ -1,0 +1,72 @@
+"""Whether activations are kept for the backward pass or computed again in it (`training.activation_checkpointing`)."""
+
+import os
+from typing import Literal
+
+import psutil
+import torch
+from transformers import PreTrainedModel
+
+from sft.config import Config
+from sft.memory import COMFORTABLE, GB, Form, Layout, estimate
+from sft.model import add_lora, load_skeleton, train_all
+from sft.processes import RANK
+
+Setting = bool | Literal["auto"]
+
+
+def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, form: Form = "dense") -> Layout:
+    """The largest micro-batch there can be, with its activations kept where the setting is auto.
+
+    `longest` is the longest row in tokens, `form` how packed rows are kept apart where the configuration does not say.
+    """
+    training = config.training
+    if training["packed_attention"] != "auto":
+        form = "dense" if training["packed_attention"] == "dense" else "documents"
+    return Layout(
+        rows=training["per_device_train_batch_size"],
+        length=training["max_length"] if packed else longest,
+        checkpointing=training["activation_checkpointing"] is True,
+        quantization=config.quantization,
+        form=form if packed else "padded",
+        autocast=config.lora is None and dtype.itemsize == 2,  # weights that are all trained are fp32
+    )
+
+
+def settled(setting: Setting, model: PreTrainedModel, layout: Layout, memory: float) -> bool:
+    """What the setting means for `model` (as `sft.memory.estimate` takes it) and `memory` bytes.
+
+    auto: activations are computed again where training would otherwise take more than COMFORTABLE of the memory.
+    """
+    if setting != "auto":
+        return setting
+    return model.supports_gradient_checkpointing and estimate(model, layout).total > COMFORTABLE * memory
+
+
+def choose(config: Config, packed: bool, longest: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """What to do in a training on `device`; where it is not written in the configuration, this says so.
+
+    It depends on the machine's size and not on what is free at the moment, so that processes agree.
+    """
+    setting: Setting = config.training["activation_checkpointing"]
+    if setting != "auto":
+        return setting
+    model = load_skeleton(config.model.base, dtype, **config.model.loading)
+    train_all(model) if config.lora is None else add_lora(model, config.lora)
+    layout = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
+    memory = memory_bytes(device)
+    checkpointing = settled(setting, model, layout, memory)
+    if checkpointing and RANK == 0:
+        print(
+            "activations are computed again in the backward pass: with all of them kept, training would take about "
+            f"{estimate(model, layout).total / GB:.1f} of {memory / GB:.1f} GB "
+            "(training.activation_checkpointing=false keeps them)"
+        )
+    return checkpointing
+
+
+def memory_bytes(device: torch.device) -> float:
+    """The memory of a GPU, or this process's share of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
