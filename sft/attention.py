@@ -101,11 +101,61 @@ def _documents(
     outputs = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
         window = _window_mask(q.shape[2], sliding_window, q.device)
+        if window is None and not dropout and _is_short(q):
+            outputs.append(_ShortDocument.apply(q[0], k[0], v[0], scaling or q.shape[-1] ** -0.5))
+            continue
         attended = scaled_dot_product_attention(
             q, k, v, window, dropout, is_causal=window is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outputs.append(attended.transpose(1, 2))
     return torch.cat(outputs, dim=1)
+
+
+SHORT = 512
+"""Tokens up to which matrix products over the whole square, the masked half too, are faster than PyTorch's kernel."""
+
+
+def _is_short(query: torch.Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= SHORT
+
+
+class _ShortDocument(torch.autograd.Function):
+    """Causal attention of one short document in bf16 on a CPU: there, PyTorch's kernel takes twice as long.
+
+    Takes (heads, tokens, size) queries, keys and values, the latter two with a divisor of the heads; gives (1, tokens,
+    heads, size). The probabilities are computed again in the backward pass, so that no square is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        heads, length, size = query.shape
+        grouped = query.reshape(len(key), -1, size)  # queries of heads that share a key stand below each other
+        attended = _probabilities(grouped, key, scaling) @ value
+        ctx.save_for_backward(grouped, key, value, attended)
+        ctx.scaling = scaling
+        return attended.view(heads, length, size).transpose(0, 1)[None]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        query, key, value, attended = ctx.saved_tensors
+        heads, length, size = gradient.shape[2], gradient.shape[1], gradient.shape[3]
+        gradient = gradient[0].transpose(0, 1).reshape(len(key), -1, size)
+        probabilities = _probabilities(query, key, ctx.scaling)
+        scores = gradient @ value.transpose(1, 2)
+        scores -= (gradient * attended).sum(dim=-1, keepdim=True)
+        scores *= probabilities
+        scores *= ctx.scaling
+        of_query = (scores @ key).view(heads, length, size)
+        return of_query, scores.transpose(1, 2) @ query, probabilities.transpose(1, 2) @ gradient, None
+
+
+def _probabilities(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    """What each token attends to: (keys' heads, query heads a key's × tokens, tokens)."""
+    length = key.shape[1]
+    scores = (query @ key.transpose(1, 2)).view(-1, length, length)
+    scores *= scaling
+    scores += torch.full((length, length), -torch.inf, dtype=scores.dtype).triu_(1)
+    return scores.softmax(dim=-1).view(len(key), -1, length)
 
 
 def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -16,7 +16,7 @@ from transformers import (
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.attention import PROVED, packing_obstacle, use_packed_attention
+from sft.attention import PROVED, _ShortDocument, packing_obstacle, use_packed_attention
 from sft.steps import StepSampler, optimizer_steps, packed, padded
 
 CPU = torch.device("cpu")
@@ -87,6 +87,44 @@ def test_a_document_does_not_depend_on_its_neighbours_and_the_proof_would_notice
         float((a - b).abs().max()) for a, b in zip(packed_logits(model, leaking, rows), before, strict=True)
     )
     assert difference > 0.1
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)], ids=str)
+def test_the_attention_of_a_short_document_is_pytorchs_and_so_is_its_gradient(heads):
+    torch.manual_seed(0)
+    shapes = [(count, 19, 8) for count in (heads[0], heads[1], heads[1])]
+    states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def theirs(q, k, v):
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            q[None], k[None], v[None], is_causal=True, scale=0.3, enable_gqa=True
+        )
+        return attended.transpose(1, 2)
+
+    ours = _ShortDocument.apply(*states, 0.3)
+    torch.testing.assert_close(ours, theirs(*states), rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(ours)
+    for mine, reference in zip(
+        torch.autograd.grad(ours, states, direction),
+        torch.autograd.grad(theirs(*states), states, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_bf16_documents_are_as_near_to_fp32_as_pytorchs_attention_is(architecture):
+    rows = documents()
+    exact = build(architecture)
+    use_packed_attention(exact, "documents", CPU)
+    expected = torch.cat(packed_logits(exact, packed_batch(rows), rows))
+    errors = {}
+    for attention in ("dense", "documents"):
+        model = build(architecture).bfloat16()
+        use_packed_attention(model, attention, CPU)
+        found = torch.cat(packed_logits(model, packed_batch(rows), rows)).float()
+        errors[attention] = float((found - expected).norm() / expected.norm())
+    assert 0 < errors["documents"] < 1.5 * errors["dense"]
 
 
 def test_borders_that_are_missing_are_an_error_and_not_a_leak():
