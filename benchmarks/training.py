@@ -25,13 +25,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sft.build_base import build_tiny
+from benchmarks.random_base import RANDOM_BASE, ensure_random_base
 from sft.data import load_data
 from sft.errors import exit_on_user_error
 
 MICRO_BATCH = 4
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
-RANDOM_BASE = Path("scratch/benchmark-gpt-neox")
 TARGETS = {"gpt_neox": ["query_key_value"], "gemma3_text": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 
@@ -47,6 +46,8 @@ def main() -> None:
     parser.add_argument("--answers-only", action="store_true", help="loss on answers only")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--variants", default="packed,padded,alpaca,trl")
+    parser.add_argument("--growth", action="store_true", help="more and longer rows in place of the variants")
+    parser.add_argument("--row-tokens", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help="with one of --variants: where its time goes")
     arguments = parser.parse_args()
@@ -54,10 +55,9 @@ def main() -> None:
         if arguments.only:
             print(json.dumps(measure(arguments)))
             return
-        if arguments.base == RANDOM_BASE and not RANDOM_BASE.exists():
-            texts = [text for e in load_data(arguments.data).examples for text in (e.instruction, e.input, e.output)]
-            build_tiny(RANDOM_BASE, texts, vocabulary=52_096, layers=6, width=768, heads=12)
-        sys.exit(compare(arguments))
+        if arguments.base == RANDOM_BASE:
+            ensure_random_base(arguments.data)
+        sys.exit(growth(arguments) if arguments.growth else compare(arguments))
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -83,12 +83,37 @@ def compare(arguments: argparse.Namespace) -> int:
     for name in names[1:]:
         for what in ("wall", "cpu", "memory"):
             print(f"ratio {names[0]}-{name}-{what} {medians[name][what] / ours[what]:.2f}")
+        print(f"ratio {name}-{names[0]}-memory {ours['memory'] / medians[name]['memory']:.2f}")
         for what in ("loss", "gradient_norm"):
             difference = abs(medians[name][what] / ours[what] - 1)
             if difference > TOLERANCE[arguments.dtype]:
                 print(f"error: {what} of {name} and {names[0]} differ by {difference:.1e}", file=sys.stderr)
                 wrong = 1
     return wrong
+
+
+def growth(arguments: argparse.Namespace) -> int:
+    """How memory grows with the rows of a step, and speed with the length of rows; prints the medians' ratios."""
+    words = {
+        "32 rows": ["--rows", "32"],
+        "128 rows": ["--rows", "128"],
+        "32 rows of 128 tokens": ["--rows", "32", "--row-tokens", "128"],
+        "2 rows of 2,048 tokens": ["--rows", "2", "--row-tokens", "2048"],
+    }
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in words}
+    common = ["--base", str(arguments.base), "--data", arguments.data, "--dtype", arguments.dtype, "--only", "packed"]
+    for _ in range(arguments.repeats):
+        for name, more in words.items():
+            command = [sys.executable, "-m", "benchmarks.training", *common, *more]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    memory = [statistics.median(run["memory"] for run in runs) for runs in results.values()]
+    speed = [statistics.median(run["tokens"] / run["cpu"] for run in runs) for runs in results.values()]
+    for name, tokens, size in zip(results, speed, memory, strict=True):
+        print(f"{name:24} {tokens:7.0f} tokens/s CPU  {size / 2**20:7.0f} MiB")
+    print(f"ratio memory-of-rows {memory[1] / memory[0]:.2f}")
+    print(f"ratio speed-of-length {speed[3] / speed[2]:.2f}")
+    return 0
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
@@ -115,10 +140,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
     torch.manual_seed(0)
     model = add_lora(base, LORA | {"target_modules": TARGETS[base.config.model_type]})
-    encoder = RowEncoder(tokenizer, arguments.max_length, train_on_inputs=not arguments.answers_only)
+    length, truncation = arguments.max_length, "context"
+    if arguments.row_tokens:
+        length, truncation = arguments.row_tokens, "end"
+    encoder = RowEncoder(tokenizer, length, truncation, not arguments.answers_only)  # type: ignore[arg-type]
     fields = ("instruction", "input", "output", "category")
     examples = load_data(arguments.data).examples[: arguments.rows]
-    rows = Dataset.from_list([{name: getattr(example, name) for name in fields} for example in examples])
+    repeats = 100 if arguments.row_tokens else 1  # long enough to be cut at the length that is wanted
+    rows = Dataset.from_list(
+        [{name: getattr(e, name) for name in fields} | {"output": e.output * repeats} for e in examples]
+    )
     encoded = encoder.encode(rows, FormattingFunction(ALPACA_JA), "train")
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
@@ -156,8 +187,9 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
     from sft.trainer import RunTrainer
 
     packed = arguments.only == "packed"
+    micro_batch = arguments.max_length // encoder.max_length if packed else MICRO_BATCH
     config = SFTConfig(
-        per_device_train_batch_size=1 if packed else MICRO_BATCH, activation_checkpointing=False,
+        per_device_train_batch_size=micro_batch, activation_checkpointing=False,
         completion_only_loss=False, logging_nan_inf_filter=False, **settings,
     )  # fmt: skip
     return RunTrainer(

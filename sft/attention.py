@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -113,6 +113,8 @@ def _documents(
 
 SHORT = 512
 """Tokens up to which matrix products over the whole square, the masked half too, are faster than PyTorch's kernel."""
+SHORT_STEP = 32
+"""Short documents are as long as the next multiple of it."""
 
 
 def _is_short(query: torch.Tensor) -> bool:
@@ -129,24 +131,27 @@ class _ShortDocument(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         heads, length, size = query.shape
+        # What follows the document is seen by nothing in it. Kernels are compiled and kept for each length there is.
+        query, key, value = (pad(states, (0, 0, 0, -length % SHORT_STEP)) for states in (query, key, value))
         grouped = query.reshape(len(key), -1, size)  # queries of heads that share a key stand below each other
         attended = _probabilities(grouped, key, scaling) @ value
         ctx.save_for_backward(grouped, key, value, attended)
         ctx.scaling = scaling
-        return attended.view(heads, length, size).transpose(0, 1)[None]
+        return attended.view(heads, -1, size)[:, :length].transpose(0, 1)[None]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         query, key, value, attended = ctx.saved_tensors
-        heads, length, size = gradient.shape[2], gradient.shape[1], gradient.shape[3]
-        gradient = gradient[0].transpose(0, 1).reshape(len(key), -1, size)
+        _, length, heads, size = gradient.shape
+        gradient = pad(gradient[0].transpose(0, 1), (0, 0, 0, -length % SHORT_STEP)).reshape(len(key), -1, size)
         probabilities = _probabilities(query, key, ctx.scaling)
         scores = gradient @ value.transpose(1, 2)
         scores -= (gradient * attended).sum(dim=-1, keepdim=True)
         scores *= probabilities
         scores *= ctx.scaling
-        of_query = (scores @ key).view(heads, length, size)
-        return of_query, scores.transpose(1, 2) @ query, probabilities.transpose(1, 2) @ gradient, None
+        of_query = (scores @ key).view(heads, -1, size)
+        of_key, of_value = scores.transpose(1, 2) @ query, probabilities.transpose(1, 2) @ gradient
+        return of_query[:, :length], of_key[:, :length], of_value[:, :length], None
 
 
 def _probabilities(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:

@@ -121,17 +121,26 @@ class StepCollator:
         collate: makes one micro-batch of rows, packed or padded.
         filler_id: the token of a micro-batch without rows. Such a one teaches nothing and is there because processes
             that share gradients must go through the model equally often.
+        multiple: rows are followed by one of filler where a micro-batch's tokens would not be a multiple of this.
+            Libraries compile and keep kernels for each size they meet.
     """
 
-    def __init__(self, collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]], filler_id: int) -> None:
+    def __init__(
+        self, collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]], filler_id: int, multiple: int = 1
+    ) -> None:
         self.collate = collate
-        self.filler = [{"input_ids": [filler_id], "labels": [IGNORE_INDEX]}]
+        self.filler_id = filler_id
+        self.multiple = multiple
 
     def __call__(self, micro_batches: list[list[dict[str, list[int]]]]) -> dict[str, Any]:
         return {
-            "micro_batches": [self.collate(rows or self.filler) for rows in micro_batches],
+            "micro_batches": [self.collate([*rows, *self._filler(rows)]) for rows in micro_batches],
             "tokens": sum(len(row["input_ids"]) for rows in micro_batches for row in rows),
         }
+
+    def _filler(self, rows: list[dict[str, list[int]]]) -> list[dict[str, list[int]]]:
+        missing = -sum(len(row["input_ids"]) for row in rows) % self.multiple if rows else self.multiple
+        return [{"input_ids": [self.filler_id] * missing, "labels": [IGNORE_INDEX] * missing}] if missing else []
 
 
 def optimizer_steps(rows: int, total_batch_size: int, epochs: float) -> int:

@@ -204,7 +204,7 @@ class RowEncoder:
         self, dataset: Dataset, formatting_func: FormattingFunction, fates: Counter[tuple[str, Fate]]
     ) -> Iterator[dict[str, list]]:
         # A bar for what takes long only.
-        with tqdm(total=len(dataset), desc="encoding", unit="row", delay=3, disable=RANK != 0) as bar:
+        with tqdm(total=len(dataset), desc="encoding", unit="row", delay=3, disable=None if RANK == 0 else True) as bar:
             for batch in dataset.iter(BATCH):
                 rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
                 columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "category": []}

@@ -30,6 +30,9 @@ from sft.records import write_text
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.tokenization import RowEncoder
 
+SIZE = 64
+"""A bin's tokens are a multiple of it."""
+
 LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
 
 
@@ -96,7 +99,7 @@ class RunTrainer(SFTTrainer):
         if pack:
             use_packed_attention(base_of(model), packed_attention, args.device)
             self.data_collator = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
-        self._collator = StepCollator(self.data_collator, tokenizer.pad_token_id)
+        self._collator = StepCollator(self.data_collator, tokenizer.pad_token_id, multiple=SIZE if pack else 1)
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)

@@ -1,0 +1,138 @@
+"""How long one waits before training begins: start-up of the commands, and rows made into the bins of optimizer steps.
+
+    python -m benchmarks.preparation [--base DIRECTORY] [--data data/sample.jsonl] [--rows 15015] [--repeats 3]
+
+Rows are tokenised and packed three ways, each in a process of its own, all in turns: `cold` for the first time,
+`cached` when they were encoded before, and `more` four times as many for the first time. Where the data has fewer rows
+they come again, numbered. Reading, checking and dividing the rows, which comes before, is printed beside it. Without
+--base: a random GPT-NeoX with a vocabulary of 52,096.
+
+Prints medians, and `ratio NAME VALUE` lines: seconds (`…_seconds`), and `preparation_growth`, how many times as long
+four times as many rows take. Linux only.
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.random_base import RANDOM_BASE, ensure_random_base
+from sft.data import load_data
+from sft.errors import exit_on_user_error
+
+COMMANDS = {
+    "help": ["train_sft.py", "--help"],
+    "infer_help": ["infer.py", "--help"],
+    "eval_help": ["-m", "eval", "--help"],
+    "configuration_check": ["train_sft.py", "configs/calm7b.yaml", "training.no_such_key=1"],
+}
+"""What should answer at once; the last one ends with what is wrong in the configuration."""
+
+
+def main() -> None:
+    """Read the command line; measure one way, or every way in turns in processes of their own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=RANDOM_BASE)
+    parser.add_argument("--data", default="data/sample.jsonl")
+    parser.add_argument("--rows", type=int, default=15_015)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        if arguments.only:
+            print(json.dumps(prepare(arguments.base, arguments.data)))
+            return
+        if arguments.base == RANDOM_BASE:
+            ensure_random_base(arguments.data)
+        start_up(arguments.repeats)
+        with tempfile.TemporaryDirectory() as scratch:
+            compare(arguments, Path(scratch))
+
+
+def start_up(repeats: int) -> None:
+    """Time the commands that need neither model nor data."""
+    for name, words in COMMANDS.items():
+        seconds = []
+        for _ in range(max(5, repeats)):
+            clock = time.perf_counter()
+            done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+            seconds.append(time.perf_counter() - clock)
+            wanted = 2 if name == "configuration_check" else 0
+            if done.returncode != wanted:
+                sys.exit(f"error: {' '.join(words)} ended with {done.returncode}: {done.stderr}")
+        print(f"{' '.join(words):60} {statistics.median(seconds):.2f} s")
+        print(f"ratio {name}_seconds {statistics.median(seconds):.2f}")
+
+
+def compare(arguments: argparse.Namespace, scratch: Path) -> None:
+    """Prepare the rows in all ways in turns, and print the medians."""
+    files = {"cold": repeated(arguments.data, arguments.rows, scratch)}
+    files["cached"] = files["cold"]
+    files["more"] = repeated(arguments.data, 4 * arguments.rows, scratch)
+    results: dict[str, list[dict[str, float]]] = {way: [] for way in files}
+    for repeat in range(arguments.repeats):
+        for way, file in files.items():
+            cache = scratch / f"{repeat}-{'cold' if way == 'cached' else way}"
+            words = ["--only", "--base", str(arguments.base), "--data", str(file)]
+            command = [sys.executable, "-m", "benchmarks.preparation", *words]
+            environment = os.environ | {"HF_DATASETS_CACHE": str(cache)}
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            results[way].append(json.loads(done.stdout.splitlines()[-1]))
+    middle = {
+        way: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for way, runs in results.items()
+    }
+    for way, found in middle.items():
+        print(
+            f"{way:6} {found['rows']:7,.0f} rows, {found['tokens']:10,.0f} tokens: read and divided in "
+            f"{found['reading']:.2f} s, tokenised and packed in {found['clock']:.2f} s ({found['cpu']:.2f} s of CPU)"
+        )
+    print(f"ratio preparation_cold_seconds {middle['cold']['clock']:.2f}")
+    print(f"ratio preparation_cached_seconds {middle['cached']['clock']:.2f}")
+    print(f"ratio preparation_growth {middle['more']['cpu'] / middle['cold']['cpu']:.2f}")
+
+
+def repeated(data: str, rows: int, scratch: Path) -> Path:
+    """A file with so many rows of `data`; those that come again are numbered, so that they are others."""
+    examples = load_data(data).examples
+    path = scratch / f"{rows}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            example, again = examples[number % len(examples)], number // len(examples)
+            row = {"index": str(number), "category": example.category, "input": example.input, "output": example.output}
+            row["instruction"] = f"{example.instruction}{f'（{again}）' * bool(again)}"
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return path
+
+
+def prepare(base: Path, data: str) -> dict[str, float]:
+    """Seconds it takes to read and divide the rows, and to tokenise them and pack all steps of an epoch."""
+    from sft.encoded_rows import row_lengths
+    from sft.model import load_tokenizer
+    from sft.prompt import ALPACA_JA, FormattingFunction
+    from sft.rows import as_dataset
+    from sft.split import split_examples
+    from sft.steps import StepSampler, packed
+    from sft.tokenization import RowEncoder
+
+    tokenizer = load_tokenizer(str(base))
+    clock = time.perf_counter()
+    loaded = load_data(data)
+    dataset = as_dataset(split_examples(loaded.examples, 0, 0).train, loaded.sha256)
+    reading = time.perf_counter() - clock
+    clock, cpu = time.perf_counter(), time.process_time()
+    encoded = RowEncoder(tokenizer, 2048).encode(dataset, FormattingFunction(ALPACA_JA), "train")
+    lengths = row_lengths(encoded)
+    steps = list(StepSampler(lengths, 128, functools.partial(packed, capacity=2048), 42, lambda: 0))
+    found = {"clock": time.perf_counter() - clock, "cpu": time.process_time() - cpu, "reading": reading}
+    return found | {"rows": len(dataset), "tokens": sum(lengths), "steps": len(steps)}
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main()
