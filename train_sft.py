@@ -7,6 +7,7 @@ The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, spli
 """
 
 import argparse
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,12 @@ def main() -> None:
 
 def train(config: Config, resume: bool, force: bool) -> None:
     """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
-    from sft import checkpointing
+    from sft import checkpointing, checkpoints
     from sft import run as runs
     from sft.encoded_rows import row_lengths
     from sft.hazards import warn
     from sft.model import resolve_device, resolve_dtype, use_all_cores
+    from sft.stopping import Stopped, end_by_signal
 
     started = time.perf_counter()
     device = resolve_device(config.model.device)
@@ -72,11 +74,12 @@ def train(config: Config, resume: bool, force: bool) -> None:
         warn(hazards(config, prepared))
     manifest = begin_manifest(config, prepared) | {"resumed": resume}
     if resume:
+        begun = runs.read_manifest(run)
         changes = load_config(run / "config.yaml").changes_training(config)
-        runs.check_resumable(runs.read_manifest(run), manifest, changes)
-    checkpoint = runs.newest_whole_checkpoint(run / "checkpoints", WORLD_SIZE, divided_by()) if resume else None
+        runs.check_resumable(begun, manifest, changes)
+    checkpoint = checkpoints.newest_whole(run / "checkpoints", begun["started"]) if resume else None
     if resume:  # another machine might choose otherwise, and round otherwise
-        manifest["activation_checkpointing"] = runs.read_manifest(run)["activation_checkpointing"]
+        manifest |= {name: begun[name] for name in ("started", "activation_checkpointing")}
     else:
         longest = max(row_lengths(prepared.encoded))
         manifest["activation_checkpointing"] = checkpointing.choose(config, prepared.packed, longest, device, dtype)
@@ -84,12 +87,18 @@ def train(config: Config, resume: bool, force: bool) -> None:
         config, device, dtype, bool(prepared.validation), manifest["activation_checkpointing"]
     )
     model = load_model(config, device, dtype, arguments.activation_checkpointing)
-    trainer = build_trainer(config, prepared, model, arguments)
+    trainer = build_trainer(config, prepared, model, arguments, manifest["started"])
     check_divided(trainer.accelerator.distributed_type)
     if RANK == 0:
         record_start(config, prepared, model, manifest)
     trainer.accelerator.wait_for_everyone()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Stopped as stopped:
+        if RANK == 0:
+            step = trainer.state.global_step
+            print(f"stopped after step {step} of {prepared.steps}; --resume goes on from there", file=sys.stderr)
+        end_by_signal(stopped.number)
     weights = trainer.whole_weights()
     if RANK == 0:
         finish(config, prepared, trainer, weights, manifest, started)
@@ -144,8 +153,8 @@ def training_arguments(
         raise UserError(f"training: {' '.join(str(error).split())[:300]}") from None
 
 
-def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SFTConfig") -> "RunTrainer":
-    """The trainer, its rows encoded already."""
+def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SFTConfig", run_id: str) -> "RunTrainer":
+    """The trainer, its rows encoded already; `run_id` is what tells the run's checkpoints from another's."""
     from sft.prompt import FormattingFunction
     from sft.trainer import RunTrainer
 
@@ -158,6 +167,7 @@ def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SF
         formatting_func=FormattingFunction(prepared.template),
         encoder=prepared.encoder,
         log_path=config.run_directory / "log.jsonl",
+        run_id=run_id,
         total_batch_size=config.training["total_batch_size"],
         pack=prepared.packed,
         packed_attention=config.training["packed_attention"],
@@ -218,21 +228,22 @@ def finish(
     from sft.loss_plot import plot_loss
     from sft.model import check_adapter, resolve_dtype
     from sft.trainer import memory_peak_bytes
+    from sft.whole_directory import whole_directory
 
     run = config.run_directory
+    learned = run / ("model" if config.lora is None else "adapter")
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.lora is None:
-        learned = run / "model"
-        model.config.use_cache = True  # the trainer turned it off
-        model.to(resolve_dtype(config.model.dtype, trainer.args.device)).save_pretrained(str(learned))
-        saved = f"{model.num_parameters():,} weights"
-    else:
-        learned = run / "adapter"
-        model.save_pretrained(str(learned), state_dict=weights, save_embedding_layers=False)
-        saved = f"{check_adapter(learned)} LoRA pairs"
-    prepared.tokenizer.save_pretrained(str(learned))
-    prepared.template.save(learned)
-    hashes = {path.name: runs.file_sha256(path) for path in sorted(learned.glob("*")) if path.is_file()}
+    with whole_directory(learned) as aside:
+        if config.lora is None:
+            model.config.use_cache = True  # the trainer turned it off
+            model.to(resolve_dtype(config.model.dtype, trainer.args.device)).save_pretrained(str(aside))
+            saved = f"{model.num_parameters():,} weights"
+        else:
+            model.save_pretrained(str(aside), state_dict=weights, save_embedding_layers=False)
+            saved = f"{check_adapter(aside)} LoRA pairs"
+        prepared.tokenizer.save_pretrained(str(aside))
+        prepared.template.save(aside)
+        hashes = {path.name: runs.file_sha256(path) for path in sorted(aside.glob("*")) if path.is_file()}
     plot_loss(run / "log.jsonl", run / "loss.png")
     seconds = round(time.perf_counter() - started, 1)
     manifest |= {

@@ -144,7 +144,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     if arguments.row_tokens:
         length, truncation = arguments.row_tokens, "end"
     encoder = RowEncoder(tokenizer, length, truncation, not arguments.answers_only)  # type: ignore[arg-type]
-    fields = ("instruction", "input", "output", "category")
+    fields = ("index", "instruction", "input", "output", "category")
     examples = load_data(arguments.data).examples[: arguments.rows]
     repeats = 100 if arguments.row_tokens else 1  # long enough to be cut at the length that is wanted
     rows = Dataset.from_list(
@@ -195,7 +195,7 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
     return RunTrainer(
         model=model, args=config, train_dataset=rows, eval_datasets={}, tokenizer=tokenizer,
         formatting_func=FormattingFunction(ALPACA_JA), encoder=encoder, pack=packed, total_batch_size=len(rows),
-        log_path=Path(settings["output_dir"]) / "log.jsonl",
+        log_path=Path(settings["output_dir"]) / "log.jsonl", run_id="",
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def alpaca(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, se
         per_device_train_batch_size=MICRO_BATCH, gradient_accumulation_steps=-(-len(encoded) // MICRO_BATCH), **settings
     )
     collator = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
-    encoded = encoded.remove_columns("category")
+    encoded = encoded.remove_columns(["index", "category"])
     model.config.use_cache = False
     return Trainer(model=model, args=config, train_dataset=encoded, data_collator=collator)
 
@@ -220,7 +220,7 @@ def trl(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, setti
         per_device_train_batch_size=MICRO_BATCH, gradient_accumulation_steps=-(-len(encoded) // MICRO_BATCH),
         max_length=arguments.max_length, **settings,
     )  # fmt: skip
-    encoded = encoded.remove_columns("category")
+    encoded = encoded.remove_columns(["index", "category"])
     return SFTTrainer(model=model, args=config, train_dataset=encoded, processing_class=tokenizer)
 
 

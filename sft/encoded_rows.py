@@ -22,7 +22,9 @@ IGNORE_INDEX = -100
 """Label of a token that takes no part in the loss (PyTorch's default `ignore_index`)."""
 
 _TOKENS = pyarrow.list_(pyarrow.int32())
-SCHEMA = pyarrow.schema([("input_ids", _TOKENS), ("labels", _TOKENS), ("category", pyarrow.string())])
+SCHEMA = pyarrow.schema(
+    [("input_ids", _TOKENS), ("labels", _TOKENS), ("index", pyarrow.string()), ("category", pyarrow.string())]
+)
 
 
 class Kept(NamedTuple):

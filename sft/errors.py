@@ -1,6 +1,7 @@
 """Errors a user can cause: one clear line with the remedy, exit status 2, no traceback."""
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,34 @@ class UserError(Exception):
     """Something the user can put right; the message says what is wrong and what to do."""
 
 
+_DISK = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
+_TORCH = ("PytorchStreamWriter", "iostream error", "file write failed")
+"""What PyTorch's writer says when a disk is full; the reason itself is lost on the way."""
+
+
+def disk_problem(error: BaseException | None) -> str | None:
+    """Why a disk cannot be written to, if that is what the error is about; None for any other error.
+
+    The libraries say it in many types: OSError, RuntimeError, safetensors' own.
+    """
+    while error is not None:
+        if not isinstance(error, UserError):
+            for reason in _DISK:
+                if reason in str(error):
+                    return reason
+            if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
+                return os.strerror(errno.ENOSPC)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 @contextlib.contextmanager
 def exit_on_user_error(when_interrupted: str = "interrupted") -> Iterator[None]:
     """Turn a `UserError` into one line on standard error and exit status 2; bugs keep their traceback.
 
-    Ctrl-C exits with 130 and the line `when_interrupted`, a closed pipe (`… | head`) quietly with 141, as
-    shells do. Characters that the terminal's encoding does not have are written as escapes.
+    So is a disk that is full or cannot be written to. Ctrl-C exits with 130 and the line `when_interrupted`, a closed
+    pipe (`… | head`) quietly with 141, as shells do. Characters that the terminal's encoding does not have are written
+    as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -33,3 +56,10 @@ def exit_on_user_error(when_interrupted: str = "interrupted") -> Iterator[None]:
         # What Python flushes at exit must not meet the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Exception as error:
+        reason = disk_problem(error)
+        if reason is None:
+            raise
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        print(f"error: {where}cannot be written: {reason}; make room, or choose another place", file=sys.stderr)
+        sys.exit(2)

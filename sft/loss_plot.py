@@ -27,5 +27,7 @@ def plot_loss(log: Path, picture: Path) -> None:
     rates.set_ylabel("learning rate (dotted)")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
+    aside = picture.with_name(f".{picture.name}")
+    figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)
+    aside.replace(picture)

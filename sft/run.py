@@ -9,14 +9,12 @@ import platform
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import safe_open
 
 from sft.config import Config
 from sft.data import load_data
@@ -218,53 +216,6 @@ def training_data(run: Path, config: Config) -> Rows:
             "trusted to be held out; give the same file with data.path=…"
         )
     return data.examples
-
-
-def newest_whole_checkpoint(checkpoints: Path, processes: int = 1, divided_by: str | None = None) -> Path:
-    """The newest checkpoint with all its parts; says which are passed over. Raises UserError when there is none.
-
-    The parts are those that so many processes save, whose weights are divided by this (`sft.processes.divided_by`).
-    """
-    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[1]))
-    for path in found:
-        problem = _checkpoint_problem(path, processes, divided_by)
-        if problem is None:
-            return path
-        print(f"warning: {path} is passed over: {problem}", file=sys.stderr)
-    raise UserError(f"{checkpoints}: no whole checkpoint yet; start again with --force")
-
-
-def _checkpoint_problem(path: Path, processes: int, divided_by: str | None) -> str | None:
-    states = {None: ["optimizer.pt"], "FSDP": ["optimizer.bin", "pytorch_model_fsdp.bin"]}.get(divided_by)
-    if states is None:  # DeepSpeed's: one of each kind a process
-        step = path.name.rsplit("-", 1)[1]
-        states = [
-            f"global_step{step}/zero_pp_rank_{process}_mp_rank_00_{kind}_states.pt"
-            for process in range(processes)
-            for kind in ("model", "optim")
-        ]
-    for name in (*states, "scheduler.pt", "trainer_state.json"):
-        if not (path / name).is_file():
-            return f"{name} is missing"
-    weights = sorted(path.glob("*model*.safetensors"))  # an adapter, or a whole model in one or several files
-    if not weights:
-        return "adapter_model.safetensors is missing"
-    if len(list(path.glob("rng_state*.pth"))) < processes:  # without one, the library goes on with other randomness
-        return "the random state is missing"
-    try:
-        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-    except ValueError:
-        return "trainer_state.json is damaged"
-    for name in (*states, "scheduler.pt"):
-        if not zipfile.is_zipfile(path / name):
-            return f"{name} is damaged"
-    for file in weights:
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except Exception as error:  # safetensors raises its own bare Exception type
-            return f"{file.name} is damaged ({error})"
-    return None
 
 
 def environment() -> dict[str, Any]:

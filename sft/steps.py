@@ -97,25 +97,22 @@ class StepSampler(Sampler[list[list[int]]]):
         return optimizer_steps(len(self.lengths), self.step_rows, 1)
 
 
-class MicroBatches(Dataset[list[dict[str, list[int]]]]):
+class MicroBatches(Dataset[list[dict[str, Any]]]):
     """Encoded rows by micro-batch: the index of an item is a list of row numbers."""
 
     def __init__(self, rows: Any) -> None:
-        self.rows = rows.select_columns(["input_ids", "labels"])
+        self.rows = rows.select_columns(["index", "input_ids", "labels"])
 
-    def __getitem__(self, numbers: list[int]) -> list[dict[str, list[int]]]:
+    def __getitem__(self, numbers: list[int]) -> list[dict[str, Any]]:
         columns = self.rows[numbers]
-        return [
-            {"input_ids": ids, "labels": labels}
-            for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True)
-        ]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 class StepCollator:
-    """Makes a step's batch: the tensors of each micro-batch, and the tokens in all of them.
+    """Makes a step's batch: the tensors of each micro-batch, the indexes of its rows, and the tokens in all of them.
 
     Args:
         collate: makes one micro-batch of rows, packed or padded.
@@ -132,13 +129,19 @@ class StepCollator:
         self.filler_id = filler_id
         self.multiple = multiple
 
-    def __call__(self, micro_batches: list[list[dict[str, list[int]]]]) -> dict[str, Any]:
+    def __call__(self, micro_batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
         return {
-            "micro_batches": [self.collate([*rows, *self._filler(rows)]) for rows in micro_batches],
+            "rows": [[row["index"] for row in rows] for rows in micro_batches],
+            "micro_batches": [
+                self.collate(
+                    [{name: row[name] for name in ("input_ids", "labels")} for row in rows] + self._filler(rows)
+                )
+                for rows in micro_batches
+            ],
             "tokens": sum(len(row["input_ids"]) for rows in micro_batches for row in rows),
         }
 
-    def _filler(self, rows: list[dict[str, list[int]]]) -> list[dict[str, list[int]]]:
+    def _filler(self, rows: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
         missing = -sum(len(row["input_ids"]) for row in rows) % self.multiple if rows else self.multiple
         return [{"input_ids": [self.filler_id] * missing, "labels": [IGNORE_INDEX] * missing}] if missing else []
 

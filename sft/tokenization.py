@@ -16,7 +16,7 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sft.encoded_rows import IGNORE_INDEX, digest, kept
+from sft.encoded_rows import IGNORE_INDEX, SCHEMA, digest, kept
 from sft.errors import UserError
 from sft.processes import RANK
 from sft.prompt import FormattingFunction
@@ -184,7 +184,7 @@ class RowEncoder:
         self._done: dict[str, Dataset] = {}
 
     def encode(self, dataset: Dataset, formatting_func: FormattingFunction, name: str) -> Dataset:
-        """Columns `input_ids`, `labels`, `category` of the rows that fit; `fates[name]` counts (category, fate).
+        """The rows that fit, with the columns of SCHEMA; `fates[name]` counts (category, fate).
 
         They are kept on disk for the next run with the same rows, tokenizer, template and settings.
         """
@@ -207,13 +207,14 @@ class RowEncoder:
         with tqdm(total=len(dataset), desc="encoding", unit="row", delay=3, disable=None if RANK == 0 else True) as bar:
             for batch in dataset.iter(BATCH):
                 rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-                columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "category": []}
+                columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
                 for row, encoded in zip(rows, self.encode_rows(rows, formatting_func), strict=True):
                     fates[row["category"], encoded.fate] += 1
                     if encoded.fate != "dropped":
                         columns["input_ids"].append(encoded.input_ids)
                         columns["labels"].append(encoded.labels)
-                        columns["category"].append(row["category"])
+                        for name in ("index", "category"):
+                            columns[name].append(row[name])
                 yield columns
                 bar.update(len(rows))
 

@@ -3,10 +3,13 @@
 import contextlib
 import functools
 import json
+import math
 import resource
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,20 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from sft import checkpoints
 from sft.attention import PackedAttention, use_packed_attention
 from sft.encoded_rows import IGNORE_INDEX, row_lengths
-from sft.errors import UserError
+from sft.errors import UserError, disk_problem
+from sft.generation import printable
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
+from sft.stopping import RandomState, Signals, Stopped
 from sft.tokenization import RowEncoder
 
+SHOWN_ROWS = 10
 SIZE = 64
 """A bin's tokens are a multiple of it."""
 
@@ -44,6 +51,18 @@ def memory_peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+class NotFinite(UserError):
+    """Loss or gradient of a step is not a finite number; `rows` are the indexes of the rows it may come from."""
+
+    def __init__(self, what: str, value: float, step: int, rows: Sequence[str]) -> None:
+        shown = printable(", ".join(rows[:SHOWN_ROWS])) + ", …" * (len(rows) > SHOWN_ROWS)
+        kept = f"step {step - 1} is saved, and --resume goes on from there" if step > 1 else "nothing was learned yet"
+        super().__init__(
+            f"the {what} became {value} at step {step}, in row{'s' * (len(rows) > 1)} {shown}; {kept}. Look at these "
+            "rows, try a lower training.learning_rate, or model.dtype=bfloat16 (float32 on a CPU) in place of float16"
+        )
+
+
 class RunTrainer(SFTTrainer):
     """SFTTrainer for prompt–answer rows whose labels are known by position.
 
@@ -51,7 +70,8 @@ class RunTrainer(SFTTrainer):
     preparation refuses a formatting function with answer-only loss, and encodes special-token text inside the
     data as special tokens); a batch is a process's whole share of an optimizer step, packed without padding or
     padded in micro-batches; the loss sees supervised positions only; adapter weights stay fp32 on quantised bases;
-    each validation set gets its own loss per token; the first non-finite loss stops the run.
+    each validation set gets its own loss per token; checkpoints appear whole or not at all; a signal, and the first
+    loss or gradient that is not finite, stop the run with its last whole step saved.
 
     Args:
         model: a PEFT model with its base frozen, or a model whose weights are all trained.
@@ -63,6 +83,7 @@ class RunTrainer(SFTTrainer):
         formatting_func: row → prompt and completion.
         encoder: makes token ids and labels of them.
         log_path: where each logged step is appended as one JSON object a line.
+        run_id: tells the run's checkpoints from another's.
         total_batch_size: rows an optimizer step, over all processes.
         pack: whether rows are packed, which the model's attention must keep apart (`sft.attention`).
         packed_attention: how it does.
@@ -79,13 +100,18 @@ class RunTrainer(SFTTrainer):
         formatting_func: FormattingFunction,
         encoder: RowEncoder,
         log_path: Path,
+        run_id: str,
         total_batch_size: int,
         pack: bool,
         packed_attention: PackedAttention = "auto",
     ) -> None:
         self._encoder = encoder
+        self._run_id = run_id
         self._total_batch_size = total_batch_size
         self._pack = pack
+        self._signals = Signals()
+        self._before_step: RandomState | None = None
+        self._output_directory = args.output_dir
         super().__init__(
             model=model,
             args=args,
@@ -133,6 +159,8 @@ class RunTrainer(SFTTrainer):
             pin_memory=arguments.dataloader_pin_memory,
             prefetch_factor=arguments.dataloader_prefetch_factor,
             persistent_workers=arguments.dataloader_persistent_workers,
+            # Of its own, so that the beginning of an epoch draws nothing from the one that a checkpoint holds.
+            generator=torch.Generator().manual_seed(arguments.seed),
         )
 
     def _divide(self, rows: int) -> Divide:
@@ -143,7 +171,11 @@ class RunTrainer(SFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         labels = [batch["labels"] for step in batch_samples for batch in step["micro_batches"]]
         supervised = sum((x[:, 1:] != IGNORE_INDEX).sum() for x in labels)
-        return self.accelerator.reduce(torch.as_tensor(supervised, device=device))
+        # Processes stop together, before a step, or those that go on would wait for the others forever.
+        found = self.accelerator.reduce(torch.tensor([int(supervised), self._signals.received], device=device))
+        if found[1]:
+            raise Stopped(self._signals.received or signal.SIGTERM)
+        return found[0]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -159,25 +191,81 @@ class RunTrainer(SFTTrainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **kwargs: Any
     ) -> torch.Tensor:
-        """Forward and backward of every micro-batch of a step. Raises UserError at the first non-finite loss."""
+        """Forward and backward of every micro-batch of a step.
+
+        Raises UserError at the first loss that is not finite, and Stopped after a signal.
+        """
+        self._before_step = RandomState.now()
         if self._tokens_since_log == 0:  # the clock stands still between steps: validation and saving do not count
             self._last_log_time = time.perf_counter()
         self._tokens_since_log += inputs["tokens"]
         *others, last = inputs["micro_batches"]
-        loss = torch.zeros((), device=self.args.device)
+        losses = []
         # Processes exchange gradients once a step, after the last micro-batch.
         self.accelerator.gradient_state._set_sync_gradients(False)
         with self.accelerator.no_sync(model) if others else contextlib.nullcontext():
             for batch in others:
-                loss += super().training_step(model, batch, num_items_in_batch, **kwargs)
+                losses.append(super().training_step(model, batch, num_items_in_batch, **kwargs))
+                if self._signals.received and self.accelerator.num_processes == 1:
+                    raise Stopped(self._signals.received)
         self.accelerator.gradient_state._set_sync_gradients(True)
-        loss += super().training_step(model, last, num_items_in_batch, **kwargs)
-        if not torch.isfinite(loss):
+        losses.append(super().training_step(model, last, num_items_in_batch, **kwargs))
+        loss = torch.stack(losses)
+        # With several processes, the gradient they share tells all of them.
+        if self.accelerator.num_processes == 1 and not loss.isfinite().all():
+            worst = int(loss.isfinite().int().argmin())
+            raise NotFinite("loss", float(loss[worst]), self.state.global_step + 1, inputs["rows"][worst])
+        self._rows = [row for rows in inputs["rows"] for row in rows]
+        return loss.sum()
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        # The scaler of fp16 looks for its scale with gradients that are not finite, and leaves those steps out.
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            raise NotFinite("gradient", float(norm), self.state.global_step + 1, self._rows)
+        return norm
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as the library does. Raises Stopped after a signal, and NotFinite, with the last whole step saved."""
+        try:
+            with self._signals:
+                return super().train(*args, **kwargs)
+        except (Stopped, NotFinite):
+            if self._before_step is not None:
+                self._before_step.restore()  # the step that is dropped has drawn from it
+            if not (self._checkpoints / f"checkpoint-{self.state.global_step}").exists() and self.state.global_step:
+                self._save_checkpoint(self.model, None)
+            raise
+
+    @property
+    def _checkpoints(self) -> Path:
+        return Path(self._output_directory)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._checkpoints / checkpoints.ASIDE)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        name, main = f"checkpoint-{self.state.global_step}", self.accelerator.is_main_process
+        aside = self._checkpoints / checkpoints.ASIDE
+        if main:
+            shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # every process has added its part
+            if main:
+                checkpoints.complete(aside / name, self._run_id)
+                checkpoints.remove_old(self._checkpoints, self.args.save_total_limit)
+        except Exception as error:  # the libraries raise many types
+            reason = disk_problem(error)
+            shutil.rmtree(aside, ignore_errors=True)
+            if reason is None:
+                raise
             raise UserError(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}; the last checkpoint is kept. "
-                "Try a lower training.learning_rate, or model.dtype=bfloat16 (float32 on a CPU) in place of float16"
-            )
-        return loss
+                f"{self._checkpoints / name}: cannot be written: {reason}; the checkpoints before it are kept: make "
+                "room, and go on with --resume"
+            ) from error
+        self.accelerator.wait_for_everyone()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The arithmetic of a step, by transformers' estimate."""

@@ -52,7 +52,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{target}: is being written by another export; wait for it") from None
+            raise UserError(f"{target}: is being written by another process; wait for it") from None
         for path in scratch.iterdir():
             path.unlink() if not path.is_dir() else shutil.rmtree(path)
         try:

@@ -322,16 +322,6 @@ def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, prog
     assert "does not fit the base model: 0 of its weights have no place there and 2 are missing" in result.stderr
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
-    from sft.errors import UserError
-    from sft.run import newest_whole_checkpoint
-
-    (tmp_path / "checkpoint-3").mkdir()
-    with pytest.raises(UserError, match="no whole checkpoint"):
-        newest_whole_checkpoint(tmp_path)
-    assert "checkpoint-3 is passed over: optimizer.pt is missing" in capsys.readouterr().err
-
-
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, program, monkeypatch):
     import eval.answer
 

@@ -214,7 +214,7 @@ def test_what_a_killed_export_left_is_cleared_and_two_at_once_are_refused(tmp_pa
     assert not target.exists()
     with whole_directory(target) as directory:
         assert list(directory.iterdir()) == []
-        with pytest.raises(UserError, match="is being written by another export"), whole_directory(target):
+        with pytest.raises(UserError, match="is being written by another process"), whole_directory(target):
             pass
         (directory / "whole").write_text("x")
     assert [path.name for path in tmp_path.rglob("*")] == ["merged", "whole"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from sft.errors import UserError
 from sft.processes import check_divided, check_engine
-from sft.run import holds_something, newest_whole_checkpoint
+from sft.run import holds_something
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
@@ -175,19 +175,6 @@ def test_a_stopped_run_resumes_to_the_same_adapter(runs, engine):
     stopped, whole = runs / f"{engine}-stopped", runs / f"{engine}-packed"
     assert [record["step"] for record in records(stopped)] == [record["step"] for record in records(whole)]
     assert (stopped / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
-
-
-def test_a_checkpoint_lacks_a_part_while_a_process_has_not_saved_its_own(runs, capsys):
-    checkpoints = runs / "ddp-packed" / "checkpoints"
-    assert newest_whole_checkpoint(checkpoints, processes=2).name == "checkpoint-6"
-    for options, missing in (
-        ({"processes": 3}, "the random state is missing"),
-        ({"processes": 2, "divided_by": "FSDP"}, "optimizer.bin is missing"),
-        ({"processes": 2, "divided_by": "DEEPSPEED"}, "zero_pp_rank_0_mp_rank_00_model_states.pt is missing"),
-    ):
-        with pytest.raises(UserError, match="no whole checkpoint yet"):
-            newest_whole_checkpoint(checkpoints, **options)
-        assert missing in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", LAUNCHERS, ids=lambda path: path.stem)

@@ -55,7 +55,7 @@ def make_trainer(
         tokenizer=tokenizer,
         formatting_func=formatting_func or FormattingFunction(ALPACA_JA),
         encoder=RowEncoder(tokenizer, 512, train_on_inputs=train_on_inputs),
-        log_path=tmp_path / "log.jsonl",
+        run_id="", log_path=tmp_path / "log.jsonl",
         total_batch_size=8,
         pack=pack,
     )  # fmt: skip

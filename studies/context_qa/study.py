@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sft.checkpoints import newest_whole  # noqa: E402
 from sft.config import load_config  # noqa: E402
 from sft.data import load_data  # noqa: E402
 from sft.errors import UserError, exit_on_user_error  # noqa: E402
 from sft.processes import RANK, WORLD_SIZE  # noqa: E402
 from sft.records import Example, read_predictions  # noqa: E402
-from sft.run import newest_whole_checkpoint, read_manifest  # noqa: E402
+from sft.run import read_manifest  # noqa: E402
 from studies.context_qa.plan import (  # noqa: E402
     BASE,
     GREEDY,
@@ -160,7 +161,7 @@ def run_training(study: Study, arm: str, seed: int) -> None:
 def has_checkpoint(run: Path) -> bool:
     """Whether an interrupted run can be continued."""
     try:
-        newest_whole_checkpoint(run / "checkpoints")
+        newest_whole(run / "checkpoints")
     except UserError:
         return False
     return True

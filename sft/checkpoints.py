@@ -1,0 +1,97 @@
+"""Checkpoints of a run: written aside, hashed, renamed; a run goes on from the newest that is whole, and its own."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sft.errors import UserError
+from sft.records import write_text
+
+RECORD = "checkpoint.json"
+"""In every checkpoint, written last: whose it is, and the SHA-256 of every other file."""
+ASIDE = ".unfinished"
+"""Directory beside the checkpoints in which one is written; what a killed process left there is never read."""
+
+
+def complete(checkpoint: Path, run_id: str) -> None:
+    """Record the files of a checkpoint in ASIDE, and move it to its place, whole or not at all.
+
+    Everything is on the disk before it gets its name, so that a machine that loses power has it or has it not. One of
+    the same step that is there already, damaged, is replaced.
+    """
+    hashes = {}
+    for path in _files(checkpoint):
+        with path.open("rb") as file:
+            hashes[path.relative_to(checkpoint).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+    write_text(checkpoint / RECORD, json.dumps({"run": run_id, "files": hashes}, indent=2) + "\n")
+    target = checkpoint.parent.parent / checkpoint.name
+    if target.exists():
+        target.rename(checkpoint.with_name(f"{target.name}-replaced"))
+    checkpoint.rename(target)
+    for directory in (target, target.parent):
+        _sync_directory(directory)
+    shutil.rmtree(checkpoint.parent)
+
+
+def remove_old(checkpoints: Path, keep: int | None) -> None:
+    """Remove all but the `keep` newest by step (None: keep all)."""
+    for path in _newest_first(checkpoints)[keep or None :] if keep else []:
+        shutil.rmtree(path)
+
+
+def newest_whole(checkpoints: Path, run_id: str | None = None) -> Path:
+    """The newest checkpoint that is as it was written, by the run of this id (None: any); says which are passed over.
+
+    Raises UserError when there is none.
+    """
+    for path in _newest_first(checkpoints):
+        problem = _problem(path, run_id)
+        if problem is None:
+            return path
+        print(f"warning: {path} is passed over: {problem}", file=sys.stderr)
+    raise UserError(f"{checkpoints}: no whole checkpoint yet; start again with --force")
+
+
+def _newest_first(checkpoints: Path) -> list[Path]:
+    found = [path for path in checkpoints.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=lambda path: -int(path.name.rsplit("-", 1)[1]))
+
+
+def _problem(path: Path, run_id: str | None) -> str | None:
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        whose, hashes = record["run"], record["files"]
+    except FileNotFoundError:
+        return f"{RECORD} is missing"
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"{RECORD} is damaged"
+    if run_id not in (None, whose):
+        return "it is another run's"
+    files = {file.relative_to(path).as_posix(): file for file in _files(path) if file.name != RECORD}
+    for name in sorted(files.keys() ^ hashes.keys()):
+        return f"{name} is missing" if name in hashes else f"{name} does not belong to it"
+    for name, file in files.items():
+        if file.is_symlink():
+            return f"{name} is a link"
+        with file.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != hashes[name]:
+                return f"{name} is damaged"
+    return None
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_symlink() or not path.is_dir())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
