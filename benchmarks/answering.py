@@ -2,7 +2,8 @@
 
     python -m benchmarks.answering runs/demo [section.key=value …] [--rows 32] [--tokens 32] [--repeats 3]
 
-`fixed`: every answer has `--tokens` tokens, since none may end. `varied`: answers end where they end, after twice as many at the latest.
+`fixed`: every answer has `--tokens` tokens, since none may end. `varied`: answers end where they end, after twice as
+many at the latest.
 Prints the medians of both ways, how many answers are equal (all of them in float32, or the exit status is 1), and
 `ratio answering_fixed VALUE` and `ratio answering_varied VALUE`: of CPU time on a CPU, of the clock's on a GPU.
 """
