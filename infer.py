@@ -102,7 +102,7 @@ def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) 
     if prompt.context_shortened:
         print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
     streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
-    (answer,) = answerer.answer([prompt.ids], streamer)
+    answer = answerer.answer(prompt.ids, streamer)
     print("" if streamer.written else printable(answer.text))  # beams end before they can be streamed
     if answer.finish_reason == "length":
         limit = answerer.generation["max_new_tokens"]
@@ -155,7 +155,6 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     """Answer all rows in batches and write them, in their order, with `answer` and `finish_reason` added."""
     from tqdm import tqdm
 
-    from sft.generation import batches
     from sft.hazards import generation_hazards, warn
     from sft.run import write_text
     from sft.tokenization import eos_id
@@ -171,10 +170,9 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     contexts = [str(rows[position].get("input") or "") for position in positions]
     warn(generation_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
     with tqdm(total=len(ids), unit="answer", desc="answering") as bar:
-        for batch in batches(ids, answerer.generation["max_new_tokens"], answerer.config.eval.batch_tokens):
-            for place, answer in zip(batch, answerer.answer([ids[p] for p in batch]), strict=True):
-                rows[positions[place]] |= {"answer": answer.text, "finish_reason": answer.finish_reason}
-            bar.update(len(batch))
+        for _, place, answer in answerer.answer_all(ids):
+            rows[positions[place]] |= {"answer": answer.text, "finish_reason": answer.finish_reason}
+            bar.update()
     write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{output}: {len(rows)} answers", file=sys.stderr)
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.answering runs/demo [section.key=value …] [--rows 32] [--tokens 32] [--repeats 3]
 
-`fixed`: every answer has `--tokens` tokens. `varied`: answers end where they end, after twice as many at the latest.
+`fixed`: every answer has `--tokens` tokens, since none may end. `varied`: answers end where they end, after twice as
+many at the latest.
 Prints the medians of both ways, how many answers are equal (all of them in float32, or the exit status is 1), and
 `ratio answering_fixed VALUE` and `ratio answering_varied VALUE`: of CPU time on a CPU, of the clock's on a GPU.
 """
@@ -17,8 +18,9 @@ from tqdm import tqdm
 
 from sft.answerer import Answerer, load_answerer
 from sft.errors import exit_on_user_error
-from sft.generation import Answer, batches
+from sft.generation import Answer, generate_all
 from sft.run import require_finished
+from sft.tokenization import eos_id
 
 
 class Seconds(NamedTuple):
@@ -43,7 +45,7 @@ def main() -> None:
         prompts = held_out_prompts(answerer, arguments.rows)
         greedy = answerer.generation | {"temperature": 0.0}
         lengths = {
-            "fixed": {"max_new_tokens": arguments.tokens, "min_new_tokens": arguments.tokens},
+            "fixed": {"max_new_tokens": arguments.tokens, "suppress_tokens": [eos_id(answerer.tokenizer)]},
             "varied": {"max_new_tokens": 2 * arguments.tokens},
         }
         equal = True
@@ -84,10 +86,9 @@ def compare(name: str, answerer: Answerer, prompts: list[list[int]], repeats: in
 
 
 def answer_all(answerer: Answerer, prompts: list[list[int]], batch_tokens: int) -> list[Answer]:
-    """Answers in the order of the prompts; a budget of 1 token makes batches of one row."""
-    answers: dict[int, Answer] = {}
-    for batch in batches(prompts, answerer.generation["max_new_tokens"], batch_tokens):
-        answers |= zip(batch, answerer.answer([prompts[place] for place in batch]), strict=True)
+    """Answers in the order of the prompts; a budget of 1 token answers them one by one."""
+    found = generate_all(answerer.model, answerer.tokenizer, prompts, [answerer.generation], batch_tokens)
+    answers = {place: answer for _, place, answer in found}
     return [answers[place] for place in range(len(prompts))]
 
 

@@ -1,15 +1,15 @@
 """Rows are answered by the base and the tuned model; the answers are all that scoring needs.
 
-The work is a fixed list of jobs, each one batch of one system. A finished job is a line in a file beside the
-predictions, so an interrupted evaluation goes on where it stopped, and several processes share the list; batches,
-and with them the answers, are the same however the work was divided.
+The work is a fixed list of jobs, each some rows of one system. A finished job is a line in a file beside the
+predictions, so an interrupted evaluation goes on where it stopped, and several processes share the list; what shares
+a batch, and with it the answers, is the same however the work was divided.
 """
 
 import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,10 @@ from sft.tokenization import encode_answer, encode_prompt, eos_id
 SYSTEMS = ("base", "tuned")
 NO_PROMPT = EncodedPrompt("", [], False)
 
+JOB_BATCHES = 4
+"""Full batches that the rows of an answering job make: the more, the less its end weighs, when no row is waiting for
+the places that come free, and the more is lost by an interruption."""
+
 
 class Question(NamedTuple):
     """A row, encoded.
@@ -46,7 +50,7 @@ class Question(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One batch for one system: rows to answer, or (row, field) pairs whose likelihood is measured."""
+    """Work for one system: rows to answer, or a batch of (row, field) pairs whose likelihood is measured."""
 
     kind: str
     system: str
@@ -97,21 +101,20 @@ def answer_under(
         for generation in settings.values():
             warn(_hazards(answerer, questions, generation))
     progress = {
-        path: Progress(path, _identity(answerer, generation, rows, jobs), state.process_index)
+        path: Progress(path, _identity(answerer, generation, settings, rows, jobs), state.process_index)
         for path, generation in settings.items()
     }
-    mine = {k: [path for path in settings if k not in progress[path].done] for k in range(len(jobs))}
-    mine = {k: paths for k, paths in mine.items() if k % state.num_processes == state.process_index and paths}
-    left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)) for k, paths in mine.items())
+    undone = [k for k in range(len(jobs)) if not all(k in one.done for one in progress.values())]
+    mine = [k for k in undone if k % state.num_processes == state.process_index]
+    left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(settings)) for k in mine)
     with tqdm(total=left, unit="row", disable=not state.is_main_process) as bar:
-        for system, its_jobs in itertools.groupby(mine.items(), key=lambda item: jobs[item[0]].system):
+        for system, its_jobs in itertools.groupby(mine, key=lambda k: jobs[k].system):
             with answerer.as_system(system):
-                for k, paths in its_jobs:
+                for k in its_jobs:
                     bar.set_description(f"{system}: {jobs[k].kind}")
-                    results = _do(answerer, questions, jobs[k], k, [settings[path] for path in paths])
-                    for path, result in zip(paths, results, strict=True):
-                        progress[path].add(k, result)
-                    bar.update(len(jobs[k].rows) * (1 if jobs[k].fields else len(paths)))
+                    results = _do(answerer, questions, jobs[k], list(settings.values()), bar.update)
+                    for one, result in zip(progress.values(), results, strict=True):
+                        one.add(k, result)
     state.wait_for_everyone()
     predictions = {
         path: list(_predictions(generation, questions, systems, jobs, progress[path].all_results()))
@@ -192,7 +195,7 @@ def _jobs(answerer: Answerer, questions: Sequence[Question], new_tokens: int, sy
     budget = answerer.config.eval.batch_tokens
     rows = [row for row, question in enumerate(questions) if question.prompt]
     prompts = [question.prompt.ids for question in questions if question.prompt]
-    for batch in batches(prompts, new_tokens, budget):
+    for batch in batches(prompts, new_tokens, JOB_BATCHES * budget):
         yield Job("answering", system, [rows[place] for place in batch], [])
     pairs = [(row, field) for row, question in enumerate(questions) for field in question.likelihoods]
     texts = [prompt + reference for prompt, reference in (questions[row].likelihoods[field] for row, field in pairs)]
@@ -205,12 +208,21 @@ def _jobs(answerer: Answerer, questions: Sequence[Question], new_tokens: int, sy
         )
 
 
-def _identity(answerer: Answerer, generation: Mapping[str, Any], rows: Sequence[Example], jobs: Sequence[Job]) -> str:
+def _identity(
+    answerer: Answerer,
+    generation: Mapping[str, Any],
+    settings: Mapping[Path, Mapping[str, Any]],
+    rows: Sequence[Example],
+    jobs: Sequence[Job],
+) -> str:
+    # Of one setting's answers, the others that share its batches are a part: in 16 bits they may change the rounding.
+    config = answerer.config
+    answering = [config.quantization, generation, [*settings.values()], config.eval.seed, config.eval.batch_tokens]
     parts = [
         answerer.weights_sha256,
         answerer.template.sha256,
-        answerer.config.model.model_dump_json(),
-        json.dumps([answerer.config.quantization, generation, answerer.config.eval.seed], sort_keys=True),
+        config.model.model_dump_json(),
+        json.dumps(answering, sort_keys=True),
         json.dumps([dataclasses.astuple(row) for row in rows], ensure_ascii=False),
         json.dumps(jobs),
     ]
@@ -221,19 +233,26 @@ def _do(
     answerer: Answerer,
     questions: Sequence[Question],
     job: Job,
-    number: int,
     settings: Sequence[Mapping[str, Any]],
+    tick: Callable[[int], object],
 ) -> list[list[Any]]:
-    """The job's results under each of the settings, from the system that answers at the moment."""
+    """The job's results under each of the settings, from the system that answers at the moment.
+
+    `tick` is told the number of results as they come.
+    """
     if not job.fields:
-        # A seed of its own makes a sampled batch the same wherever and whenever it is drawn.
-        seed = answerer.config.eval.seed * 1_000_003 + number
         prompts = [question.prompt.ids for row in job.rows if (question := questions[row]).prompt]
-        answers = answerer.answer_each(prompts, settings, seed)
-        return [[dataclasses.astuple(answer) for answer in batch] for batch in answers]
+        # A seed of its own makes a row's sampled answer the same whatever it shares a batch with.
+        seeds = [answerer.config.eval.seed * 1_000_003 + row for row in job.rows]
+        answers: list[list[Any]] = [[None] * len(prompts) for _ in settings]
+        for setting, place, answer in answerer.answer_all(prompts, settings, seeds):
+            answers[setting][place] = dataclasses.astuple(answer)
+            tick(1)
+        return answers
     pairs = [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]
     prompts, references = [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
     found = reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references)
+    tick(len(found))
     return [list(found) for _ in settings]
 
 

@@ -1,7 +1,6 @@
 """A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 from sft.build_base import ensure_base
 from sft.config import Config, load_config
 from sft.errors import UserError
-from sft.generation import Answer, effective_settings, generate, library_config, read_prompts
+from sft.generation import Answer, effective_settings, generate, generate_all, library_config
 from sft.loss import add_token_nll
 from sft.merge import merge
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
@@ -83,24 +82,19 @@ class Answerer:
             )
         return EncodedPrompt(self.template.render(instruction, shorter.context), shorter.ids, True)
 
-    def answer(self, prompts: Sequence[list[int]], streamer: BaseStreamer | None = None) -> list[Answer]:
-        """Answer encoded prompts as one batch."""
-        return generate(self.model, self.tokenizer, prompts, self.generation, streamer)
+    def answer(self, prompt: list[int], streamer: BaseStreamer | None = None) -> Answer:
+        """Answer an encoded prompt."""
+        return generate(self.model, self.tokenizer, [prompt], self.generation, streamer)[0]
 
-    def answer_each(
-        self, prompts: Sequence[list[int]], settings: Sequence[Mapping[str, Any]], seed: int
-    ) -> list[list[Answer]]:
-        """Answer one batch under several generation settings, each sampled from `seed`; the prompts are read once.
-
-        They are read in the same way for one setting, so that an answer does not depend on what it was asked with.
-        """
-        cache = read_prompts(self.model, self.tokenizer, prompts)
-        answers = []
-        for number, generation in enumerate(settings, start=1):
-            torch.manual_seed(seed)
-            its_own = cache if number == len(settings) else copy.deepcopy(cache)
-            answers.append(generate(self.model, self.tokenizer, prompts, generation, prompt_cache=its_own))
-        return answers
+    def answer_all(
+        self,
+        prompts: Sequence[list[int]],
+        settings: Sequence[Mapping[str, Any]] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, int, Answer]]:
+        """Answer encoded prompts under each of several generation settings (None: the run's), see `generate_all`."""
+        settings, budget = settings or [self.generation], self.config.eval.batch_tokens
+        return generate_all(self.model, self.tokenizer, prompts, settings, budget, seeds)
 
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:

@@ -217,7 +217,7 @@ class EvalSection(Section):
     """Rows to answer, as in `data.path`; null: the run's held-out test rows."""
     rows_per_category: int | None = Field(None, ge=1)
     """At most this many test rows a category; null: all."""
-    batch_tokens: int = Field(4096, ge=1)
+    batch_tokens: int = Field(8192, ge=1)
     """Padded tokens a generation batch, prompt and answer together."""
     seed: int = Field(0, ge=0)
     """Seed of sampling, shuffled references and bootstrap."""

@@ -1,15 +1,12 @@
 """Answers: left-padded batches, a repetition penalty that knows the prompt from the answer, and streaming."""
 
 import dataclasses
-import functools
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -18,8 +15,10 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from sft.cache import growing_cache
+from sft.cache import can_join, growing_cache
+from sft.decoding import Prepared, decode_all
 from sft.errors import UserError
+from sft.model import base_of
 from sft.records import FinishReason
 from sft.tokenization import eos_id
 
@@ -103,69 +102,102 @@ def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig
 
 
 @torch.inference_mode()
-def read_prompts(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]) -> DynamicCache | None:
-    """Keys and values of a batch of prompts, to answer copies of it under several settings while reading it once.
-
-    The last token of each is left to `generate`, which needs its logits. None where that leaves nothing.
-    """
-    input_ids, mask = _padded(tokenizer, prompts, model.device)
-    if input_ids.shape[1] == 1:
-        return None
-    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = growing_cache(model.config)
-    model(
-        input_ids=input_ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1],
-        past_key_values=cache, use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    return cache
-
-
-@torch.inference_mode()
 def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     generation: Mapping[str, Any],
     streamer: BaseStreamer | None = None,
-    prompt_cache: DynamicCache | None = None,
 ) -> list[Answer]:
-    """Answer a batch of encoded prompts at once.
+    """Answer a batch of encoded prompts at once, as transformers does.
 
     `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy.
-    Rows are padded on the left, so that each answers as it would alone, and a row that has ended leaves the batch.
-    `prompt_cache` is what `read_prompts` made of the same prompts; answers are written on behind it.
+    Rows are padded on the left, so that each answers as it would alone.
     """
     settings = effective_settings(generation)
-    penalty, scope = settings.get("repetition_penalty"), settings.get("repetition_penalty_scope", "generated")
-    input_ids, mask = _padded(tokenizer, prompts, model.device)
-    eos = eos_id(tokenizer)
-    processors = LogitsProcessorList()
-    if penalty is not None:
-        processors.append(ScopedRepetitionPenalty(penalty, scope, mask))
     if settings.get("num_beams", 1) > 1:
         streamer = None  # beams end before they can be streamed
-    whole_batch = any(settings.get(key, default) != default for key, default in _WHOLE_BATCH.items())
-    output = model.generate(
-        input_ids=input_ids,
-        attention_mask=mask,
-        generation_config=library_config(settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=eos),
-        logits_processor=processors,
-        # `generate` keeps the streamer from loops that are not its own.
-        custom_generate=None if whole_batch else functools.partial(_decode_unfinished, streamer=streamer),
-        past_key_values=None if whole_batch else prompt_cache or growing_cache(model.config),
-        streamer=streamer,
-    )
-    return [_answer(tokenizer, row.tolist(), eos) for row in output[:, input_ids.shape[1] :]]
+    inputs = _inputs(model, tokenizer, prompts, settings)
+    output = model.generate(**inputs, streamer=streamer)
+    eos = eos_id(tokenizer)
+    return [_answer(tokenizer, row.tolist(), eos) for row in output[:, inputs["input_ids"].shape[1] :]]
 
 
-def _padded(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, (prompts, longest prompt), padded on the left."""
-    width, pad = max(map(len, prompts)), tokenizer.pad_token_id
-    input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    return input_ids, mask
+def generate_all(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    settings: Sequence[Mapping[str, Any]],
+    budget: int,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[tuple[int, int, Answer]]:
+    """Answer many encoded prompts under each of several settings (see `generate`), in batches of `budget` tokens.
+
+    Hands out (number of the setting, place of the prompt, answer) as they end. Settings share the reading of the
+    prompts, and rows that have ended make room for others (see `decode_all`); settings that bind rows together do not.
+    `seeds` are the prompts' own, so that a sampled answer depends on nothing else; None: torch's random state.
+    """
+    if seeds is None:
+        seeds = torch.randint(2**62, (len(prompts),)).tolist()
+    together = [number for number, generation in enumerate(settings) if _can_refill(model, generation)]
+    for number in range(len(settings)):
+        if number in together:
+            continue
+        for batch in batches(prompts, settings[number]["max_new_tokens"], budget):
+            torch.manual_seed(seeds[batch[0]])
+            answers = generate(model, tokenizer, [prompts[place] for place in batch], settings[number])
+            yield from ((number, place, answer) for place, answer in zip(batch, answers, strict=True))
+    if not together:
+        return
+    effective = [effective_settings(settings[number]) for number in together]
+
+    def prepare(places: Sequence[int], setting: int) -> Prepared:
+        inputs = _inputs(model, tokenizer, [prompts[place] for place in places], effective[setting])
+        return model.generate(**inputs, past_key_values=growing_cache(model.config), custom_generate=_hand_over)
+
+    eos = eos_id(tokenizer)
+    new_tokens = max(generation["max_new_tokens"] for generation in effective)
+    lengths = list(map(len, prompts))
+    for setting, place, tokens in decode_all(
+        base_of(model), lengths, seeds, len(together), prepare, new_tokens, budget
+    ):
+        yield together[setting], place, _answer(tokenizer, tokens, eos)
+
+
+def _can_refill(model: Any, generation: Mapping[str, Any]) -> bool:
+    free = all(generation.get(key, default) == default for key, default in _WHOLE_BATCH.items())
+    return free and can_join(model.config)
+
+
+def _inputs(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `generate` of transformers is called with to answer `prompts` under effective `settings`."""
+    width, padding = max(map(len, prompts)), tokenizer.pad_token_id
+    input_ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    processors = LogitsProcessorList()
+    if (penalty := settings.get("repetition_penalty")) is not None:
+        scope = settings.get("repetition_penalty_scope", "generated")
+        processors.append(ScopedRepetitionPenalty(penalty, scope, mask))
+    return {
+        "input_ids": input_ids,
+        "attention_mask": mask,
+        "generation_config": library_config(settings, pad_token_id=padding, eos_token_id=eos_id(tokenizer)),
+        "logits_processor": processors,
+    }
+
+
+def _hand_over(
+    model: Any,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **model_kwargs: Any,
+) -> Prepared:
+    """A decoding loop for `generate` of transformers that decodes nothing, but returns what it was prepared."""
+    return Prepared(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
 
 
 _WHOLE_BATCH = {
@@ -175,73 +207,9 @@ _WHOLE_BATCH = {
     "guidance_scale": None,
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
+    "watermarking_config": None,
 }
 """Settings whose other values bind the rows of a batch together, with the value that does not."""
-
-ENDED_SHARE = 0.25
-"""Share of ended rows from which on they are taken out; fewer are not worth the copy of everybody's cache."""
-
-
-def _decode_unfinished(
-    model: Any,
-    input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
-    generation_config: GenerationConfig,
-    streamer: BaseStreamer | None = None,
-    **model_kwargs: Any,
-) -> torch.Tensor:
-    """The decoding loop of transformers' `generate`, except that rows which have ended leave the batch.
-
-    `generate` hands over everything prepared; (rows, tokens) come back as from its own loop, padded after the end.
-    """
-    generated: list[torch.Tensor | None] = [None] * len(input_ids)
-    rows = list(range(len(input_ids)))  # the place in `generated` of each row that is still decoded
-    outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
-    while True:
-        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
-        scores = logits_processor(input_ids, outputs.logits[:, -1].float())
-        del outputs  # the logits of a prompt are large
-        if generation_config.do_sample:
-            tokens = torch.multinomial(scores.softmax(dim=-1), num_samples=1)
-        else:
-            tokens = scores.argmax(dim=-1, keepdim=True)
-        input_ids = torch.cat([input_ids, tokens], dim=1)
-        if streamer is not None:
-            streamer.put(tokens.cpu())
-        ended = stopping_criteria(input_ids, None).tolist()
-        for place, row in enumerate(rows):
-            if ended[place] and generated[row] is None:
-                generated[row] = input_ids[place]
-        unfinished = [place for place, row in enumerate(rows) if generated[row] is None]
-        if not unfinished:
-            break
-        if len(rows) - len(unfinished) >= ENDED_SHARE * len(rows):
-            kept = torch.tensor(unfinished, device=input_ids.device)
-            input_ids = input_ids[kept]
-            model_kwargs = _keep_rows(model_kwargs, kept, len(rows))
-            for processor in logits_processor:
-                if isinstance(processor, ScopedRepetitionPenalty):
-                    processor.keep_rows(kept)
-            rows = [rows[place] for place in unfinished]
-        inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
-        outputs = model(**inputs, return_dict=True)
-    if streamer is not None:
-        streamer.end()
-    return pad_sequence(
-        [row for row in generated if row is not None],
-        batch_first=True,
-        padding_value=generation_config._pad_token_tensor.item(),
-    )
-
-
-def _keep_rows(model_kwargs: dict[str, Any], kept: torch.Tensor, rows: int) -> dict[str, Any]:
-    """What the model is called with, for the rows `kept` of `rows`; the cache is changed in place."""
-    model_kwargs["past_key_values"].batch_select_indices(kept)
-    return {
-        key: value[kept] if isinstance(value, torch.Tensor) and value.ndim and len(value) == rows else value
-        for key, value in model_kwargs.items()
-    }
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], eos: int) -> Answer:

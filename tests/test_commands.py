@@ -326,26 +326,26 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, progra
     import eval.answer
 
     run, _ = finished_run
-    words = ["eval.__main__", run, "eval.rows_per_category=3", "generation.max_new_tokens=5", "eval.batch_tokens=256"]
+    words = ["eval.__main__", run, "eval.rows_per_category=3", "generation.max_new_tokens=5", "eval.batch_tokens=64"]
     assert program(*words).returncode == 0
     whole = (run / "eval" / "predictions.jsonl").read_bytes()
-    done: list[int] = []
+    done: list[eval.answer.Job] = []
     do = eval.answer._do
 
-    def interrupted_after_ten(answerer, questions, job, number, settings):
+    def interrupted_after_ten(answerer, questions, job, *more):
         if len(done) == 10:
             raise KeyboardInterrupt
-        done.append(number)
-        return do(answerer, questions, job, number, settings)
+        done.append(job)
+        return do(answerer, questions, job, *more)
 
     monkeypatch.setattr("eval.answer._do", interrupted_after_ten)
     assert program(*words).returncode == 130
     (unfinished,) = (run / "eval").glob(".predictions.jsonl.unfinished-*")
     unfinished.write_bytes(unfinished.read_bytes()[:-3])  # the last line was cut by the interruption
 
-    def never_again(answerer, questions, job, number, settings):
-        assert number not in done[:9]
-        return do(answerer, questions, job, number, settings)
+    def never_again(answerer, questions, job, *more):
+        assert job not in done[:9]
+        return do(answerer, questions, job, *more)
 
     monkeypatch.setattr("eval.answer._do", never_again)
     assert program(*words).returncode == 0
@@ -359,7 +359,7 @@ def test_two_processes_evaluate_as_one_does(finished_run, command, program):
         run,
         "eval.rows_per_category=2",
         "generation.max_new_tokens=5",
-        "eval.batch_tokens=256",
+        "eval.batch_tokens=64",
         "eval.resamples=50",
     ]
     assert program("eval.__main__", *words).returncode == 0
@@ -390,25 +390,25 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, mo
 
     run, _ = finished_run
     words = ["eval.__main__", "sweep", run, "eval.rows_per_category=1", "generation.max_new_tokens=[2,3]"]
-    words.append("eval.batch_tokens=256")
-    done: list[int] = []
+    words.append("eval.batch_tokens=64")
+    done: list[eval.answer.Job] = []
     do = eval.answer._do
 
-    def interrupted_after_two(answerer, questions, job, number, settings):
+    def interrupted_after_two(answerer, questions, job, settings, tick):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(number)
+        done.append(job)
         assert [generation["max_new_tokens"] for generation in settings] == [2, 3]
         assert all(len(question.prompt.ids) + 3 <= answerer.context_length for question in questions)
-        return do(answerer, questions, job, number, settings)
+        return do(answerer, questions, job, settings, tick)
 
     monkeypatch.setattr("eval.answer._do", interrupted_after_two)
     assert program(*words).returncode == 130
-    again: list[int] = []
-    monkeypatch.setattr("eval.answer._do", lambda *a: again.append(a[3]) or do(*a))
+    again: list[eval.answer.Job] = []
+    monkeypatch.setattr("eval.answer._do", lambda *a: again.append(a[2]) or do(*a))
     assert program(*words).returncode == 0
     assert again
-    assert not set(again) & set(done)
+    assert not [job for job in again if job in done]
     assert not list((run / "eval" / "sweep").glob(".predictions*"))
     too_long = program(*words[:-2], "generation.max_new_tokens=[2,100000]")
     assert too_long.returncode == 2

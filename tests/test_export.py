@@ -150,12 +150,12 @@ def test_plain_transformers_and_the_cards_own_code_answer_as_the_run_does(merged
     answerer = load_answerer(run)
     prompts = [answerer.prompt(*question).ids for question in QUESTIONS]
     assert ids == prompts
-    with_penalty = answerer.answer([answerer.prompt(QUESTION, CONTEXT).ids])[0].text
+    with_penalty = answerer.answer(answerer.prompt(QUESTION, CONTEXT).ids).text
     assert [text.strip() for text in printed] == [with_penalty, with_penalty]
     answerer.generation = answerer.generation | {"repetition_penalty": 1.0}
-    assert answerer.answer([answerer.prompt(QUESTION, CONTEXT).ids])[0].text != with_penalty
+    assert answerer.answer(answerer.prompt(QUESTION, CONTEXT).ids).text != with_penalty
     for prompt, answer in zip(prompts, answers, strict=True):
-        assert answerer.tokenizer.decode(answer, skip_special_tokens=True).strip() == answerer.answer([prompt])[0].text
+        assert answerer.tokenizer.decode(answer, skip_special_tokens=True).strip() == answerer.answer(prompt).text
         assert len(answer) <= 32  # generation_config.json has the run's limit
 
 

@@ -1,6 +1,8 @@
 """Answering: a batch answers as one at a time does, the penalty counts what its scope says, characters stay whole."""
 
-import copy
+import contextlib
+import random
+from collections import Counter
 
 import pytest
 import torch
@@ -18,12 +20,13 @@ from sft.generation import (
     decode,
     effective_settings,
     generate,
+    generate_all,
     printable,
-    read_prompts,
 )
 from sft.loss import add_token_nll
 from sft.model import load_base
-from sft.tokenization import encode_prompt, encode_text
+from sft.tokenization import encode_prompt
+from tests.small_models import SPREAD, gpt_neox, llama
 
 
 @pytest.fixture(scope="module")
@@ -42,54 +45,109 @@ def prompts(tokenizer):
     return [encode_prompt(tokenizer, text) for text in texts]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"temperature": 0.0},
-        {"temperature": 0.0, "repetition_penalty": 1.3, "repetition_penalty_scope": "generated"},
-        {"temperature": 0.0, "repetition_penalty": 5.0, "repetition_penalty_scope": "all"},
-    ],
-)
-def test_a_batch_answers_as_one_at_a_time_does(model, tokenizer, prompts, settings):
-    settings = {"max_new_tokens": 16} | settings
-    together = generate(model, tokenizer, prompts, settings)
-    alone = [generate(model, tokenizer, [prompt], settings)[0] for prompt in prompts]
-    assert together == alone
+VOCABULARY = 4096
+PENALTIES = [
+    {},
+    {"repetition_penalty": 1.3, "repetition_penalty_scope": "generated"},
+    {"repetition_penalty": 1.3, "repetition_penalty_scope": "all"},
+]
+SAMPLED = {"temperature": 1.0, "top_p": 0.9}
 
 
-def test_rows_that_end_leave_the_batch_and_change_no_answer(model, tokenizer, prompts, monkeypatch):
-    settings = {"max_new_tokens": 16, "repetition_penalty": 1.5, "repetition_penalty_scope": "all"}
-    (long,) = generate(model, tokenizer, prompts[1:2], settings)
-    early = encode_text(tokenizer, long.text)[2]  # from here on, what this answer says third ends every answer
-    monkeypatch.setattr("sft.generation.eos_id", lambda tokenizer: early)
-    whole_batch = generate(model, tokenizer, prompts, settings | {"use_cache": False})  # transformers' own loop
-    rows = []
-    handle = model.register_forward_hook(
-        lambda module, args, kwargs, output: rows.append(len(output.logits)), with_kwargs=True
+def gemma3(window):
+    text = Gemma3TextConfig(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=16, sliding_window=window, layer_types=["sliding_attention", "full_attention"],
+        **SPREAD,
+    )  # fmt: skip
+    return Gemma3ForCausalLM(text)
+
+
+@pytest.fixture(scope="module", params=["gpt_neox", "llama", "gemma3_text"])
+def ending_model(request, tokenizer):
+    """A small random model whose answers end after different numbers of tokens."""
+    torch.manual_seed(0)
+    kinds = {"gpt_neox": gpt_neox, "llama": llama, "gemma3_text": lambda vocabulary: gemma3(window=16)}
+    model = kinds[request.param](VOCABULARY).eval()
+    with torch.no_grad():
+        logits = model(torch.arange(5, 505)[None]).logits[0]
+    bias = torch.zeros(VOCABULARY)  # with which the end of text comes first after some of the tokens
+    bias[tokenizer.eos_token_id] = (logits.amax(dim=1) - logits[:, tokenizer.eos_token_id]).quantile(
+        0.4 if request.param == "gemma3_text" else 0.2
     )
-    together = generate(model, tokenizer, prompts, settings)
+    model.get_output_embeddings().bias = torch.nn.Parameter(bias)
+    return model
+
+
+@pytest.fixture(scope="module")
+def many_prompts():
+    draw = random.Random(0)
+    return [
+        [draw.randrange(5, VOCABULARY) for _ in range(length)] for length in (1, 90, 3, 40, 40, 7, 2, 70, 12, 25, 5)
+    ]
+
+
+def all_answers(model, tokenizer, prompts, settings, budget, seeds=None):
+    answers = [[None] * len(prompts) for _ in settings]
+    for number, place, answer in generate_all(model, tokenizer, prompts, settings, budget, seeds):
+        assert answers[number][place] is None
+        answers[number][place] = answer
+    return answers
+
+
+@pytest.mark.parametrize("budget", [240, 100_000])
+@pytest.mark.parametrize("settings", [*PENALTIES, SAMPLED])
+def test_an_answer_is_the_same_whatever_it_shares_a_batch_with(ending_model, tokenizer, many_prompts, settings, budget):
+    settings, seeds = {"max_new_tokens": 24, **settings}, range(len(many_prompts))
+    (together,) = all_answers(ending_model, tokenizer, many_prompts, [settings], budget, seeds)
+    (alone,) = all_answers(ending_model, tokenizer, many_prompts, [settings], 1, seeds)
+    assert together == alone
+    if settings.get("temperature", 0) == 0:
+        assert alone == [generate(ending_model, tokenizer, [prompt], settings)[0] for prompt in many_prompts]
+    assert len({answer.tokens for answer in alone}) >= 3
+    assert {answer.finish_reason for answer in alone} == {"eos", "length"}
+
+
+def test_several_settings_answer_as_each_does_alone_and_read_the_prompts_once(ending_model, tokenizer, many_prompts):
+    settings = [{"max_new_tokens": tokens, **more} for tokens, more in zip((24, 9, 24), PENALTIES, strict=True)]
+    settings += [SAMPLED | {"max_new_tokens": 12}, {"max_new_tokens": 12, "num_beams": 2}]
+    seeds = range(len(many_prompts))
+    alone = [all_answers(ending_model, tokenizer, many_prompts, [one], 600, seeds)[0] for one in settings]
+    assert all_answers(ending_model, tokenizer, many_prompts, settings, 600, seeds) == alone
+    read = []
+    with hooked(ending_model, lambda ids: read.append(len(ids)) if ids.shape[1] > 1 else None):
+        all_answers(ending_model, tokenizer, many_prompts, settings[:-1], 100_000)
+    assert read == [len(many_prompts)]
+
+
+def test_waiting_prompts_take_the_places_of_answers_that_ended_within_the_budget(ending_model, tokenizer, many_prompts):
+    rows, read = [], Counter()  # rows of each step, and prompts that were read before it
+
+    def count(ids):
+        if ids.shape[1] == 1:
+            rows.append(len(ids))
+        else:
+            read[len(rows)] += len(ids)
+
+    with hooked(ending_model, count):
+        all_answers(ending_model, tokenizer, many_prompts, [{"max_new_tokens": 24}], 400)
+    assert read[0] == rows[0] == 400 // (90 + 24)
+    assert max(rows) <= 400 // (1 + 24)
+    assert any(rows[step] > prompts for step, prompts in read.items() if 0 < step < len(rows))
+
+
+def test_a_setting_that_binds_rows_together_is_left_to_transformers(model, tokenizer, prompts):
+    settings = {"max_new_tokens": 8, "num_beams": 2}
+    (found,) = all_answers(model, tokenizer, prompts, [settings], 1)
+    assert found == [generate(model, tokenizer, [prompt], settings)[0] for prompt in prompts]
+
+
+@contextlib.contextmanager
+def hooked(model, see):
+    """Within it, `see` is called with the input ids of every call of `model`."""
+    handle = model.register_forward_pre_hook(lambda module, args, kwargs: see(kwargs["input_ids"]), with_kwargs=True)
+    yield
     handle.remove()
-    assert together == whole_batch
-    assert {answer.finish_reason for answer in together} == {"eos", "length"}
-    assert rows[0] == len(prompts) > rows[-1]
-
-
-@pytest.mark.parametrize("window", [None, 8])
-def test_prompts_are_read_once_for_several_settings(model, tokenizer, prompts, window):
-    if window:  # layers that keep the last tokens only, fewer than the prompts have
-        torch.manual_seed(0)
-        config = Gemma3TextConfig(
-            vocab_size=4096, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=16, sliding_window=window,
-            layer_types=["sliding_attention", "full_attention"],
-        )  # fmt: skip
-        model = Gemma3ForCausalLM(config).eval()
-    cache = read_prompts(model, tokenizer, prompts)
-    for settings in ({}, {"repetition_penalty": 1.5}, {"repetition_penalty": 5.0, "repetition_penalty_scope": "all"}):
-        settings = {"max_new_tokens": 12} | settings
-        again = generate(model, tokenizer, prompts, settings, prompt_cache=copy.deepcopy(cache))
-        assert again == generate(model, tokenizer, prompts, settings)
-    assert read_prompts(model, tokenizer, [[5]]) is None
 
 
 def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):
@@ -97,7 +155,7 @@ def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):
     add_token_nll(model)
     positions = []
     model.register_forward_hook(lambda module, args, output: positions.append(output.logits.shape[1]))
-    generate(model, tokenizer, prompts, {"max_new_tokens": 3})
+    all_answers(model, tokenizer, prompts, [{"max_new_tokens": 3}], 1000)
     assert positions == [1, 1, 1]
 
 
@@ -154,12 +212,14 @@ def test_zero_temperature_is_greedy_and_drops_what_would_be_ignored():
 
 
 def test_sampling_is_repeated_by_its_seed(model, tokenizer, prompts):
-    settings = {"max_new_tokens": 12, "temperature": 0.7, "top_p": 0.75, "top_k": 40}
-    answers = []
+    settings = [{"max_new_tokens": 12, "temperature": 0.7, "top_p": 0.75, "top_k": 40}]
+    by_seed = [all_answers(model, tokenizer, prompts, settings, 1000, seeds) for seeds in ([1] * 4, [1] * 4, [2] * 4)]
+    assert by_seed[0] == by_seed[1] != by_seed[2]
+    by_torch = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        answers.append(generate(model, tokenizer, prompts, settings))
-    assert answers[0] == answers[1] != answers[2]
+        by_torch.append(all_answers(model, tokenizer, prompts, settings, 1000))
+    assert by_torch[0] == by_torch[1] != by_torch[2]
 
 
 def test_an_answer_that_ends_is_told_from_one_that_is_cut(model, tokenizer, prompts):
