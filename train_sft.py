@@ -7,6 +7,7 @@ The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, spli
 """
 
 import argparse
+import pickle
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -50,10 +51,12 @@ def main() -> None:
 
 def train(config: Config, resume: bool, force: bool) -> None:
     """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
+    import torch
+
     from sft import checkpointing, checkpoints
     from sft import run as runs
     from sft.encoded_rows import row_lengths
-    from sft.hazards import warn
+    from sft.hazards import warn, warn_of_loss
     from sft.model import resolve_device, resolve_dtype, use_all_cores
     from sft.stopping import Stopped, end_by_signal
 
@@ -97,13 +100,44 @@ def train(config: Config, resume: bool, force: bool) -> None:
     except Stopped as stopped:
         if RANK == 0:
             step = trainer.state.global_step
-            print(f"stopped after step {step} of {prepared.steps}; --resume goes on from there", file=sys.stderr)
+            how = "--resume goes on from there" if step else "nothing was learned yet, --force starts again"
+            print(f"stopped after step {step} of {prepared.steps}; {how}", file=sys.stderr)
         end_by_signal(stopped.number)
+    except torch.OutOfMemoryError:
+        raise UserError(f"the GPU's memory does not suffice: {less_memory(config, prepared, device, dtype)}") from None
+    except pickle.UnpicklingError as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{checkpoint}: holds more than tensors, and is not read: {first}; delete it") from None
     weights = trainer.whole_weights()
     if RANK == 0:
         finish(config, prepared, trainer, weights, manifest, started)
+        warn_of_loss(run / "log.jsonl")
     if lock:
         lock.close()
+
+
+def less_memory(config: Config, prepared: Prepared, device: "torch.device", dtype: "torch.dtype") -> str:
+    """What to set for less memory: the smallest changes that fit by the dry run's estimate, after it was too low."""
+    from sft.checkpointing import memory_bytes, micro_batch, skeleton
+    from sft.encoded_rows import row_lengths
+    from sft.memory import GB, estimate, fitting_changes
+
+    model = skeleton(config, dtype)
+    layout = micro_batch(config, prepared.packed, max(row_lengths(prepared.encoded)), dtype)
+    need = estimate(model, layout).total
+    # It did not fit: whatever the estimate says, what is to fit must need clearly less than what was tried.
+    limit = 0.85 * min(need, memory_bytes(device))
+    changes = fitting_changes(
+        layout,
+        lambda other: estimate(model, other),
+        limit,
+        may_quantise=config.lora is not None,
+        may_checkpoint=model.supports_gradient_checkpointing,
+    )
+    if not changes:
+        return "no setting makes it fit; take a smaller model or a larger GPU"
+    ways = "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
+    return f"set {ways} (by estimate, where {need / GB:.1f} GB were not enough), and start again with --force"
 
 
 def load_model(config: Config, device: "torch.device", dtype: "torch.dtype", checkpointing: bool) -> Any:

@@ -51,8 +51,7 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
     setting: Setting = config.training["activation_checkpointing"]
     if setting != "auto":
         return setting
-    model = load_skeleton(config.model.base, dtype, **config.model.loading)
-    train_all(model) if config.lora is None else add_lora(model, config.lora)
+    model = skeleton(config, dtype)
     layout = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
     memory = memory_bytes(device)
     checkpointing = settled(setting, model, layout, memory)
@@ -63,6 +62,13 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
             "(training.activation_checkpointing=false keeps them)"
         )
     return checkpointing
+
+
+def skeleton(config: Config, dtype: torch.dtype) -> PreTrainedModel:
+    """The model without weights, made ready for `sft.memory.estimate`."""
+    model = load_skeleton(config.model.base, dtype, **config.model.loading)
+    train_all(model) if config.lora is None else add_lora(model, config.lora)
+    return model
 
 
 def memory_bytes(device: torch.device) -> float:

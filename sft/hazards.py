@@ -1,7 +1,9 @@
 """Settings that work and hurt: warnings with the rows concerned and the remedy, before time is spent. No torch here."""
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sft.records import CATEGORIES
@@ -63,6 +65,8 @@ def truncation_hazards(
     """
     remedy = f"set {'data.truncation=context or ' if truncation == 'end' else ''}a larger training.max_length"
     warnings = []
+    if not any(count for (_, fate), count in fates.items() if fate in ("whole", "context shortened")):
+        warnings.append(f"no training row keeps its end-of-text token, so no answer will learn to stop; {remedy}")
     for category in CATEGORIES:
         rows = sum(count for (name, _), count in fates.items() if name == category)
         cut, dropped = fates.get((category, "end cut off"), 0), fates.get((category, "dropped"), 0)
@@ -73,6 +77,21 @@ def truncation_hazards(
                 f"of {rows} training rows ({(cut + dropped) / rows:.1%}); {remedy}"
             )
     return warnings
+
+
+def warn_of_loss(log: Path) -> None:
+    """Print a warning where the loss at the end of a run's log is not below the one at its beginning (a tenth each)."""
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    losses = [record["loss"] for record in records if "loss" in record]
+    tenth = -(-len(losses) // 10)
+    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+    if len(losses) > 1 and not last < first:
+        warn(
+            [
+                f"the loss did not fall ({first:.3f} at first, {last:.3f} at last): the model may have learned "
+                "nothing; look at loss.png, and at training.learning_rate"
+            ]
+        )
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -1,0 +1,401 @@
+"""Whatever ends a training, at whatever moment: it goes on to the same adapter, or says in a line why it cannot."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import sft.trainer
+import train_sft
+from sft import checkpoints
+from sft.errors import UserError
+from sft.hazards import warn_of_loss
+from sft.trainer import RunTrainer
+
+ROOT = Path(__file__).parents[1]
+ADAPTER = "adapter/adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def words(tiny_base):
+    """A training of 12 steps of several micro-batches with dropout, in two epochs, with a checkpoint every 3."""
+    return [
+        "configs/tiny.yaml", f"model.base={tiny_base}", "model.build=null", "lora.lora_dropout=0.1",
+        "data.train_rows=44", "data.validation_share=0", "training.total_batch_size=8", "training.num_train_epochs=2",
+        "training.per_device_train_batch_size=1", "training.save_steps=3", "training.learning_rate=1e-2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(words, command, tmp_path_factory):
+    """The adapter of the training that nothing interrupts."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    done = command("train_sft.py", *words, f"run.directory={run}")
+    assert done.returncode == 0, done.stderr
+    return (run / ADAPTER).read_bytes()
+
+
+@pytest.fixture
+def train(program, words, tmp_path):
+    def run(*more):
+        return program("train_sft", *words, f"run.directory={tmp_path / 'run'}", *more)
+
+    return run
+
+
+def assert_goes_on(train, whole, run):
+    done = train("--resume")
+    assert done.returncode == 0, done.stderr
+    assert (run / ADAPTER).read_bytes() == whole
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert steps == list(range(1, 13))
+    return done
+
+
+class Killed(BaseException):
+    """Nothing catches it, so that files stay as they are at this moment."""
+
+
+def killed(*_, **__):
+    raise Killed
+
+
+MOMENTS = {
+    "a step": (RunTrainer, "_get_grad_norm", 7),
+    "saving the optimizer": (RunTrainer, "_save_optimizer_and_scheduler", 2),
+    "the hashes": (checkpoints, "write_text", 2),
+    "the new name": (checkpoints, "_sync_directory", 3),
+    "removing old ones": (checkpoints, "remove_old", 3),
+    "the end": (train_sft, "finish", 1),
+}
+"""What is being done, where in the code, and the how manieth time it is killed."""
+
+
+@pytest.fixture
+def kill(train, monkeypatch):
+    """Train, and be killed at a moment."""
+
+    def run(moment):
+        owner, name, count = MOMENTS[moment]
+        calls = iter(range(1, 1000))
+        does = getattr(owner, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda *a, **k: killed() if next(calls) == count else does(*a, **k))
+            with pytest.raises(Killed):
+                train()
+
+    return run
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_adapter(train, kill, whole, tmp_path, moment):
+    kill(moment)
+    assert_goes_on(train, whole, tmp_path / "run")
+
+
+def test_a_run_that_is_killed_while_its_adapter_is_saved_has_none_and_goes_on(train, whole, tmp_path, monkeypatch):
+    from sft.prompt import PromptTemplate
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptTemplate, "save", killed)
+        with pytest.raises(Killed):
+            train()
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert_goes_on(train, whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drops_the_step_at_work_saves_the_last_whole_one_and_ends_as_signals_do(
+    train, whole, tmp_path, monkeypatch, number
+):
+    calls = iter(range(1, 1000))
+    does = RunTrainer.compute_loss
+    step_of_call = []
+
+    def compute_loss(self, *args, **kwargs):
+        step_of_call.append(self.state.global_step)
+        if self.state.global_step == 4 and step_of_call.count(4) == 2:  # the second micro-batch of step 5
+            signal.raise_signal(number)
+        next(calls)
+        return does(self, *args, **kwargs)
+
+    ended = []
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTrainer, "compute_loss", compute_loss)
+        patch.setattr("sft.stopping.os.kill", lambda pid, n: ended.append((pid, n)) or sys.exit(128 + n))
+        stopped = train()
+    assert ended == [(os.getpid(), number)]
+    assert stopped.returncode == 128 + number
+    assert "stopped after step 4 of 12; --resume goes on from there" in stopped.stderr
+    assert step_of_call.count(4) == 2  # nothing more of the step was done
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert checkpoints.newest_whole(tmp_path / "run" / "checkpoints").name == "checkpoint-4"
+    assert_goes_on(train, whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_numbers_that_are_not_finite_stop_the_run_with_the_rows_named_and_the_step_before_saved(
+    train, whole, tmp_path, monkeypatch, what
+):
+    owner, name = (RunTrainer, "compute_loss") if what == "loss" else (RunTrainer, "_clip_grad_norm")
+    does = getattr(owner, name)
+    indexes = []
+    collate = sft.trainer.StepCollator.__call__
+
+    def seen(self, micro_batches):
+        batch = collate(self, micro_batches)
+        indexes.append(batch["rows"])
+        return batch
+
+    def broken(self, *args, **kwargs):
+        value = does(self, *args, **kwargs)
+        return value * float("nan") if self.state.global_step == 4 else value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        patch.setattr(sft.trainer.StepCollator, "__call__", seen)
+        stopped = train()
+    assert stopped.returncode == 2
+    assert f"the {what} became nan at step 5, in rows " in stopped.stderr
+    assert "step 4 is saved, and --resume goes on from there" in stopped.stderr
+    fifth = indexes[4]
+    suspects = fifth[0] if what == "loss" else [row for rows in fifth for row in rows]
+    named = stopped.stderr.partition("in rows ")[2].partition(";")[0].removesuffix(", …").split(", ")
+    assert set(named) <= set(suspects)
+    assert_goes_on(train, whole, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_at_once_leaves_nothing_to_go_on_from(train, monkeypatch):
+    monkeypatch.setattr(RunTrainer, "compute_loss", lambda *_, **__: torch.tensor(float("inf"), requires_grad=True))
+    stopped = train()
+    assert stopped.returncode == 2
+    assert "the loss became inf at step 1" in stopped.stderr
+    assert "nothing was learned yet" in stopped.stderr
+
+
+def test_too_little_gpu_memory_is_answered_with_settings_that_need_less(train, monkeypatch):
+    def out_of_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(RunTrainer, "compute_loss", out_of_memory)
+    monkeypatch.setattr("sft.memory.CUDA_BYTES", 0)  # more than all the rest of the tiny model
+    stopped = train("training.per_device_train_batch_size=4")
+    assert stopped.returncode == 2
+    assert "the GPU's memory does not suffice: set training." in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_a_run_whose_loss_does_not_fall_says_so(tmp_path, capsys):
+    def said(*losses):
+        log = tmp_path / "log.jsonl"
+        log.write_text("".join(json.dumps({"step": n, "loss": loss}) + "\n" for n, loss in enumerate(losses)))
+        warn_of_loss(log)
+        return capsys.readouterr().err
+
+    assert "3.000 at first, 3.000 at last" in said(*[3.0] * 20)
+    assert "the loss did not fall (1.000 at first, 2.000 at last): the model may have learned nothing" in said(1, 2)
+    assert said(*[5.0 - n / 10 for n in range(20)]) == said(5.0) == ""
+
+
+def test_a_training_without_any_end_of_text_says_so(train):
+    done = train("data.truncation=end", "training.max_length=32")
+    assert "no training row keeps its end-of-text token, so no answer will learn to stop" in done.stderr
+
+
+LIMITED = (
+    "import resource, runpy, signal, sys\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+    "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+"""No file may become longer than so many bytes: the error is not quite a full disk's, and takes the same way."""
+
+
+def limited(command, size, *words):
+    return command("-c", LIMITED, size, *words, env=os.environ | {"MPLCONFIGDIR": "/tmp"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of file size are set as Linux does it")
+def test_a_disk_without_room_for_a_checkpoint_is_a_line_and_nothing_is_lost(command, train, words, whole, tmp_path):
+    run = tmp_path / "run"
+    full = limited(command, 300_000, "train_sft.py", *words, f"run.directory={run}")  # the tokenizer takes more
+    assert full.returncode == 2, full.stderr
+    assert "checkpoint-3: cannot be written: File too large; the checkpoints before it are kept" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not list((run / "checkpoints").iterdir())
+    assert "no whole checkpoint yet" in train("--resume").stderr
+
+
+def bomb(path, mark):
+    """A pickle that makes the file `mark` when it is loaded."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (mark,))
+
+    torch.save({"state": Bomb()}, path)
+    assert b"touch" in path.read_bytes() or path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_code_in_a_checkpoint_is_never_run(train, kill, tmp_path, name):
+    run, mark = tmp_path / "run", tmp_path / "mark"
+    kill("a step")
+    checkpoint = checkpoints.newest_whole(run / "checkpoints")
+    bomb(checkpoint / name, mark)
+    before = train("--resume")  # it is not what was written, so the one before it is taken
+    assert f"{checkpoint.name} is passed over: {name} is damaged" in before.stderr
+    assert not mark.exists()
+    shutil.rmtree(run)
+    kill("a step")
+    # Whoever can write the bomb can write the hashes, too.
+    bomb(checkpoint / name, mark)
+    record = json.loads((checkpoint / checkpoints.RECORD).read_text())
+    aside = run / "checkpoints" / checkpoints.ASIDE
+    aside.mkdir()
+    (checkpoint / checkpoints.RECORD).unlink()
+    checkpoint.rename(aside / checkpoint.name)
+    checkpoints.complete(aside / checkpoint.name, record["run"])
+    forged = train("--resume")
+    assert not mark.exists()
+    if name == "training_args.bin":
+        assert forged.returncode == 0, forged.stderr
+    else:
+        assert forged.returncode == 2
+        assert "holds more than tensors, and is not read" in forged.stderr
+
+
+def test_another_runs_checkpoint_is_passed_over(train, kill, tmp_path):
+    run = tmp_path / "run"
+    kill("a step")
+    for checkpoint in (run / "checkpoints").iterdir():
+        record = json.loads((checkpoint / checkpoints.RECORD).read_text())
+        (checkpoint / checkpoints.RECORD).write_text(json.dumps(record | {"run": "another"}))
+    resumed = train("--resume")
+    assert resumed.returncode == 2
+    assert "checkpoint-6 is passed over: it is another run's" in resumed.stderr
+    assert "no whole checkpoint yet" in resumed.stderr
+
+
+def make_checkpoint(root, step, run_id="run"):
+    aside = root / checkpoints.ASIDE / f"checkpoint-{step}"
+    (aside / "deep").mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "deep/part.pt"):
+        (aside / name).write_bytes(bytes([step]) * 100)
+    checkpoints.complete(aside, run_id)
+    return root / f"checkpoint-{step}"
+
+
+def test_old_checkpoints_go_by_step_and_not_by_age(tmp_path):
+    for step in (10, 9, 100):
+        made = make_checkpoint(tmp_path, step)
+        os.utime(made, (1, 1) if step == 100 else None)
+    checkpoints.remove_old(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-100"]
+    checkpoints.remove_old(tmp_path, None)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert checkpoints.newest_whole(tmp_path, "run").name == "checkpoint-100"
+
+
+def test_a_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):
+    damaged = make_checkpoint(tmp_path, 3)
+    (damaged / "deep" / "part.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="no whole checkpoint yet"):
+        checkpoints.newest_whole(tmp_path)
+    make_checkpoint(tmp_path, 3)
+    assert checkpoints.newest_whole(tmp_path) == damaged
+
+
+# Campaigns: `make test-faults`.
+
+
+def start(words, run, *more):
+    command = [sys.executable, "train_sft.py", *words, f"run.directory={run}", *more]
+    log = (run.parent / "output.txt").open("ab")
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def newest_step(run):
+    return max((int(path.name.rsplit("-")[-1]) for path in (run / "checkpoints").glob("checkpoint-*")), default=0)
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments_lose_no_more_than_the_steps_since_a_checkpoint(words, command, tmp_path):
+    """Kill -9 at moments drawn from the time that a training is at work, checkpoints every other step included."""
+    long = [*words, "training.num_train_epochs=60", "training.save_steps=2", "training.logging_steps=1"]
+    calm = tmp_path / "calm" / "run"
+    done = command("train_sft.py", *long, f"run.directory={calm}")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "killed" / "run"
+    run.parent.mkdir()
+    chance, kills, lost = random.Random(0), 0, []
+    while True:
+        before = newest_step(run)
+        process = start(long, run, *(["--resume"] if (run / "manifest.json").exists() else ["--force"]))
+        deadline = time.monotonic() + 120
+        moment = None  # it begins with the process's first new checkpoint, or earlier in one of four tries
+        early = chance.random() < 0.25
+        while process.poll() is None:
+            if moment is None and (early or newest_step(run) > before):
+                moment = time.monotonic() + (chance.uniform(0, 8) if early else chance.uniform(0, 1.5))
+            if moment is not None and time.monotonic() >= moment:
+                process.kill()
+                process.wait()
+                kills += 1
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        output = (run.parent / "output.txt").read_text(errors="replace")
+        assert "Traceback" not in output, output[-3000:]
+        log = run / "log.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []
+        reached = max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+        if process.returncode == 0:
+            break
+        lost.append(reached - newest_step(run))
+        assert newest_step(run) >= before
+    print(f"{kills} kills; steps lost by one: {max(lost)} at most")
+    assert kills >= 30
+    assert max(lost) <= 2 + 1  # the checkpoint of the last one may not have been finished
+    assert (run / ADAPTER).read_bytes() == (calm / ADAPTER).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_real_signal_ends_the_process_as_it_should(words, whole, command, tmp_path, number):
+    run = tmp_path / "run"
+    process = start([*words, "training.save_steps=1000"], run)
+    while not (run / "log.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(60) == -number
+    assert newest_step(run) > 0
+    resumed = command("train_sft.py", *words, f"run.directory={run}", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (run / ADAPTER).read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_files_of_any_size_that_do_not_fit_are_a_line(words, command, tmp_path):
+    """Every limit of file size from a hundred bytes to a megabyte: whatever cannot be written first, it is a line."""
+    ends = {}
+    for size in (100, 1_000, 3_000, 10_000, 30_000, 60_000, 100_000, 200_000, 400_000, 1_000_000):
+        run = tmp_path / str(size)
+        done = limited(command, size, "train_sft.py", *words, f"run.directory={run}")
+        assert done.returncode in (0, 2), done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        ends[size] = done.stderr.strip().splitlines()[-1]
+        if (run / "adapter").exists():
+            assert (run / "adapter" / "adapter_model.safetensors").stat().st_size <= size
+    print("\n".join(f"{size}: {line}" for size, line in ends.items()))
+    assert len(set(ends.values())) > 2
