@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 from sft.cache import growing_cache
 from sft.errors import UserError
 from sft.records import FinishReason
+from sft.shown import visible
 from sft.tokenization import eos_id
 
 Scope = Literal["generated", "all"]
@@ -300,12 +300,5 @@ class CharacterStreamer(BaseStreamer):
 
     def _flush(self, text: str) -> None:
         if len(text) > self.written:
-            self.write(printable(text[self.written :]))
+            self.write(visible(text[self.written :]))
             self.written = len(text)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters (but newline and tab) replaced, so that a terminal shows and does not obey it."""
-    return "".join(
-        character if character in "\n\t" or unicodedata.category(character) != "Cc" else "\ufffd" for character in text
-    )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sft.records import CATEGORIES
+from sft.shown import one_line
 
 if TYPE_CHECKING:  # imports transformers
     from sft.tokenization import Fate
@@ -78,7 +79,7 @@ def truncation_hazards(
 def warn(warnings: Iterable[str]) -> None:
     """Print warnings to standard error, a line each."""
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        print(one_line(f"warning: {warning}"), file=sys.stderr, flush=True)
 
 
 def _rows(count: int) -> str:
