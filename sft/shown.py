@@ -2,10 +2,9 @@
 
 import os
 import re
-import unicodedata
 
-# They reorder the text around them, so that a reader sees something that is not there.
-_DIRECTION_MARKS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# Direction marks reorder the text around them, so that a reader sees something that is not there.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{30,}")
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -15,7 +14,7 @@ LINE_LIMIT = 2000
 def visible(text: str) -> str:
     """Line breaks and tabs stay; other control characters, surrogates and direction marks become `�`."""
     lines = re.sub("\r\n?|[\v\f\x85\u2028\u2029]", "\n", text)
-    return "".join("�" if _is_unprintable(c) else c for c in lines)
+    return _UNPRINTABLE.sub("�", lines)
 
 
 def escaped(text: str) -> str:
@@ -41,9 +40,3 @@ def without_tokens(text: str) -> str:
         if len(own := os.environ.get(name, "").strip()) >= 8:
             text = text.replace(own, "…")
     return _LOGIN_IN_URL.sub("…@", _TOKEN.sub(r"\1_…", text))
-
-
-def _is_unprintable(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    return unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTION_MARKS
