@@ -4,6 +4,7 @@ The weights are safetensors, never a pickle. Of `adapter_config.json` only what 
 `LoraConfig` is made of that, so that no other key reaches PEFT.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,7 @@ CONFIG_FILE = "adapter_config.json"
 PICKLES = ("adapter_model.bin", "pytorch_model.bin")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PATTERN_SECONDS = 1.0
-"""Time that a regular expression of an adapter may take; a malicious one takes forever."""
+"""Time that a regular expression of an adapter may take over all names; a malicious one takes forever."""
 
 Name = Annotated[str, Field(pattern=MODULE_NAME)]
 Rank = Annotated[int, Field(ge=1)]
@@ -134,8 +135,9 @@ def lora_config(adapter: Path, weights: Mapping[str, torch.Tensor], model: nn.Mo
 
 
 def _matching(path: Path, pattern: str, names: Iterable[str]) -> list[str]:
+    end = time.monotonic() + PATTERN_SECONDS
     try:
-        found = [name for name in names if regex.fullmatch(pattern, name, timeout=PATTERN_SECONDS)]
+        found = [name for name in names if regex.fullmatch(pattern, name, timeout=max(0.001, end - time.monotonic()))]
     except TimeoutError:
         raise UserError(f"{path}: target_modules: the regular expression takes too long") from None
     except regex.error as error:
