@@ -346,6 +346,8 @@ def override(values: dict[Any, Any], text: str) -> str:
     *parents, last = dotted.split(".")
     if not equals or not all([*parents, last]):
         raise UserError(f"command line: {text!r} is not section.key=value")
+    if not value_text.isprintable() and any("\ud800" <= character <= "\udfff" for character in value_text):
+        raise UserError(f"command line: {dotted}: is not text in the terminal's encoding; set LC_ALL=C.UTF-8")
     value = parse_yaml(value_text, f"command line: {dotted}")
     for parent in parents:
         if values.get(parent) is None:

@@ -3,16 +3,19 @@
 import os
 import re
 
-# Direction marks reorder the text around them, so that a reader sees something that is not there.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{30,}")
+# Direction marks reorder the text around them, so that a reader sees something that is not there; the last two are
+# no characters, and not allowed in XML.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+_TOKEN = re.compile(r"(hf|api_org)_[A-Za-z0-9]{30,}")
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 LINE_LIMIT = 2000
 
 
 def visible(text: str) -> str:
-    """Line breaks and tabs stay; other control characters, surrogates and direction marks become `�`."""
+    """Line breaks and tabs stay; other control characters, surrogates, direction marks and U+FFFE/F become `�`."""
     lines = re.sub("\r\n?|[\v\f\x85\u2028\u2029]", "\n", text)
     return _UNPRINTABLE.sub("�", lines)
 
