@@ -8,6 +8,7 @@ python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question
 import argparse
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,9 +120,15 @@ def export(
 
     from sft.card import model_card
     from sft.licences import named_base, named_data
+    from sft.upload import check_hub_id
 
     base = named_base(source.config, source.manifest, base_id)
     data = named_data(source.config, source.manifest, data_licence)
+    for key, name in (("model.base", base.hub_id), ("data.path", data.hub_id)):
+        if name:  # they become links and code in the card
+            check_hub_id(key, name)
+    if base.commit and not re.fullmatch(r"[\w./-]+", base.commit):
+        raise UserError(f"model.revision {base.commit}: is not the name of a commit, tag or branch")
     if base.hub_id is None:
         print(f"warning: the base model was a directory; the card calls it {base.name}: --base-id gives its hub id")
     if data.licence is None and data.hub_id is None:
@@ -279,6 +286,12 @@ def read_results(run: Path) -> dict[str, Any] | None:
     results = read_json(path)
     if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
         raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
+    from sft.card import evaluation
+
+    try:
+        evaluation(results)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: is damaged; evaluate the run again, or move the file away") from None
     return dict(results)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pickle
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
@@ -541,6 +543,44 @@ def test_a_run_whose_chat_template_attacks_is_not_exported(run, program, name):
     edit(run / "manifest.json", learned={k: v for k, v in manifest["learned"].items() if k != "prompt_template.json"})
     result = program(*COMMANDS["export"](run))
     assert (result.returncode, "the chat template fails" in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ({}, "is not this version's evaluation of a run"),
+        ({"schema_version": 2, "systems": {"tuned": {}}}, "is damaged"),
+        ({"schema_version": 2, "systems": {"tuned": []}, "settings": [], "rows": {}, "floors": {}}, "is damaged"),
+    ],
+)
+def test_a_damaged_evaluation_is_not_exported(run, program, results, words):
+    (run / "eval").mkdir()
+    (run / "eval" / "results.json").write_text(json.dumps(results))
+    result = program(*COMMANDS["export"](run))
+    assert (result.returncode, words in result.stderr) == (2, True), result.stderr
+
+
+HUB_IDS = ['x"); import os; os.system("true', "x](javascript:alert(1))", "a`b", "../../x", "a/b/c"]
+
+
+@pytest.mark.parametrize("name", HUB_IDS)
+def test_names_in_a_run_do_not_become_code_in_its_card(run, program, name):
+    edit(run / "adapter" / "adapter_config.json", base_model_name_or_path=name)
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["model"]["base"] = name
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    manifest = json.loads((run / "manifest.json").read_text())
+    edit(run / "manifest.json", learned={k: v for k, v in manifest["learned"].items() if k != "adapter_config.json"})
+    result = program(*COMMANDS["export"](run))
+    assert (result.returncode, "error: model.base " in result.stderr) == (2, True), result.stderr
+
+
+def test_programs_are_started_in_two_places_only():
+    root = Path(__file__).parents[1]
+    files = [*root.glob("*.py"), *(root / "sft").rglob("*.py"), *(root / "eval").rglob("*.py")]
+    starts = re.compile(r"subprocess|os\.system|os\.exec|os\.spawn|popen|multiprocessing", re.IGNORECASE)
+    found = {path.name for path in files if starts.search(path.read_text(encoding="utf-8"))}
+    assert found == {"build_base.py", "run.py"}
 
 
 def test_a_finished_run_is_one_and_its_adapter_counts(trained_run):
