@@ -95,7 +95,7 @@ def load_base_config(base: str, revision: str | None = None, trust_remote_code: 
         return AutoConfig.from_pretrained(
             base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise loading_error("model", base, error) from None
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from sft.adapter import AdapterConfig, check_adapter, check_trained_on
 from sft.errors import UserError
-from sft.model import load_adapter, load_base, load_tokenizer
+from sft.model import load_adapter, load_base, load_skeleton, load_tokenizer
 from sft.prompt import ALPACA_JA, PromptTemplate, chat_template
 from sft.run import require_finished, run_config
 
@@ -469,6 +469,9 @@ def test_damaged_base_files_are_one_line(tiny_base, tmp_path, name):
         (base / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
         load_base(str(base), CPU, torch.float32)
+    if file == "config.json" and content:
+        with pytest.raises(UserError, match="cannot be loaded"):
+            load_skeleton(str(base), torch.float32)
 
 
 GOOD_TEMPLATE = {"name": "alpaca-ja", "with_input": ALPACA_JA.with_input, "without_input": ALPACA_JA.without_input}
