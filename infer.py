@@ -122,6 +122,8 @@ def converse(answerer: "Answerer") -> None:
         while instruction := input("指示> ").strip():
             context = input("文脈> ").strip()
             try:
+                if not (is_text(instruction) and is_text(context)):
+                    raise UserError("that is not text in the terminal's encoding")
                 ask(answerer, instruction, context, warned)
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)

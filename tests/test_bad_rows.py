@@ -367,6 +367,15 @@ def test_questions_are_read_to_the_letter(tmp_path: Path) -> None:
     assert infer.read_questions(path) == questions
 
 
+def test_a_session_goes_on_after_words_that_are_no_text(program, trained_run, monkeypatch):
+    words = iter(["a\udce3", "", "首都は?", "a\0b", "首都は?", "", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(words))
+    result = program("infer", trained_run, "generation.max_new_tokens=2")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("error: that is not text in the terminal's encoding") == 2
+    assert result.stderr.count("note: cut off after 2 tokens") == 1
+
+
 def laughs(kind: str) -> str:
     """Nine steps, each ten times the one before: a thousand million values."""
     steps = ["a0: &a0 {x: y}" if kind == "map" else "a0: &a0 [ha]"]
