@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sft.errors import UserError, exit_on_user_error
+from sft.files import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from sft.answerer import Answerer
@@ -66,9 +67,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def is_text(value: object) -> bool:
-    """Whether `value` is text that can be written as UTF-8."""
+    """Whether `value` is text that can be written as UTF-8, without null characters."""
     try:
-        return isinstance(value, str) and bool(value.encode() or True)
+        return isinstance(value, str) and b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
 
@@ -82,17 +83,19 @@ def load(arguments: argparse.Namespace) -> "Answerer":
 
     from sft.answerer import load_answerer
     from sft.generation import effective_settings
+    from sft.shown import one_line
 
     answerer = load_answerer(run, arguments.overrides, arguments.allow_other_template)
     settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
-    print(f"{run}{' (base model alone)' if arguments.base else ''}: {settings}", file=sys.stderr)
+    print(one_line(f"{run}{' (base model alone)' if arguments.base else ''}: {settings}"), file=sys.stderr)
     return answerer
 
 
 def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) -> None:
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
-    from sft.generation import CharacterStreamer, printable
+    from sft.generation import CharacterStreamer
     from sft.hazards import generation_hazards, warn
+    from sft.shown import visible
     from sft.tokenization import eos_id
 
     prompt = answerer.prompt(instruction, context)
@@ -103,7 +106,7 @@ def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) 
         print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
     streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
     answer = answerer.answer(prompt.ids, streamer)
-    print("" if streamer.written else printable(answer.text))  # beams end before they can be streamed
+    print("" if streamer.written else visible(answer.text))  # beams end before they can be streamed
     if answer.finish_reason == "length":
         limit = answerer.generation["max_new_tokens"]
         print(f"note: cut off after {limit} tokens; raise generation.max_new_tokens for more", file=sys.stderr)
@@ -119,6 +122,8 @@ def converse(answerer: "Answerer") -> None:
         while instruction := input("指示> ").strip():
             context = input("文脈> ").strip()
             try:
+                if not (is_text(instruction) and is_text(context)):
+                    raise UserError("that is not text in the terminal's encoding")
                 ask(answerer, instruction, context, warned)
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
@@ -131,16 +136,18 @@ def read_questions(path: Path) -> list[dict[str, object]]:
     """Rows of a jsonl file, each with a text `instruction` and at most a text `input`."""
     rows = []
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as UTF-8: {error}") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
+            # Every field is written again beside its answer; the lists around it are room for a deeper stack then.
+            json.dumps([[[[row]]]], ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not JSON: {error}") from None
+            raise UserError(f"{path}:{number}: not JSON that can be written again: {error}") from None
         if not isinstance(row, dict) or not is_text(row.get("instruction")) or not row["instruction"].strip():
             raise UserError(f"{path}:{number}: a row needs a text field instruction (and may have input)")
         if row.get("input") is not None and not is_text(row["input"]):

@@ -56,6 +56,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
     from sft import checkpointing, checkpoints
     from sft import run as runs
     from sft.encoded_rows import row_lengths
+    from sft.files import check_inside
     from sft.hazards import warn, warn_of_loss
     from sft.model import resolve_device, resolve_dtype, use_all_cores
     from sft.stopping import Stopped, end_by_signal
@@ -71,6 +72,8 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if RANK == 0:  # a slower process would meet what this one has begun to write
         lock = runs.lock_directory(run)
         runs.check_directory(run, resume, force)
+        if resume:
+            check_inside(run)
     data, split = read_rows(config)
     prepared = prepare(config, data, split, *read_tokenizer(config))
     if RANK == 0:
@@ -259,8 +262,9 @@ def finish(
 ) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     from sft import run as runs
+    from sft.adapter import check_adapter
     from sft.loss_plot import plot_loss
-    from sft.model import check_adapter, resolve_dtype
+    from sft.model import resolve_dtype
     from sft.trainer import memory_peak_bytes
     from sft.whole_directory import whole_directory
 

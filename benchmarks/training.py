@@ -163,7 +163,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         clock = Clock()
         trainer.add_callback(clock)
         before = _status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew from here
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
         if arguments.profile:
             with torch.profiler.profile(record_shapes=True) as profile:
                 trainer.train()
@@ -228,7 +228,7 @@ TRAINERS = {"packed": ours, "padded": ours, "alpaca": alpaca, "trl": trl}
 
 
 def _status(key: str) -> int:
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     assert found, "a kernel that does not tell its memory"
     return int(found[1]) * 1024
 

@@ -140,7 +140,7 @@ class Progress:
         self.identity = identity
         self.file = path.with_name(f".{path.name}.unfinished-{process}")
         self.done = set(self.all_results())
-        if not self.file.exists() or self._header(self.file) != identity:
+        if not self.file.exists() or self._results(self.file) is None:
             self.file.write_text(json.dumps(identity) + "\n", encoding="utf-8")
         else:  # a line that was cut by the interruption must not swallow the next one
             with self.file.open("rb+") as file:
@@ -155,9 +155,7 @@ class Progress:
         """Results by job number, from all processes."""
         results: dict[int, list[Any]] = {}
         for file in sorted(self.directory.glob(self.pattern)):
-            if self._header(file) == self.identity:
-                lines = file.read_bytes().split(b"\n")[1:-1]  # what follows the last newline was cut
-                results |= dict(json.loads(line) for line in lines)
+            results |= self._results(file) or {}
         return results
 
     def remove(self) -> None:
@@ -165,9 +163,13 @@ class Progress:
         for file in self.directory.glob(self.pattern):
             file.unlink()
 
-    def _header(self, file: Path) -> str | None:
-        first = file.read_bytes().split(b"\n", 1)
-        return json.loads(first[0]) if len(first) == 2 else None
+    def _results(self, file: Path) -> dict[int, list[Any]] | None:
+        """Results in one process's file; None where they are another evaluation's, or damaged."""
+        try:
+            identity, *jobs = map(json.loads, file.read_bytes().split(b"\n")[:-1])  # what follows the last was cut
+            return {int(job): list(results) for job, results in jobs} if identity == self.identity else None
+        except (ValueError, TypeError):
+            return None
 
 
 def _hazards(answerer: Answerer, questions: Sequence[Question], generation: Mapping[str, Any]) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eval.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Span, Strong, Table
-from eval.text import visible
 from eval.view import NOTHING
+from sft.shown import visible
 
 STYLE = Path(__file__).with_name("report.css")
 _PAGE = """\

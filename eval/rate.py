@@ -16,10 +16,11 @@ from scipy.stats import binomtest
 
 from eval.compare import Answered, check_same_rows, file_name, read_answered
 from eval.terminal import Row, narrow, print_rows
-from eval.text import visible
 from eval.view import number, p_value
 from sft.errors import UserError
+from sft.files import read_bytes, read_json
 from sft.records import CATEGORIES, GROUPS, output_directory
+from sft.shown import visible
 
 SCHEMA_VERSION = 1
 SHEET, KEY, PREFERENCES = "sheet.csv", "sheet.key.json", "preferences.json"
@@ -167,12 +168,12 @@ def collect(sheet: Path, key: Path | None, console: Console) -> Path:
     """Read a filled-in sheet back, print the preferences, write preferences.json beside it; returns its path."""
     path = key or sheet.with_name(KEY)
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         names = {side: str(known[side]) for side in ("first", "second")}
         sides = [(row["category"] in CATEGORIES, {row["1"], row["2"]}) for row in known["rows"].values()]
         if not all(known_category and pair == {"first", "second"} for known_category, pair in sides):
             raise ValueError("a row lacks its category or its sides")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the key of a sheet ({error}); give it with --key") from None
     found = {"schema_version": SCHEMA_VERSION, **names, **preferences(read_ratings(sheet, known))}
     out = sheet.with_name(PREFERENCES)
@@ -199,10 +200,7 @@ def _print(found: Mapping[str, Any], console: Console) -> None:
 
 
 def _sheet_text(sheet: Path) -> str:
-    try:
-        content = sheet.read_bytes()
-    except OSError as error:
-        raise UserError(f"{sheet}: cannot be read: {error.strerror}") from None
+    content = read_bytes(sheet)
     for encoding in ("utf-8-sig", "cp932"):  # a Japanese Excel saves "CSV" in the second
         try:
             return content.decode(encoding)

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from eval.terminal import narrow
-from eval.text import visible
 from eval.view import BASE, TUNED
+from sft.shown import visible
 
 WIDTH = 3.9
 """Inches of every figure: at 9 points, text is still 10 pixels high on a phone of 360."""

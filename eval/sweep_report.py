@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -24,6 +24,7 @@ from eval.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure
 from eval.terminal import Row, print_rows
 from eval.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
 from sft.errors import UserError
+from sft.files import read_json
 from sft.records import Prediction, read_predictions
 
 SCHEMA_VERSION = 1
@@ -46,16 +47,17 @@ def load_sweep(directory: Path) -> Sweep:
     """Read a sweep's directory. Raises UserError when it is not one, or its answers were made with other settings."""
     path = directory / "sweep.json"
     try:
-        described = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        described = read_json(path)
+        json.dumps(described, allow_nan=False)
         settings, files = described["settings"], described["predictions"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a sweep ({error}); `python -m eval sweep RUN` makes one") from None
     if not isinstance(settings, list) or not isinstance(files, list) or len(settings) != len(files) or not files:
         raise UserError(f"{path}: needs as many predictions as settings, and at least one")
     if not all(isinstance(setting, dict) for setting in settings):
         raise UserError(f"{path}: every setting has to be an object of generation keys and values")
     for name in files:
-        if not (directory / str(name)).is_file():
+        if Path(str(name)).name != name or not (directory / name).is_file():
             raise UserError(f"{directory / str(name)}: no such file, though {path} names it; sweep again")
     predictions = [list(read_predictions(directory / str(name))) for name in files]
     for name, setting, answers in zip(files, settings, predictions, strict=True):
@@ -67,10 +69,6 @@ def load_sweep(directory: Path) -> Sweep:
                     f"{key} {setting[key]!r}, which {path} gives for it; sweep again"
                 )
     return Sweep(settings, predictions)
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no value of a setting")
 
 
 def _other_setting(setting: Mapping[str, Any], generation: Mapping[str, Any]) -> str | None:
@@ -148,11 +146,17 @@ def report_sweep(directory: Path, resamples: int, seed: int, console: Console) -
 
 def scored_sweep(directory: Path) -> Results | None:
     """What `report_sweep` left in `directory`, or None when there is nothing of this version."""
-    try:
-        found = json.loads((directory / "sweep_results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    path = directory / "sweep_results.json"
+    if not path.exists():
         return None
-    return found if isinstance(found, dict) and found.get("schema_version") == SCHEMA_VERSION else None
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
+        return None
+    try:
+        sweep_blocks(found)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        raise UserError(f"{path}: is damaged; `python -m eval sweep {directory}` makes it again") from None
+    return found
 
 
 def _key(system: str, at: int) -> str:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.text import visible
 from eval.view import (
     HEADLINE,
     Results,
@@ -24,6 +23,7 @@ from eval.view import (
     rows_in,
     verdict,
 )
+from sft.shown import visible
 
 NAME_CELLS = 12
 
@@ -52,14 +52,15 @@ def print_table(results: Results, console: Console) -> None:
 
 def print_rows(title: str, header: Sequence[str], rows: Iterable[Row], console: Console) -> None:
     """An aligned table; strong rows (groups, among categories) stand out. Names that are too wide are cut."""
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    table = Table(title=Text(visible(title)), box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("", no_wrap=True)
     for name in header:
         table.add_column(Text(narrow(name)), justify="right", no_wrap=True)
     for row in rows:
-        # Text, because brackets in a plain string would be read as markup.
+        # Text, because brackets in a plain string would be read as markup; visible, because Text lets escapes through.
         shown = [row.label if row.strong else f" {row.label}", *(re.sub(r"\b0(?=\.)", "", cell) for cell in row.cells)]
-        table.add_row(*map(Text, shown), style="bold" if row.strong else "", end_section=row.strong)
+        cells = [Text(visible(cell)) for cell in shown]
+        table.add_row(*cells, style="bold" if row.strong else "", end_section=row.strong)
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Text made comparable (normalised, cut into tokens) and text made safe to show. No torch here."""
+"""Text made comparable: normalised, cut into tokens; and quoted in Markdown. No torch here."""
 
 import functools
 import os
@@ -10,14 +10,13 @@ from typing import NamedTuple
 import fugashi
 import unidic_lite
 
+from sft.shown import visible
+
 NORMALISATION = "nfkc+lowercase+whitespace-to-one-space+trailing-。-dropped"
 """What `normalise` does, for the signatures of the metrics."""
 
 TOKENIZER = "mecab-surface"
 """What `tokens` returns, for the signatures of the metrics."""
-
-# They reorder the text around them, so that a reader sees something that is not there.
-_DIRECTION_MARKS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 # MeCab reads C strings: a NUL would silently end the text there, and a lone surrogate cannot be encoded.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -75,24 +74,6 @@ def fenced(text: str, shown: int) -> str:
     longest = max((len(run) for run in re.findall("`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{content or '(empty)'}\n{fence}"
-
-
-def visible(text: str) -> str:
-    """Line breaks and tabs stay; other control characters, surrogates and direction marks become `�`."""
-    lines = re.sub("\r\n?|[\v\f\x85\u2028\u2029]", "\n", text)
-    return "".join("�" if _is_unprintable(c) else c for c in lines)
-
-
-def _is_unprintable(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    return unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTION_MARKS
-
-
-def escaped(text: str) -> str:
-    """Somebody else's text on one line of Markdown, read as text."""
-    line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", line)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from sft.adapter import check_trained_on
 from sft.build_base import ensure_base
 from sft.config import Config, load_config
 from sft.errors import UserError
@@ -21,7 +22,7 @@ from sft.loss import add_token_nll
 from sft.merge import merge
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
-from sft.run import file_sha256, require_finished, text_sha256, weights_directory
+from sft.run import file_sha256, require_finished, run_config, text_sha256, weights_directory
 from sft.tokenization import encode_prompt, shorten_context
 
 
@@ -141,9 +142,11 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     `overrides` ask for another prompt template than the adapter was trained with, unless that is allowed.
     """
     require_finished(run)
-    config = load_config(run / "config.yaml", overrides)
+    config = run_config(run, overrides)
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     weights = weights_directory(run)
+    if config.lora is not None:
+        check_trained_on(weights, load_config(run / "config.yaml").model.base)
     template = PromptTemplate.load(weights)
     tokenizer = load_tokenizer(str(weights), trust_remote_code=config.model.trust_remote_code)
     # A chat template can change with its tokenizer's settings; the text that was trained with cannot.
@@ -162,7 +165,7 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     ensure_base(config.model.build, config.model.base)
     if config.lora is None:
         dtype = resolve_dtype(config.model.dtype, device)
-        model = _ready(load_base(str(weights), device, dtype, attention=config.model.attention))
+        model = _ready(load_base(str(weights), device, dtype, attention=config.model.attention, safetensors_only=True))
         base_weights: dict[Parameter, torch.Tensor] = {}
     else:
         model, base_weights = merge_adapter(load_adapter(_load_base(config), weights).eval())

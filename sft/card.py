@@ -12,6 +12,7 @@ from sft.config import Config
 from sft.licences import Base, Data, licence_fields, licence_section
 from sft.prompt import PromptTemplate
 from sft.records import GROUPS
+from sft.shown import escaped, visible
 
 Kind = Literal["adapter", "merged"]
 
@@ -44,12 +45,12 @@ def model_card(
     """
     name = model_id.split("/")[-1] if model_id else config.name
     sections = [
-        f"# {name}",
+        f"# {escaped(name)}",
         _what(kind, config, base, data),
         licence_section(base, data),
         _asking(kind, model_id, template, settings, base),
         _decoding(settings),
-        _evaluation(results),
+        evaluation(results),
         _training(config, manifest),
         _limits(manifest),
         _made(manifest, checked),
@@ -72,7 +73,8 @@ def _front_matter(kind: Kind, base: Base, data: Data) -> str:
 
 def _what(kind: Kind, config: Config, base: Base, data: Data) -> str:
     form = "A LoRA adapter for" if kind == "adapter" else "A LoRA adapter merged into"
-    link = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else f"the model `{base.name}`"
+    local = "the model `" + " ".join(visible(base.name).replace("`", "'").split()) + "`"
+    link = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else local
     commit = f" at commit `{base.commit}`" if base.commit else ""
     rows = f"[{data.hub_id}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else "a local file"
     text = (
@@ -135,9 +137,9 @@ def _code(kind: Kind, model_id: str | None, message: str, settings: Mapping[str,
     if kind == "merged":
         lines.append('model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")')
     else:
-        revision = f', revision="{base.commit}"' if base.commit else ""
+        revision = f", revision={json.dumps(base.commit)}" if base.commit else ""
         lines += [
-            f'base = AutoModelForCausalLM.from_pretrained("{base.name}"{revision}, dtype="auto")',
+            f'base = AutoModelForCausalLM.from_pretrained({json.dumps(base.name)}{revision}, dtype="auto")',
             "model = PeftModel.from_pretrained(base, name)",
         ]
     lines += [
@@ -193,16 +195,17 @@ def _decoding(settings: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _evaluation(results: Mapping[str, Any] | None) -> str:
+def evaluation(results: Mapping[str, Any] | None) -> str:
+    """The section on scores, of an evaluation's results.json; None: not evaluated."""
     if not results:
         return "## Evaluation\n\nNot evaluated."
     generation = results["settings"]["generation"]["tuned"]
-    answered = ", ".join(f"{key} {value}" for key, value in generation.items())
+    answered = escaped(", ".join(f"{key} {value}" for key, value in generation.items()))
     lines = [
         "## Evaluation",
         "",
-        f"On {results['rows']['total']} held-out rows, by task category: mean [95% bootstrap interval over contexts]. "
-        "The best floor is the best of answers that need no understanding (the question echoed, another row's "
+        f"On {results['rows']['total']:d} held-out rows, by task category: mean [95% bootstrap interval over contexts]."
+        " The best floor is the best of answers that need no understanding (the question echoed, another row's "
         "reference, a constant, the beginning of the context): a score at its floor shows none. Overlap is not "
         "correctness. Measured on the model as it was trained (base and adapter), answered with: "
         f"{answered}.",
@@ -237,11 +240,11 @@ def _score_row(results: Mapping[str, Any], kind: str, scope: str, metric: str) -
     tuned = results["systems"]["tuned"]
     cells = [
         f"**{scope}, all**" if kind == "groups" else scope,
-        str(tuned[kind][scope][metric]["n"]),
+        f"{tuned[kind][scope][metric]['n']:d}",
         value(results["systems"].get("base", {})),
         value(tuned),
         value(results["deltas"], "+"),
-        f"{floors[best]:.3f} ({best})" if best else "–",
+        f"{floors[best]:.3f} ({escaped(best)})" if best else "–",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -258,7 +261,7 @@ def _training(config: Config, manifest: Mapping[str, Any]) -> str:
         if config.data.balance
         else "none",
     }
-    rows = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in values.items()]
+    rows = [f"| {key} | {escaped(str(value))} |" for key, value in values.items()]
     return "\n".join(["## Training", "", "| setting | value |", "|---|---|", *rows])
 
 

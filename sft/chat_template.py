@@ -74,7 +74,7 @@ def set_chat_template(
 
     `rows` have fields instruction and input.
 
-    Raises UserError when a row's message does not become the training prompt, in text and in ids.
+    Raises UserError when the template fails, or a row's message does not become the training prompt, in text and ids.
     """
     from sft.tokenization import bos_ids, encode_prompt
 
@@ -88,8 +88,11 @@ def set_chat_template(
     for row in rows:
         prompt = template.render(row["instruction"], row["input"])
         messages = [{"role": "user", "content": user_message(template, row["instruction"], row["input"])}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except Exception as error:  # a template raises what it likes
+            raise UserError(f"the chat template fails: {' '.join(str(error).split())[:200]}") from None
         if text != start + prompt:
             raise UserError(f"the chat template does not give the training prompt for {row['instruction']!r:.80}")
         # A special token's name in a question is split as text in training, and taken for the token by engines.

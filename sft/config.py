@@ -8,7 +8,7 @@ The other sections, and the two classes named `…Keys`, are documented here.
 import dataclasses
 import difflib
 import os
-import string
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -16,8 +16,10 @@ from typing import Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sft.errors import UserError
-from sft.library_keys import LIBRARY_CLASSES, REFUSED, check_value, key_types, mismatch, usable_keys
+from sft.library_keys import LIBRARY_CLASSES, MODULE_NAME, REFUSED, check_value, key_types, mismatch, usable_keys
+from sft.prompt import checked_template
 from sft.records import CATEGORIES, GROUPS
+from sft.shown import holds_token
 from sft.split import named_weights
 from sft.yaml_text import dump_yaml, parse_yaml, read_yaml
 
@@ -163,12 +165,12 @@ class CustomTemplate(Section):
     @field_validator("with_input")
     @classmethod
     def _check_with_input(cls, text: str) -> str:
-        return _checked_template(text, {"instruction", "input"})
+        return checked_template(text, {"instruction", "input"})
 
     @field_validator("without_input")
     @classmethod
     def _check_without_input(cls, text: str) -> str:
-        return _checked_template(text, {"instruction"})
+        return checked_template(text, {"instruction"})
 
 
 class PromptSection(Section):
@@ -302,6 +304,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     values = read_yaml(path)
     origin = Origin(path, frozenset(override(values, text) for text in overrides))
+    _check_texts(values, "", origin)
     for name in values:
         if name not in Config.model_fields:
             raise origin.error(str(name), _unknown_section(str(name)))
@@ -309,6 +312,22 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     config = Config(**sections)
     _check_values(config, origin)
     return config
+
+
+def _check_texts(value: Any, key: str, origin: "Origin") -> None:
+    """Refuse texts that no file could hold, and tokens of the hub, which would be kept in the run's config.yaml."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_texts(str(name), key, origin)
+            _check_texts(inner, f"{key}.{name}".lstrip("."), origin)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_texts(inner, key, origin)
+    elif isinstance(value, str):
+        if holds_token(value):
+            raise origin.error(key, "holds a login; take it out, and run `hf auth login` or set HF_TOKEN")
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise origin.error(key, "is not text: it holds a null character, or bytes that are not UTF-8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,6 +350,8 @@ def override(values: dict[Any, Any], text: str) -> str:
     *parents, last = dotted.split(".")
     if not equals or not all([*parents, last]):
         raise UserError(f"command line: {text!r} is not section.key=value")
+    if not value_text.isprintable() and any("\ud800" <= character <= "\udfff" for character in value_text):
+        raise UserError(f"command line: {dotted}: is not text in the terminal's encoding; set LC_ALL=C.UTF-8")
     value = parse_yaml(value_text, f"command line: {dotted}")
     for parent in parents:
         if values.get(parent) is None:
@@ -488,6 +509,10 @@ def _check_values(config: Config, origin: Origin) -> None:
         values = getattr(config, section) or {}
         if name in values and (values[name] is None or not fits(values[name])):
             raise origin.error(key, f"must be {words}, got {'null' if values[name] is None else values[name]}")
+    for name in ("exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern"):
+        names = (config.lora or {}).get(name) or []
+        if not all(re.match(MODULE_NAME, str(part)) for part in ([names] if isinstance(names, str) else names)):
+            raise origin.error(f"lora.{name}", "takes names of modules; a regular expression would not be loaded again")
     validation, test = config.data.validation_share, config.data.test_share
     if validation + test >= 1:
         message = f"{test:g} with data.validation_share {validation:g} leaves nothing to train on"
@@ -508,19 +533,3 @@ def _check_values(config: Config, origin: Origin) -> None:
             raise origin.error(
                 "quantization", "neither load_in_4bit nor load_in_8bit is true; quantization: null turns it off"
             )
-
-
-def _checked_template(text: str, wanted: set[str]) -> str:
-    """`text` if it is a format string with exactly the fields `wanted`. Raises ValueError otherwise."""
-    names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
-    try:
-        parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"{error}; write {{{{ and }}}} for braces that are text") from None
-    for field, specification, conversion in parts:
-        if field not in wanted or specification or conversion:
-            raise ValueError(f"{{{field}}} cannot be filled in; only {names}, and {{{{ }}}} for braces that are text")
-    missing = wanted - {field for field, _, _ in parts}
-    if missing:
-        raise ValueError(f"must contain {names}")
-    return text

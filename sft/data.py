@@ -4,11 +4,12 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.errors import UserError
+from sft.files import FIELD_TWICE, parse_json
 from sft.records import CATEGORIES, Example
 from sft.rows import RowFile, Rows, SeenTexts
 
@@ -17,6 +18,9 @@ ALIASES = {"input": "context", "output": "response"}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CSV_FIELD_LIMIT = 100_000_000
 SHOWN_DROPS = 3
+FIELDS = ("index", "instruction", "input", "output", "category", "answers", *ALIASES.values())
+"""Everything that is read of a row."""
+TOO_MANY = "cells without a column"
 
 
 class Dropped(NamedTuple):
@@ -100,6 +104,8 @@ def example_from_row(row: Any, default_index: str) -> Example:
     for field in ("instruction", "input", "output", "category"):
         name = field if field in row else ALIASES.get(field, field)
         value = row.get(name)
+        if row.get(ALIASES.get(field), value) != value:
+            raise BadRow(f"{field} and {ALIASES[field]} are both there and differ")
         if value is None and field != "input":
             raise BadRow(f"no {field}" if name not in row else f"{name} is null")
         if value is None:
@@ -167,16 +173,20 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parse_line(line: bytes) -> Any:
     try:
-        return json.loads(line.decode("utf-8"))
+        return parse_json(line.decode("utf-8"))
     except UnicodeDecodeError:
         return BadRow("not UTF-8")
-    except (ValueError, RecursionError):
+    except json.JSONDecodeError:
         return BadRow("not JSON")
+    except RecursionError:
+        return BadRow("nested too deeply")
+    except ValueError as error:
+        return BadRow(FIELD_TWICE if str(error) == FIELD_TWICE else "a number is too long")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+        rows = parse_json(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         hint = "; one object a line belongs in a .jsonl file" if "Extra data" in str(error) else ""
         raise UserError(f"{path}: not JSON in UTF-8: {error}{hint}") from None
@@ -190,11 +200,21 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # Strict, because a quotation mark out of place would change or swallow texts without a word.
+            reader = csv.DictReader(file, restkey=TOO_MANY, strict=True)
+            _check_columns(path, reader.fieldnames or ())
             for row in reader:
-                yield f"line {reader.line_num}", row
+                cells = "more" if TOO_MANY in row else "fewer" if None in row.values() else None
+                yield f"line {reader.line_num}", BadRow(f"{cells} cells than columns") if cells else row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from None
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """Raise UserError when one of the columns that are read is there twice: which of the two is meant?"""
+    for name in FIELDS:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: {names.count(name)} columns are called {name}; keep one of them")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -202,13 +222,25 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_columns(path, names)
             number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
+            for batch in file.iter_batches(columns=[name for name in names if name in FIELDS]):
+                for row in _parquet_batch(batch):
                     number += 1
                     yield f"row {number}", row
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from None
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a parquet file: {error}") from None
+
+
+def _parquet_batch(batch: Any) -> list[Any]:
+    """The rows of a batch; a row whose bytes are no text is a BadRow."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            return [BadRow("not UTF-8")]
+        return [row for place in range(len(batch)) for row in _parquet_batch(batch.slice(place, 1))]
 
 
 def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from sft.generation import printable
 from sft.records import CATEGORIES, Example
+from sft.shown import visible
 from sft.tokenization import Fate, bos_ids, encode_text, encode_texts
 
 Level = Literal["green", "yellow", "red"]
@@ -87,7 +87,7 @@ def end_of_text(labels: Iterable[Sequence[int]], eos_id: int) -> Line:
 def characters(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Line:
     """Which characters survive encoding and decoding; the newline must, where the rendered `prompt` has one."""
     if "\n" in prompt and not _survives(tokenizer, "\n"):
-        back = printable(_back(tokenizer, "前\n後")).replace("\n", "⏎")
+        back = visible(_back(tokenizer, "前\n後")).replace("\n", "⏎")
         return Line(
             "red",
             "characters",
@@ -167,16 +167,17 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[s
     page.add_column(no_wrap=True)
     page.add_column()
     for line in lines:
-        text = Text(line.found)
+        text = Text(visible(line.found))
         if line.remedy:
-            text.append(f"\n→ {line.remedy}", style="bold" if line.level != "green" else "")
+            text.append(visible(f"\n→ {line.remedy}"), style="bold" if line.level != "green" else "")
         page.add_row(Text(f"{MARKS[line.level]:<4}", style=f"bold {line.level}"), line.subject, text)
     console.print(page)
     console.print("\ntokens per character of the training rows:", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("category", no_wrap=True)
     for name in shares:
-        table.add_column(Path(name).name if Path(name).exists() else name, justify="right", overflow="fold")
+        shown = visible(Path(name).name if Path(name).exists() else name)
+        table.add_column(Text(shown), justify="right", overflow="fold")
     for category in (*CATEGORIES, "all"):
         values = [share[category] for share in shares.values()]
         table.add_row(category, *("–" if value is None else f"{value:.2f}" for value in values))
@@ -220,7 +221,7 @@ def _difference(text: str, back: str) -> tuple[str, str]:
     """The surroundings of the first place at which two texts differ."""
     place = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
     around = slice(max(0, place - 6), place + 6)
-    return printable(text[around]).replace("\n", "⏎"), printable(back[around]).replace("\n", "⏎")
+    return visible(text[around]).replace("\n", "⏎"), visible(back[around]).replace("\n", "⏎")
 
 
 def _rows(count: int) -> str:

@@ -6,9 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 
+from sft.shown import one_line
+
 
 class UserError(Exception):
-    """Something the user can put right; the message says what is wrong and what to do."""
+    """Something the user can put right; the message says what is wrong and what to do.
+
+    It is one line, whatever it quotes: control characters are made visible, and the hub's tokens left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 _DISK = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}

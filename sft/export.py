@@ -8,6 +8,7 @@ python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question
 import argparse
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sft.config import Config, load_config
 from sft.errors import UserError, exit_on_user_error
+from sft.files import read_json
 from sft.whole_directory import RECORD, check_target, require_space, whole_directory
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong call need not wait
@@ -25,7 +27,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     from sft.prompt import PromptTemplate
     from sft.records import Example
 
-CHANGEABLE = ("model.base=", "model.device=", "model.dtype=", "data.path=", "generation.")
+CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
 CHECK_ROWS = 3
 """Rows with a context, and as many without, that a merged model is compared on."""
 
@@ -118,9 +120,15 @@ def export(
 
     from sft.card import model_card
     from sft.licences import named_base, named_data
+    from sft.upload import check_hub_id
 
     base = named_base(source.config, source.manifest, base_id)
     data = named_data(source.config, source.manifest, data_licence)
+    for key, name in (("model.base", base.hub_id), ("data.path", data.hub_id)):
+        if name:  # they become links and code in the card
+            check_hub_id(key, name)
+    if base.commit and not re.fullmatch(r"[\w./-]+", base.commit):
+        raise UserError(f"model.revision {base.commit}: is not the name of a commit, tag or branch")
     if base.hub_id is None:
         print(f"warning: the base model was a directory; the card calls it {base.name}: --base-id gives its hub id")
     if data.licence is None and data.hub_id is None:
@@ -151,18 +159,19 @@ def export(
 
 def read_source(run: Path, overrides: Sequence[str]) -> Source:
     """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
-    from sft.run import check_learned, require_finished
+    from sft.run import check_learned, require_finished, run_config
 
     manifest = require_finished(run)
     for override in overrides:
         if not override.startswith(CHANGEABLE):
             raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
-    config = load_config(run / "config.yaml", overrides)
+    config = run_config(run, overrides)
 
+    from sft.adapter import check_adapter, check_trained_on
     from sft.card import CONTEXT, QUESTION
     from sft.chat_template import set_chat_template
     from sft.generation import effective_settings, library_config
-    from sft.model import check_adapter, load_tokenizer
+    from sft.model import load_tokenizer
     from sft.prompt import PromptTemplate
 
     if config.lora is None:
@@ -172,6 +181,7 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
     settings = effective_settings(config.generation)
     library_config(settings)
     check_adapter(run / "adapter")
+    check_trained_on(run / "adapter", load_config(run / "config.yaml").model.base)
     check_learned(run)
     template = PromptTemplate.load(run / "adapter")
     tokenizer = load_tokenizer(str(run / "adapter"), trust_remote_code=config.model.trust_remote_code)
@@ -182,14 +192,11 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
 def write_adapter(source: Source, directory: Path, base: str, commit: str | None) -> None:
     """Copy the adapter, with the base model's public name in the place of a path on this machine."""
     from peft import LoraConfig
-    from safetensors.torch import load_file
 
-    from sft.model import ADAPTER_FILE
+    from sft.adapter import ADAPTER_FILE
 
     adapter = source.run / "adapter"
     require_space(directory, (adapter / ADAPTER_FILE).stat().st_size)
-    if not all(tensor.isfinite().all() for tensor in load_file(adapter / ADAPTER_FILE).values()):
-        raise UserError(f"{adapter / ADAPTER_FILE}: holds values that are not finite numbers; train again")
     shutil.copyfile(adapter / ADAPTER_FILE, directory / ADAPTER_FILE)
     lora = LoraConfig.from_pretrained(str(adapter))
     lora.base_model_name_or_path, lora.revision = base, commit
@@ -276,12 +283,15 @@ def read_results(run: Path) -> dict[str, Any] | None:
     path = run / "eval" / "results.json"
     if not path.is_file():
         return None
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    results = read_json(path)
     if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
         raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
+    from sft.card import evaluation
+
+    try:
+        evaluation(results)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: is damaged; evaluate the run again, or move the file away") from None
     return dict(results)
 
 

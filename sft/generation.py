@@ -1,7 +1,6 @@
 """Answers: left-padded batches, a repetition penalty that knows the prompt from the answer, and streaming."""
 
 import dataclasses
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from sft.decoding import Prepared, decode_all
 from sft.errors import UserError
 from sft.model import base_of
 from sft.records import FinishReason
+from sft.shown import visible
 from sft.tokenization import eos_id
 
 Scope = Literal["generated", "all"]
@@ -268,12 +268,5 @@ class CharacterStreamer(BaseStreamer):
 
     def _flush(self, text: str) -> None:
         if len(text) > self.written:
-            self.write(printable(text[self.written :]))
+            self.write(visible(text[self.written :]))
             self.written = len(text)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters (but newline and tab) replaced, so that a terminal shows and does not obey it."""
-    return "".join(
-        character if character in "\n\t" or unicodedata.category(character) != "Cc" else "\ufffd" for character in text
-    )

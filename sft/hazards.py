@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sft.records import CATEGORIES
+from sft.shown import one_line
 
 if TYPE_CHECKING:  # imports transformers
     from sft.tokenization import Fate
@@ -97,7 +98,7 @@ def warn_of_loss(log: Path) -> None:
 def warn(warnings: Iterable[str]) -> None:
     """Print warnings to standard error, a line each."""
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        print(one_line(f"warning: {warning}"), file=sys.stderr, flush=True)
 
 
 def _rows(count: int) -> str:

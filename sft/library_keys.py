@@ -32,7 +32,12 @@ _REFUSED_BY_REASON = {
     "quantization": {"the model stays on one device, see model.device": "llm_int8_enable_fp32_cpu_offload"},
     "lora": {
         "use model.base": "base_model_name_or_path",
-        "only adapter weights are trained and saved; remove it": "modules_to_save",
+        "only adapter weights are trained and saved; remove it": "modules_to_save trainable_token_indices",
+        "only plain LoRA, rsLoRA and DoRA are trained and loaded; remove it": (
+            "layer_replication target_parameters loftq_config eva_config corda_config lora_ga_config velora_config "
+            "monteclora_config kasa_config use_qalora qalora_group_size use_bdlora arrow_config "
+            "alora_invocation_tokens megatron_config megatron_core ensure_weight_tying"
+        ),
         "use model.revision": "revision",
         "the pipeline sets it; remove it": (
             "task_type inference_mode peft_type auto_mapping peft_version runtime_config"
@@ -117,6 +122,9 @@ REFUSED: dict[str, dict[str, str]] = {
     for section, reasons in _REFUSED_BY_REASON.items()
 }
 """Keys that the pipeline owns or the pinned libraries dropped, with what to use instead."""
+
+MODULE_NAME = r"^[\w.]+$"
+"""What keys of a saved adapter have to be that PEFT would read as regular expressions."""
 
 _CHOICES = {
     # The signature has no types; a wrong name would surface only after the weights have been read.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,13 +22,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from sft.adapter import lora_config, read_weights
 from sft.errors import UserError
 from sft.families import FAMILIES, check_attention, default_targets
 from sft.hazards import warn
 from sft.hub import hub_is_absent, loading_error
 from sft.repair import repaired
 
-ADAPTER_FILE = "adapter_model.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -77,7 +77,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of files of the wrong kind, its libraries raise what they like
         raise loading_error("tokenizer", base, error) from None
     if not tokenizer("日本")["input_ids"]:  # what transformers makes of a repository without any tokenizer
         examples = ", ".join(f"{kind}: {family.tokenizer}" for kind, family in FAMILIES.items() if family.tokenizer)
@@ -94,7 +94,7 @@ def load_base_config(base: str, revision: str | None = None, trust_remote_code: 
         return AutoConfig.from_pretrained(
             base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise loading_error("model", base, error) from None
 
 
@@ -106,12 +106,14 @@ def load_base(
     revision: str | None = None,
     trust_remote_code: bool = False,
     attention: str = "auto",
+    safetensors_only: bool = False,
 ) -> PreTrainedModel:
     """The frozen base model on `device`; `quantization` holds BitsAndBytesConfig's arguments, None means none.
 
     Without a device, what divides the weights among processes places them. `attention` names transformers'
-    implementation of it, "auto" leaves the choice to transformers. Raises UserError when the model is missing or cannot
-    be loaded, or does not support that attention.
+    implementation of it, "auto" leaves the choice to transformers. A pickle of weights is read (as data, without
+    running its code) unless `safetensors_only`. Raises UserError when the model is missing or cannot be loaded, or does
+    not support that attention.
     """
     if attention != "auto":
         check_attention(load_base_config(base, revision, trust_remote_code), attention)
@@ -124,9 +126,10 @@ def load_base(
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
             attn_implementation=None if attention == "auto" else attention,
             trust_remote_code=trust_remote_code,
+            use_safetensors=True if safetensors_only else None,
             local_files_only=hub_is_absent(),
         )
-    except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise loading_error("model", base, error) from None
     model.requires_grad_(False)
     # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
@@ -240,41 +243,28 @@ def recast_trainable(model: PeftModel | PreTrainedModel) -> None:
 
 
 def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """Put a trained adapter on its base for answering. Raises UserError when it is missing or does not fit."""
-    check_adapter(adapter)
+    """Put a trained adapter on its base for answering. Raises UserError when it is missing, damaged or does not fit."""
+    weights = read_weights(adapter)
+    config = lora_config(adapter, weights, model)
+    mismatch = (
+        f"{adapter}: this adapter, trained on {config.base_model_name_or_path}, does not fit the base model "
+        f"{model.name_or_path}"
+    )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
-            peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+            peft_model = PeftModel.from_pretrained(model, str(adapter), config=config)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{adapter}: this adapter does not fit the base model ({first})") from None
-    saved = set(load_file(adapter / ADAPTER_FILE))
+        raise UserError(f"{mismatch} ({' '.join(str(error).split())[:200]})") from None
+    saved = set(weights)
     wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     if saved != wanted:
         example = sorted(saved ^ wanted)[0]
         raise UserError(
-            f"{adapter}: this adapter does not fit the base model: {len(saved - wanted)} of its weights have no "
-            f"place there and {len(wanted - saved)} are missing ({example}, …)"
+            f"{mismatch}: {len(saved - wanted)} of its weights have no place there and {len(wanted - saved)} are "
+            f"missing ({example}, …)"
         )
     return peft_model
-
-
-def check_adapter(adapter: Path) -> int:
-    """The number of LoRA pairs in a saved adapter. Raises UserError when it is missing, empty, or learned nothing."""
-    path = adapter / ADAPTER_FILE
-    if not path.is_file():
-        raise UserError(f"{path}: no such adapter; train it first")
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors raises its own bare Exception type
-        raise UserError(f"{path}: cannot be read as safetensors: {error}") from None
-    up = [tensor for name, tensor in tensors.items() if "lora_B" in name]
-    if not up:
-        raise UserError(f"{path}: holds no LoRA weights")
-    if not any(tensor.any() for tensor in up):
-        raise UserError(f"{path}: every lora_B is zero, so the adapter changes nothing: the training did not learn")
-    return len(up)
 
 
 def describe_trained(model: PeftModel | PreTrainedModel) -> str:

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data import LoadedData
 from sft.encoded_rows import IGNORE_INDEX, token_counts
-from sft.generation import printable
 from sft.records import CATEGORIES, GROUPS
 from sft.rows import Rows
+from sft.shown import visible
 from sft.split import Split
 from sft.tokenization import FATES, Fate
 
@@ -55,7 +55,7 @@ def example_preview(row: dict, tokenizer: PreTrainedTokenizerBase) -> Text:
     ):
         text = tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False)
         style = ("bold reverse green" if is_end else "green") if supervised else "dim"
-        preview.append(printable(text), style=style)
+        preview.append(visible(text), style=style)
     return preview
 
 
@@ -78,6 +78,6 @@ def show_example(console: Console, train: Dataset, tokenizer: PreTrainedTokenize
     console.rule("first training example")
     console.print(example_preview(train[0], tokenizer))
     legend = Text.assemble(("supervised", "green"), "  ", ("not supervised", "dim"), "  ")
-    legend.append(tokenizer.eos_token, "bold reverse green")
+    legend.append(visible(tokenizer.eos_token), "bold reverse green")
     console.print(legend.append(" end of text, by id"))
     console.rule()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft.errors import UserError
+from sft.files import read_json
 
 if TYPE_CHECKING:  # takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -73,14 +74,36 @@ class PromptTemplate:
         """Read the template an adapter was trained with. Raises UserError when it is not there."""
         path = directory / FILE_NAME
         try:
-            template = cls(**json.loads(path.read_text(encoding="utf-8")))
+            template = cls(**read_json(path))
             special = template.special_tokens
-            template = dataclasses.replace(template, special_tokens=None if special is None else tuple(special))
-            template.render("", " ")
-            template.render("")
-            return template
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: cannot read the adapter's prompt template: {error}") from None
+            if special is not None and not (isinstance(special, list) and all(special)):
+                raise ValueError("special_tokens is not a list of texts")
+            for text in (template.name, *(special or ()), template.end or ""):
+                if not isinstance(text, str):
+                    raise ValueError(f"{text!r:.80} is not text")
+            checked_template(template.with_input, {"instruction", "input"})
+            checked_template(template.without_input, {"instruction"})
+            return dataclasses.replace(template, special_tokens=None if special is None else tuple(special))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not a prompt template: {error}") from None
+
+
+def checked_template(text: str, wanted: set[str]) -> str:
+    """`text` if it is a format string with exactly the fields `wanted`. Raises ValueError otherwise."""
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r:.80} is not text")
+    names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; write {{{{ and }}}} for braces that are text") from None
+    for field, specification, conversion in parts:
+        if field not in wanted or specification or conversion:
+            raise ValueError(f"{{{field}}} cannot be filled in; only {names}, and {{{{ }}}} for braces that are text")
+    missing = wanted - {field for field, _, _ in parts}
+    if missing:
+        raise ValueError(f"must contain {names}")
+    return text
 
 
 # Stanford Alpaca's wording, and the Japanese one of Stability's harness (prompt version 0.3) and llm-jp.

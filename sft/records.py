@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sft.errors import UserError
+from sft.files import parse_json
 
 OPEN = ("open_qa", "general_qa")
 CONTEXT = ("closed_qa", "information_extraction", "summarization")
@@ -124,7 +125,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         if not line.strip():
             continue
         try:
-            prediction = prediction_from_json(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+            prediction = prediction_from_json(parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8")))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"{path}:{number}: {_unreadable(line, error)}") from None
         except (ValueError, RecursionError) as error:
@@ -165,6 +166,8 @@ def _check_range(value: float | None, name: str) -> None:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: cannot be read: it is not a file")
         with path.open("rb") as file:
             yield from file
     except OSError as error:

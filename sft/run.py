@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from sft.config import Config
+from sft.config import Config, load_config
 from sft.data import load_data
 from sft.errors import UserError
+from sft.files import check_inside, read_bytes, read_json
+from sft.manifest import Manifest
 from sft.records import Example, write_pieces, write_text
 from sft.rows import Rows
 from sft.split import Split
@@ -108,12 +111,16 @@ def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
 def read_manifest(run: Path) -> dict[str, Any]:
     """Read a run's manifest. Raises UserError when there is none, or it is not one of ours."""
     try:
-        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = read_json(run / "manifest.json")
+    except UserError as error:
         raise UserError(f"{run}: not a run directory ({error}); train one first") from None
-    if not isinstance(manifest, dict) or not {"status", "identity", "environment"} <= manifest.keys():
-        raise UserError(f"{run / 'manifest.json'}: is not the manifest of a run")
-    return manifest
+    try:
+        Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(f"{run / 'manifest.json'}: is not the manifest of a run ({place}: {first['msg']})") from None
+    return dict(manifest)
 
 
 def newest_finished_run(runs: Path = RUNS) -> Path:
@@ -133,11 +140,26 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
 
 
 def require_finished(run: Path) -> dict[str, Any]:
-    """The manifest of a run whose training has finished. Raises UserError for any other."""
+    """The manifest of a run whose training has finished. Raises UserError for any other, and for links out of it."""
+    check_inside(run)
     manifest = read_manifest(run)
     if manifest["status"] != "finished":
         raise UserError(f"{run}: the training has not finished; continue it with --resume")
     return manifest
+
+
+def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run, which may come from elsewhere, with `overrides` on top.
+
+    Raises UserError when it wants Python code to be run that comes with the model and `overrides` do not want it, too.
+    """
+    config = load_config(run / "config.yaml", overrides)
+    if config.model.trust_remote_code and not any(word.startswith("model.trust_remote_code=") for word in overrides):
+        raise UserError(
+            f"{run / 'config.yaml'}: model.trust_remote_code runs Python code that comes with the model; if you know "
+            "that code, say so here, too: model.trust_remote_code=true"
+        )
+    return config
 
 
 def check_resumable(old: dict[str, Any], new: dict[str, Any], changed_settings: list[str]) -> None:
@@ -195,16 +217,16 @@ def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
     Raises UserError when the split is not the one that the run was trained with.
     """
     path = run / "split.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if text_sha256(text) != read_manifest(run)["identity"]["split"]:
+    content = read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != read_manifest(run)["identity"]["split"]:
         raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
-    indexes = json.loads(text)[side]
-    wanted = set(indexes)
-    places = {example.index: place for place, example in enumerate(examples) if example.index in wanted}
-    return Rows.of(examples).select(np.array([places[index] for index in indexes], np.int32))
+    try:
+        indexes = json.loads(content)[side]
+        wanted = set(indexes)
+        places = {example.index: place for place, example in enumerate(examples) if example.index in wanted}
+        return Rows.of(examples).select(np.array([places[index] for index in indexes], np.int32))
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise UserError(f"{path}: is not a split of these rows") from None
 
 
 def training_data(run: Path, config: Config) -> Rows:

@@ -27,11 +27,11 @@ from sft import checkpoints
 from sft.attention import PackedAttention, use_packed_attention
 from sft.encoded_rows import IGNORE_INDEX, row_lengths
 from sft.errors import UserError, disk_problem
-from sft.generation import printable
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
+from sft.shown import visible
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
 from sft.tokenization import RowEncoder
@@ -55,7 +55,7 @@ class NotFinite(UserError):
     """Loss or gradient of a step is not a finite number; `rows` are the indexes of the rows it may come from."""
 
     def __init__(self, what: str, value: float, step: int, rows: Sequence[str]) -> None:
-        shown = printable(", ".join(rows[:SHOWN_ROWS])) + ", …" * (len(rows) > SHOWN_ROWS)
+        shown = visible(", ".join(rows[:SHOWN_ROWS])) + ", …" * (len(rows) > SHOWN_ROWS)
         kept = f"step {step - 1} is saved, and --resume goes on from there" if step > 1 else "nothing was learned yet"
         super().__init__(
             f"the {what} became {value} at step {step}, in row{'s' * (len(rows) > 1)} {shown}; {kept}. Look at these "

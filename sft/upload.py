@@ -10,15 +10,20 @@ OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.saf
 """Files of an earlier export that must not stay beside those of a new one; everything else there is left alone."""
 
 
-def check_repo_id(option: str, repo_id: str) -> None:
-    """Raise UserError, naming the option, for what is not owner/name."""
+def check_hub_id(option: str, hub_id: str) -> None:
+    """Raise UserError, naming the option, for what cannot be the id of a repository, with an owner or without."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(repo_id)
+        validate_repo_id(hub_id)
     except HFValidationError as error:
-        raise UserError(f"{option} {repo_id}: {_first_line(error)}") from None
+        raise UserError(f"{option} {hub_id}: {_first_line(error)}") from None
+
+
+def check_repo_id(option: str, repo_id: str) -> None:
+    """Raise UserError, naming the option, for what is not owner/name."""
+    check_hub_id(option, repo_id)
     if "/" not in repo_id:
         raise UserError(f"{option} {repo_id}: name the owner, too: owner/{repo_id}")
 

@@ -9,21 +9,23 @@ from typing import Any
 import yaml
 
 from sft.errors import UserError
+from sft.files import read_bytes
+
+VALUES_LIMIT = 10_000
+"""Values that a configuration may have, aliases written out; real ones have a hundred."""
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
     """The mapping in a YAML file. Raises UserError, one line that names the file, when there is none."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except FileNotFoundError:
+    if not path.exists():
         names = sorted(file.name for file in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
         hint = f"; there: {', '.join(near)}" if near else ""
-        raise UserError(f"{path}: no such configuration file{hint}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror}") from None
+        raise UserError(f"{path}: no such configuration file{hint}")
+    try:
+        text = read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a mapping of sections")
@@ -37,8 +39,12 @@ def parse_yaml(text: str, place: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{place}:{line} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{place}: not YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError(f"{place}: not YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # PyYAML raises all of these for a value that is not what its tag (!!bool, !!timestamp) says.
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{place}: not YAML: {first}") from None
 
 
 def _yaml_1_2(base: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -61,15 +67,36 @@ def _yaml_1_2(base: dict[str, list[Any]]) -> dict[str, list[Any]]:
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _yaml_1_2({})
 
+    def get_single_node(self) -> yaml.Node | None:
+        """As SafeLoader's, but aliases that repeat each other (a "billion laughs") are an error."""
+        root = super().get_single_node()
+        if root is not None:
+            _count(root, {})
+        return root
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As SafeLoader's, but a key written twice is an error."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            if key.value in lines and isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
                 problem = f"{key.value} is given twice, first on line {lines[key.value]}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             lines[str(key.value)] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node is with its aliases written out; more than `VALUES_LIMIT`, or endless, is an error."""
+    if id(node) in counted:
+        return counted[id(node)]
+    counted[id(node)] = VALUES_LIMIT  # should it be found inside of itself
+    children = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        children = [child for pair in children for child in pair]
+    counted[id(node)] = total = 1 + sum(_count(child, counted) for child in children)
+    if total > VALUES_LIMIT:
+        raise yaml.composer.ComposerError(None, None, "too many values, with its aliases written out", node.start_mark)
+    return total
 
 
 def dump_yaml(values: Any) -> str:

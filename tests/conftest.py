@@ -72,6 +72,21 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
     return run
 
 
+@pytest.fixture(scope="session")
+def trained_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with checkpoints; tests that change something work on a copy."""
+    import train_sft
+
+    run = tmp_path_factory.mktemp("trained") / "run"
+    words = [f"model.base={tiny_base}", "model.build=null", f"run.directory={run}", "data.train_rows=64"]
+    words += ["training.eval_strategy=no", "training.learning_rate=1e-2", "training.save_steps=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", ["train_sft", "configs/tiny.yaml", *words])
+        train_sft.main()
+    return run
+
+
 class Finished(NamedTuple):
     """What a program run in this process left: exit status and both outputs."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.model import check_adapter
+from sft.adapter import check_adapter
 from sft.prompt import ALPACA_JA
 from sft.records import CATEGORIES, GROUPS, read_predictions
 
@@ -308,7 +308,7 @@ def test_a_split_or_data_changed_after_the_training_is_refused(finished_run, pro
     assert "was changed after the training" in result.stderr
 
 
-def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, program, tmp_path):
+def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, program, tiny_base):
     from safetensors.torch import load_file, save_file
 
     run, _ = finished_run
@@ -319,7 +319,9 @@ def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, prog
     result = program("infer", run, "--instruction", "首都は?")
     path.write_bytes(whole)
     assert result.returncode == 2
-    assert "does not fit the base model: 0 of its weights have no place there and 2 are missing" in result.stderr
+    assert f"does not fit the base model {tiny_base}: 0 of its weights have no place there and 2 are missing" in (
+        result.stderr
+    )
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, program, monkeypatch):

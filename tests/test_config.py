@@ -225,7 +225,7 @@ def test_wrong_file(minimal: Path, text: str, words: str) -> None:
 def test_missing_and_unreadable_files(minimal: Path) -> None:
     assert "minimal.yaml" in message(minimal.with_name("minmal.yaml"))
     assert "no such configuration file" in message(minimal.parent / "absent" / "x.yaml")
-    assert "cannot read it" in message(minimal.parent)
+    assert "is not a file" in message(minimal.parent)
     minimal.write_bytes("model: {base: モデル}".encode("shift_jis"))
     assert "not UTF-8" in message(minimal)
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import train_sft
+from sft.adapter import check_adapter
 from sft.answerer import Answerer, load_answerer
 from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import decode, generate
-from sft.model import check_adapter, describe_trained, load_adapter, load_base, load_tokenizer
+from sft.model import describe_trained, load_adapter, load_base, load_tokenizer
 from sft.prompt import ALPACA_JA, FormattingFunction
 from sft.records import read_predictions
 from sft.tokenization import RowEncoder, encode_answer, encode_prompt

@@ -103,5 +103,5 @@ def test_a_file_without_predictions(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="holds no prediction"):
         list(read_predictions(path))
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="cannot be read: it is not a file"):
         list(read_predictions(tmp_path))

@@ -2,6 +2,7 @@
 
 import random
 
+import odd_texts
 import pytest
 import sentencepiece
 import small_models
@@ -12,8 +13,9 @@ from sft.data import load_data
 from sft.errors import UserError
 from sft.generation import CharacterStreamer
 from sft.model import load_tokenizer
+from sft.prompt import ALPACA_JA, formatting_function
 from sft.repair import repaired
-from sft.tokenization import encode_answer, encode_prompt, encode_text
+from sft.tokenization import IGNORE_INDEX, RowEncoder, bos_ids, encode_answer, encode_prompt, encode_text
 
 TEXTS = [
     "日本の首都は東京です。", "😀鱻", "  吾輩は  猫である   ", "ＡＢＣ ｱｲｳ ｶﾞｷﾞ", "か\u3099 é è", "①㈱﨑髙", "", " ",
@@ -131,6 +133,26 @@ def test_special_token_text_in_data_is_data_to_every_tokenizer(family, small_bas
         ids = encode_answer(tokenizer, text)
         assert not set(ids) & set(tokenizer.all_special_ids), text
         assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("family", small_models.BUILDERS)
+def test_a_row_of_special_token_texts_has_no_special_tokens_but_its_own(family, small_base):
+    section = small_base(family)
+    tokenizer = load_tokenizer(section.get("tokenizer", section["base"]))
+    own = "".join(tokenizer.all_special_tokens)
+    encoder = RowEncoder(tokenizer, 4096, train_on_inputs=False)
+    for text in (own, odd_texts.TEXTS["end of text"], odd_texts.TEXTS["ends of other families"]):
+        text = f"前{text}後{text}"
+        row = {"index": "1", "instruction": text, "input": text, "output": text, "category": "closed_qa"}
+        encoded = encoder.encode_row(row, formatting_function(ALPACA_JA))
+        prompt, answer = encoded.input_ids[: encoded.prompt_tokens], encoded.input_ids[encoded.prompt_tokens :]
+        start = bos_ids(tokenizer)
+        assert prompt[: len(start)] == start
+        assert not set(prompt[len(start) :]) & set(tokenizer.all_special_ids), text
+        assert not set(answer[:-1]) & set(tokenizer.all_special_ids), text
+        assert answer[-1] == tokenizer.eos_token_id
+        assert [label for label in encoded.labels if label != IGNORE_INDEX] == answer
+        assert tokenizer.decode(answer[:-1], clean_up_tokenization_spaces=False) == text
 
 
 def test_japanese_bytes_emoji_and_white_space_come_back(small_base, tmp_path):

@@ -132,5 +132,7 @@ def test_rows_that_an_epoch_repeats_are_read_back_from_a_runs_split(tmp_path):
     text = "".join(split_text(Split(epoch_rows(examples, {"open_qa": 2}, None), [], [])))
     assert json.loads(text)["train"] == names(examples) * 2
     (tmp_path / "split.json").write_text(text)
-    write_manifest(tmp_path, {"status": "finished", "identity": {"split": text_sha256(text)}, "environment": {}})
+    hashes = dict.fromkeys(("data", "tokenizer", "template", "split"), text_sha256(text))
+    environment = {"python": "3.11.7", "packages": {}}
+    write_manifest(tmp_path, {"status": "running", "identity": {**hashes, "processes": 1}, "environment": environment})
     assert read_side(tmp_path, "train", examples) == examples * 2

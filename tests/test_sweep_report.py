@@ -120,7 +120,7 @@ def test_other_grids_have_an_axis_too() -> None:
         ("{", "not a sweep"),
         ("[]", "not a sweep"),
         ('{"settings": [{}], "predictions": []}', "as many predictions as settings"),
-        ('{"settings": [{"a": NaN}], "predictions": ["a"]}', "NaN is no value of a setting"),
+        ('{"settings": [{"a": NaN}], "predictions": ["a"]}', "not JSON compliant"),
         ('{"settings": [1], "predictions": ["a"]}', "every setting has to be an object"),
         ('{"settings": [{}], "predictions": ["absent.jsonl"]}', "no such file, though"),
     ],

@@ -9,9 +9,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
+from sft.adapter import check_adapter
 from sft.data import load_data
 from sft.errors import UserError
-from sft.model import add_lora, check_adapter, check_targets, load_adapter, load_base
+from sft.model import add_lora, check_targets, load_adapter, load_base
 from sft.prompt import ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.tokenization import RowEncoder
 from sft.trainer import RunTrainer

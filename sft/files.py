@@ -1,0 +1,51 @@
+"""Files that may be anything: read whole or refused in one line, and none outside the directory they belong to."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sft.errors import UserError
+
+FIELD_TWICE = "a field is given twice"
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises UserError for what is none: a directory, a pipe that might never end, nothing."""
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is not a file")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file in UTF-8. Raises UserError when there is none."""
+    try:
+        return parse_json(read_bytes(path).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value that `text` is. Raises ValueError for an object that has a field twice, too, and RecursionError."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError(FIELD_TWICE)
+    return fields
+
+
+def check_inside(directory: Path) -> None:
+    """Raise UserError when a link in `directory` leads out of it: reading or writing there would reach other files."""
+    inside = directory.resolve()
+    for parent, names, files in os.walk(directory):
+        for path in (Path(parent, name) for name in (*names, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise UserError(f"{path}: is a link out of {directory}, which is not followed; copy the file there")

@@ -1,0 +1,45 @@
+"""Somebody else's text made safe to show: read as it is, and obeyed by no terminal and no renderer of Markdown."""
+
+import os
+import re
+
+# Direction marks reorder the text around them, so that a reader sees something that is not there; the last two are
+# no characters, and not allowed in XML.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+_TOKEN = re.compile(r"(hf|api_org)_[A-Za-z0-9]{30,}")
+_LOGIN_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+LINE_LIMIT = 2000
+
+
+def visible(text: str) -> str:
+    """Line breaks and tabs stay; other control characters, surrogates, direction marks and U+FFFE/F become `�`."""
+    lines = re.sub("\r\n?|[\v\f\x85\u2028\u2029]", "\n", text)
+    return _UNPRINTABLE.sub("�", lines)
+
+
+def escaped(text: str) -> str:
+    """Somebody else's text on one line of Markdown, read as text."""
+    line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", line)
+
+
+def one_line(text: str) -> str:
+    """A message on one line of at most `LINE_LIMIT` characters, with the hub's tokens and logins in URLs left out."""
+    line = without_tokens(" ".join(visible(text).splitlines()))
+    return line if len(line) <= LINE_LIMIT else f"{line[:LINE_LIMIT]}…"
+
+
+def holds_token(text: str) -> bool:
+    """Whether there is a token of the hub, or a login in a URL, in the text."""
+    return without_tokens(text) != text
+
+
+def without_tokens(text: str) -> str:
+    """The text with tokens of the hub (by their form, or the environment's own) and logins in URLs left out."""
+    for name in _TOKEN_VARIABLES:
+        if len(own := os.environ.get(name, "").strip()) >= 8:
+            text = text.replace(own, "…")
+    return _LOGIN_IN_URL.sub("…@", _TOKEN.sub(r"\1_…", text))

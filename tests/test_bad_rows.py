@@ -1,0 +1,563 @@
+"""Bad input of every kind: rows, questions, configurations, predictions. One line that says what, or a counted drop.
+
+What a row that is kept says is compared to the letter: no text may come out different from what the file holds.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+from odd_texts import TEXTS
+
+import infer
+from sft.config import load_config
+from sft.data import load_data
+from sft.errors import UserError
+from sft.records import read_predictions
+from sft.split import split_examples
+
+ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
+OTHER = ROW | {"index": "8"}
+
+
+def lines(*rows: Any) -> bytes:
+    """JSON Lines; bytes are lines as they are."""
+    return b"\n".join(r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() for r in rows) + b"\n"
+
+
+def with_text(field: str, text: bytes) -> bytes:
+    """The other row with these bytes as the JSON text of a field."""
+    return json.dumps(OTHER | {field: "@"}).encode().replace(b'"@"', b'"' + text + b'"')
+
+
+def nested(depth: int) -> bytes:
+    return b'{"index": "8", "instruction": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+# A bad line behind a good row: the good row is kept as it is, and the bad one dropped for this reason.
+DROPPED: dict[str, tuple[bytes, str]] = {
+    "cut off": (lines(OTHER)[:40], "not JSON"),
+    "trailing comma": (lines(OTHER)[:-2] + b",}", "not JSON"),
+    "single quotes": (repr(OTHER).encode(), "not JSON"),
+    "two rows on a line": (lines(OTHER)[:-1] + lines(OTHER)[:-1], "not JSON"),
+    "a carriage return between rows": (lines(OTHER)[:-1] + b"\r" + lines(OTHER)[:-1], "not JSON"),
+    "a list of rows": (json.dumps([OTHER]).encode(), "not an object with fields"),
+    "a number": (b"3", "not an object with fields"),
+    "null": (b"null", "not an object with fields"),
+    "true": (b"true", "not an object with fields"),
+    "NaN": (b"NaN", "not an object with fields"),
+    "a text": (b'"row"', "not an object with fields"),
+    "a byte order mark inside": (b"\xef\xbb\xbf" + lines(OTHER)[:-1], "not JSON"),
+    "UTF-16": (json.dumps(OTHER, ensure_ascii=False).encode("utf-16-be"), "not UTF-8"),
+    "Shift-JIS": (json.dumps(OTHER, ensure_ascii=False).encode("shift_jis"), "not UTF-8"),
+    "EUC-JP": (json.dumps(OTHER, ensure_ascii=False).encode("euc_jp"), "not UTF-8"),
+    "CESU-8": (with_text("output", b"\xed\xa0\xbd\xed\xb8\x80"), "not UTF-8"),
+    "overlong UTF-8": (with_text("output", b"\xc0\xaf"), "not UTF-8"),
+    "a cut character": (with_text("output", "東".encode()[:2]), "not UTF-8"),
+    "a lone surrogate": (with_text("output", rb"\ud800"), "output is not valid Unicode (a lone surrogate)"),
+    "a lone low surrogate": (with_text("input", rb"\udc80"), "input is not valid Unicode (a lone surrogate)"),
+    "surrogates reversed": (with_text("instruction", rb"\ude00\ud83d"), "instruction is not valid Unicode"),
+    "a surrogate in the index": (with_text("index", rb"\ud800"), "index is not valid Unicode (a lone surrogate)"),
+    "a null escape": (with_text("output", rb"a\u0000b"), "output holds a null character"),
+    "a null byte": (with_text("output", b"a\0b"), "not JSON"),
+    "a raw control character": (with_text("output", b"a\x1bb"), "not JSON"),
+    "deep nesting": (nested(100_000), "nested too deeply"),
+    "shallow nesting": (nested(50), "instruction is not text"),
+    "a field twice": (lines(OTHER)[:-2] + b', "output": "x"}', "a field is given twice"),
+    "a nested field twice": (lines(OTHER)[:-2] + b', "x": {"a": 1, "a": 2}}', "a field is given twice"),
+    "a number of 5,000 digits": (lines(OTHER)[:-2] + b', "x": ' + b"9" * 5000 + b"}", "a number is too long"),
+    "number for text": (lines(OTHER | {"output": 3}), "output is not text"),
+    "infinity for text": (lines(OTHER)[:-2].replace("東京です。".encode(), b"") + b"}", "empty output"),
+    "list for text": (lines(OTHER | {"output": ["東京"]}), "output is not text"),
+    "object for text": (lines(OTHER | {"instruction": {"text": "首都は?"}}), "instruction is not text"),
+    "true for text": (lines(OTHER | {"input": True}), "input is not text"),
+    "null for text": (lines(OTHER | {"instruction": None}), "instruction is null"),
+    "number for the category": (lines(OTHER | {"category": 1}), "category is not text"),
+    "list for the category": (lines(OTHER | {"category": ["open_qa"]}), "category is not text"),
+    "another category": (lines(OTHER | {"category": "Open_QA"}), "unknown category"),
+    "a category with a space": (lines(OTHER | {"category": "open_qa "}), "unknown category"),
+    "no output": (lines({k: v for k, v in OTHER.items() if k != "output"}), "no output"),
+    "no category": (lines({k: v for k, v in OTHER.items() if k != "category"}), "no category"),
+    "an empty object": (b"{}", "no instruction"),
+    "empty": (lines(OTHER | {"instruction": ""}), "empty instruction"),
+    "white space only": (lines(OTHER | {"output": " \t\n\u3000\u2028"}), "empty output"),
+    "the same index": (lines(ROW), "duplicate index"),
+    "the same index as a number": (lines(ROW | {"index": 7}), "duplicate index"),
+    "a fraction for the index": (lines(OTHER | {"index": 7.5}), "index is neither text nor a whole number"),
+    "true for the index": (lines(OTHER | {"index": True}), "index is neither text nor a whole number"),
+    "null for the index": (lines(OTHER | {"index": None}), "index is neither text nor a whole number"),
+    "two contexts": (lines(OTHER | {"input": "甲", "context": "乙"}), "input and context are both there and differ"),
+    "two outputs": (lines(OTHER | {"response": "京都です。"}), "output and response are both there and differ"),
+    "a text for the answers": (lines(OTHER | {"answers": "東京"}), "answers is not a list of texts"),
+    "an empty answer": (lines(OTHER | {"answers": ["東京", " "]}), "answers is not a list of texts"),
+    "a surrogate among the answers": (lines(OTHER)[:-2] + rb', "answers": ["\ud800"]}', "answers is not valid Unicode"),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_bad_line_is_dropped_and_counted_and_its_neighbours_stay(tmp_path: Path, name: str) -> None:
+    bad, reason = DROPPED[name]
+    path = tmp_path / "rows.jsonl"
+    last = ROW | {"index": "9", "output": "末尾。"}
+    path.write_bytes(lines(ROW) + bad.rstrip(b"\n") + b"\n" + lines(last))
+    data = load_data(str(path))
+    assert [(e.index, e.output) for e in data.examples] == [("7", "東京です。"), ("9", "末尾。")]
+    assert [(drop.place, drop.reason.startswith(reason)) for drop in data.dropped] == [("line 2", True)], data.dropped
+    assert data.drop_counts.total() == 1
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+def test_odd_texts_are_kept_to_the_letter(tmp_path: Path, suffix: str, name: str) -> None:
+    row = ROW | {"instruction": TEXTS[name], "input": TEXTS[name], "output": f"答え{TEXTS[name]}"}
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    elif suffix == "csv":
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, row)
+        writer.writeheader()
+        writer.writerow(row)
+        path.write_bytes(text.getvalue().encode())
+    else:
+        path.write_bytes(lines(row) if suffix == "jsonl" else lines([row]))
+    (example,) = load_data(str(path)).examples
+    assert (example.instruction, example.input, example.output) == (row["instruction"], row["input"], row["output"])
+
+
+GOOD = {
+    "Windows line ends": lines(ROW, OTHER).replace(b"\n", b"\r\n"),
+    "a byte order mark in front": b"\xef\xbb\xbf" + lines(ROW, OTHER),
+    "blank lines": b"\n \n" + lines(ROW, b"", b"\t", OTHER) + b"\n\n",
+    "no line end at the end": lines(ROW, OTHER)[:-1],
+    "spaces around": lines(b"  " + lines(ROW)[:-1] + b"  ", OTHER),
+    "NaN in a column that is not read": lines(ROW, OTHER)[:-2] + b', "score": NaN}\n',
+    "an infinity in a column that is not read": lines(ROW, OTHER)[:-2] + b', "score": -Infinity}\n',
+    "a large number as index": lines(ROW, ROW | {"index": 10**400}),
+    "more columns": lines(ROW, OTHER | {"source": None, "tags": [1, {"a": []}]}),
+    "equal contexts": lines(ROW, OTHER | {"input": "文脈", "context": "文脈"}),
+    "a surrogate pair as escapes": lines(ROW, with_text("output", rb"\ud83d\ude00")),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_only_unusual_loses_no_row(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(GOOD[name])
+    data = load_data(str(path))
+    assert (len(data.examples), data.dropped) == (2, [])
+
+
+def parquet(*rows: dict[str, Any]) -> bytes:
+    return parquet_of(pyarrow.Table.from_pylist(list(rows)))
+
+
+def parquet_of(table: pyarrow.Table) -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    return file.getvalue()
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("rows.json", content)
+    return file.getvalue()
+
+
+def text_column(*values: bytes) -> pyarrow.Array:
+    """A column that says that it is text, whatever its bytes."""
+    binary = pyarrow.array(values, pyarrow.binary())
+    return pyarrow.Array.from_buffers(pyarrow.string(), len(values), binary.buffers())
+
+
+HEADER = b"index,instruction,input,output,category\n"
+PARQUET = parquet(ROW)
+TWICE = pyarrow.table(
+    [*pyarrow.Table.from_pylist([ROW]).columns, pyarrow.array(["京都です。"])], names=[*ROW, "output"]
+)
+
+# Files that hold no usable row: the file is named, and these words say why.
+REFUSED: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("rows.jsonl", b"", "no usable row (it is empty)"),
+    "empty json": ("rows.json", b"", "not JSON in UTF-8"),
+    "empty csv": ("rows.csv", b"", "no usable row (it is empty)"),
+    "empty parquet": ("rows.parquet", b"", "not a parquet file"),
+    "blank lines": ("rows.jsonl", b"\n \n\r\n", "no usable row (it is empty)"),
+    "an empty list": ("rows.json", b"[]", "no usable row (it is empty)"),
+    "UTF-16": ("rows.jsonl", json.dumps(ROW).encode("utf-16"), "not UTF-8"),
+    "UTF-16 json": ("rows.json", json.dumps([ROW]).encode("utf-16"), "not JSON in UTF-8"),
+    "UTF-16 without a mark": ("rows.jsonl", json.dumps(ROW).encode("utf-16-le"), "not JSON"),
+    "Shift-JIS csv": ("rows.csv", HEADER + "7,首都,,東京,open_qa\n".encode("shift_jis"), "not a CSV file in UTF-8"),
+    "EUC-JP json": ("rows.json", json.dumps([ROW], ensure_ascii=False).encode("euc_jp"), "not JSON in UTF-8"),
+    "cut json": ("rows.json", lines([ROW, OTHER])[:-20], "not JSON in UTF-8"),
+    "a trailing comma": ("rows.json", lines([ROW])[:-2] + b",]", "not JSON in UTF-8"),
+    "lines as json": ("rows.json", lines(ROW, OTHER), "one object a line belongs in a .jsonl file"),
+    "a list over lines as jsonl": ("rows.jsonl", json.dumps([ROW], indent=1).encode(), "not JSON"),
+    "a list as jsonl": ("rows.jsonl", json.dumps([ROW, OTHER]).encode(), "not an object with fields"),
+    "an object": ("rows.json", json.dumps({"rows": [ROW]}).encode(), "holds dict, not a list of rows"),
+    "a json number": ("rows.json", b"1e400", "holds float, not a list of rows"),
+    "json too deep": ("rows.json", b"[" * 100_000, "not JSON in UTF-8"),
+    "a json field twice": ("rows.json", b'[{"a": 1, "a": 2}]', "a field is given twice"),
+    "a long number": ("rows.json", b"[" + b"1" * 5000 + b"]", "not JSON in UTF-8"),
+    "gzip as json": ("rows.json", gzip.compress(lines([ROW])), "not JSON in UTF-8"),
+    "gzip as jsonl": ("rows.jsonl", gzip.compress(lines(ROW)), "not UTF-8"),
+    "zip as json": ("rows.json", zipped(lines([ROW])), "not JSON in UTF-8"),
+    "zip as csv": ("rows.csv", zipped(lines([ROW])), "rows.csv: "),
+    "parquet as jsonl": ("rows.jsonl", PARQUET, "no usable row"),
+    "parquet as csv": ("rows.csv", PARQUET, "not a CSV file in UTF-8"),
+    "jsonl as parquet": ("rows.parquet", lines(ROW), "not a parquet file"),
+    "cut parquet": ("rows.parquet", PARQUET[: len(PARQUET) // 2], "not a parquet file"),
+    "parquet with a damaged page": ("rows.parquet", PARQUET[:4] + bytes(40) + PARQUET[44:], "rows.parquet: "),
+    "parquet of numbers": ("rows.parquet", parquet(dict.fromkeys(ROW, 1)), "instruction is not text"),
+    "parquet of bytes": ("rows.parquet", parquet({k: v.encode() for k, v in ROW.items()}), "instruction is not text"),
+    "parquet of other columns": ("rows.parquet", parquet({"a": "x"}), "no instruction"),
+    "parquet with a column twice": ("rows.parquet", parquet_of(TWICE), "2 columns are called output"),
+    "csv with a column twice": ("rows.csv", HEADER[:-1] + b",output\n7,a,,b,open_qa,c\n", "2 columns are"),
+    "csv without a header": ("rows.csv", b"7,a,,b,open_qa\n8,a,,b,open_qa\n", "no instruction"),
+    "csv with semicolons": ("rows.csv", HEADER.replace(b",", b";") + b"7;a;;b;open_qa\n", "no instruction"),
+    "csv with an open quotation": ("rows.csv", HEADER + b'7,"a,,b,open_qa\n8,a,,b,open_qa\n', "unexpected end of data"),
+    "csv with text behind a quotation": ("rows.csv", HEADER + b'7,"a"b,,c,open_qa\n', "',' expected after '\"'"),
+    "csv with an unquoted comma": ("rows.csv", HEADER + b"7,a,,b,c,open_qa\n", "more cells than columns"),
+    "csv with a short row": ("rows.csv", HEADER + b"7,a,,b\n", "fewer cells than columns"),
+    "csv with a null": ("rows.csv", HEADER + b"7,a\0,,b,open_qa\n", "instruction holds a null character"),
+    "another suffix": ("rows.txt", lines(ROW), "not a data file"),
+    "a suffix in capitals": ("rows.JSONL", lines(ROW), "not a data file"),
+    "compressed by name": ("rows.jsonl.gz", gzip.compress(lines(ROW)), "not a data file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_of_another_kind_is_one_line(tmp_path: Path, name: str) -> None:
+    file, content, words = REFUSED[name]
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_data(str(tmp_path / file))
+    said = str(error.value)
+    assert said.startswith(str(tmp_path / file))
+    assert words in said
+    assert "\n" not in said
+
+
+def test_a_parquet_row_that_is_no_text_is_dropped_alone(tmp_path: Path) -> None:
+    columns = {k: text_column(*[v.encode()] * 3) for k, v in ROW.items()}
+    columns |= {"index": text_column(b"1", b"2", b"3"), "output": text_column(b"a", b"\xff\xfe", b"c")}
+    # What a timestamp of another age does to a column that is not read is nobody's concern.
+    columns["time"] = pyarrow.array([2**62] * 3, pyarrow.timestamp("ms"))
+    (tmp_path / "rows.parquet").write_bytes(parquet_of(pyarrow.table(columns)))
+    data = load_data(str(tmp_path / "rows.parquet"))
+    assert [example.output for example in data.examples] == ["a", "c"]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 2", "not UTF-8")]
+
+
+def fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def unreadable(path: Path) -> Path:
+    """A file whose first read fails, to the superuser as well."""
+    path.symlink_to("/proc/self/mem")
+    return path
+
+
+def directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def looping(path: Path) -> Path:
+    path.symlink_to(path)
+    return path
+
+
+PLACES: dict[str, Callable[[Path], Path]] = {
+    "missing": lambda path: path,
+    "directory": directory,
+    "FIFO": fifo,
+    "unreadable": unreadable,
+    "link to itself": looping,
+}
+if sys.platform != "linux":
+    del PLACES["unreadable"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+def test_what_is_no_file_of_rows_is_one_line_and_is_not_waited_for(tmp_path: Path, place: str, suffix: str) -> None:
+    path = PLACES[place](tmp_path / f"rows.{suffix}")
+    with pytest.raises(UserError) as error:
+        load_data(str(path))
+    assert str(path) in str(error.value)
+
+
+def test_single_rows_duplicates_and_long_fields(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines(ROW))
+    data = load_data(str(path))
+    assert list(map(len, split_examples(data.examples, 0.02, 0.1))) == [1, 0, 0]
+    # Equal texts are one unit of the split, so no side can hold what another was trained on.
+    path.write_bytes(lines(*(ROW | {"index": str(n)} for n in range(50))))
+    split = split_examples(load_data(str(path)).examples, 0.02, 0.1)
+    assert sorted(map(len, split)) == [0, 0, 50]
+    path.write_bytes(lines(*[ROW] * 50))
+    assert load_data(str(path)).drop_counts == {("duplicate index", "open_qa"): 49}
+    long = "長" * 3_500_000  # 10 MB
+    path.write_bytes(lines(ROW | {"output": long}, OTHER))
+    assert [len(example.output) for example in load_data(str(path)).examples] == [3_500_000, 5]
+
+
+QUESTIONS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "no questions in it"),
+    "blank": (b"\n\n", "no questions in it"),
+    "cut off": (b'{"instruction": "a', ":1: not JSON"),
+    "a list": (b'[{"instruction": "a"}]', ":1: a row needs a text field instruction"),
+    "no instruction": (b'{"question": "a"}', ":1: a row needs a text field instruction"),
+    "a number": (b'{"instruction": 3}', ":1: a row needs a text field instruction"),
+    "white space": (b'{"instruction": "\\u3000"}', ":1: a row needs a text field instruction"),
+    "a null character": (b'{"instruction": "a\\u0000"}', ":1: a row needs a text field instruction"),
+    "a lone surrogate": (b'{"instruction": "\\ud800"}', ":1: not JSON that can be written again"),
+    "a surrogate in a field that is only passed on": (b'{"instruction": "a", "id": "\\ud800"}', ":1: not JSON"),
+    "a list for the context": (b'{"instruction": "a", "input": ["b"]}', ":1: input is not text"),
+    "a null in the context": (b'{"instruction": "a", "input": "\\u0000"}', ":1: input is not text"),
+    "the second line": (b'{"instruction": "a"}\n{]', ":2: not JSON"),
+    "a field twice": (b'{"instruction": "a", "instruction": "b"}', ":1: not JSON that can be written again: a field"),
+    "deep": (b'{"instruction": "a", "x": ' + b"[" * 9999 + b"]" * 9999 + b"}", ":1: not JSON"),
+    "a long number": (b'{"instruction": "a", "x": ' + b"1" * 9999 + b"}", ":1: not JSON"),
+    "Shift-JIS": ('{"instruction": "首都"}'.encode("shift_jis"), "cannot be read as UTF-8"),
+    "UTF-16": ('{"instruction": "首都"}'.encode("utf-16"), "cannot be read as UTF-8"),
+    "gzip": (gzip.compress(b'{"instruction": "a"}'), "cannot be read as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_bad_questions_are_one_line_before_anything_is_loaded(program, tmp_path: Path, name: str) -> None:
+    content, words = QUESTIONS[name]
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(content)
+    result = program("infer", tmp_path / "absent", "--jsonl", path, "--output", tmp_path / "answers.jsonl")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {path}")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_questions_that_are_no_file_are_one_line(tmp_path: Path, place: str) -> None:
+    path = PLACES[place](tmp_path / "questions.jsonl")
+    with pytest.raises(UserError, match=r"questions\.jsonl"):
+        infer.read_questions(path)
+
+
+def test_questions_are_read_to_the_letter(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    questions = [{"instruction": text, "input": text, "id": [text]} for text in TEXTS.values()]
+    path.write_bytes(b"\xef\xbb\xbf" + lines(*questions).replace(b"}\n", b"}\r\n"))
+    assert infer.read_questions(path) == questions
+
+
+def test_a_session_goes_on_after_words_that_are_no_text(program, trained_run, monkeypatch):
+    words = iter(["a\udce3", "", "首都は?", "a\0b", "首都は?", "", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(words))
+    result = program("infer", trained_run, "generation.max_new_tokens=2")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("error: that is not text in the terminal's encoding") == 2
+    assert result.stderr.count("note: cut off after 2 tokens") == 1
+
+
+def laughs(kind: str) -> str:
+    """Nine steps, each ten times the one before: a thousand million values."""
+    steps = ["a0: &a0 {x: y}" if kind == "map" else "a0: &a0 [ha]"]
+    for n in range(1, 10):
+        inner = ", ".join(f"{'k' + str(i) + ': ' if kind == 'map' else ''}*a{n - 1}" for i in range(10))
+        steps.append(f"a{n}: &a{n} {'{' if kind == 'map' else '['}{inner}{'}' if kind == 'map' else ']'}")
+    return "\n".join([*steps, "lora: {target_modules: *a9}\n"])
+
+
+CONFIGURATIONS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not a mapping of sections"),
+    "a comment": (b"# nothing\n", "not a mapping of sections"),
+    "a list": (b"- model\n", "not a mapping of sections"),
+    "a text": (b"model", "not a mapping of sections"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "line 2: but found another document"),
+    "a tab": (b"model:\n\tbase: x\n", "line 2: found character '\\t' that cannot start any token"),
+    "a null byte": (b"model: {base: a\0b}\n", "not YAML: "),
+    "a null escape": (b'model: {base: "a\\0b"}\n', "model.base: is not text"),
+    "a surrogate escape": (b'model: {base: "\\ud800"}\n', "model.base: is not text"),
+    "an escape character": (b"model: {base: \x1b[31m}\n", "not YAML: "),
+    "UTF-16": ("model: {base: モデル}\n".encode("utf-16"), "not UTF-8 text (byte 0)"),
+    "Shift-JIS": ("model: {base: モデル}\n".encode("shift_jis"), "not UTF-8 text"),
+    "gzip": (gzip.compress(b"model: {base: x}\n"), "not UTF-8 text"),
+    "a key twice": (b"model: {base: x}\nmodel: {base: y}\n", "line 2: model is given twice"),
+    "a key twice below": (b"model: {base: x, base: y}\n", "line 1: base is given twice"),
+    "a python object": (b"model: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+    "a python name": (b"model: {base: !!python/name:os.system }\n", "could not determine a constructor"),
+    "a python module": (b"model: !!python/module:antigravity\n", "could not determine a constructor"),
+    "a python tuple": (b"model: !!python/tuple [1]\n", "could not determine a constructor"),
+    "an own tag": (b"model: !run {base: x}\n", "could not determine a constructor"),
+    "a wrong bool": (b"model: {trust_remote_code: !!bool maybe}\n", "not YAML: "),
+    "a wrong timestamp": (b"model: {base: !!timestamp soon}\n", "not YAML: "),
+    "a wrong integer": (b"lora: {r: !!int many}\n", "not YAML: "),
+    "a wrong mapping": (b"model: !!map [a, b]\n", "not YAML: "),
+    "a wrong binary": (b"model: {base: !!binary '=A'}\n", "line 1: "),
+    "a set": (b"model: !!set {base}\n", "model: expected a mapping"),
+    "a list as key": (b"? [a, b]\n: 1\n", "line 1: found unhashable key"),
+    "a mapping as key": (b"? {a: 1}\n: 1\n", "line 1: found unhashable key"),
+    "a long integer": (b"lora: {r: " + b"9" * 5000 + b"}\n", "not YAML: "),
+    "a million laughs": (laughs("list").encode(), "too many values, with its aliases written out"),
+    "a million mappings": (laughs("map").encode(), "too many values, with its aliases written out"),
+    "an endless list": (b"lora: {target_modules: &a [*a]}\n", "too many values, with its aliases written out"),
+    "an endless mapping": (b"lora: &a {r: *a}\n", "too many values, with its aliases written out"),
+    "many values": (b"lora: {target_modules: [" + b"a," * 20_000 + b"]}\n", "too many values"),
+    "deep": (b"lora: " + b"[" * 20_000, "nested too deeply"),
+    "an alias of nothing": (b"lora: *absent\n", "line 1: found undefined alias 'absent'"),
+    "an open quotation": (b"model: {base: 'x}\n", "line 2: found unexpected end of stream"),
+    "an open bracket": (b"model: [a\n", "line 2: "),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_bad_configuration_is_one_line(tmp_path: Path, name: str) -> None:
+    content, words = CONFIGURATIONS[name]
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_config(path)
+    said = str(error.value)
+    assert said.startswith(f"{path}:")
+    assert words in said
+    assert len(said) < 2500
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_configuration_that_is_no_file_is_one_line(tmp_path: Path, place: str) -> None:
+    path = PLACES[place](tmp_path / "bad.yaml")
+    with pytest.raises(UserError, match=r"bad\.yaml"):
+        load_config(path)
+
+
+def test_aliases_in_reason_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_bytes(
+        b"\xef\xbb\xbfmodel: {base: x}\r\ndata: {path: y}\r\ntraining: {total_batch_size: 2}\r\n"
+        b"lora: {target_modules: &t [a, b], exclude_modules: *t}\r\n"
+    )
+    config = load_config(path)
+    assert config.lora["target_modules"] == config.lora["exclude_modules"] == ["a", "b"]
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["lora.r=!!python/object/apply:os.getcwd []", "data.path=\0", "data.path=\udce3", f"data={laughs('list')}"],
+)
+def test_a_bad_override_is_one_line(tmp_path: Path, override: str) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(
+        yaml.safe_dump({"model": {"base": "x"}, "data": {"path": "y"}, "training": {"total_batch_size": 2}})
+    )
+    with pytest.raises(UserError) as error:
+        load_config(path, [override])
+    assert str(error.value).startswith("command line: ")
+
+
+PREDICTION = {
+    "system": "base", "example": ROW | {"answers": []}, "prompt": "", "text": "東京", "finish_reason": "eos",
+    "prompt_tokens": 1, "output_tokens": 1, "generation": {},
+}  # fmt: skip
+
+PREDICTIONS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "holds no prediction"),
+    "cut off": (lines(PREDICTION)[:-30], ":1: the last line is cut off"),
+    "another kind of row": (lines(ROW), ":1: not a prediction: unknown field index"),
+    "a field twice": (lines(PREDICTION)[:-2] + b', "text": "x"}\n', ":1: not a prediction: a field is given twice"),
+    "terminal escapes as a field": (lines(PREDICTION | {"\x1b]0;x\x07\n\u202e": 1}), ":1: not a prediction: unknown"),
+    "a key of 10 MB": (lines(PREDICTION | {"k" * 10**7: 1}), ":1: not a prediction: unknown field kkk"),
+    "a long number": (lines(PREDICTION)[:-2] + b', "x": ' + b"1" * 5000 + b"}\n", ":1: not a prediction: "),
+    "deep": (b'{"system": ' + b"[" * 100_000 + b"\n", ":1: not a prediction: "),
+    "UTF-16": (json.dumps(PREDICTION).encode("utf-16"), ":1: not UTF-8"),
+    "gzip": (gzip.compress(lines(PREDICTION)), ":1: not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_bad_predictions_are_one_line(program, tmp_path: Path, name: str) -> None:
+    content, words = PREDICTIONS[name]
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(content)
+    result = program("eval.__main__", "score", path)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith(f"error: {path}")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert len(result.stderr) < 2500
+    assert not set(result.stderr) & {"\x1b", "\x07", "\u202e"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_predictions_that_are_no_file_are_one_line(tmp_path: Path, place: str) -> None:
+    path = PLACES[place](tmp_path / "predictions.jsonl")
+    with pytest.raises(UserError, match=r"predictions\.jsonl"):
+        list(read_predictions(path))
+
+
+MANIFESTS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not JSON"),
+    "cut off": (b'{"status": "fin', "not JSON"),
+    "a list": (b"[]", "is not the manifest of a run"),
+    "deep": (b"[" * 100_000, "not JSON"),
+    "UTF-16": ('{"status": "finished"}'.encode("utf-16"), "not UTF-8"),
+    "an identity that is none": (b'{"status": "finished", "identity": [], "environment": {}}', "identity: "),
+    "another status": (b'{"status": "\\u001b[2J", "identity": {}, "environment": {}}', "status: "),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("command", ["infer", "eval.__main__", "sft.export"])
+def test_a_bad_manifest_is_one_line(program, tmp_path: Path, command: str, name: str) -> None:
+    content, words = MANIFESTS[name]
+    (tmp_path / "manifest.json").write_bytes(content)
+    result = program(command, tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"learned": {"../../../etc/passwd": "0" * 64}}, "learned.../../../etc/passwd"),
+        ({"learned": {"adapter_config.json": 1}}, "learned.adapter_config.json"),
+        ({"device": "cpu\n# 見出し"}, "device: "),
+        ({"finished": None}, "a finished run has"),
+        ({"environment": {"python": "3", "packages": {"](https://example.com)": "1"}}}, "environment.packages"),
+    ],
+)
+def test_what_a_manifest_says_is_checked_before_it_is_shown_or_opened(
+    program, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    hashes = dict.fromkeys(("data", "tokenizer", "template", "split"), "0" * 64)
+    rows = {"train": 1, "validation": 0, "test": 0, "dropped": 0, "truncation": {}}
+    manifest = {"status": "finished", "identity": {**hashes, "processes": 1}, "rows": rows, "steps": 1}
+    manifest |= {"environment": {"python": "3.11.7", "packages": {}}, "device": "cpu", "seconds": 1.0}
+    manifest |= {"finished": "2026-01-01T00:00:00.000000+00:00", "learned": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
+    result = program("infer", tmp_path)
+    assert result.returncode == 2
+    assert "is not the manifest of a run" in result.stderr
+    assert words in result.stderr
