@@ -2,6 +2,7 @@
 # make test   set-up, then lint, types and tests
 # make test-models   every model family in every quantisation, and the real gemma-3-270m where it is
 # make slow   the tests that `make test` leaves out
+# make test-faults   the long campaigns: kills at random moments, disks without room, memory over thousands of steps
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11
@@ -13,7 +14,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
 
-.PHONY: demo test slow bench test-models setup check
+.PHONY: demo test slow test-faults bench test-models setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -29,6 +30,9 @@ test: setup check
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-faults: setup
+	$(BIN)/python -m pytest -s -m "slow or not slow" tests/test_faults.py
 
 bench: setup
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m

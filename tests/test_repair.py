@@ -13,7 +13,7 @@ from sft.data import load_data
 from sft.errors import UserError
 from sft.generation import CharacterStreamer
 from sft.model import load_tokenizer
-from sft.prompt import ALPACA_JA, formatting_function
+from sft.prompt import ALPACA_JA, FormattingFunction
 from sft.repair import repaired
 from sft.tokenization import IGNORE_INDEX, RowEncoder, bos_ids, encode_answer, encode_prompt, encode_text
 
@@ -144,7 +144,7 @@ def test_a_row_of_special_token_texts_has_no_special_tokens_but_its_own(family, 
     for text in (own, odd_texts.TEXTS["end of text"], odd_texts.TEXTS["ends of other families"]):
         text = f"前{text}後{text}"
         row = {"index": "1", "instruction": text, "input": text, "output": text, "category": "closed_qa"}
-        encoded = encoder.encode_row(row, formatting_function(ALPACA_JA))
+        encoded = encoder.encode_row(row, FormattingFunction(ALPACA_JA))
         prompt, answer = encoded.input_ids[: encoded.prompt_tokens], encoded.input_ids[encoded.prompt_tokens :]
         start = bos_ids(tokenizer)
         assert prompt[: len(start)] == start

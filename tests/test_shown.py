@@ -71,7 +71,7 @@ def test_an_answer_is_streamed_visibly(tokenizer, capsys, name) -> None:
             for token in tokenizer(text, split_special_tokens=True)["input_ids"]:
                 streamer.put(torch.tensor([token]))
             streamer.end()
-            return [Answer(text, "eos", 9)]
+            return Answer(text, "eos", 9)
 
     fake = Fake()
     fake.tokenizer = tokenizer
