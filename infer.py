@@ -39,9 +39,10 @@ def main() -> None:
         check_arguments(arguments)
         questions = read_questions(arguments.jsonl) if arguments.jsonl else []
         answerer = load(arguments)
-        with answerer.as_system("base" if arguments.base else "tuned"):
+        system = "base" if arguments.base else "tuned"
+        with answerer.as_system(system):
             if arguments.jsonl:
-                answer_file(answerer, questions, arguments.output)
+                answer_file(answerer, questions, arguments.output, system)
             elif arguments.instruction:
                 ask(answerer, arguments.instruction, arguments.input, set())
             else:
@@ -158,11 +159,16 @@ def read_questions(path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Path) -> None:
-    """Answer all rows in batches and write them, in their order, with `answer` and `finish_reason` added."""
+def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Path, system: str) -> None:
+    """Answer all rows in batches and write them, in their order, with `answer` and `finish_reason` added.
+
+    Answers that an interrupted call with the same questions, model and settings has found are not looked for again.
+    """
     from tqdm import tqdm
 
+    from sft.encoded_rows import digest
     from sft.hazards import generation_hazards, warn
+    from sft.progress import Progress
     from sft.run import write_text
     from sft.tokenization import eos_id
 
@@ -173,14 +179,21 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
         except UserError as error:
             print(f"row {position + 1}: {error}", file=sys.stderr)
             row |= {"answer": "", "finish_reason": "error"}
+    model = [answerer.weights_sha256, answerer.template.sha256, answerer.config.model.model_dump_json(), system]
+    settings = json.dumps([answerer.config.quantization, answerer.generation], sort_keys=True)
+    progress = Progress(output, digest(*model, settings, json.dumps(rows)), 0)
     positions, ids = list(prompts), list(prompts.values())
     contexts = [str(rows[position].get("input") or "") for position in positions]
     warn(generation_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
-    with tqdm(total=len(ids), unit="answer", desc="answering") as bar:
-        for _, place, answer in answerer.answer_all(ids):
-            rows[positions[place]] |= {"answer": answer.text, "finish_reason": answer.finish_reason}
+    left = [place for place in range(len(ids)) if place not in progress.done]
+    with tqdm(total=len(ids), initial=len(progress.done), unit="answer", desc="answering") as bar:
+        for _, number, answer in answerer.answer_all([ids[place] for place in left]):
+            progress.add(left[number], [answer.text, answer.finish_reason])
             bar.update()
+    for place, (text, finish_reason) in progress.all_results().items():
+        rows[positions[place]] |= {"answer": text, "finish_reason": finish_reason}
     write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    progress.remove()
     print(f"{output}: {len(rows)} answers", file=sys.stderr)
 
 

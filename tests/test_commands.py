@@ -324,6 +324,40 @@ def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, prog
     )
 
 
+def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_again(
+    finished_run, program, monkeypatch, tmp_path
+):
+    from sft.answerer import Answerer
+
+    run, _ = finished_run
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"instruction": f"{n}番の問い"}) + "\n" for n in range(9)))
+    words = ["infer", run, "generation.max_new_tokens=5", "generation.temperature=0", "--jsonl", questions, "--output"]
+    assert program(*words, tmp_path / "calm.jsonl").returncode == 0
+    answer_all = Answerer.answer_all
+    answered = []
+
+    class Killed(BaseException):
+        pass
+
+    def counted(self, prompts, *more):
+        for number, found in enumerate(answer_all(self, prompts, *more)):
+            if len(answered) == 4:
+                answered.append(None)
+                raise Killed
+            answered.append(number)
+            yield found
+
+    monkeypatch.setattr(Answerer, "answer_all", counted)
+    with pytest.raises(Killed):
+        program(*words, tmp_path / "answers.jsonl")
+    assert not (tmp_path / "answers.jsonl").exists()
+    assert program(*words, tmp_path / "answers.jsonl").returncode == 0
+    assert len(answered) == 4 + 1 + 5
+    assert (tmp_path / "answers.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "calm.jsonl", "questions.jsonl"]
+
+
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, program, monkeypatch):
     import eval.answer
 

@@ -386,6 +386,86 @@ def test_a_real_signal_ends_the_process_as_it_should(words, whole, command, tmp_
 
 
 @pytest.mark.slow
+def test_kills_while_answering_and_reporting_change_no_prediction_and_no_number(words, command, tmp_path):
+    run, chance, kills = tmp_path / "run", random.Random(1), 0
+    done = command("train_sft.py", *words, f"run.directory={run}")
+    assert done.returncode == 0, done.stderr
+    evaluation = ["-m", "eval", run, "eval.batch_tokens=512", "generation.max_new_tokens=48", "eval.resamples=2000"]
+    calm = command(*evaluation, "--output", tmp_path / "calm")
+    assert calm.returncode == 0, calm.stderr
+    while True:
+        killed = command_to_kill(*evaluation, "--output", tmp_path / "killed")
+        with (tmp_path / "output.txt").open("ab") as log:
+            process = subprocess.Popen(killed, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            process.wait(chance.uniform(4, 4 + 3 * (kills + 1)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        break
+    assert process.returncode == 0, (tmp_path / "output.txt").read_text(errors="replace")[-3000:]
+    print(f"{kills} kills while answering and reporting")
+    assert kills >= 3
+    for name in ("predictions.jsonl", "results.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def command_to_kill(*words):
+    return [sys.executable, *map(str, words)]
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_two_thousand_steps(words, command, tmp_path):
+    run = tmp_path / "run"
+    more = ["data.train_rows=80", "training.num_train_epochs=200", "training.save_steps=200"]
+    done = command("train_sft.py", *words, *more, f"run.directory={run}")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    peak = {record["step"]: record["memory_peak_bytes"] for record in records if "memory_peak_bytes" in record}
+    assert max(peak) == 2000
+    print("MiB: " + ", ".join(f"step {step}: {peak[step] / 2**20:.1f}" for step in (10, 100, 500, 1000, 2000)))
+    assert peak[2000] < 1.02 * peak[500]
+
+
+ANSWERING = """
+import json, sys
+from pathlib import Path
+from sft.answerer import load_answerer
+from sft.data import load_data
+from sft.generation import generate_all
+
+answerer = load_answerer(Path(sys.argv[1]), ["generation.max_new_tokens=8"])
+examples = list(load_data("data/sample.jsonl").examples)
+prompts = [answerer.prompt(e.instruction, e.input).ids for e in examples][:250]
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+
+sizes = []
+for turn in range(20):
+    list(generate_all(answerer.model, answerer.tokenizer, prompts, [answerer.generation], 4096, range(len(prompts))))
+    sizes.append(resident())
+print(json.dumps(sizes))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read as Linux tells it")
+def test_memory_stays_flat_over_five_thousand_answers(words, command, tmp_path):
+    run = tmp_path / "run"
+    done = command("train_sft.py", *words, f"run.directory={run}")
+    assert done.returncode == 0, done.stderr
+    answered = command("-c", ANSWERING, run)
+    assert answered.returncode == 0, answered.stderr
+    sizes = json.loads(answered.stdout)
+    print("MiB after 250, 1,000, 2,500, 5,000 answers: ", *(f"{sizes[n] / 2**20:.1f}" for n in (0, 3, 9, 19)))
+    assert sizes[19] < 1.02 * sizes[3]
+
+
+@pytest.mark.slow
 def test_files_of_any_size_that_do_not_fit_are_a_line(words, command, tmp_path):
     """Every limit of file size from a hundred bytes to a megabyte: whatever cannot be written first, it is a line."""
     ends = {}
