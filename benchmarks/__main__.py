@@ -23,7 +23,7 @@ from rich.table import Table
 from sft.errors import exit_on_user_error
 
 RUN = Path("runs/bench")
-ANSWERING_ROWS = 32
+ANSWERING_ROWS, ANSWER_TOKENS = 24, 64
 
 
 class Measure(NamedTuple):
@@ -64,8 +64,8 @@ MEASURES = [
     Measure("training_memory", "memory beyond the model, share of alpaca-lora's loop (bf16)", 0.10, at_most=True),
     Measure("training_memory_rows", "the same for four times the rows a step", 1.1, at_most=True),
     Measure("training_length", "tokens/s with rows of 2,048 tokens, to rows of 128", None),
-    Measure("answering_fixed", "32 answers of one length, against one by one", 6),
-    Measure("answering_varied", "32 answers of their own lengths", 4),
+    Measure("answering_fixed", "24 answers of 64 tokens, bf16, against one by one", 6),
+    Measure("answering_varied", "24 answers of their own lengths, at most 128 tokens", 4),
 ]
 
 
@@ -92,7 +92,7 @@ def steps(data: str, repeats: int) -> dict[str, list[Step]]:
         ],
         "answering": [
             Step(
-                [str(RUN), "model.dtype=float32", "--rows", str(ANSWERING_ROWS), "--repeats", str(repeats)],
+                [str(RUN), "--rows", str(ANSWERING_ROWS), "--tokens", str(ANSWER_TOKENS), "--repeats", str(repeats)],
                 {"answering_fixed": "answering_fixed", "answering_varied": "answering_varied"},
             )
         ],

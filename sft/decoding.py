@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from sft.cache import growing_cache, join
-from sft.errors import UserError
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""
@@ -66,11 +65,7 @@ class Group:
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
         """Choose each row's next token, given `logits` (rows, vocabulary); returns which rows end with it."""
         scores = self.processors(self.input_ids, logits.float())
-        if scores.amax(dim=-1).isnan().any():
-            raise UserError(
-                "the model's logits are not numbers: its weights are damaged, or model.dtype is too narrow for them; "
-                "set model.dtype=bfloat16, or float32"
-            )
+
         if self.generators is None:
             tokens = scores.argmax(dim=-1, keepdim=True)
         else:

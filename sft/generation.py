@@ -67,6 +67,19 @@ class ScopedRepetitionPenalty(LogitsProcessor):
         self.prompt_mask = self.prompt_mask[rows]
 
 
+class CheckedLogits(LogitsProcessor):
+    """Raises UserError for logits that are no numbers, of which the library would make an answer like any other."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return `scores` (rows, vocabulary) as they are."""
+        if scores.amax(dim=-1).isnan().any():
+            raise UserError(
+                "the model's logits are not numbers: its weights are damaged, or model.dtype is too narrow for them; "
+                "try model.dtype=bfloat16, or float32"
+            )
+        return scores
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """A generated answer: its text, why it ended, and how many tokens it took (end-of-text token included)."""
@@ -176,7 +189,7 @@ def _inputs(
     width, padding = max(map(len, prompts)), tokenizer.pad_token_id
     input_ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    processors = LogitsProcessorList()
+    processors = LogitsProcessorList([CheckedLogits()])
     if (penalty := settings.get("repetition_penalty")) is not None:
         scope = settings.get("repetition_penalty_scope", "generated")
         processors.append(ScopedRepetitionPenalty(penalty, scope, mask))

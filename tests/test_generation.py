@@ -13,6 +13,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
+from sft.errors import UserError
 from sft.generation import (
     CharacterStreamer,
     ScopedRepetitionPenalty,
@@ -261,3 +262,14 @@ def test_streaming_writes_whole_characters_and_the_whole_text(tokenizer, text):
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert len(pieces) > 1
+
+
+@pytest.mark.parametrize("settings", [{}, SAMPLED, {"num_beams": 2}], ids=["greedy", "sampled", "beams"])
+def test_logits_that_are_no_numbers_are_an_error_and_not_an_answer(tokenizer, settings):
+    model = gpt_neox(VOCABULARY).eval()
+    torch.nn.init.constant_(model.gpt_neox.final_layer_norm.weight, float("nan"))
+    prompts = [encode_prompt(tokenizer, "首都は?")]
+    with pytest.raises(UserError, match="logits are not numbers"):
+        list(generate_all(model, tokenizer, prompts, [{"max_new_tokens": 4} | settings], 100))
+    with pytest.raises(UserError, match="logits are not numbers"):
+        generate(model, tokenizer, prompts, {"max_new_tokens": 4} | settings)
