@@ -331,7 +331,7 @@ def newest_step(run):
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_lose_no_more_than_the_steps_since_a_checkpoint(words, command, tmp_path):
     """Kill -9 at moments drawn from the time that a training is at work, checkpoints every other step included."""
-    long = [*words, "training.num_train_epochs=60", "training.save_steps=2", "training.logging_steps=1"]
+    long = [*words, "training.num_train_epochs=30", "training.save_steps=2", "training.logging_steps=1"]
     calm = tmp_path / "calm" / "run"
     done = command("train_sft.py", *long, f"run.directory={calm}")
     assert done.returncode == 0, done.stderr
