@@ -22,7 +22,8 @@ class Stopped(Exception):
 class Signals:
     """While in use as a context, `received` is the number of the first SIGTERM or SIGINT; 0: none yet.
 
-    A second one does what it always does. Only the main thread can watch; in another nothing is ever received.
+    A second Ctrl-C ends the process at once, as it always does. A second SIGTERM does not: launchers send one to
+    processes that have met the terminal's Ctrl-C already. Only the main thread can watch.
     """
 
     def __init__(self) -> None:
@@ -40,8 +41,11 @@ class Signals:
         self._before = {}
 
     def _note(self, number: int, frame: Any) -> None:
+        if self.received:
+            if self.received == number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.received = number
-        self.__exit__()
         name = signal.Signals(number).name
         print(f"\n{name}: the step at work is dropped, and the last whole one saved", file=sys.stderr, flush=True)
 
