@@ -513,6 +513,8 @@ def _check_values(config: Config, origin: Origin) -> None:
 def _checked_template(text: str, wanted: set[str]) -> str:
     """`text` if it is a format string with exactly the fields `wanted`. Raises ValueError otherwise."""
     names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
+    if "\0" in text:
+        raise ValueError("holds a null character")
     try:
         parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
     except ValueError as error:

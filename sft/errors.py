@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what is wrong and what to do."""
+    """Something the user can put right; the message, one line, says what is wrong and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # keys and file names may hold line breaks
 
 
 _DISK = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
