@@ -190,8 +190,10 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
         for _, number, answer in answerer.answer_all([ids[place] for place in left]):
             progress.add(left[number], [answer.text, answer.finish_reason])
             bar.update()
-    for place, (text, finish_reason) in progress.all_results().items():
-        rows[positions[place]] |= {"answer": text, "finish_reason": finish_reason}
+    results = progress.all_results()
+    for place, position in enumerate(positions):
+        text, finish_reason = results[place]
+        rows[position] |= {"answer": text, "finish_reason": finish_reason}
     write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     progress.remove()
     print(f"{output}: {len(rows)} answers", file=sys.stderr)

@@ -83,8 +83,14 @@ def train(config: Config, resume: bool, force: bool) -> None:
         begun = runs.read_manifest(run)
         changes = load_config(run / "config.yaml").changes_training(config)
         runs.check_resumable(begun, manifest, changes)
-    checkpoint = checkpoints.newest_whole(run / "checkpoints", begun["started"]) if resume else None
-    if resume:  # another machine might choose otherwise, and round otherwise
+    checkpoint = None
+    if resume:
+        if not {"started", "activation_checkpointing"} <= begun.keys():
+            raise UserError(f"{run}: was begun by another version of this program; --force starts again")
+        checkpoint = checkpoints.newest_whole(run / "checkpoints", begun["started"])
+        if RANK == 0:
+            checkpoints.set_aside_newer(checkpoint)
+        # Another machine might choose otherwise, and round otherwise.
         manifest |= {name: begun[name] for name in ("started", "activation_checkpointing")}
     else:
         longest = max(row_lengths(prepared.encoded))
@@ -263,6 +269,7 @@ def finish(
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     from sft import run as runs
     from sft.adapter import check_adapter
+    from sft.files import file_sha256
     from sft.loss_plot import plot_loss
     from sft.model import resolve_dtype
     from sft.trainer import memory_peak_bytes
@@ -281,7 +288,7 @@ def finish(
             saved = f"{check_adapter(aside)} LoRA pairs"
         prepared.tokenizer.save_pretrained(str(aside))
         prepared.template.save(aside)
-        hashes = {path.name: runs.file_sha256(path) for path in sorted(aside.glob("*")) if path.is_file()}
+        hashes = {path.name: file_sha256(path) for path in sorted(aside.glob("*")) if path.is_file()}
     plot_loss(run / "log.jsonl", run / "loss.png")
     seconds = round(time.perf_counter() - started, 1)
     manifest |= {

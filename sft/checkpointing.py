@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from sft.config import Config
 from sft.memory import COMFORTABLE, GB, Form, Layout, estimate
 from sft.model import add_lora, load_skeleton, train_all
-from sft.processes import RANK
+from sft.processes import RANK, WORLD_SIZE, divided_by
 
 Setting = bool | Literal["auto"]
 
@@ -33,14 +33,22 @@ def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, 
     )
 
 
-def settled(setting: Setting, model: PreTrainedModel, layout: Layout, memory: float) -> bool:
+def settled(setting: Setting, model: PreTrainedModel, layout: Layout, memory: float, sharers: int = 1) -> bool:
     """What the setting means for `model` (as `sft.memory.estimate` takes it) and `memory` bytes.
+
+    The weights are divided among so many `sharers`.
 
     auto: activations are computed again where training would otherwise take more than COMFORTABLE of the memory.
     """
     if setting != "auto":
         return setting
-    return model.supports_gradient_checkpointing and estimate(model, layout).total > COMFORTABLE * memory
+    return model.supports_gradient_checkpointing and needed(model, layout, sharers) > COMFORTABLE * memory
+
+
+def needed(model: PreTrainedModel, layout: Layout, sharers: int) -> float:
+    """Bytes that training takes where the weights are divided among so many processes."""
+    need = estimate(model, layout)
+    return need.total - need.weights * (1 - 1 / sharers)
 
 
 def choose(config: Config, packed: bool, longest: int, device: torch.device, dtype: torch.dtype) -> bool:
@@ -54,11 +62,12 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
     model = skeleton(config, dtype)
     layout = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
     memory = memory_bytes(device)
-    checkpointing = settled(setting, model, layout, memory)
+    sharers = WORLD_SIZE if divided_by() else 1
+    checkpointing = settled(setting, model, layout, memory, sharers)
     if checkpointing and RANK == 0:
         print(
             "activations are computed again in the backward pass: with all of them kept, training would take about "
-            f"{estimate(model, layout).total / GB:.1f} of {memory / GB:.1f} GB "
+            f"{needed(model, layout, sharers) / GB:.1f} of {memory / GB:.1f} GB "
             "(training.activation_checkpointing=false keeps them)"
         )
     return checkpointing

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,9 +41,17 @@ def complete(checkpoint: Path, run_id: str) -> None:
 
 
 def remove_old(checkpoints: Path, keep: int | None) -> None:
-    """Remove all but the `keep` newest by step (None: keep all)."""
-    for path in _newest_first(checkpoints)[keep or None :] if keep else []:
+    """Remove all but the `keep` newest by step (None or 0: keep all)."""
+    for path in _newest_first(checkpoints)[keep:] if keep else []:
         shutil.rmtree(path)
+
+
+def set_aside_newer(checkpoint: Path) -> None:
+    """Rename the checkpoints of later steps, which are not whole, so that they do not count as checkpoints any more."""
+    for path in _newest_first(checkpoint.parent):
+        if path == checkpoint:
+            return
+        path.rename(path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:8]}"))
 
 
 def newest_whole(checkpoints: Path, run_id: str | None = None) -> Path:
@@ -66,22 +75,28 @@ def _newest_first(checkpoints: Path) -> list[Path]:
 def _problem(path: Path, run_id: str | None) -> str | None:
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        whose, hashes = record["run"], record["files"]
+        whose, hashes = record["run"], {**record["files"]}
     except FileNotFoundError:
         return f"{RECORD} is missing"
     except (OSError, ValueError, TypeError, KeyError):
         return f"{RECORD} is damaged"
     if run_id not in (None, whose):
         return "it is another run's"
-    files = {file.relative_to(path).as_posix(): file for file in _files(path) if file.name != RECORD}
-    for name in sorted(files.keys() ^ hashes.keys()):
-        return f"{name} is missing" if name in hashes else f"{name} does not belong to it"
+    files = {file.relative_to(path).as_posix(): file for file in _files(path)}
     for name, file in files.items():
         if file.is_symlink():
             return f"{name} is a link"
-        with file.open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != hashes[name]:
-                return f"{name} is damaged"
+    del files[RECORD]
+    for name in sorted(files.keys() ^ hashes.keys()):
+        return f"{name} is missing" if name in hashes else f"{name} does not belong to it"
+    for name, file in files.items():
+        try:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        if digest != hashes[name]:
+            return f"{name} is damaged"
     return None
 
 

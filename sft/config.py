@@ -492,6 +492,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "training.learning_rate": (lambda value: value > 0, "above 0"),
     "training.warmup_steps": (lambda value: value >= 0, "at least 0"),
     "training.save_steps": (lambda value: value > 0, "above 0"),
+    "training.save_strategy": (lambda value: value != "best", "steps, epoch or no"),
     "training.logging_steps": (lambda value: value > 0, "above 0"),
     "generation.max_new_tokens": (lambda value: value >= 1, "at least 1"),
     "generation.temperature": (lambda value: value >= 0, "at least 0 (0 answers greedily)"),

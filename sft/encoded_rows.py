@@ -4,6 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
+import tempfile
+import uuid
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
 from sft.errors import UserError
+from sft.files import file_sha256
 from sft.records import write_text
 
 IGNORE_INDEX = -100
@@ -34,37 +38,63 @@ class Kept(NamedTuple):
     notes: Any
 
 
-def kept(key: str, encode: Callable[[], Iterator[dict[str, list]]], notes: Callable[[], Any]) -> Kept:
-    """The rows with this key: those that are there, or else what `encode` yields (columns of SCHEMA, batch by batch).
+Encode = Callable[[], Iterator[dict[str, list]]]
+"""Makes rows, batch by batch, with the columns of SCHEMA."""
+
+
+def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
+    """The rows with this key: those that are there, or else what `encode` makes.
 
     `notes` is asked when all of them are written. They are kept in the directory of the `datasets` library's cache,
-    which HF_HOME and HF_DATASETS_CACHE move, and which can be deleted at any time. Raises UserError when there is no
-    room.
+    which HF_HOME and HF_DATASETS_CACHE move, and which can be deleted at any time. Rows that are not as they were
+    written are encoded again. Raises UserError when there is no room.
     """
     directory = Path(datasets.config.HF_DATASETS_CACHE) / "encoded-rows"
     rows, beside = directory / f"{key}.arrow", directory / f"{key}.json"
-    if not rows.is_file():
-        aside = rows.with_name(f".{rows.name}.{os.getpid()}")
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with pyarrow.OSFile(str(aside), "wb") as file, pyarrow.ipc.new_stream(file, SCHEMA) as writer:
-                for columns in encode():
-                    writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, SCHEMA))
-            write_text(beside, json.dumps(notes()))
-            os.replace(aside, rows)  # last: rows that are there are whole
-        except OSError as error:
-            raise UserError(
-                f"{directory}: encoded rows cannot be kept there: {error.strerror or error}; set HF_DATASETS_CACHE to "
-                "a directory with room for them"
-            ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink()
     try:
-        table = MemoryMappedTable.from_file(str(rows))
-        return Kept(Dataset(table, fingerprint=key), json.loads(beside.read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # pyarrow's own errors are ValueErrors
-        raise UserError(f"{rows}: cannot be read; delete it, and the rows are encoded again") from None
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        if record["sha256"] == file_sha256(rows):
+            return Kept(_mapped(rows, key), record["notes"])
+        print(f"warning: {rows} is damaged, and is made again", file=sys.stderr)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # not there, or not whole
+    aside = directory / f".{key}.{uuid.uuid4().hex}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(aside, encode)
+        record = {"sha256": file_sha256(aside), "notes": notes()}
+        os.replace(aside, rows)
+        write_text(beside, json.dumps(record))  # rows without it do not count
+    except OSError as error:
+        raise UserError(
+            f"{directory}: encoded rows cannot be kept there: {error.strerror or error}; set HF_DATASETS_CACHE to a "
+            "directory with room for them"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+    return Kept(_mapped(rows, key), json.loads(json.dumps(record["notes"])))
+
+
+def for_once(encode: Encode, notes: Callable[[], Any]) -> Kept:
+    """The rows that `encode` makes, in a file that is gone when they are not used any more."""
+    with tempfile.TemporaryDirectory() as directory:  # what is mapped stays until nobody needs it
+        path = Path(directory) / "rows.arrow"
+        try:
+            _write(path, encode)
+        except OSError as error:
+            raise UserError(f"{directory}: rows cannot be written there: {error}; set TMPDIR") from None
+        return Kept(_mapped(path, None), notes())
+
+
+def _write(path: Path, encode: Encode) -> None:
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, SCHEMA) as writer:
+        for columns in encode():
+            writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, SCHEMA))
+
+
+def _mapped(path: Path, key: str | None) -> Dataset:
+    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=key)
 
 
 def digest(*parts: str | bytes) -> str:

@@ -36,7 +36,7 @@ def disk_problem(error: BaseException | None) -> str | None:
                     return reason
             if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
                 return os.strerror(errno.ENOSPC)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None
 
 

@@ -1,5 +1,6 @@
 """Files that may be anything: read whole or refused in one line, and none outside the directory they belong to."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,12 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -75,6 +75,9 @@ _REFUSED_BY_REASON = {
         "the pipeline sets it; remove it": "use_cache dataloader_pin_memory",
         "train_sft.py trains and python -m eval evaluates; remove it": "do_train do_eval do_predict",
         "use train_sft.py's option --resume": "resume_from_checkpoint",
+        "a run is what it is at the end, and validation loss is not how well it answers: lower num_train_epochs": (
+            "load_best_model_at_end metric_for_best_model greater_is_better"
+        ),
         "--resume needs optimizer, random state and data position; remove it": (
             "ignore_data_skip save_only_model enable_jit_checkpoint"
         ),

@@ -45,6 +45,8 @@ def check_engine(quantised: bool, adapter: bool, dtype: str) -> None:
             "only unquantised weights are divided; remove section quantization (quantization=null), "
             "or use configs/accelerate/ddp.yaml, where each process has the whole quantised model"
         )
+    if engine == "FSDP" and dtype == "torch.float16":
+        raise UserError("weights in fp16 are not divided; set model.dtype=bfloat16, or use configs/accelerate/ddp.yaml")
     if not adapter:
         raise UserError("weights that are all trained (lora: null) are not divided; use configs/accelerate/ddp.yaml")
     if engine == "DEEPSPEED" and dtype != "torch.float32":

@@ -93,6 +93,8 @@ def checked_template(text: str, wanted: set[str]) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{text!r:.80} is not text")
     names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
+    if "\0" in text:
+        raise ValueError("holds a null character")
     try:
         parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
     except ValueError as error:

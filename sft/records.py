@@ -5,6 +5,7 @@ import json
 import math
 import os
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -89,7 +90,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_pieces(path: Path, pieces: Iterable[str]) -> None:
     """The same for a text that comes piece by piece."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with aside.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
     os.replace(aside, path)

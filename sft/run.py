@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sft.config import Config, load_config
 from sft.data import load_data
 from sft.errors import UserError
-from sft.files import check_inside, read_bytes, read_json
+from sft.files import check_inside, file_sha256, read_bytes, read_json
 from sft.manifest import Manifest
 from sft.records import Example, write_pieces, write_text
 from sft.rows import Rows
@@ -194,12 +194,6 @@ def text_sha256(pieces: Iterable[str]) -> str:
     for piece in pieces:
         digest.update(piece.encode())
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_learned(run: Path) -> None:

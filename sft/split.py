@@ -128,5 +128,5 @@ def category_head(examples: Iterable[Example], rows: int | None) -> list[Example
 
 
 def _unit_key(example: Example) -> str:
-    text = f"context:{example.input}" if example.input else f"instruction:{example.instruction}"
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    kind, text = ("context", example.input) if example.input else ("instruction", example.instruction)
+    return f"{kind}:{' '.join(unicodedata.normalize('NFKC', text).split())}"

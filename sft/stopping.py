@@ -29,6 +29,7 @@ class Signals:
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
@@ -41,13 +42,15 @@ class Signals:
         self._before = {}
 
     def _note(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # a worker that loads data; its end is not for it to tell
+            os._exit(128 + number)
         if self.received:
             if self.received == number == signal.SIGINT:
                 raise KeyboardInterrupt
             return
         self.received = number
         name = signal.Signals(number).name
-        print(f"\n{name}: the step at work is dropped, and the last whole one saved", file=sys.stderr, flush=True)
+        print(f"\n{name}: the training stops, and its last whole step is saved", file=sys.stderr, flush=True)
 
 
 def end_by_signal(number: int) -> None:

@@ -16,7 +16,7 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sft.encoded_rows import IGNORE_INDEX, SCHEMA, digest, kept
+from sft.encoded_rows import IGNORE_INDEX, SCHEMA, digest, for_once, kept
 from sft.errors import UserError
 from sft.processes import RANK
 from sft.prompt import FormattingFunction
@@ -140,8 +140,13 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id
 
 
+def is_all_data(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether what it does with a text is all in its files, and none of it in Python code."""
+    return hasattr(tokenizer, "backend_tokenizer") and type(tokenizer).__module__.startswith("transformers.")
+
+
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of all that decides about a text's ids: vocabulary, merges, normalisation, special tokens."""
+    """Hash of a tokenizer's data: vocabulary, special tokens, and where all of it is data, merges and normalisation."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         content = json.dumps(sorted(tokenizer.get_vocab().items()))
@@ -190,12 +195,18 @@ class RowEncoder:
         """
         if dataset._fingerprint not in self._done:
             fates: Counter[tuple[str, Fate]] = Counter()
-            key = digest(self._identity, dataset._fingerprint, formatting_func.template.sha256)
-            rows, counts = kept(
-                key,
-                lambda: self._batches(dataset, formatting_func, fates),
-                lambda: [(*what, count) for what, count in fates.items()],
-            )
+
+            def encode() -> Iterator[dict[str, list]]:
+                return self._batches(dataset, formatting_func, fates)
+
+            def notes() -> list[tuple[str, str, int]]:
+                return [(*what, count) for what, count in fates.items()]
+
+            if is_all_data(self.tokenizer):
+                key = digest(self._identity, dataset._fingerprint, formatting_func.template.sha256)
+                rows, counts = kept(key, encode, notes)
+            else:
+                rows, counts = for_once(encode, notes)
             self._done[dataset._fingerprint] = rows
             self.fates[name] = Counter({(category, fate): count for category, fate, count in counts})
         return self._done[dataset._fingerprint]

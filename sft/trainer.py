@@ -169,6 +169,7 @@ class RunTrainer(SFTTrainer):
         return functools.partial(padded, rows=rows)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        self._before_step = None  # the step before is whole
         labels = [batch["labels"] for step in batch_samples for batch in step["micro_batches"]]
         supervised = sum((x[:, 1:] != IGNORE_INDEX).sum() for x in labels)
         # Processes stop together, before a step, or those that go on would wait for the others forever.
@@ -229,7 +230,11 @@ class RunTrainer(SFTTrainer):
         """Train as the library does. Raises Stopped after a signal, and NotFinite, with the last whole step saved."""
         try:
             with self._signals:
-                return super().train(*args, **kwargs)
+                done = super().train(*args, **kwargs)
+                self._before_step = None
+                if self._signals.received:  # in the last validation or while the last step was saved
+                    raise Stopped(self._signals.received)
+                return done
         except (Stopped, NotFinite):
             if self._before_step is not None:
                 self._before_step.restore()  # the step that is dropped has drawn from it
@@ -339,6 +344,8 @@ class RunLog(TrainerCallback):
             return
         if self.path.exists():  # a resumed run does the steps since its checkpoint again
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if lines and not lines[-1].endswith("\n"):
+                lines.pop()  # cut by what ended the run
             write_text(self.path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
 

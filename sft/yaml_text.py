@@ -39,12 +39,10 @@ def parse_yaml(text: str, place: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{place}:{line} {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UserError(f"{place}: not YAML: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
     except RecursionError:
         raise UserError(f"{place}: not YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # PyYAML raises all of these for a value that is not what its tag (!!bool, !!timestamp) says.
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{place}: not YAML: {first}") from None
 
 
 def _yaml_1_2(base: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -64,8 +62,22 @@ def _yaml_1_2(base: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return resolvers
 
 
+_CORE = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+_CONSTRUCTORS = {tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag in _CORE}
+"""Those of the types of YAML 1.2's core schema, which are JSON's; None: the error for any other."""
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _yaml_1_2({})
+    yaml_constructors = _CONSTRUCTORS
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As SafeLoader's, but what contains itself is an error, and so is a value that its tag does not fit."""
+        try:
+            return super().construct_object(node, deep=True)
+        except (ValueError, LookupError):
+            problem = f"{str(node.value)[:60]!r} cannot be read as {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def get_single_node(self) -> yaml.Node | None:
         """As SafeLoader's, but aliases that repeat each other (a "billion laughs") are an error."""
@@ -78,10 +90,12 @@ class _Loader(yaml.SafeLoader):
         """As SafeLoader's, but a key written twice is an error."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # SafeLoader's error
+            if key.value in lines:
                 problem = f"{key.value} is given twice, first on line {lines[key.value]}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            lines[str(key.value)] = key.start_mark.line + 1
+            lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
@@ -107,3 +121,10 @@ def dump_yaml(values: Any) -> str:
 class _Dumper(yaml.SafeDumper):
     # Text is quoted where either version of YAML would read something else.
     yaml_implicit_resolvers = _yaml_1_2(yaml.SafeDumper.yaml_implicit_resolvers)
+
+    def analyze_scalar(self, scalar: str) -> Any:
+        """As SafeDumper's, but Unicode's line breaks are written as escapes: a reader would make others of them."""
+        analysis = super().analyze_scalar(scalar)
+        if any(line_break in scalar for line_break in "\x85\u2028\u2029"):
+            analysis.allow_flow_plain = analysis.allow_block_plain = analysis.allow_single_quoted = False
+        return analysis

@@ -328,12 +328,16 @@ def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_a
     finished_run, program, monkeypatch, tmp_path
 ):
     from sft.answerer import Answerer
+    from sft.progress import Progress
 
     run, _ = finished_run
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps({"instruction": f"{n}番の問い"}) + "\n" for n in range(9)))
     words = ["infer", run, "generation.max_new_tokens=5", "generation.temperature=0", "--jsonl", questions, "--output"]
     assert program(*words, tmp_path / "calm.jsonl").returncode == 0
+    busy = Progress(tmp_path / "busy.jsonl", "another's", 0)
+    assert "busy.jsonl: is being written by another process" in program(*words, tmp_path / "busy.jsonl").stderr
+    busy.remove()
     answer_all = Answerer.answer_all
     answered = []
 
@@ -350,12 +354,12 @@ def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_a
 
     monkeypatch.setattr(Answerer, "answer_all", counted)
     with pytest.raises(Killed):
-        program(*words, tmp_path / "answers.jsonl")
-    assert not (tmp_path / "answers.jsonl").exists()
-    assert program(*words, tmp_path / "answers.jsonl").returncode == 0
+        program(*words, tmp_path / "a[1].jsonl")
+    assert not (tmp_path / "a[1].jsonl").exists()
+    assert program(*words, tmp_path / "a[1].jsonl").returncode == 0
     assert len(answered) == 4 + 1 + 5
-    assert (tmp_path / "answers.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "calm.jsonl", "questions.jsonl"]
+    assert (tmp_path / "a[1].jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1].jsonl", "calm.jsonl", "questions.jsonl"]
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, program, monkeypatch):

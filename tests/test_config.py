@@ -238,6 +238,7 @@ def test_missing_and_unreadable_files(minimal: Path) -> None:
         ("{instruction} {input} {output}", "{instruction}", "prompt.template.with_input: {output} cannot be filled in"),
         ("{instruction!r} {input}", "{instruction}", "prompt.template.with_input: {instruction} cannot"),
         ("{instruction} {input", "{instruction}", "prompt.template.with_input: expected '}'"),
+        ("{instruction}\0{input}", "{instruction}", "prompt.template.with_input: holds a null character"),
         (3, "{instruction}", "prompt.template.with_input: expected text, got 3"),
     ],
 )

@@ -1,5 +1,6 @@
 """Encoded rows: the same in batches as one by one, kept under a key of all that made them, and hardly any memory."""
 
+import pyarrow
 import pytest
 from datasets import Dataset
 
@@ -125,18 +126,47 @@ def test_encoding_that_was_interrupted_begins_again(cache, tokenizer, monkeypatc
         patch.setattr(where, what, interrupt)
         with pytest.raises(KeyboardInterrupt):
             encoder_of(tokenizer).encode(dataset, form, "train")
-    assert not list(cache.glob("*.arrow"))
-    assert not list(cache.glob(".*.arrow*"))
+    assert not list(cache.glob(".*"))
     assert len(encoder_of(tokenizer).encode(dataset, form, "train")) > 0
 
 
-def test_damaged_rows_are_an_error_that_says_what_to_delete(cache, tokenizer):
+@pytest.mark.parametrize(
+    "damage", ["cut at a batch's end", "cut in a batch", "a bit", "no notes", "notes that are none"]
+)
+def test_rows_that_are_not_as_they_were_written_are_encoded_again(cache, tokenizer, monkeypatch, capsys, damage):
+    monkeypatch.setattr("sft.tokenization.BATCH", 20)
     dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
-    encoder_of(tokenizer).encode(dataset, form, "train")
+    whole = encoder_of(tokenizer).encode(dataset, form, "train").to_dict()
     (rows,) = cache.glob("*.arrow")
-    rows.write_bytes(rows.read_bytes()[: rows.stat().st_size // 2])
-    with pytest.raises(UserError, match=f"{rows}: cannot be read; delete it"):
-        encoder_of(tokenizer).encode(dataset, form, "train")
+    content = rows.read_bytes()
+    if damage == "no notes":
+        rows.with_suffix(".json").unlink()
+    elif damage == "notes that are none":
+        rows.with_suffix(".json").write_text("[]")
+    elif damage == "a bit":
+        rows.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    elif damage == "cut in a batch":
+        rows.write_bytes(content[: len(content) // 2])
+    else:
+        with pyarrow.OSFile(str(rows)) as file, pyarrow.ipc.open_stream(file) as reader:
+            first = reader.read_next_batch()
+        with pyarrow.OSFile(str(rows), "wb") as file, pyarrow.ipc.new_stream(file, first.schema) as writer:
+            writer.write_batch(first)
+    assert encoder_of(tokenizer).encode(dataset, form, "train").to_dict() == whole
+    said = capsys.readouterr().err
+    assert (f"{rows} is damaged, and is made again" in said) is (not damage.startswith("no"))
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_rows_of_a_tokenizer_that_is_code_are_not_kept(cache, tokenizer, monkeypatch):
+    monkeypatch.setattr("sft.tokenization.is_all_data", lambda tokenizer: False)
+    dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
+    once = encoder_of(tokenizer)
+    rows = once.encode(dataset, form, "train").to_dict()
+    assert not cache.exists()
+    monkeypatch.undo()
+    assert encoder_of(tokenizer).encode(dataset, form, "train").to_dict() == rows
+    assert once.fates["train"].total() == len(ROWS)
 
 
 def test_a_cache_that_cannot_be_written_to_is_named(tokenizer, tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ from sft.card import CONTEXT, QUESTION
 from sft.chat_template import user_message
 from sft.errors import UserError
 from sft.export import export
+from sft.files import file_sha256
 from sft.model import load_adapter, load_base
 from sft.prompt import ALPACA_JA, PromptTemplate
-from sft.run import file_sha256
 from sft.whole_directory import whole_directory
 
 ROOT = Path(__file__).parents[1]
