@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Read the command line, load the run, and answer in one of three ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("run", nargs="?", help="a run directory; without it, the run that finished last")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--instruction", help="one question or task")
@@ -63,7 +65,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         if not is_text(text):
             raise UserError("--instruction and --input must be text in the terminal's encoding")
     output = arguments.output
-    if output and not (output.parent.is_dir() and (output.is_file() or not output.exists())):
+    if output and output.exists():
+        raise UserError(f"{output}: exists already; remove it, or give another --output")
+    if output and not output.parent.is_dir():
         raise UserError(f"{output}: answers cannot be written there; give a file in a directory that exists")
 
 
@@ -119,9 +123,13 @@ def converse(answerer: "Answerer") -> None:
         import readline  # noqa: F401  (arrow keys and history in input())
     print("an empty 指示 or Ctrl-D ends; 文脈 may be empty", file=sys.stderr)
     warned: set[str] = set()
+    prompts = ("指示> ", "文脈> ") if sys.stdin.isatty() else ("", "")
     try:
-        while instruction := input("指示> ").strip():
-            context = input("文脈> ").strip()
+        while instruction := input(prompts[0]).strip():
+            try:
+                context = input(prompts[1]).strip()
+            except EOFError:  # the last line of a file
+                context = ""
             try:
                 if not (is_text(instruction) and is_text(context)):
                     raise UserError("that is not text in the terminal's encoding")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
 
 def main() -> None:
     """Read the command line, check the configuration, and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("config", help="a YAML file, e.g. configs/calm7b.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the configuration")
     parser.add_argument(
@@ -51,27 +53,31 @@ def main() -> None:
 
 def train(config: Config, resume: bool, force: bool) -> None:
     """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
+    from sft import run as runs
+
+    started = time.perf_counter()
+    run = config.run_directory
+    if RANK == 0:  # before the seconds that imports take; a slower process would meet what this one has begun to write
+        runs.check_directory(run, resume, force)
+
     import torch
 
     from sft import checkpointing, checkpoints
-    from sft import run as runs
     from sft.encoded_rows import row_lengths
     from sft.files import check_inside
     from sft.hazards import warn, warn_of_loss
     from sft.model import resolve_device, resolve_dtype, use_all_cores
     from sft.stopping import Stopped, end_by_signal
 
-    started = time.perf_counter()
     device = resolve_device(config.model.device)
     dtype = resolve_dtype(config.model.dtype, device)
     check_engine(config.quantization is not None, config.lora is not None, str(dtype))
     if device.type == "cpu":
         use_all_cores()
-    run = config.run_directory
     lock = None
-    if RANK == 0:  # a slower process would meet what this one has begun to write
+    if RANK == 0:
         lock = runs.lock_directory(run)
-        runs.check_directory(run, resume, force)
+        runs.check_directory(run, resume, force)  # somebody may have begun since
         if resume:
             check_inside(run)
     data, split = read_rows(config)
@@ -90,6 +96,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
         checkpoint = checkpoints.newest_whole(run / "checkpoints", begun["started"])
         if RANK == 0:
             checkpoints.set_aside_newer(checkpoint)
+            print(f"going on after step {checkpoint.name.rpartition('-')[2]} of {prepared.steps}")
         # Another machine might choose otherwise, and round otherwise.
         manifest |= {name: begun[name] for name in ("started", "activation_checkpointing")}
     else:
@@ -300,8 +307,8 @@ def finish(
         "device": str(trainer.args.device),
     }
     runs.write_manifest(run, manifest)
-    print(f"{learned}: {saved} saved, {seconds:.0f} s in all")
-    print(f"next: python infer.py {run}    python -m eval {run}")
+    print(f"{learned}: {saved} saved, {seconds:.0f} s {'since it was resumed' if manifest['resumed'] else 'in all'}")
+    print(f"next: python infer.py {run}" + f"    python -m eval {run}" * bool(prepared.split.test))
 
 
 if __name__ == "__main__":

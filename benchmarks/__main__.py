@@ -101,7 +101,12 @@ def steps(data: str, repeats: int) -> dict[str, list[Step]]:
 
 def main() -> None:
     """Read the command line, run every step, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="some of the modules, with commas")

@@ -32,7 +32,9 @@ class Seconds(NamedTuple):
 
 def main() -> None:
     """Read the command line, time both ways in turns, and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("run", type=Path, help="a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--rows", type=int, default=32, help="held-out rows to answer")

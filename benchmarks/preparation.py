@@ -37,7 +37,9 @@ COMMANDS = {
 
 def main() -> None:
     """Read the command line; measure one way, or every way in turns in processes of their own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--base", type=Path, default=RANDOM_BASE)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--rows", type=int, default=15_015)

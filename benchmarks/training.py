@@ -37,7 +37,9 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 
 def main() -> None:
     """Read the command line; measure one variant, or every variant in turns in processes of their own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--base", type=Path, default=RANDOM_BASE)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")

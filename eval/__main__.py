@@ -33,7 +33,10 @@ def main() -> None:
 def evaluate_run() -> None:
     """`python -m eval RUN`: answer, then score."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m eval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
@@ -160,7 +163,7 @@ def report(
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"python -m eval {command}", description=description)
+    return argparse.ArgumentParser(prog=f"python -m eval {command}", description=description, allow_abbrev=False)
 
 
 def _training_outputs(path: str | None, predictions: Sequence[Prediction]) -> dict[str, str] | None:

@@ -68,7 +68,9 @@ def rows_to_answer(run: Path, config: Config) -> list[Example]:
         return category_head(hash_order(load_data(config.eval.data).examples), config.eval.rows_per_category)
     rows = category_head(read_side(run, "test", training_data(run, config)), config.eval.rows_per_category)
     if not rows:
-        raise UserError(f"{run}: its test side is empty; train with a data.test_share above 0")
+        raise UserError(
+            f"{run}: its test side is empty (data.test_share is 0, or there are too few rows); give others: eval.data"
+        )
     return rows
 
 

@@ -140,7 +140,9 @@ def _gguf_parts() -> list[Path]:
 
 def main() -> None:
     """Build one base model from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("kind", choices=["gemma-3-270m", "tiny"])
     parser.add_argument("directory")
     parser.add_argument("--again", action="store_true", help="build it again even if it is there")

@@ -185,7 +185,8 @@ def _decoding(settings: Mapping[str, Any]) -> str:
         "generated tokens 57%, with 1.2 over the prompt, too, 36%, with 5.0 over the prompt 3%. transformers and vLLM "
         "(`repetition_penalty`) and llama.cpp (`--repeat-penalty`) count the prompt; generation_config.json has none:",
         "",
-        "- transformers: `RepetitionPenaltyLogitsProcessor` with `prompt_ignore_length`, as above.",
+        "- transformers: `RepetitionPenaltyLogitsProcessor` with `prompt_ignore_length`"
+        f"{', as above' if penalty and scope == 'generated' else ''}.",
         "- vLLM: leave `repetition_penalty` at 1.0; `presence_penalty` and `frequency_penalty` count the answer only "
         "(other values, to be found by trying).",
         "- llama.cpp: `--repeat-penalty 1.0`; its other penalties count the end of the prompt, too.",

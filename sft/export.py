@@ -45,7 +45,9 @@ class Source(NamedTuple):
 
 def main() -> None:
     """Read the command line, export, and upload if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument(
         "overrides",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,9 +25,6 @@ from sft.manifest import Manifest
 from sft.records import Example, write_pieces, write_text
 from sft.rows import Rows
 from sft.split import Split
-
-if TYPE_CHECKING:  # a run can be looked at without waiting for torch
-    pass
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
@@ -46,14 +43,14 @@ def check_directory(run: Path, resume: bool, force: bool) -> None:
             raise UserError(f"{run}: this run has finished; --force trains it again from the start")
         return
     if holds_something(run):
-        if not force:
-            raise UserError(f"{run}: exists already; --resume continues it, --force replaces it")
         try:
             read_manifest(run)
         except UserError:
             raise UserError(
-                f"{run}: is not a run of this program, so --force does not replace it; move it away"
+                f"{run}: exists and is not a run of this program, so it is not replaced; move it away"
             ) from None
+        if not force:
+            raise UserError(f"{run}: exists already; --resume continues it, --force replaces it")
 
 
 def holds_something(path: Path) -> bool:

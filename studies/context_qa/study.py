@@ -45,7 +45,9 @@ if TYPE_CHECKING:  # these import torch, which --help and --report need not wait
 
 def main() -> None:
     """Read the command line and do what is left of the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("study", type=Path, help="a YAML file, e.g. studies/context_qa/gemma3-270m.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the study's file")
     parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="train and answer these alone; give it last")
