@@ -57,6 +57,8 @@ def whole_directory(target: Path) -> Iterator[Path]:
             path.unlink() if not path.is_dir() else shutil.rmtree(path)
         try:
             yield scratch
+            for path in scratch.rglob("*"):  # safetensors writes files that nobody else may read
+                path.chmod(scratch.stat().st_mode & (0o777 if path.is_dir() else 0o666))
             _replace(scratch, target)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -130,9 +130,7 @@ def test_encoding_that_was_interrupted_begins_again(cache, tokenizer, monkeypatc
     assert len(encoder_of(tokenizer).encode(dataset, form, "train")) > 0
 
 
-@pytest.mark.parametrize(
-    "damage", ["cut at a batch's end", "cut in a batch", "a bit", "no notes", "notes of nothing"]
-)
+@pytest.mark.parametrize("damage", ["cut at a batch's end", "cut in a batch", "a bit", "no notes", "notes of nothing"])
 def test_rows_that_are_not_as_they_were_written_are_encoded_again(cache, tokenizer, monkeypatch, capsys, damage):
     monkeypatch.setattr("sft.tokenization.BATCH", 20)
     dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)

@@ -348,3 +348,13 @@ def test_help_is_instant(command):
     result = command("-X", "importtime", "-m", "sft.export", "--help")
     assert result.returncode == 0
     assert not {"torch", "huggingface_hub"} & {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+
+
+def test_whoever_may_read_the_directory_may_read_every_file_in_it(tmp_path):
+    with whole_directory(tmp_path / "export") as aside:
+        (aside / "deep").mkdir()
+        for path in (aside / "weights", aside / "deep" / "weights"):
+            path.touch(mode=0o600)
+    readable = (tmp_path / "export").stat().st_mode & 0o444
+    for path in (tmp_path / "export").rglob("*"):
+        assert path.stat().st_mode & 0o444 == readable
