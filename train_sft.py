@@ -18,6 +18,8 @@ from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenize
 from sft.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
+    from pathlib import Path
+
     import torch
     from trl import SFTConfig
 
@@ -62,7 +64,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
 
     import torch
 
-    from sft import checkpointing, checkpoints
+    from sft import checkpointing
     from sft.encoded_rows import row_lengths
     from sft.files import check_inside
     from sft.hazards import warn, warn_of_loss
@@ -85,20 +87,9 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if RANK == 0:
         warn(hazards(config, prepared))
     manifest = begin_manifest(config, prepared) | {"resumed": resume}
-    if resume:
-        begun = runs.read_manifest(run)
-        changes = load_config(run / "config.yaml").changes_training(config)
-        runs.check_resumable(begun, manifest, changes)
     checkpoint = None
     if resume:
-        if not {"started", "activation_checkpointing"} <= begun.keys():
-            raise UserError(f"{run}: was begun by another version of this program; --force starts again")
-        checkpoint = checkpoints.newest_whole(run / "checkpoints", begun["started"])
-        if RANK == 0:
-            checkpoints.set_aside_newer(checkpoint)
-            print(f"going on after step {checkpoint.name.rpartition('-')[2]} of {prepared.steps}")
-        # Another machine might choose otherwise, and round otherwise.
-        manifest |= {name: begun[name] for name in ("started", "activation_checkpointing")}
+        checkpoint = go_on(config, manifest)
     else:
         longest = max(row_lengths(prepared.encoded))
         manifest["activation_checkpointing"] = checkpointing.choose(config, prepared.packed, longest, device, dtype)
@@ -130,6 +121,29 @@ def train(config: Config, resume: bool, force: bool) -> None:
         warn_of_loss(run / "log.jsonl")
     if lock:
         lock.close()
+
+
+def go_on(config: Config, manifest: dict[str, Any]) -> "Path":
+    """The checkpoint that an interrupted run goes on from; `manifest` is given what the run was begun with.
+
+    Raises UserError where it was begun as another run, naming each difference, and where no checkpoint is whole.
+    """
+    from sft import checkpoints
+    from sft import run as runs
+
+    run = config.run_directory
+    begun = runs.read_manifest(run)
+    runs.check_resumable(begun, manifest, load_config(run / "config.yaml").changes_training(config))
+    # Another machine might choose otherwise about activations, and round otherwise.
+    kept = ("started", "activation_checkpointing")
+    if not begun.keys() >= set(kept):
+        raise UserError(f"{run}: was begun by another version of this program; --force starts again")
+    manifest |= {name: begun[name] for name in kept}
+    checkpoint = checkpoints.newest_whole(run / "checkpoints", begun["started"])
+    if RANK == 0:
+        checkpoints.set_aside_newer(checkpoint)
+        print(f"going on after step {checkpoint.name.rpartition('-')[2]} of {manifest['steps']}")
+    return checkpoint
 
 
 def less_memory(config: Config, prepared: Prepared, device: "torch.device", dtype: "torch.dtype") -> str:
