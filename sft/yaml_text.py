@@ -39,7 +39,7 @@ def parse_yaml(text: str, place: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{place}:{line} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # TypeError: a list tagged as a mapping
         raise UserError(f"{place}: not YAML: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
     except RecursionError:
         raise UserError(f"{place}: not YAML: nested too deeply") from None

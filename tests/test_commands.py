@@ -87,7 +87,8 @@ def test_a_session_answers_until_the_input_ends(finished_run, command):
     questions = "首都は?\n\n" + "山は?\n富士山です。\n" * 2
     result = command("infer.py", run, "generation.max_new_tokens=4", *penalty, input=questions)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("文脈>") == 3
+    assert "文脈>" not in result.stdout  # nobody is there to be asked
+    assert len(result.stdout.split("\n\n")) >= 3
     assert result.stderr.count("makes answers short") == 1
     assert result.stderr.count("cannot quote their context") == 1
 

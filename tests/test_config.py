@@ -238,7 +238,11 @@ def test_missing_and_unreadable_files(minimal: Path) -> None:
         ("{instruction} {input} {output}", "{instruction}", "prompt.template.with_input: {output} cannot be filled in"),
         ("{instruction!r} {input}", "{instruction}", "prompt.template.with_input: {instruction} cannot"),
         ("{instruction} {input", "{instruction}", "prompt.template.with_input: expected '}'"),
-        ("{instruction}\0{input}", "{instruction}", "prompt.template.with_input: holds a null character"),
+        (
+            "{instruction}\0{input}",
+            "{instruction}",
+            "prompt.template.with_input: is not text: it holds",
+        ),
         (3, "{instruction}", "prompt.template.with_input: expected text, got 3"),
     ],
 )
