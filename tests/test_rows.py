@@ -56,8 +56,8 @@ def split_of_lists(examples, validation_share, test_share):
 
     units = defaultdict(list)
     for example in examples:
-        key = f"context:{example.input}" if example.input else f"instruction:{example.instruction}"
-        units[" ".join(unicodedata.normalize("NFKC", key).split())].append(example)
+        kind, text = ("context", example.input) if example.input else ("instruction", example.instruction)
+        units[f"{kind}:{' '.join(unicodedata.normalize('NFKC', text).split())}"].append(example)
     sides = [], [], []
     for category in CATEGORIES:
         stratum = [units[k] for k in sorted(units, key=sha) if min(e.category for e in units[k]) == category]
