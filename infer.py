@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sft.command_line import command_parser
 from sft.errors import UserError, exit_on_user_error
 from sft.files import parse_json, read_bytes
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Read the command line, load the run, and answer in one of three ways."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", nargs="?", help="a run directory; without it, the run that finished last")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--instruction", help="one question or task")

@@ -6,12 +6,12 @@
 The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, split.json, log.jsonl, loss.png.
 """
 
-import argparse
 import pickle
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sft.command_line import command_parser
 from sft.config import Config, load_config
 from sft.errors import UserError, exit_on_user_error
 from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
@@ -28,9 +28,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
 
 def main() -> None:
     """Read the command line, check the configuration, and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("config", help="a YAML file, e.g. configs/calm7b.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the configuration")
     parser.add_argument(
@@ -62,14 +60,10 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if RANK == 0:  # before the seconds that imports take; a slower process would meet what this one has begun to write
         runs.check_directory(run, resume, force)
 
-    import torch
-
     from sft import checkpointing
-    from sft.encoded_rows import row_lengths
     from sft.files import check_inside
     from sft.hazards import warn, warn_of_loss
     from sft.model import resolve_device, resolve_dtype, use_all_cores
-    from sft.stopping import Stopped, end_by_signal
 
     device = resolve_device(config.model.device)
     dtype = resolve_dtype(config.model.dtype, device)
@@ -91,8 +85,9 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if resume:
         checkpoint = go_on(config, manifest)
     else:
-        longest = max(row_lengths(prepared.encoded))
-        manifest["activation_checkpointing"] = checkpointing.choose(config, prepared.packed, longest, device, dtype)
+        manifest["activation_checkpointing"] = checkpointing.choose(
+            config, prepared.packed, prepared.longest, device, dtype
+        )
     arguments = training_arguments(
         config, device, dtype, bool(prepared.validation), manifest["activation_checkpointing"]
     )
@@ -102,19 +97,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if RANK == 0:
         record_start(config, prepared, model, manifest)
     trainer.accelerator.wait_for_everyone()
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except Stopped as stopped:
-        if RANK == 0:
-            step = trainer.state.global_step
-            how = "--resume goes on from there" if step else "nothing was learned yet, --force starts again"
-            print(f"stopped after step {step} of {prepared.steps}; {how}", file=sys.stderr)
-        end_by_signal(stopped.number)
-    except torch.OutOfMemoryError:
-        raise UserError(f"the GPU's memory does not suffice: {less_memory(config, prepared, device, dtype)}") from None
-    except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{checkpoint}: holds more than tensors, and is not read: {first}; delete it") from None
+    run_steps(config, prepared, trainer, checkpoint)
     weights = trainer.whole_weights()
     if RANK == 0:
         finish(config, prepared, trainer, weights, manifest, started)
@@ -146,28 +129,32 @@ def go_on(config: Config, manifest: dict[str, Any]) -> "Path":
     return checkpoint
 
 
-def less_memory(config: Config, prepared: Prepared, device: "torch.device", dtype: "torch.dtype") -> str:
-    """What to set for less memory: the smallest changes that fit by the dry run's estimate, after it was too low."""
-    from sft.checkpointing import memory_bytes, micro_batch, skeleton
-    from sft.encoded_rows import row_lengths
-    from sft.memory import GB, estimate, fitting_changes
+def run_steps(config: Config, prepared: Prepared, trainer: "RunTrainer", checkpoint: "Path | None") -> None:
+    """All steps, or those after `checkpoint`; ends the process after a signal.
 
-    model = skeleton(config, dtype)
-    layout = micro_batch(config, prepared.packed, max(row_lengths(prepared.encoded)), dtype)
-    need = estimate(model, layout).total
-    # It did not fit: whatever the estimate says, what is to fit must need clearly less than what was tried.
-    limit = 0.85 * min(need, memory_bytes(device))
-    changes = fitting_changes(
-        layout,
-        lambda other: estimate(model, other),
-        limit,
-        may_quantise=config.lora is not None,
-        may_checkpoint=model.supports_gradient_checkpointing,
-    )
-    if not changes:
-        return "no setting makes it fit; take a smaller model or a larger GPU"
-    ways = "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
-    return f"set {ways} (by estimate, where {need / GB:.1f} GB were not enough), and start again with --force"
+    Raises UserError where the GPU's memory does not suffice, and where a checkpoint holds more than numbers.
+    """
+    import torch
+
+    from sft.checkpointing import less_memory
+    from sft.stopping import Stopped, end_by_signal
+
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Stopped as stopped:
+        if RANK == 0:
+            step = trainer.state.global_step
+            how = "--resume goes on from there" if step else "nothing was learned yet, --force starts again"
+            print(f"stopped after step {step} of {prepared.steps}; {how}", file=sys.stderr)
+        end_by_signal(stopped.number)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "the GPU's memory does not suffice: "
+            + less_memory(config, prepared.packed, prepared.longest, trainer.args.device)
+        ) from None
+    except pickle.UnpicklingError as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{checkpoint}: holds more than tensors, and is not read: {first}; delete it") from None
 
 
 def load_model(config: Config, device: "torch.device", dtype: "torch.dtype", checkpointing: bool) -> Any:

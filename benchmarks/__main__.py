@@ -7,7 +7,6 @@ Runs the other modules of this package, each of which can be run by itself for m
 the exit status is 1 when the faster ways train or answer otherwise.
 """
 
-import argparse
 import os
 import platform
 import subprocess
@@ -20,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sft.command_line import command_parser
 from sft.errors import exit_on_user_error
 
 RUN = Path("runs/bench")
@@ -101,12 +101,7 @@ def steps(data: str, repeats: int) -> dict[str, list[Step]]:
 
 def main() -> None:
     """Read the command line, run every step, and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__, "python -m benchmarks")
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="some of the modules, with commas")

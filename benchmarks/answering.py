@@ -8,7 +8,6 @@ Prints the medians of both ways, how many answers are equal (all of them in floa
 `ratio answering_fixed VALUE` and `ratio answering_varied VALUE`: of CPU time on a CPU, of the clock's on a GPU.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from sft.answerer import Answerer, load_answerer
+from sft.command_line import command_parser
 from sft.errors import exit_on_user_error
 from sft.generation import Answer, generate_all
 from sft.run import require_finished
@@ -32,9 +32,7 @@ class Seconds(NamedTuple):
 
 def main() -> None:
     """Read the command line, time both ways in turns, and print the ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__, "python -m benchmarks.answering")
     parser.add_argument("run", type=Path, help="a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--rows", type=int, default=32, help="held-out rows to answer")

@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 
 from benchmarks.random_base import RANDOM_BASE, ensure_random_base
+from benchmarks.turns import in_turns
+from sft.command_line import command_parser
 from sft.data import load_data
 from sft.errors import exit_on_user_error
 
@@ -37,9 +39,7 @@ COMMANDS = {
 
 def main() -> None:
     """Read the command line; measure one way, or every way in turns in processes of their own."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__, "python -m benchmarks.preparation")
     parser.add_argument("--base", type=Path, default=RANDOM_BASE)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--rows", type=int, default=15_015)
@@ -77,18 +77,12 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     files = {"cold": repeated(arguments.data, arguments.rows, scratch)}
     files["cached"] = files["cold"]
     files["more"] = repeated(arguments.data, 4 * arguments.rows, scratch)
-    results: dict[str, list[dict[str, float]]] = {way: [] for way in files}
-    for repeat in range(arguments.repeats):
-        for way, file in files.items():
-            cache = scratch / f"{repeat}-{'cold' if way == 'cached' else way}"
-            words = ["--only", "--base", str(arguments.base), "--data", str(file)]
-            command = [sys.executable, "-m", "benchmarks.preparation", *words]
-            environment = os.environ | {"HF_DATASETS_CACHE": str(cache)}
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            results[way].append(json.loads(done.stdout.splitlines()[-1]))
-    middle = {
-        way: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for way, runs in results.items()
-    }
+    variants = {way: ["--only", "--base", str(arguments.base), "--data", str(file)] for way, file in files.items()}
+
+    def cache(way: str, repeat: int) -> dict[str, str]:
+        return {"HF_DATASETS_CACHE": str(scratch / f"{repeat}-{'cold' if way == 'cached' else way}")}
+
+    middle = in_turns("benchmarks.preparation", variants, arguments.repeats, cache)
     for way, found in middle.items():
         print(
             f"{way:6} {found['rows']:7,.0f} rows, {found['tokens']:10,.0f} tokens: read and divided in "

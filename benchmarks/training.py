@@ -17,8 +17,6 @@ import argparse
 import json
 import os
 import re
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.random_base import RANDOM_BASE, ensure_random_base
+from benchmarks.turns import in_turns
+from sft.command_line import command_parser
 from sft.data import load_data
 from sft.errors import exit_on_user_error
 
@@ -37,9 +37,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 
 def main() -> None:
     """Read the command line; measure one variant, or every variant in turns in processes of their own."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__, "python -m benchmarks.training")
     parser.add_argument("--base", type=Path, default=RANDOM_BASE)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
@@ -65,15 +63,7 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> int:
     """Run the variants in turns and print what they took; 1 when they do not train the same."""
     names = arguments.variants.split(",")
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for _ in range(arguments.repeats):
-        for name in names:
-            command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--only", name]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            results[name].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()
-    }
+    medians = in_turns("benchmarks.training", {n: [*sys.argv[1:], "--only", n] for n in names}, arguments.repeats)
     for name, result in medians.items():
         print(
             f"{name:8} {result['wall']:8.1f} s wall {result['cpu']:8.1f} s CPU  "
@@ -96,22 +86,17 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def growth(arguments: argparse.Namespace) -> int:
     """How memory grows with the rows of a step, and speed with the length of rows; prints the medians' ratios."""
-    words = {
-        "32 rows": ["--rows", "32"],
-        "128 rows": ["--rows", "128"],
-        "32 rows of 128 tokens": ["--rows", "32", "--row-tokens", "128"],
-        "2 rows of 2,048 tokens": ["--rows", "2", "--row-tokens", "2048"],
-    }
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in words}
     common = ["--base", str(arguments.base), "--data", arguments.data, "--dtype", arguments.dtype, "--only", "packed"]
-    for _ in range(arguments.repeats):
-        for name, more in words.items():
-            command = [sys.executable, "-m", "benchmarks.training", *common, *more]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            results[name].append(json.loads(done.stdout.splitlines()[-1]))
-    memory = [statistics.median(run["memory"] for run in runs) for runs in results.values()]
-    speed = [statistics.median(run["tokens"] / run["cpu"] for run in runs) for runs in results.values()]
-    for name, tokens, size in zip(results, speed, memory, strict=True):
+    variants = {
+        "32 rows": [*common, "--rows", "32"],
+        "128 rows": [*common, "--rows", "128"],
+        "32 rows of 128 tokens": [*common, "--rows", "32", "--row-tokens", "128"],
+        "2 rows of 2,048 tokens": [*common, "--rows", "2", "--row-tokens", "2048"],
+    }
+    medians = in_turns("benchmarks.training", variants, arguments.repeats)
+    memory = [found["memory"] for found in medians.values()]
+    speed = [found["tokens"] / found["cpu"] for found in medians.values()]
+    for name, tokens, size in zip(medians, speed, memory, strict=True):
         print(f"{name:24} {tokens:7.0f} tokens/s CPU  {size / 2**20:7.0f} MiB")
     print(f"ratio memory-of-rows {memory[1] / memory[0]:.2f}")
     print(f"ratio speed-of-length {speed[3] / speed[2]:.2f}")

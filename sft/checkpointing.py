@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sft.config import Config
-from sft.memory import COMFORTABLE, GB, Form, Layout, estimate
-from sft.model import add_lora, load_skeleton, train_all
+from sft.memory import COMFORTABLE, GB, Form, Layout, estimate, fitting_advice
+from sft.model import add_lora, load_skeleton, resolve_dtype, train_all
 from sft.processes import RANK, WORLD_SIZE, divided_by
 
 Setting = bool | Literal["auto"]
@@ -78,6 +78,18 @@ def skeleton(config: Config, dtype: torch.dtype) -> PreTrainedModel:
     model = load_skeleton(config.model.base, dtype, **config.model.loading)
     train_all(model) if config.lora is None else add_lora(model, config.lora)
     return model
+
+
+def less_memory(config: Config, packed: bool, longest: int, device: torch.device) -> str:
+    """What to set after the memory of `device` did not suffice: the smallest changes that fit by the same estimate."""
+    dtype = resolve_dtype(config.model.dtype, device)
+    model, layout = skeleton(config, dtype), micro_batch(config, packed, longest, dtype)
+    need = estimate(model, layout).total
+    # Whatever the estimate says of what was tried, what is to fit must need clearly less.
+    advice = fitting_advice(model, layout, 0.85 * min(need, memory_bytes(device)))
+    if not advice:
+        return "no setting makes it fit; take a smaller model or a larger GPU"
+    return f"set {advice} (by estimate, where {need / GB:.1f} GB were not enough), and start again with --force"
 
 
 def memory_bytes(device: torch.device) -> float:

@@ -1,6 +1,5 @@
 """Checkpoints of a run: written aside, hashed, renamed; a run goes on from the newest that is whole, and its own."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft.errors import UserError
+from sft.files import file_sha256
 from sft.records import write_text
 
 RECORD = "checkpoint.json"
@@ -27,16 +27,15 @@ def complete(checkpoint: Path, run_id: str) -> None:
     """
     hashes = {}
     for path in _files(checkpoint):
-        with path.open("rb") as file:
-            hashes[path.relative_to(checkpoint).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
+        hashes[path.relative_to(checkpoint).as_posix()] = file_sha256(path)
+        _sync(path)
     write_text(checkpoint / RECORD, json.dumps({"run": run_id, "files": hashes}, indent=2) + "\n")
     target = checkpoint.parent.parent / checkpoint.name
     if target.exists():
         target.rename(checkpoint.with_name(f"{target.name}-replaced"))
     checkpoint.rename(target)
     for directory in (target, target.parent):
-        _sync_directory(directory)
+        _sync(directory)
     shutil.rmtree(checkpoint.parent)
 
 
@@ -91,8 +90,7 @@ def _problem(path: Path, run_id: str | None) -> str | None:
         return f"{name} is missing" if name in hashes else f"{name} does not belong to it"
     for name, file in files.items():
         try:
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            digest = file_sha256(file)
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
         if digest != hashes[name]:
@@ -104,7 +102,7 @@ def _files(directory: Path) -> Iterator[Path]:
     return (path for path in sorted(directory.rglob("*")) if path.is_symlink() or not path.is_dir())
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

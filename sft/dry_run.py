@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from sft.config import Config
 from sft.errors import UserError
-from sft.preparation import RANK, WORLD_SIZE, Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.processes import RANK, WORLD_SIZE
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that a wrong configuration need not wait
     from transformers import PreTrainedModel

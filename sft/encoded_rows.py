@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import uuid
 from array import array
 from collections.abc import Callable, Iterator
@@ -16,11 +15,11 @@ import datasets
 import pyarrow
 import pyarrow.compute
 from datasets import Dataset
-from datasets.table import MemoryMappedTable
 
 from sft.errors import UserError
 from sft.files import file_sha256
 from sft.records import write_text
+from sft.rows import mapped_dataset, temporary_dataset, write_batches
 
 IGNORE_INDEX = -100
 """Label of a token that takes no part in the loss (PyTorch's default `ignore_index`)."""
@@ -54,14 +53,14 @@ def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
     try:
         record = json.loads(beside.read_text(encoding="utf-8"))
         if record["sha256"] == file_sha256(rows):
-            return Kept(_mapped(rows, key), record["notes"])
+            return Kept(mapped_dataset(rows, key), record["notes"])
         print(f"warning: {rows} is damaged, and is made again", file=sys.stderr)
     except (OSError, ValueError, TypeError, KeyError):
         pass  # not there, or not whole
     aside = directory / f".{key}.{uuid.uuid4().hex}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write(aside, encode)
+        write_batches(aside, SCHEMA, _batches(encode))
         record = {"sha256": file_sha256(aside), "notes": notes()}
         os.replace(aside, rows)
         write_text(beside, json.dumps(record))  # rows without it do not count
@@ -73,28 +72,16 @@ def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
-    return Kept(_mapped(rows, key), json.loads(json.dumps(record["notes"])))
+    return Kept(mapped_dataset(rows, key), record["notes"])
 
 
 def for_once(encode: Encode, notes: Callable[[], Any]) -> Kept:
     """The rows that `encode` makes, in a file that is gone when they are not used any more."""
-    with tempfile.TemporaryDirectory() as directory:  # what is mapped stays until nobody needs it
-        path = Path(directory) / "rows.arrow"
-        try:
-            _write(path, encode)
-        except OSError as error:
-            raise UserError(f"{directory}: rows cannot be written there: {error}; set TMPDIR") from None
-        return Kept(_mapped(path, None), notes())
+    return Kept(temporary_dataset(SCHEMA, _batches(encode)), notes())
 
 
-def _write(path: Path, encode: Encode) -> None:
-    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, SCHEMA) as writer:
-        for columns in encode():
-            writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, SCHEMA))
-
-
-def _mapped(path: Path, key: str | None) -> Dataset:
-    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=key)
+def _batches(encode: Encode) -> Iterator[pyarrow.RecordBatch]:
+    return (pyarrow.RecordBatch.from_pydict(columns, SCHEMA) for columns in encode())
 
 
 def digest(*parts: str | bytes) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sft.command_line import command_parser
 from sft.config import Config, load_config
 from sft.errors import UserError, exit_on_user_error
 from sft.files import read_json
@@ -45,9 +46,7 @@ class Source(NamedTuple):
 
 def main() -> None:
     """Read the command line, export, and upload if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__, "python -m sft.export")
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument(
         "overrides",

@@ -212,6 +212,18 @@ def fitting_changes(
     return [change for change in shorter if change.need.total <= limit][:1]
 
 
+def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
+    """`fitting_changes` of a model in words, each with the GB it then needs; empty if nothing fits."""
+    changes = fitting_changes(
+        layout,
+        lambda other: estimate(model, other),
+        limit,
+        may_quantise=not all(parameter.requires_grad for parameter in model.parameters()),
+        may_checkpoint=model.supports_gradient_checkpointing,
+    )
+    return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
+
+
 def _changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
     values = {key: value for _, fields in chosen for key, value in fields.items()}
     return Change([word for words, _ in chosen for word in words], need_of(layout._replace(**values)))

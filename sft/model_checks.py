@@ -18,7 +18,7 @@ from sft.memory import (
     Layout,
     Quantization,
     estimate,
-    fitting_changes,
+    fitting_advice,
     flops_per_token,
     quantised_linears,
 )
@@ -88,14 +88,7 @@ def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
     share = need.total / card.memory
     if share <= COMFORTABLE:
         return Line("green", "memory", f"fits {card.name}: {found}")
-    changes = fitting_changes(
-        layout,
-        lambda other: estimate(model, other),
-        COMFORTABLE * card.memory,
-        may_quantise=not _trains_everything(model),
-        may_checkpoint=model.supports_gradient_checkpointing,
-    )
-    advice = "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
+    advice = fitting_advice(model, layout, COMFORTABLE * card.memory)
     remedy = advice or "no setting here makes it fit: take a smaller model or a larger card"
     verdict = f"does not fit {card.name}" if share > 1 else f"hardly fits {card.name}"
     return Line("red" if share > 1 else "yellow", "memory", f"{verdict}: {found}", remedy)
@@ -142,10 +135,6 @@ def sources(repositories: Mapping[str, tuple[str, str | None]], trust_remote_cod
 def _remedy(error: UserError) -> tuple[str, str]:
     found, _, remedy = str(error).rpartition("; ")
     return (found, remedy) if found else (remedy, "")
-
-
-def _trains_everything(model: PreTrainedModel) -> bool:
-    return all(parameter.requires_grad for parameter in model.parameters())
 
 
 def _time(seconds: float) -> str:

@@ -31,6 +31,13 @@ class Prepared(NamedTuple):
     steps: int
     packed: bool
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest training row."""
+        from sft.encoded_rows import row_lengths
+
+        return max(row_lengths(self.encoded))
+
 
 def read_rows(config: Config) -> "tuple[LoadedData, Split]":
     """The rows, checked, and their sides."""

@@ -21,6 +21,7 @@ from sft.errors import UserError
 from sft.records import CATEGORIES, Example
 
 if TYPE_CHECKING:  # takes seconds
+    import pyarrow
     from datasets import Dataset
 
 NAMES = sorted(CATEGORIES)
@@ -180,18 +181,47 @@ def as_dataset(rows: Rows, data_sha256: str) -> "Dataset":
     Raises UserError when the disk is full.
     """
     import pyarrow
-    from datasets import Dataset
-    from datasets.table import MemoryMappedTable
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in FIELDS])
     examples = iter(rows)
+
+    def batches() -> "Iterator[pyarrow.RecordBatch]":
+        while batch := [{name: getattr(e, name) for name in FIELDS} for e in islice(examples, BATCH)]:
+            yield pyarrow.RecordBatch.from_pylist(batch, schema)
+
+    fingerprint = hashlib.sha256(data_sha256.encode() + rows.positions.tobytes()).hexdigest()
+    return temporary_dataset(schema, batches(), fingerprint)
+
+
+def temporary_dataset(
+    schema: "pyarrow.Schema", batches: "Iterable[pyarrow.RecordBatch]", fingerprint: str | None = None
+) -> "Dataset":
+    """A memory-mapped data set in a file that is gone when it is not used any more.
+
+    Raises UserError when the disk is full.
+    """
     with tempfile.TemporaryDirectory() as directory:  # what is mapped stays until nobody needs it
         path = Path(directory) / "rows.arrow"
         try:
-            with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
-                while batch := [{name: getattr(e, name) for name in FIELDS} for e in islice(examples, BATCH)]:
-                    writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
+            write_batches(path, schema, batches)
         except OSError as error:
             raise UserError(f"{directory}: rows cannot be written there: {error}; set TMPDIR") from None
-        fingerprint = hashlib.sha256(data_sha256.encode() + rows.positions.tobytes()).hexdigest()
-        return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=fingerprint)
+        return mapped_dataset(path, fingerprint)
+
+
+def write_batches(path: Path, schema: "pyarrow.Schema", batches: "Iterable[pyarrow.RecordBatch]") -> None:
+    """Write a file for `mapped_dataset`."""
+    import pyarrow
+
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            del batch  # with two at a time, the allocator gives nothing back: memory grew by 340 bytes a row
+
+
+def mapped_dataset(path: Path, fingerprint: str | None) -> "Dataset":
+    """The data set in a file; memory holds what is looked at. None: a fingerprint of chance."""
+    from datasets import Dataset
+    from datasets.table import MemoryMappedTable
+
+    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=fingerprint)

@@ -111,7 +111,8 @@ class RunTrainer(SFTTrainer):
         self._pack = pack
         self._signals = Signals()
         self._before_step: RandomState | None = None
-        self._output_directory = args.output_dir
+        self._checkpoints = Path(args.output_dir)
+        self._rows: list[str] = []  # of the step at work
         super().__init__(
             model=model,
             args=args,
@@ -241,10 +242,6 @@ class RunTrainer(SFTTrainer):
             if not (self._checkpoints / f"checkpoint-{self.state.global_step}").exists() and self.state.global_step:
                 self._save_checkpoint(self.model, None)
             raise
-
-    @property
-    def _checkpoints(self) -> Path:
-        return Path(self._output_directory)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._checkpoints / checkpoints.ASIDE)

@@ -72,7 +72,7 @@ MOMENTS = {
     "a step": (RunTrainer, "_get_grad_norm", 7),
     "saving the optimizer": (RunTrainer, "_save_optimizer_and_scheduler", 2),
     "the hashes": (checkpoints, "write_text", 2),
-    "the new name": (checkpoints, "_sync_directory", 3),
+    "the new name": (Path, "rename", 3),
     "removing old ones": (checkpoints, "remove_old", 3),
     "the end": (train_sft, "finish", 1),
 }

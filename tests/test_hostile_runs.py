@@ -137,7 +137,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "tokens": ({"trainable_token_indices": [1]}, "trainable_token_indices: is set"),
     "LoftQ": ({"loftq_config": {"loftq_bits": 4}}, "loftq_config: is set"),
     "EVA": ({"eva_config": {"rho": 2.0}}, "eva_config: is set"),
-    "CorDA": ({"corda_config": {"cache_file": "/tmp/x", "covariance_file": "../x"}}, "corda_config: is set"),
+    "CorDA": ({"corda_config": {"cache_file": "/elsewhere/x", "covariance_file": "../x"}}, "corda_config: is set"),
     "Arrow": ({"arrow_config": {"top_k": 1}}, "arrow_config: is set"),
     "aLoRA": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens: is set"),
     "biases": ({"bias": "all"}, "bias: is set"),

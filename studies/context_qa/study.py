@@ -5,7 +5,6 @@
 A finished training or predictions file is kept, so the same command goes on where it was stopped.
 """
 
-import argparse
 import gc
 import itertools
 import json
@@ -20,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sft.checkpoints import newest_whole  # noqa: E402
+from sft.command_line import command_parser  # noqa: E402
 from sft.config import load_config  # noqa: E402
 from sft.data import load_data  # noqa: E402
 from sft.errors import UserError, exit_on_user_error  # noqa: E402
@@ -45,9 +45,7 @@ if TYPE_CHECKING:  # these import torch, which --help and --report need not wait
 
 def main() -> None:
     """Read the command line and do what is left of the study."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("study", type=Path, help="a YAML file, e.g. studies/context_qa/gemma3-270m.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the study's file")
     parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="train and answer these alone; give it last")

@@ -1,0 +1,33 @@
+"""Variants measured in turns, each in a process of its own that prints what it found as JSON on its last line."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Found = dict[str, Any]
+
+
+def in_turns(
+    module: str,
+    variants: Mapping[str, Sequence[str]],
+    repeats: int,
+    environment: Callable[[str, int], Mapping[str, str]] = lambda name, repeat: {},
+) -> dict[str, Found]:
+    """The medians of what `python -m module` with each variant's words finds, by the variant's name.
+
+    `environment` makes what a variant's process has beside this one's, of its name and the number of the repeat.
+    """
+    results: dict[str, list[Found]] = {name: [] for name in variants}
+    for repeat in range(repeats):
+        for name, words in variants.items():
+            more = os.environ | dict(environment(name, repeat))
+            command = [sys.executable, "-m", module, *words]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=more)
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()
+    }
