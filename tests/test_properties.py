@@ -164,20 +164,24 @@ def test_a_line_is_a_row_with_its_texts_unchanged_or_a_counted_drop(examples, ot
         data = load_data(str(path))
     assert len(data.examples) + sum(data.drop_counts.values()) == sum(bool(line.strip()) for line in lines)
     assert [row for row in data.examples if row.index.endswith("番")] == examples
-    place = 0
-    for row in data.examples:  # each is the next line that says the same
-        while True:
-            try:
-                given_row = json.loads(lines[place].decode("utf-8-sig"))
-            except ValueError:
-                given_row = None
-            place += 1
-            if isinstance(given_row, dict) and given_row.get("instruction") == row.instruction:
-                break
-        assert row.output == given_row.get("output", given_row.get("response"))
-        given_input = given_row["input"] if "input" in given_row else given_row.get("context")
-        assert row.input == (given_input if (given_input or "").strip() else "")
-        assert row.category == given_row["category"]
+    given_rows = iter(lines)
+    for row in data.examples:  # each is said, text for text, by a line after that of the one before
+        assert any(says(line, row) for line in given_rows)
+
+
+def says(line, row):
+    """Whether a line of a file gives the texts of an example."""
+    try:
+        given_row = json.loads(line.decode("utf-8-sig"))
+    except ValueError:
+        return False
+    if not isinstance(given_row, dict):
+        return False
+    context = given_row["input"] if "input" in given_row else given_row.get("context")
+    if context is None or (isinstance(context, str) and not context.strip()):
+        context = ""
+    texts = (given_row.get("instruction"), context, given_row.get("output", given_row.get("response")))
+    return (*texts, given_row.get("category")) == (row.instruction, row.input, row.output, row.category)
 
 
 @settings(max_examples=60, deadline=None)
