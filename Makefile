@@ -2,11 +2,13 @@
 # make test   set-up, then lint, types and tests
 # make test-models   every model family in every quantisation, and the real gemma-3-270m where it is
 # make slow   the tests that `make test` leaves out
+# make test-properties   the property tests on other examples each time, five times over
 # make test-faults   the long campaigns: kills at random moments, disks without room, memory over thousands of steps
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11
 DATA ?= data/sample.jsonl
+PROPERTIES = $(shell grep -l "^@given" tests/*.py)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
@@ -14,7 +16,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
 
-.PHONY: demo test slow test-faults bench test-models setup check
+.PHONY: demo test slow test-properties test-faults bench test-models setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -30,6 +32,9 @@ test: setup check
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-properties: setup
+	for time in 1 2 3 4 5; do $(BIN)/python -m pytest --hypothesis-profile=default $(PROPERTIES) || exit; done
 
 test-faults: setup
 	$(BIN)/python -m pytest -s -m "slow or not slow" tests/test_faults.py

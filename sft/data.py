@@ -102,10 +102,11 @@ def example_from_row(row: Any, default_index: str) -> Example:
         raise BadRow("not an object with fields")
     values = {}
     for field in ("instruction", "input", "output", "category"):
-        name = field if field in row else ALIASES.get(field, field)
+        alias = ALIASES.get(field, field)
+        name = field if field in row else alias
         value = row.get(name)
-        if row.get(ALIASES.get(field), value) != value:
-            raise BadRow(f"{field} and {ALIASES[field]} are both there and differ")
+        if name != alias and alias in row and row[alias] != value:
+            raise BadRow(f"{field} and {alias} are both there and differ")
         if value is None and field != "input":
             raise BadRow(f"no {field}" if name not in row else f"{name} is null")
         if value is None:

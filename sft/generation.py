@@ -277,7 +277,7 @@ class CharacterStreamer(BaseStreamer):
         text = text.rstrip("\ufffd")
         newline = self.tokenizer.init_kwargs.get("newline") or ""
         begun = [newline[:length] for length in range(len(newline) - 1, 0, -1) if text.endswith(newline[:length])]
-        return text.removesuffix(begun[0]) if begun else text
+        return text.removesuffix(begun[0] if begun else "").rstrip()  # an answer ends without white space
 
     def _flush(self, text: str) -> None:
         if len(text) > self.written:

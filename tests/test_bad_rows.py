@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import sys
 import zipfile
@@ -78,7 +79,10 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "a nested field twice": (lines(OTHER)[:-2] + b', "x": {"a": 1, "a": 2}}', "a field is given twice"),
     "a number of 5,000 digits": (lines(OTHER)[:-2] + b', "x": ' + b"9" * 5000 + b"}", "a number is too long"),
     "number for text": (lines(OTHER | {"output": 3}), "output is not text"),
-    "infinity for text": (lines(OTHER)[:-2].replace("東京です。".encode(), b"") + b"}", "empty output"),
+    "infinity for text": (lines(OTHER | {"output": math.inf}), "output is not text"),
+    "NaN for text": (lines(OTHER | {"instruction": math.nan}), "instruction is not text"),
+    "NaN for the context": (lines(OTHER | {"input": math.nan}), "input is not text"),
+    "NaN for the category": (lines(OTHER | {"category": math.nan}), "category is not text"),
     "list for text": (lines(OTHER | {"output": ["東京"]}), "output is not text"),
     "object for text": (lines(OTHER | {"instruction": {"text": "首都は?"}}), "instruction is not text"),
     "true for text": (lines(OTHER | {"input": True}), "input is not text"),

@@ -72,7 +72,7 @@ def test_what_the_repair_did_is_saved(t5, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path)("鱻\n")["input_ids"] == tokenizer("鱻\n")["input_ids"]
 
 
-@pytest.mark.parametrize("text", ["一行目\n二行目\n\n四行目", "a\r\nb", "<N", "終わり\n"])
+@pytest.mark.parametrize("text", ["一行目\n二行目\n\n四行目", "a\r\nb", "<N", "終わり\n", "終わり\n\n\n"])
 def test_newlines_are_streamed_whole_where_they_are_several_tokens(t5, text):
     tokenizer = load_tokenizer(str(t5[0]))
     pieces = []
