@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.random_base import RANDOM_BASE, ensure_random_base
+from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
 from sft.command_line import command_parser
 from sft.data import load_data
@@ -40,7 +40,7 @@ COMMANDS = {
 def main() -> None:
     """Read the command line; measure one way, or every way in turns in processes of their own."""
     parser = command_parser(__doc__, "python -m benchmarks.preparation")
-    parser.add_argument("--base", type=Path, default=RANDOM_BASE)
+    parser.add_argument("--base", type=Path)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--rows", type=int, default=15_015)
     parser.add_argument("--repeats", type=int, default=3)
@@ -50,8 +50,7 @@ def main() -> None:
         if arguments.only:
             print(json.dumps(prepare(arguments.base, arguments.data)))
             return
-        if arguments.base == RANDOM_BASE:
-            ensure_random_base(arguments.data)
+        arguments.base = arguments.base or random_base(arguments.data)
         start_up(arguments.repeats)
         with tempfile.TemporaryDirectory() as scratch:
             compare(arguments, Path(scratch))

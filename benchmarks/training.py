@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.random_base import RANDOM_BASE, ensure_random_base
+from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
 from sft.command_line import command_parser
 from sft.data import load_data
@@ -38,7 +38,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 def main() -> None:
     """Read the command line; measure one variant, or every variant in turns in processes of their own."""
     parser = command_parser(__doc__, "python -m benchmarks.training")
-    parser.add_argument("--base", type=Path, default=RANDOM_BASE)
+    parser.add_argument("--base", type=Path)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
     parser.add_argument("--rows", type=int, default=32, help="rows of the step")
@@ -55,15 +55,17 @@ def main() -> None:
         if arguments.only:
             print(json.dumps(measure(arguments)))
             return
-        if arguments.base == RANDOM_BASE:
-            ensure_random_base(arguments.data)
+        arguments.base = arguments.base or random_base(arguments.data)
         sys.exit(growth(arguments) if arguments.growth else compare(arguments))
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Run the variants in turns and print what they took; 1 when they do not train the same."""
     names = arguments.variants.split(",")
-    medians = in_turns("benchmarks.training", {n: [*sys.argv[1:], "--only", n] for n in names}, arguments.repeats)
+    base = ["--base", str(arguments.base)]
+    medians = in_turns(
+        "benchmarks.training", {n: [*sys.argv[1:], *base, "--only", n] for n in names}, arguments.repeats
+    )
     for name, result in medians.items():
         print(
             f"{name:8} {result['wall']:8.1f} s wall {result['cpu']:8.1f} s CPU  "
