@@ -19,9 +19,11 @@ from transformers import PreTrainedModel
 from sft.encoded_rows import IGNORE_INDEX
 from sft.errors import UserError
 
-CHUNK_TOKENS = 128
+CHUNK_TOKENS = 256
 CHUNK_LOGITS = 2**25
 """The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
+CACHED_TOKENS = 8
+"""Tokens whose logits a CPU keeps at hand in fp32 from one operation to the next."""
 
 
 def chunk_tokens(weight: torch.Tensor) -> int:
@@ -38,22 +40,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         # Written over chunk after chunk: fresh memory of this size costs more than the arithmetic on it.
         size = chunk_tokens(weight)
-        logits_buffer = hidden.new_empty(min(size, len(targets)), len(weight))
-        exact_buffer = logits_buffer if hidden.dtype == torch.float32 else logits_buffer.float()
+        buffer = hidden.new_empty(min(size, len(targets)), len(weight))
         for start in range(0, len(targets), size):
             chunk = slice(start, start + size)
-            rows = targets[chunk, None]
-            logits = torch.mm(hidden[chunk], weight.T, out=logits_buffer[: len(rows)])
+            logits = torch.mm(hidden[chunk], weight.T, out=buffer[: len(targets[chunk])])
             if bias is not None:
                 logits += bias
-            exact = exact_buffer[: len(rows)].copy_(logits)
-            right = exact.gather(1, rows)
-            largest = exact.amax(dim=1, keepdim=True)
-            total = exact.sub_(largest).exp_().sum(dim=1, keepdim=True)
-            nll[chunk] = (total.log() + largest - right).squeeze(1)
+            nll[chunk] = _softmax_in_place(logits, targets[chunk])
             if gradient is not None:
                 # d nll / d hidden = softmax · weight − weight[target]
-                gradient[chunk] = torch.mm(logits.copy_(exact), weight) / total - weight[targets[chunk]]
+                gradient[chunk] = torch.mm(logits, weight) - weight[targets[chunk]]
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nll
@@ -62,6 +58,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0][:, None]).to(gradient.dtype), None, None, None
+
+
+def _softmax_in_place(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """−ln p of each target, (tokens,) in fp32; `logits`, (tokens, vocabulary), become the probabilities."""
+    nll = []
+    size = CACHED_TOKENS if logits.device.type == "cpu" else len(logits)
+    for some, their_targets in zip(logits.split(size), targets[:, None].split(size), strict=True):
+        exact = some.float()  # in fp32, the logits themselves
+        right = exact.gather(1, their_targets)
+        largest = exact.amax(dim=1, keepdim=True)
+        total = exact.sub_(largest).exp_().sum(dim=1, keepdim=True)
+        nll.append(total.log() + largest - right)
+        some.copy_(exact.div_(total))
+    return torch.cat(nll).squeeze(1)
 
 
 def linear_cross_entropy(

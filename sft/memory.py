@@ -124,19 +124,21 @@ def estimate(model: PreTrainedModel, layout: Layout) -> Need:
     """Peak memory of training `model`, which holds no weights but its LoRA (or has all its weights trainable)."""
     quantised = dict(quantised_linears(model, layout.quantization))
     kept = _kept_for_backward(model, layout, list(quantised.values()))
+    # While one layer's gradients pass through, and a quantised weight is unpacked for it.
+    passing = kept.largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
     if layout.checkpointing:
         # The inputs of all layers stay, and one layer at a time is computed again.
-        activations = kept.outside + sum(kept.inputs) + max(kept.layers, default=0)
+        stays, passing = kept.outside + sum(kept.inputs), passing + max(kept.layers, default=0)
     else:
-        activations = kept.outside + sum(kept.layers)
-    # While one layer's gradients pass through, and a quantised weight is unpacked for it.
-    activations += kept.largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
+        stays = kept.outside + sum(kept.layers)
+    hidden, logits = _loss_bytes(model, layout)
+    activations = stays + passing
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Need(
         weights=_weight_bytes(model, list(quantised.values()), layout.quantization),
         trained=trained * TRAINED_BYTES,
         activations=activations,
-        loss=_loss_bytes(model, layout),
+        loss=hidden + max(0.0, logits - passing),  # the last logits are gone when gradients reach the layers
         rest=CUDA_BYTES + ALLOCATOR_SHARE * activations,
     )
 
@@ -243,7 +245,7 @@ def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quan
     return total + sum(p.numel() * p.element_size() for p in rest)
 
 
-def _loss_bytes(model: PreTrainedModel, layout: Layout) -> float:
+def _loss_bytes(model: PreTrainedModel, layout: Layout) -> tuple[float, float]:
     """Hidden states and their gradient at supervised positions, and a chunk of logits beside its fp32 copy.
 
     A head that is trained has its chunk's gradients beside them, and under autocast a copy of itself.
@@ -253,7 +255,7 @@ def _loss_bytes(model: PreTrainedModel, layout: Layout) -> float:
     logit = (size if size == 4 else size + 4) + 8 * head.requires_grad
     copy = 2 * head.numel() if layout.autocast else 0
     tokens = layout.rows * layout.length
-    return 2 * tokens * head.shape[1] * size + min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
+    return 2 * tokens * head.shape[1] * size, min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
 
 
 class _Kept(NamedTuple):
