@@ -3,6 +3,8 @@
 transformers makes a dense mask of tokens × tokens from position ids that start again. That is exact and slow. The two
 attentions registered here need no mask and take the documents' borders from `cu_seq_lens_q`. Batches that are not
 packed go through PyTorch's attention with transformers' own mask, as ever.
+
+With `shared_prefixes`, documents begin with another one of their bin (`sft.shared_prefix`) and attend as whole rows.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sft.errors import UserError
+from sft.shared_prefix import Prefixes, own_tokens, whole_rows
 
 PackedAttention = Literal["auto", "dense", "documents", "varlen"]
 
@@ -39,8 +42,10 @@ def packing_obstacle(config: PretrainedConfig) -> str | None:
     return None
 
 
-def use_packed_attention(model: PreTrainedModel, kind: PackedAttention, device: torch.device) -> None:
+def use_packed_attention(model: PreTrainedModel, kind: PackedAttention, device: torch.device) -> bool:
     """Let `model` attend within documents. Raises UserError where this attention cannot run.
+
+    Returns whether documents may share prefixes, which all but transformers' own mask can do.
 
     dense: transformers' mask, anywhere. documents: a call of PyTorch's attention for each document. varlen: PyTorch's
     kernel for documents of different lengths, on a GPU in 16 bits. auto: documents on a CPU, dense on a GPU.
@@ -50,6 +55,7 @@ def use_packed_attention(model: PreTrainedModel, kind: PackedAttention, device: 
     if kind == "varlen" and (device.type != "cuda" or model.dtype == torch.float32):
         raise UserError("training.packed_attention: varlen needs a GPU and a model in 16 bits; use documents or dense")
     model.set_attn_implementation("sdpa" if kind == "dense" else f"packed_{kind}")
+    return kind != "dense"
 
 
 def _mask(attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any) -> Any:
@@ -74,6 +80,7 @@ def _within_documents(attend: Callable[..., torch.Tensor]) -> Callable[..., tupl
         sliding_window: int | None = None,
         cu_seq_lens_q: torch.Tensor | None = None,
         max_length_q: int = 0,
+        shared_prefixes: Prefixes | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
         if attention_mask is None or attention_mask.numel():  # see `_mask`
@@ -82,7 +89,13 @@ def _within_documents(attend: Callable[..., torch.Tensor]) -> Callable[..., tupl
             raise ValueError(
                 "position_ids start again within a row, but cu_seq_lens_q does not say where documents end"
             )
-        return attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window), None
+        if shared_prefixes is None:
+            return attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window), None
+        query, key, value = (whole_rows(states, shared_prefixes) for states in (query, key, value))
+        lengths = [taken + own for _, taken, own in shared_prefixes]
+        borders = pad(torch.tensor(lengths).cumsum(0, dtype=cu_seq_lens_q.dtype), (1, 0)).to(cu_seq_lens_q.device)
+        attended = attend(query, key, value, borders, max(lengths), dropout, scaling, sliding_window)
+        return own_tokens(attended, shared_prefixes), None
 
     return attention
 

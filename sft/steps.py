@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from sft.encoded_rows import IGNORE_INDEX
+from sft.shared_prefix import Document, add_prefixes, documents_of
 
 Divide = Callable[[Sequence[int], int], list[list[int]]]
 """Lengths of rows, number of processes → the rows' positions by micro-batch; as many for each process."""
@@ -120,30 +121,40 @@ class StepCollator:
             that share gradients must go through the model equally often.
         multiple: rows are followed by one of filler where a micro-batch's tokens would not be a multiple of this.
             Libraries compile and keep kernels for each size they meet.
+        share_prefixes: whether rows that begin alike share that beginning.
     """
 
     def __init__(
-        self, collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]], filler_id: int, multiple: int = 1
+        self,
+        collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]],
+        filler_id: int,
+        multiple: int = 1,
+        share_prefixes: bool = False,
     ) -> None:
         self.collate = collate
         self.filler_id = filler_id
         self.multiple = multiple
+        self.share_prefixes = share_prefixes
 
     def __call__(self, micro_batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
         return {
             "rows": [[row["index"] for row in rows] for rows in micro_batches],
-            "micro_batches": [
-                self.collate(
-                    [{name: row[name] for name in ("input_ids", "labels")} for row in rows] + self._filler(rows)
-                )
-                for rows in micro_batches
-            ],
+            "micro_batches": [self._micro_batch(rows) for rows in micro_batches],
             "tokens": sum(len(row["input_ids"]) for rows in micro_batches for row in rows),
         }
 
-    def _filler(self, rows: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
-        missing = -sum(len(row["input_ids"]) for row in rows) % self.multiple if rows else self.multiple
-        return [{"input_ids": [self.filler_id] * missing, "labels": [IGNORE_INDEX] * missing}] if missing else []
+    def _micro_batch(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        labelled = [list(zip(row["input_ids"], row["labels"], strict=True)) for row in rows]
+        documents = documents_of(labelled) if self.share_prefixes else [Document(tokens) for tokens in labelled]
+        tokens = sum(len(document.tokens) for document in documents)
+        missing = -tokens % self.multiple if rows else self.multiple
+        if missing:
+            documents.append(Document([(self.filler_id, IGNORE_INDEX)] * missing))
+        columns = [dict(zip(("input_ids", "labels"), zip(*d.tokens, strict=True), strict=True)) for d in documents]
+        batch = self.collate([{name: list(values) for name, values in row.items()} for row in columns])
+        if any(document.prefix is not None for document in documents):
+            add_prefixes(batch, documents)
+        return batch
 
 
 def optimizer_steps(rows: int, total_batch_size: int, epochs: float) -> int:

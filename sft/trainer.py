@@ -25,12 +25,13 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sft import checkpoints
 from sft.attention import PackedAttention, use_packed_attention
-from sft.encoded_rows import IGNORE_INDEX, row_lengths
+from sft.encoded_rows import row_lengths
 from sft.errors import UserError, disk_problem
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
+from sft.shared_prefix import rows_of_labels
 from sft.shown import visible
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
@@ -123,10 +124,10 @@ class RunTrainer(SFTTrainer):
         )
         recast_trainable(model)  # TRL casts the adapter of a quantised base to bf16
         add_token_nll(base_of(model))
+        share = pack and use_packed_attention(base_of(model), packed_attention, args.device)
         if pack:
-            use_packed_attention(base_of(model), packed_attention, args.device)
             self.data_collator = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
-        self._collator = StepCollator(self.data_collator, tokenizer.pad_token_id, multiple=SIZE if pack else 1)
+        self._collator = StepCollator(self.data_collator, tokenizer.pad_token_id, SIZE if pack else 1, share)
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)
@@ -171,8 +172,7 @@ class RunTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         self._before_step = None  # the step before is whole
-        labels = [batch["labels"] for step in batch_samples for batch in step["micro_batches"]]
-        supervised = sum((x[:, 1:] != IGNORE_INDEX).sum() for x in labels)
+        supervised = sum(rows_of_labels(batch).sum() for step in batch_samples for batch in step["micro_batches"])
         # Processes stop together, before a step, or those that go on would wait for the others forever.
         found = self.accelerator.reduce(torch.tensor([int(supervised), self._signals.received], device=device))
         if found[1]:
@@ -183,12 +183,17 @@ class RunTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Mean −ln p over the step's supervised tokens, in nats (this micro-batch's share of that mean)."""
-        labels = inputs.pop("labels")
-        nll = model(**inputs, nll_labels=labels, use_cache=False)
-        tokens = len(nll) if num_items_in_batch is None else num_items_in_batch
-        loss = nll.sum() / tokens
+        nll, tokens = self._nll(model, inputs)
+        loss = nll / (tokens if num_items_in_batch is None else num_items_in_batch)
         # DistributedDataParallel averages gradients over processes, while the tokens counted are those of all.
         return loss * self.accelerator.num_processes if self.model.training else loss
+
+    def _nll(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of −ln p over the supervised tokens of all rows, and their number."""
+        rows = rows_of_labels(batch)
+        labels = batch["labels"]
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_rows")}
+        return (model(**inputs, nll_labels=labels, use_cache=False) * rows).sum(), rows.sum()
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **kwargs: Any
@@ -285,9 +290,7 @@ class RunTrainer(SFTTrainer):
             totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
             for batch in self._eval_batches(dataset):
                 with torch.no_grad(), self.compute_loss_context_manager():
-                    labels = batch.pop("labels")
-                    nll = model(**batch, nll_labels=labels, use_cache=False)
-                totals += torch.tensor([nll.sum().item(), len(nll)], dtype=torch.float64, device=totals.device)
+                    totals += torch.stack(self._nll(model, batch)).to(totals.dtype)
             nll_sum, tokens = self.accelerator.reduce(totals).tolist()
             metrics[f"{metric_key_prefix}_{group}_loss"] = nll_sum / tokens
         model.train(was_training)

@@ -17,7 +17,9 @@ from transformers import (
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sft.attention import PROVED, _ShortDocument, packing_obstacle, use_packed_attention
-from sft.steps import StepSampler, optimizer_steps, packed, padded
+from sft.loss import add_token_nll
+from sft.shared_prefix import documents_of, rows_of_labels
+from sft.steps import StepCollator, StepSampler, optimizer_steps, packed, padded
 
 CPU = torch.device("cpu")
 # Weights large enough that attention is sharp and a leak shows; the window is shorter than most documents.
@@ -44,6 +46,25 @@ def build(architecture, attention="sdpa"):
 def documents():
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(2, 300, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+OPENING, LONGER = [5, 9, 7, 9, 5, 8, 20, 30, 11], [5, 9, 7, 9, 5, 40, 41, 42, 43, 44, 45, 46]
+
+
+def rows_that_begin_alike():
+    """Two openings that begin alike themselves, a row of its own, and the same row twice."""
+    one, two, three, four, five, six = documents()
+    return [OPENING + one, LONGER + three, four, OPENING + two, LONGER + five, OPENING + six, LONGER + three]
+
+
+def sharing_batch(rows, supervised=slice(None)):
+    collate = StepCollator(DataCollatorForLanguageModeling(pad_token_id=1, padding_free=True), 1, 8, True)
+    labels = [
+        [token if n in range(*supervised.indices(len(row))) else -100 for n, token in enumerate(row)] for row in rows
+    ]
+    columns = [{"index": str(n), "input_ids": row, "labels": labels[n]} for n, row in enumerate(rows)]
+    (batch,) = collate([columns])["micro_batches"]
+    return batch
 
 
 def packed_batch(rows):
@@ -87,6 +108,89 @@ def test_a_document_does_not_depend_on_its_neighbours_and_the_proof_would_notice
         float((a - b).abs().max()) for a, b in zip(packed_logits(model, leaking, rows), before, strict=True)
     )
     assert difference > 0.1
+
+
+def nll_of_rows(model, rows, supervised):
+    """(tokens,) −ln p of every row's supervised tokens, each row alone."""
+    found = []
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row])).logits[0, :-1].log_softmax(-1)
+        nll = -logits.gather(1, torch.tensor(row[1:])[:, None])[:, 0]
+        found.append(nll[max(0, supervised.start - 1) :])
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("supervised", [slice(0, None), slice(10, None)], ids=["all", "answers"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_rows_that_share_a_beginning_have_the_loss_and_the_gradient_of_separate_rows(architecture, supervised):
+    rows = rows_that_begin_alike()
+    reference, model = build(architecture, "eager"), build(architecture)
+    use_packed_attention(model, "documents", CPU)
+    add_token_nll(model)
+    expected = nll_of_rows(reference, rows, supervised)
+    expected.sum().backward()
+    batch = sharing_batch(rows, supervised)
+    assert batch["input_ids"].shape[1] < sum(map(len, rows)) - 30
+    counts = rows_of_labels(batch)
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_rows")}
+    nll = model(**inputs, nll_labels=batch["labels"], use_cache=False)
+    assert counts.sum() == len(expected)
+    torch.testing.assert_close((nll * counts).sum(), expected.sum(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        nll.repeat_interleave(counts).sort().values, expected.sort().values, rtol=1e-5, atol=1e-5
+    )
+    (nll * counts).sum().backward()
+    for (name, ours), theirs in zip(model.named_parameters(), reference.parameters(), strict=True):
+        difference = (ours.grad - theirs.grad).norm() / theirs.grad.norm()
+        assert difference < 1e-5, name
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_row_that_shares_its_beginning_does_not_depend_on_the_others(architecture):
+    rows = rows_that_begin_alike()
+    model = build(architecture)
+    use_packed_attention(model, "documents", CPU)
+
+    def last_row(rows):
+        batch = sharing_batch(rows)
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_rows")}
+        ends = batch["cu_seq_lens_q"].tolist()[len(rows) + 2]  # behind two openings and the rows
+        with torch.no_grad():
+            return model(**inputs, use_cache=False).logits[0, ends - len(rows[-1]) + len(LONGER) : ends]
+
+    rows[-1] = [*LONGER, 77, 78, 79]
+    others = [row[:12] + [(token + 7) % 298 + 2 for token in row[12:]] for row in rows[:-1]]
+    assert torch.equal(last_row(rows), last_row([*others, rows[-1]]))
+    assert not torch.equal(last_row(rows), last_row([*rows[:-1], [*LONGER, 80, 78, 79]]))
+
+
+beginnings = st.lists(
+    st.tuples(
+        st.sampled_from([[], [1], [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 6, 6], [7] * 600]), st.lists(st.integers(0, 2))
+    ),
+    max_size=12,
+)
+
+
+@given(beginnings)
+def test_documents_with_their_prefixes_are_the_rows(parts):
+    rows = [[(token, token) for token in [*opening, *own, 9]] for opening, own in parts]
+    documents = documents_of(rows)
+    prefixes = documents[: len(documents) - len(rows)]
+    whole = []
+    for document in documents[len(prefixes) :]:
+        taken = [] if document.prefix is None else prefixes[document.prefix].tokens[: document.taken]
+        assert len(taken) == document.taken
+        whole.append(taken + document.tokens)
+        # The last common token stands in both, and its label counts in the prefix alone.
+        assert document.prefix is None or prefixes[document.prefix].tokens[document.taken :] == document.tokens[:1]
+    assert whole == rows
+    for number, prefix in enumerate(prefixes):
+        assert prefix.rows == sum(document.prefix == number for document in documents) > 1
+    assert sum(len(document.tokens) for document in documents) <= sum(map(len, rows))
+    alike = sum(len(row) > 3 and row[:3] == [(1, 1), (2, 2), (3, 3)] for row in rows)
+    saved = sum(map(len, rows)) - sum(len(document.tokens) for document in documents)
+    assert saved >= (alike - 1) * 2 - 1  # what one document for these beginnings saves by itself
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)], ids=str)
@@ -191,10 +295,13 @@ def test_loss_and_gradient_of_a_step_are_those_of_separate_rows(architecture, ch
     logs = {}
     for pack in (True, False):  # one row a micro-batch is a row without padding
         (tmp_path / str(pack)).mkdir()
-        make_trainer(
+        trainer = make_trainer(
             tmp_path / "base", tokenizer, tmp_path / str(pack), pack=pack, targets=targets,
             activation_checkpointing=checkpointing, optim="sgd", learning_rate=0.1,
-        ).train()  # fmt: skip
+        )  # fmt: skip
+        batch = next(iter(trainer.get_train_dataloader()))["micro_batches"][0]
+        assert ("shared_prefixes" in batch) is pack
+        trainer.train()
         logs[pack] = log_records(tmp_path / str(pack))
     for ours, theirs in zip(logs[True], logs[False], strict=True):
         for name in {"loss", "grad_norm", "eval_open_loss", "eval_context_loss"} & theirs.keys():

@@ -116,7 +116,8 @@ def assert_same_training(run, one, rel=1e-5):
     assert ours.keys() == theirs.keys()
     for key in theirs:
         assert ours[key].dtype == theirs[key].dtype
-        assert float((ours[key] - theirs[key]).abs().max()) < 10 * rel * float(theirs[key].abs().max())
+        # As a whole: of a single gradient that is zero but for rounding, Adam makes a step that can be seen.
+        assert float((ours[key] - theirs[key]).norm()) < 10 * rel * float(theirs[key].norm())
 
 
 @pytest.mark.parametrize("run", ["ddp-packed", "ddp-padded", "ddp-everything", "fsdp-packed"])
