@@ -15,8 +15,8 @@ import torch
 
 from sft.encoded_rows import IGNORE_INDEX
 
-LIMIT = 512
-"""Tokens of a common beginning that are looked at."""
+LIMIT = 256
+"""Tokens of a common beginning that are looked at, and how deep `_groups` may have to go."""
 
 
 class Document(NamedTuple):

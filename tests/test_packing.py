@@ -172,6 +172,12 @@ beginnings = st.lists(
 )
 
 
+def test_rows_that_share_ever_more_are_divided_all_the_same():
+    rows = [[(1, 1)] * length + [(2, 2)] for length in range(1, 800)]
+    documents = documents_of(rows)
+    assert sum(len(document.tokens) for document in documents) < 0.7 * sum(map(len, rows))
+
+
 @given(beginnings)
 def test_documents_with_their_prefixes_are_the_rows(parts):
     rows = [[(token, token) for token in [*opening, *own, 9]] for opening, own in parts]
