@@ -433,10 +433,13 @@ def lost_to_kills(words, run, chance):
         log = run / "log.jsonl"
         lines = log.read_text().splitlines() if log.exists() else []
         reached = max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
-        if process.returncode == 0:
-            return lost
-        lost.append(reached - newest_step(run))
         assert newest_step(run) >= before
+        if process.returncode != 0:
+            assert process.returncode == -signal.SIGKILL, output[-3000:]
+            lost.append(reached - newest_step(run))
+        manifest = run / "manifest.json"
+        if manifest.exists() and json.loads(manifest.read_text())["status"] == "finished":  # a kill may come after it
+            return lost
 
 
 @pytest.mark.slow
