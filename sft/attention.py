@@ -84,6 +84,8 @@ def _within_documents(attend: Callable[..., torch.Tensor]) -> Callable[..., tupl
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
         if attention_mask is None or attention_mask.numel():  # see `_mask`
+            if shared_prefixes is not None:
+                raise ValueError("documents that share prefixes have no attention mask")
             return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
         if cu_seq_lens_q is None:
             raise ValueError(
@@ -92,9 +94,7 @@ def _within_documents(attend: Callable[..., torch.Tensor]) -> Callable[..., tupl
         if shared_prefixes is None:
             return attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window), None
         query, key, value = (whole_rows(states, shared_prefixes) for states in (query, key, value))
-        lengths = [taken + own for _, taken, own in shared_prefixes]
-        borders = pad(torch.tensor(lengths).cumsum(0, dtype=cu_seq_lens_q.dtype), (1, 0)).to(cu_seq_lens_q.device)
-        attended = attend(query, key, value, borders, max(lengths), dropout, scaling, sliding_window)
+        attended = attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window)
         return own_tokens(attended, shared_prefixes), None
 
     return attention

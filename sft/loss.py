@@ -46,10 +46,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = torch.mm(hidden[chunk], weight.T, out=buffer[: len(targets[chunk])])
             if bias is not None:
                 logits += bias
-            nll[chunk] = _softmax_in_place(logits, targets[chunk])
+            nll[chunk] = _differentiate_in_place(logits, targets[chunk])
             if gradient is not None:
-                # d nll / d hidden = softmax · weight − weight[target]
-                gradient[chunk] = torch.mm(logits, weight) - weight[targets[chunk]]
+                gradient[chunk] = torch.mm(logits, weight)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nll
@@ -60,8 +59,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (gradient * upstream[0][:, None]).to(gradient.dtype), None, None, None
 
 
-def _softmax_in_place(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """−ln p of each target, (tokens,) in fp32; `logits`, (tokens, vocabulary), become the probabilities."""
+def _differentiate_in_place(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """−ln p of each target, (tokens,) in fp32; `logits`, (tokens, vocabulary), become its derivative by them.
+
+    That is the probabilities, less 1 at the target: in fp32, since of a p near 1 nothing would be left in 16 bits.
+    """
     nll = []
     size = CACHED_TOKENS if logits.device.type == "cpu" else len(logits)
     for some, their_targets in zip(logits.split(size), targets[:, None].split(size), strict=True):
@@ -70,7 +72,7 @@ def _softmax_in_place(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tens
         largest = exact.amax(dim=1, keepdim=True)
         total = exact.sub_(largest).exp_().sum(dim=1, keepdim=True)
         nll.append(total.log() + largest - right)
-        some.copy_(exact.div_(total))
+        some.copy_(exact.div_(total).scatter_add_(1, their_targets, -torch.ones_like(total)))
     return torch.cat(nll).squeeze(1)
 
 

@@ -12,8 +12,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
 from sft.encoded_rows import IGNORE_INDEX
+
+Prefixes = list[tuple[int | None, int, int]]
+"""For each document: the number of its prefix, the tokens of it that are taken, and the document's own tokens."""
 
 LIMIT = 256
 """Tokens of a common beginning that are looked at, and how deep `_groups` may have to go."""
@@ -26,13 +30,13 @@ class Document(NamedTuple):
         tokens: ids with their labels.
         prefix: the number of the document that its row begins with, None for one that stands alone.
         taken: how many tokens of `prefix` stand before it.
-        rows: how many rows have it.
+        copies: how many rows have it.
     """
 
     tokens: list[tuple[int, int]]
     prefix: int | None = None
     taken: int = 0
-    rows: int = 1
+    copies: int = 1
 
 
 def documents_of(rows: Sequence[list[tuple[int, int]]]) -> list[Document]:
@@ -45,7 +49,7 @@ def documents_of(rows: Sequence[list[tuple[int, int]]]) -> list[Document]:
         length = min(common[start : end - 1])
         for row in order[start:end]:
             parts[row] = Document(rows[row][length - 1 :], len(prefixes), length - 1)
-        prefixes.append(Document(rows[order[start]][:length], rows=end - start))
+        prefixes.append(Document(rows[order[start]][:length], copies=end - start))
     return prefixes + [parts.get(number, Document(row)) for number, row in enumerate(rows)]
 
 
@@ -56,9 +60,10 @@ def _common(one: list[Any], other: list[Any]) -> int:
 
 
 def _groups(common: list[int], start: int, end: int) -> tuple[int, list[tuple[int, int]]]:
-    """The division of the sorted rows from `start` to `end` into groups that saves most: tokens saved, the groups.
+    """A division of the sorted rows from `start` to `end` into groups: the tokens that it saves, and the groups.
 
-    `common` holds the tokens that each row shares with the next one. Rows in no group share too little.
+    All of them are one group, or those that share more are divided in their turn, whichever saves more. `common` holds
+    the tokens that each row shares with the next one. Rows in no group share too little.
     """
     if end - start < 2:
         return 0, []
@@ -75,26 +80,24 @@ def _groups(common: list[int], start: int, end: int) -> tuple[int, list[tuple[in
 def add_prefixes(batch: dict[str, Any], documents: Sequence[Document]) -> None:
     """Make a batch of packed documents, as TRL's collator does, one whose documents may have a prefix.
 
-    Positions go on from the prefix; `label_rows`, (1, tokens), says how many rows have a label; `shared_prefixes` goes
-    to attention.
+    Positions go on from the prefix, and attention's borders are those of whole rows (`whole_rows`). `label_copies`,
+    (1, tokens), says how many rows have a label; `shared_prefixes` goes to attention.
     """
     lengths = torch.tensor([len(document.tokens) for document in documents])
     taken = torch.tensor([document.taken for document in documents])
-    rows = torch.tensor([document.rows for document in documents])
+    copies = torch.tensor([document.copies for document in documents])
     batch["position_ids"] = batch["position_ids"] + taken.repeat_interleave(lengths)
-    batch["label_rows"] = rows.repeat_interleave(lengths)[None]
+    batch["label_copies"] = copies.repeat_interleave(lengths)[None]
     batch["shared_prefixes"] = [(d.prefix, d.taken, len(d.tokens)) for d in documents]
+    whole = lengths + taken
+    batch["cu_seq_lens_q"] = batch["cu_seq_lens_k"] = pad(whole.cumsum(0), (1, 0)).to(torch.int32)
+    batch["max_length_q"] = batch["max_length_k"] = int(whole.max())
 
 
-def rows_of_labels(batch: dict[str, Any]) -> torch.Tensor:
+def label_copies(batch: dict[str, Any]) -> torch.Tensor:
     """(supervised tokens,): how many rows have each of a batch's labels, in reading order."""
-    supervised = batch["labels"][:, 1:] != IGNORE_INDEX
-    rows = batch.get("label_rows")
-    return supervised.new_ones(int(supervised.sum()), dtype=torch.long) if rows is None else rows[:, 1:][supervised]
-
-
-Prefixes = list[tuple[int | None, int, int]]
-"""For each document: the number of its prefix, the tokens of it that are taken, and the document's own tokens."""
+    labels = batch["labels"]
+    return batch.get("label_copies", torch.ones_like(labels))[:, 1:][labels[:, 1:] != IGNORE_INDEX]
 
 
 def whole_rows(states: torch.Tensor, prefixes: Prefixes) -> torch.Tensor:

@@ -31,7 +31,7 @@ from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
 from sft.records import write_text
-from sft.shared_prefix import rows_of_labels
+from sft.shared_prefix import label_copies
 from sft.shown import visible
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
@@ -124,10 +124,13 @@ class RunTrainer(SFTTrainer):
         )
         recast_trainable(model)  # TRL casts the adapter of a quantised base to bf16
         add_token_nll(base_of(model))
-        share = pack and use_packed_attention(base_of(model), packed_attention, args.device)
+        share = False
         if pack:
+            share = use_packed_attention(base_of(model), packed_attention, args.device)
             self.data_collator = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
-        self._collator = StepCollator(self.data_collator, tokenizer.pad_token_id, SIZE if pack else 1, share)
+        self._collator = StepCollator(
+            self.data_collator, tokenizer.pad_token_id, multiple=SIZE if pack else 1, share_prefixes=share
+        )
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)
@@ -172,7 +175,7 @@ class RunTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         self._before_step = None  # the step before is whole
-        supervised = sum(rows_of_labels(batch).sum() for step in batch_samples for batch in step["micro_batches"])
+        supervised = sum(label_copies(batch).sum() for step in batch_samples for batch in step["micro_batches"])
         # Processes stop together, before a step, or those that go on would wait for the others forever.
         found = self.accelerator.reduce(torch.tensor([int(supervised), self._signals.received], device=device))
         if found[1]:
@@ -190,10 +193,10 @@ class RunTrainer(SFTTrainer):
 
     def _nll(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of −ln p over the supervised tokens of all rows, and their number."""
-        rows = rows_of_labels(batch)
+        copies = label_copies(batch)
         labels = batch["labels"]
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_rows")}
-        return (model(**inputs, nll_labels=labels, use_cache=False) * rows).sum(), rows.sum()
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
+        return (model(**inputs, nll_labels=labels, use_cache=False) * copies).sum(), copies.sum()
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **kwargs: Any

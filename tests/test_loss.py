@@ -25,6 +25,24 @@ def test_values_and_gradients_are_those_of_plain_cross_entropy(tokens, with_bias
     torch.testing.assert_close(ours, hidden.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_gradient_of_a_token_that_is_all_but_certain_survives_16_bits(dtype):
+    torch.manual_seed(0)
+    weight, targets = torch.randn(300, 64), torch.randint(0, 300, (40,))
+    hidden = (0.2 * weight[targets] + 0.02 * torch.randn(40, 64)).to(dtype).requires_grad_()
+    weight = weight.to(dtype)
+    nll = linear_cross_entropy(hidden, weight, None, targets)
+    nll.sum().backward()
+    exact = hidden.detach().float().requires_grad_()
+    expected = cross_entropy(linear(exact, weight.float()), targets, reduction="none")
+    expected.sum().backward()
+    certain = expected < 0.2  # p above 0.8, and most of them far above
+    assert certain.sum() > 10
+    assert expected[certain].min() < 0.01
+    errors = (hidden.grad.float() - exact.grad).norm(dim=1) / exact.grad.norm(dim=1)
+    assert errors[certain].max() < 0.1
+
+
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_a_head_that_is_trained_gets_its_gradient(with_bias):
     torch.manual_seed(0)

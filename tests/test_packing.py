@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sft.attention import PROVED, _ShortDocument, packing_obstacle, use_packed_attention
 from sft.loss import add_token_nll
-from sft.shared_prefix import documents_of, rows_of_labels
+from sft.shared_prefix import documents_of, label_copies
 from sft.steps import StepCollator, StepSampler, optimizer_steps, packed, padded
 
 CPU = torch.device("cpu")
@@ -131,8 +131,8 @@ def test_rows_that_share_a_beginning_have_the_loss_and_the_gradient_of_separate_
     expected.sum().backward()
     batch = sharing_batch(rows, supervised)
     assert batch["input_ids"].shape[1] < sum(map(len, rows)) - 30
-    counts = rows_of_labels(batch)
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_rows")}
+    counts = label_copies(batch)
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
     nll = model(**inputs, nll_labels=batch["labels"], use_cache=False)
     assert counts.sum() == len(expected)
     torch.testing.assert_close((nll * counts).sum(), expected.sum(), rtol=1e-6, atol=0)
@@ -153,8 +153,8 @@ def test_a_row_that_shares_its_beginning_does_not_depend_on_the_others(architect
 
     def last_row(rows):
         batch = sharing_batch(rows)
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_rows")}
-        ends = batch["cu_seq_lens_q"].tolist()[len(rows) + 2]  # behind two openings and the rows
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
+        ends = sum(own for _, _, own in batch["shared_prefixes"][: len(rows) + 2])  # of two openings and the rows
         with torch.no_grad():
             return model(**inputs, use_cache=False).logits[0, ends - len(rows[-1]) + len(LONGER) : ends]
 
@@ -180,7 +180,7 @@ def test_rows_that_share_ever_more_are_divided_all_the_same():
 
 @given(beginnings)
 def test_documents_with_their_prefixes_are_the_rows(parts):
-    rows = [[(token, token) for token in [*opening, *own, 9]] for opening, own in parts]
+    rows = [[(token, -100 if token in own else token) for token in [*opening, *own, 9]] for opening, own in parts]
     documents = documents_of(rows)
     prefixes = documents[: len(documents) - len(rows)]
     whole = []
@@ -192,7 +192,7 @@ def test_documents_with_their_prefixes_are_the_rows(parts):
         assert document.prefix is None or prefixes[document.prefix].tokens[document.taken :] == document.tokens[:1]
     assert whole == rows
     for number, prefix in enumerate(prefixes):
-        assert prefix.rows == sum(document.prefix == number for document in documents) > 1
+        assert prefix.copies == sum(document.prefix == number for document in documents) > 1
     assert sum(len(document.tokens) for document in documents) <= sum(map(len, rows))
     alike = sum(len(row) > 3 and row[:3] == [(1, 1), (2, 2), (3, 3)] for row in rows)
     saved = sum(map(len, rows)) - sum(len(document.tokens) for document in documents)
@@ -269,7 +269,7 @@ def test_the_varlen_kernel_is_called_as_it_is_documented(architecture, monkeypat
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         a = call.arguments
-        assert a["max_q"] == a["max_k"] == max(LENGTHS)
+        assert a["max_q"] == a["max_k"] == a["cu_seq_q"].diff().max()
         position = torch.arange(len(a["query"]))
         document = torch.bucketize(position, a["cu_seq_q"][1:], right=True)
         distance = position[:, None] - position[None]
@@ -287,6 +287,14 @@ def test_the_varlen_kernel_is_called_as_it_is_documented(architecture, monkeypat
     batch = packed_batch(rows)
     for ours, theirs in zip(packed_logits(model, batch, rows), packed_logits(reference, batch, rows), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+    use_packed_attention(reference, "documents", CPU)
+    shared = sharing_batch(rows_that_begin_alike())
+    inputs = {name: value for name, value in shared.items() if name not in ("labels", "label_copies")}
+    with torch.no_grad():
+        ours, theirs = (one(**inputs, use_cache=False).logits for one in (model, reference))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+    with pytest.raises(ValueError, match="share prefixes"):
+        reference(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]), use_cache=False)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
