@@ -150,8 +150,9 @@ class StepCollator:
         missing = -tokens % self.multiple if rows else self.multiple
         if missing:
             documents.append(Document([(self.filler_id, IGNORE_INDEX)] * missing))
-        columns = [dict(zip(("input_ids", "labels"), zip(*d.tokens, strict=True), strict=True)) for d in documents]
-        batch = self.collate([{name: list(values) for name, values in row.items()} for row in columns])
+        batch = self.collate(
+            [{"input_ids": [i for i, _ in d.tokens], "labels": [label for _, label in d.tokens]} for d in documents]
+        )
         if any(document.prefix is not None for document in documents):
             add_prefixes(batch, documents)
         return batch

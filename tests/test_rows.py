@@ -184,9 +184,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the resident set'
 
 @on_linux
 def test_memory_hardly_grows_with_rows(tmp_path):
-    # 64 is promised, and held to with a million rows; over so few, what allocators round up to counts. A row that was
-    # kept would be some 500.
-    assert bytes_a_row(tmp_path, 20_000, 60_000) < 128
+    assert bytes_a_row(tmp_path, 20_000, 100_000) < 64  # with fewer rows, what allocators round up to counts
 
 
 @on_linux
