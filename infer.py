@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sft.command_line import command_parser
-from sft.errors import UserError, exit_on_user_error
-from sft.files import parse_json, read_bytes
+from sft.system.command_line import command_parser
+from sft.system.errors import UserError, exit_on_user_error
+from sft.system.files import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from sft.answerer import Answerer
@@ -87,7 +87,7 @@ def load(arguments: argparse.Namespace) -> "Answerer":
 
     from sft.answerer import load_answerer
     from sft.generation import effective_settings
-    from sft.shown import one_line
+    from sft.system.visible import one_line
 
     answerer = load_answerer(run, arguments.overrides, arguments.allow_other_template)
     settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
@@ -99,7 +99,7 @@ def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) 
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
     from sft.generation import CharacterStreamer
     from sft.hazards import generation_hazards, warn
-    from sft.shown import visible
+    from sft.system.visible import visible
     from sft.tokenization import eos_id
 
     prompt = answerer.prompt(instruction, context)
@@ -175,8 +175,8 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
 
     from sft.encoded_rows import digest
     from sft.hazards import generation_hazards, warn
-    from sft.progress import Progress
     from sft.run import write_text
+    from sft.system.progress import Progress
     from sft.tokenization import eos_id
 
     prompts: dict[int, list[int]] = {}

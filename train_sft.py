@@ -11,11 +11,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from sft.command_line import command_parser
 from sft.config import Config, load_config
-from sft.errors import UserError, exit_on_user_error
 from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
-from sft.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
+from sft.system.command_line import command_parser
+from sft.system.errors import UserError, exit_on_user_error
+from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     from pathlib import Path
@@ -61,9 +61,9 @@ def train(config: Config, resume: bool, force: bool) -> None:
         runs.check_directory(run, resume, force)
 
     from sft import checkpointing
-    from sft.files import check_inside
     from sft.hazards import warn, warn_of_loss
     from sft.model import resolve_device, resolve_dtype, use_all_cores
+    from sft.system.files import check_inside
 
     device = resolve_device(config.model.device)
     dtype = resolve_dtype(config.model.dtype, device)
@@ -277,11 +277,11 @@ def finish(
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     from sft import run as runs
     from sft.adapter import check_adapter
-    from sft.files import file_sha256
     from sft.loss_plot import plot_loss
     from sft.model import resolve_dtype
+    from sft.system.files import file_sha256
+    from sft.system.whole_directory import whole_directory
     from sft.trainer import memory_peak_bytes
-    from sft.whole_directory import whole_directory
 
     run = config.run_directory
     learned = run / ("model" if config.lora is None else "adapter")

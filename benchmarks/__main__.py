@@ -19,8 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sft.command_line import command_parser
-from sft.errors import exit_on_user_error
+from sft.system.command_line import command_parser
+from sft.system.errors import exit_on_user_error
 
 RUN = Path("runs/bench")
 ANSWERING_ROWS, ANSWER_TOKENS = 24, 64

@@ -24,9 +24,9 @@ from pathlib import Path
 
 from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
-from sft.command_line import command_parser
 from sft.data import load_data
-from sft.errors import exit_on_user_error
+from sft.system.command_line import command_parser
+from sft.system.errors import exit_on_user_error
 
 COMMANDS = {
     "help": ["train_sft.py", "--help"],

@@ -25,9 +25,9 @@ from typing import Any
 
 from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
-from sft.command_line import command_parser
 from sft.data import load_data
-from sft.errors import exit_on_user_error
+from sft.system.command_line import command_parser
+from sft.system.errors import exit_on_user_error
 
 MICRO_BATCH = 4
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sft.command_line import command_parser
 from sft.config import load_config
-from sft.errors import UserError, exit_on_user_error
-from sft.processes import RANK
 from sft.records import Prediction, output_directory, read_predictions
+from sft.system.command_line import command_parser
+from sft.system.errors import UserError, exit_on_user_error
+from sft.system.processes import RANK
 
 RESAMPLES, SEED = 10_000, 0
 

@@ -19,14 +19,14 @@ from tqdm import tqdm
 from sft.answerer import Answerer, EncodedPrompt
 from sft.config import Config
 from sft.data import load_data
-from sft.errors import UserError
 from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
 from sft.loss import reference_nll
-from sft.progress import Progress
 from sft.records import Example, Prediction, write_predictions
 from sft.run import read_side, training_data
 from sft.split import category_head, hash_order
+from sft.system.errors import UserError
+from sft.system.progress import Progress
 from sft.tokenization import encode_answer, encode_prompt, eos_id
 
 SYSTEMS = ("base", "tuned")

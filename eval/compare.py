@@ -31,8 +31,8 @@ from eval.view import (
     rows_in,
     with_interval,
 )
-from sft.errors import UserError
 from sft.records import Prediction, output_directory, read_predictions
+from sft.system.errors import UserError
 
 SCHEMA_VERSION = 1
 METRICS = ("character_f1", "rouge_l", "gold_contained", "exact_match", "facts_recall", "reference_bits_per_character")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Span, Strong, Table
 from eval.view import NOTHING
-from sft.shown import visible
+from sft.system.visible import visible
 
 STYLE = Path(__file__).with_name("report.css")
 _PAGE = """\

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from eval.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Strong, Table
 from eval.text import fenced
-from sft.shown import escaped
+from sft.system.visible import escaped
 
 TEXT_SHOWN = 1200
 _INTERVAL = re.compile(r"\\\[([-+–.,\d ]*)\\\](?!\()")

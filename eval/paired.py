@@ -16,8 +16,8 @@ from eval.statistics import (
     sign_flip_p,
 )
 from eval.tables import Scopes, by_scope, column, renumbered, rounded, scopes_of, table, weights_of
-from sft.errors import UserError
 from sft.records import CATEGORIES, Example, Prediction
+from sft.system.errors import UserError
 
 HEADLINE = ("character_f1", "rouge_l", "gold_contained")
 """Metrics whose differences are tested as a family, over the categories and over the groups."""

@@ -22,8 +22,8 @@ from eval.paired import HEADLINE, check_same_rows, differences, interaction, pai
 from eval.rows import METRICS, REFERENCE_METRICS, own_scores, row_scores, signatures
 from eval.statistics import CONFIDENCE, Array, Clusters, band_position, cluster_numbers
 from eval.tables import Scopes, column, mean_tables, renumbered, rounded, scopes_of, table, weights_of
-from sft.errors import UserError
 from sft.records import CONTEXT, Example, Prediction
+from sft.system.errors import UserError
 
 __all__ = ["BASE", "SCHEMA_VERSION", "TUNED", "paired", "score", "write_results"]
 

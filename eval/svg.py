@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from eval.terminal import narrow
 from eval.view import BASE, TUNED
-from sft.shown import visible
+from sft.system.visible import visible
 
 WIDTH = 3.9
 """Inches of every figure: at 9 points, text is still 10 pixels high on a phone of 360."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sft.config import load_config
-from sft.errors import UserError
-from sft.processes import RANK
 from sft.records import output_directory, write_text
 from sft.run import require_finished
+from sft.system.errors import UserError
+from sft.system.processes import RANK
 
 DEFAULT_AXES: dict[str, list[Any]] = {
     "repetition_penalty": [1.0, 1.2, 5.0],

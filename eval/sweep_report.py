@@ -23,9 +23,9 @@ from eval.statistics import bootstrap_means, cluster_numbers
 from eval.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure, varying
 from eval.terminal import Row, print_rows
 from eval.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
-from sft.errors import UserError
-from sft.files import read_json
 from sft.records import Prediction, read_predictions
+from sft.system.errors import UserError
+from sft.system.files import read_json
 
 SCHEMA_VERSION = 1
 BINS = 5

@@ -23,7 +23,7 @@ from eval.view import (
     rows_in,
     verdict,
 )
-from sft.shown import visible
+from sft.system.visible import visible
 
 NAME_CELLS = 12
 

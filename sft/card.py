@@ -12,7 +12,7 @@ from sft.config import Config
 from sft.licences import Base, Data, licence_fields, licence_section
 from sft.prompt import PromptTemplate
 from sft.records import GROUPS
-from sft.shown import escaped, visible
+from sft.system.visible import escaped, visible
 
 Kind = Literal["adapter", "merged"]
 

@@ -11,8 +11,8 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.errors import UserError
 from sft.prompt import PromptTemplate, with_fixed_date
+from sft.system.errors import UserError
 
 if TYPE_CHECKING:  # the template can be written without waiting for torch
     from transformers import PreTrainedTokenizerBase

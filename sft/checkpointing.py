@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from sft.config import Config
 from sft.memory import COMFORTABLE, GB, Form, Layout, estimate, fitting_advice
 from sft.model import add_lora, load_skeleton, resolve_dtype, train_all
-from sft.processes import RANK, WORLD_SIZE, divided_by
+from sft.system.processes import RANK, WORLD_SIZE, divided_by
 
 Setting = bool | Literal["auto"]
 

@@ -15,13 +15,13 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sft.errors import UserError
 from sft.library_keys import LIBRARY_CLASSES, MODULE_NAME, REFUSED, check_value, key_types, mismatch, usable_keys
 from sft.prompt import checked_template
 from sft.records import CATEGORIES, GROUPS
-from sft.shown import holds_token
 from sft.split import named_weights
-from sft.yaml_text import dump_yaml, parse_yaml, read_yaml
+from sft.system.errors import UserError
+from sft.system.visible import holds_token
+from sft.system.yaml_text import dump_yaml, parse_yaml, read_yaml
 
 HARMLESS = {
     "model.build", "training.logging_steps", "training.save_strategy", "training.save_steps",
@@ -308,10 +308,10 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     _check_texts(values, "", origin)
     for name in values:
         if name not in Config.model_fields:
-            raise origin.error(str(name), _unknown_section(str(name)))
+            raise origin.error(str(name), unknown_section(str(name)))
     sections = {name: _checked_section(name, values, origin) for name in Config.model_fields}
     config = Config(**sections)
-    _check_values(config, origin)
+    check_values(config, origin)
     return config
 
 
@@ -382,7 +382,7 @@ def _checked_section(name: str, sections: dict[Any, Any], origin: Origin) -> Any
         if key in REFUSED[name]:
             raise origin.error(f"{name}.{key}", f"not set here; {REFUSED[name][key]}")
         if key not in key_types(name):
-            raise origin.error(f"{name}.{key}", _unknown_key(name, str(key)))
+            raise origin.error(f"{name}.{key}", unknown_key(name, str(key)))
         try:
             library[key] = check_value(name, key, value)
         except ValueError as error:
@@ -407,7 +407,7 @@ def _validated(cls: Any, name: str, values: dict[Any, Any], origin: Origin) -> A
     if kind in ("extra_forbidden", "invalid_key"):
         key = str(error["loc"][-1])
         if len(keys) == 1:
-            raise origin.error(dotted, _unknown_key(name, key))
+            raise origin.error(dotted, unknown_key(name, key))
         raise origin.error(dotted, f"unknown key; known: {', '.join(_nested(cls, keys[0]).model_fields)}")
     if kind == "value_error":
         raise origin.error(dotted, str(error["ctx"]["error"]))
@@ -441,7 +441,7 @@ def _path(values: Any, location: tuple[int | str, ...]) -> list[str]:
     return keys
 
 
-def _section_keys(section: str) -> list[str]:
+def section_keys(section: str) -> list[str]:
     """Keys that may be written in a section."""
     if section in LIBRARY_CLASSES:
         own = OWN_KEYS[section].model_fields if section in OWN_KEYS else {}
@@ -450,23 +450,23 @@ def _section_keys(section: str) -> list[str]:
     return list(annotation.model_fields)
 
 
-def _unknown_key(section: str, key: str) -> str:
+def unknown_key(section: str, key: str) -> str:
     """The nearest known key: the same one in another section, a similar one here, a similar one elsewhere."""
     others = [name for name in Config.model_fields if name != section]
-    homes = [name for name in others if key in _section_keys(name)]
+    homes = [name for name in others if key in section_keys(name)]
     if homes:
         return f"unknown key; {key} belongs to {' or '.join(homes)}"
-    near = difflib.get_close_matches(key, _section_keys(section), n=1)
-    near = near or difflib.get_close_matches(key, [f"{name}.{k}" for name in others for k in _section_keys(name)], n=1)
+    near = difflib.get_close_matches(key, section_keys(section), n=1)
+    near = near or difflib.get_close_matches(key, [f"{name}.{k}" for name in others for k in section_keys(name)], n=1)
     if near:
         return f"unknown key; did you mean {near[0]}?"
     if section in LIBRARY_CLASSES:
         return f"unknown key; {LIBRARY_CLASSES[section]} has the keys of this section"
-    return f"unknown key; known: {', '.join(_section_keys(section))}"
+    return f"unknown key; known: {', '.join(section_keys(section))}"
 
 
-def _unknown_section(name: str) -> str:
-    homes = [section for section in Config.model_fields if name in _section_keys(section)]
+def unknown_section(name: str) -> str:
+    homes = [section for section in Config.model_fields if name in section_keys(section)]
     if homes:
         return f"unknown section; {name} belongs to {' or '.join(homes)}"
     near = difflib.get_close_matches(name, Config.model_fields, n=1)
@@ -504,7 +504,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What the libraries would refuse later, or not at all."""
 
 
-def _check_values(config: Config, origin: Origin) -> None:
+def check_values(config: Config, origin: Origin) -> None:
     """Refuse numbers out of range and sections that contradict each other or themselves."""
     for key, (fits, words) in _RANGES.items():
         section, name = key.split(".")

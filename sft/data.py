@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft.errors import UserError
-from sft.files import FIELD_TWICE, parse_json
 from sft.records import CATEGORIES, Example
 from sft.rows import RowFile, Rows, SeenTexts
+from sft.system.errors import UserError
+from sft.system.files import FIELD_TWICE, parse_json
 
 # dolly-ja's name for a field, and the name it has in the English databricks-dolly-15k.
 ALIASES = {"input": "context", "output": "response"}
@@ -247,7 +247,7 @@ def _parquet_batch(batch: Any) -> list[Any]:
 def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:
     import datasets
 
-    from sft.hub import hub_is_absent
+    from sft.system.hub import hub_is_absent
 
     if hub_is_absent():
         datasets.config.HF_HUB_OFFLINE = True  # no argument makes it ask its cache alone

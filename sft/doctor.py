@@ -15,7 +15,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from sft.records import CATEGORIES, Example
-from sft.shown import visible
+from sft.system.visible import visible
 from sft.tokenization import Fate, bos_ids, encode_text, encode_texts
 
 Level = Literal["green", "yellow", "red"]

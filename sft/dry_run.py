@@ -4,9 +4,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from sft.config import Config
-from sft.errors import UserError
 from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
-from sft.processes import RANK, WORLD_SIZE
+from sft.system.errors import UserError
+from sft.system.processes import RANK, WORLD_SIZE
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that a wrong configuration need not wait
     from transformers import PreTrainedModel

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sft.command_line import command_parser
 from sft.config import Config, load_config
-from sft.errors import UserError, exit_on_user_error
-from sft.files import read_json
-from sft.whole_directory import RECORD, check_target, require_space, whole_directory
+from sft.system.command_line import command_parser
+from sft.system.errors import UserError, exit_on_user_error
+from sft.system.files import read_json
+from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong call need not wait
     from transformers import PreTrainedTokenizerBase

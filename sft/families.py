@@ -6,7 +6,7 @@ from typing import Any
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

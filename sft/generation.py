@@ -16,10 +16,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from sft.cache import can_join, growing_cache
 from sft.decoding import Prepared, decode_all
-from sft.errors import UserError
 from sft.model import base_of
 from sft.records import FinishReason
-from sft.shown import visible
+from sft.system.errors import UserError
+from sft.system.visible import visible
 from sft.tokenization import eos_id
 
 Scope = Literal["generated", "all"]

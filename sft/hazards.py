@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sft.records import CATEGORIES
-from sft.shown import one_line
+from sft.system.visible import one_line
 
 if TYPE_CHECKING:  # imports transformers
     from sft.tokenization import Fate

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from sft.encoded_rows import IGNORE_INDEX
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 CHUNK_TOKENS = 256
 CHUNK_LOGITS = 2**25

@@ -18,8 +18,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from sft.errors import UserError
 from sft.loss import chunk_tokens
+from sft.system.errors import UserError
 
 GB = 10**9
 TRAINED_BYTES = 16
@@ -203,14 +203,14 @@ def fitting_changes(
         changes.append((words, {"quantization": FOUR_BIT}))
     lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
     last = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
-    if last and _changed(layout, last[-1], need_of).need.total > limit:
+    if last and changed(layout, last[-1], need_of).need.total > limit:
         return []
     for count in range(1, len(changes) + 1):
-        tried = [_changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
+        tried = [changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
         fitting = [change for change in tried if change.need.total <= limit]
         if fitting:
             return fitting if count == 1 else fitting[:1]
-    shorter = (_changed(layout, chosen, need_of) for chosen in last)
+    shorter = (changed(layout, chosen, need_of) for chosen in last)
     return [change for change in shorter if change.need.total <= limit][:1]
 
 
@@ -226,7 +226,7 @@ def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
     return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
 
 
-def _changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
+def changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
     values = {key: value for _, fields in chosen for key, value in fields.items()}
     return Change([word for words, _ in chosen for word in words], need_of(layout._replace(**values)))
 

@@ -10,8 +10,8 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sft.errors import UserError
 from sft.generation import generate
+from sft.system.errors import UserError
 
 POSITIONS = 64
 """Logits are compared at a row's last positions: those that predict its reference answer."""

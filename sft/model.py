@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from sft.adapter import lora_config, read_weights
-from sft.errors import UserError
 from sft.families import FAMILIES, check_attention, default_targets
 from sft.hazards import warn
-from sft.hub import hub_is_absent, loading_error
 from sft.repair import repaired
+from sft.system.errors import UserError
+from sft.system.hub import hub_is_absent, loading_error
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 

@@ -7,7 +7,6 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sft.doctor import Line
-from sft.errors import UserError
 from sft.families import check_checkpointing
 from sft.loss import add_token_nll
 from sft.memory import (
@@ -23,6 +22,7 @@ from sft.memory import (
     quantised_linears,
 )
 from sft.model import add_lora, describe_trained, train_all
+from sft.system.errors import UserError
 
 ESTIMATE = "an estimate, not measured on a GPU"
 

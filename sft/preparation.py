@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.config import Config
-from sft.errors import UserError
-from sft.processes import RANK, WORLD_SIZE
+from sft.system.errors import UserError
+from sft.system.processes import RANK, WORLD_SIZE
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
     from datasets import Dataset

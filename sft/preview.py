@@ -14,8 +14,8 @@ from sft.data import LoadedData
 from sft.encoded_rows import IGNORE_INDEX, token_counts
 from sft.records import CATEGORIES, GROUPS
 from sft.rows import Rows
-from sft.shown import visible
 from sft.split import Split
+from sft.system.visible import visible
 from sft.tokenization import FATES, Fate
 
 

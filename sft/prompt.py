@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft.errors import UserError
-from sft.files import read_json
+from sft.system.errors import UserError
+from sft.system.files import read_json
 
 if TYPE_CHECKING:  # takes seconds
     from transformers import PreTrainedTokenizerBase

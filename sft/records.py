@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sft.errors import UserError
-from sft.files import parse_json
+from sft.system.errors import UserError
+from sft.system.files import parse_json
 
 OPEN = ("open_qa", "general_qa")
 CONTEXT = ("closed_qa", "information_extraction", "summarization")

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, T5Tokenizer
 from transformers.convert_slow_tokenizer import SentencePieceExtractor, SpmConverter
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 NEWLINE = "<NL>"
 """What a newline is written as where the tokenizer has none: the convention of rinna's instruction models."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sft.errors import UserError
 from sft.records import CATEGORIES, Example
+from sft.system.errors import UserError
 
 if TYPE_CHECKING:  # takes seconds
     import pyarrow

@@ -19,12 +19,12 @@ from pydantic import ValidationError
 
 from sft.config import Config, load_config
 from sft.data import load_data
-from sft.errors import UserError
-from sft.files import check_inside, file_sha256, read_bytes, read_json
 from sft.manifest import Manifest
 from sft.records import Example, write_pieces, write_text
 from sft.rows import Rows
 from sft.split import Split
+from sft.system.errors import UserError
+from sft.system.files import check_inside, file_sha256, read_bytes, read_json
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",

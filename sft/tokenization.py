@@ -17,9 +17,9 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from sft.encoded_rows import IGNORE_INDEX, SCHEMA, digest, for_once, kept
-from sft.errors import UserError
-from sft.processes import RANK
 from sft.prompt import FormattingFunction
+from sft.system.errors import UserError
+from sft.system.processes import RANK
 
 BATCH = 1000
 """Rows that are encoded at once."""

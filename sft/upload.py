@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
 """Files of an earlier export that must not stay beside those of a new one; everything else there is left alone."""

@@ -24,9 +24,9 @@ from odd_texts import TEXTS
 import infer
 from sft.config import load_config
 from sft.data import load_data
-from sft.errors import UserError
 from sft.records import read_predictions
 from sft.split import split_examples
+from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
 OTHER = ROW | {"index": "8"}

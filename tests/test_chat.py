@@ -3,8 +3,8 @@
 import pytest
 
 from sft.chat_template import set_chat_template
-from sft.errors import UserError
 from sft.prompt import FormattingFunction, PromptTemplate, chat_template
+from sft.system.errors import UserError
 from sft.tokenization import RowEncoder, encode_prompt, encode_text
 
 CHATML = (

@@ -10,8 +10,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from sft.chat_template import REFUSAL, as_chat_template, set_chat_template, user_message
-from sft.errors import UserError
 from sft.prompt import ALPACA_EN, ALPACA_JA, PromptTemplate, template_from_config
+from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = [

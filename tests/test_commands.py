@@ -329,7 +329,7 @@ def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_a
     finished_run, program, monkeypatch, tmp_path
 ):
     from sft.answerer import Answerer
-    from sft.progress import Progress
+    from sft.system.progress import Progress
 
     run, _ = finished_run
     questions = tmp_path / "questions.jsonl"

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from eval.compare import compare, compare_runs, read_answered
-from sft.errors import UserError
 from sft.records import Prediction, write_predictions
+from sft.system.errors import UserError
 
 
 def run(directory: Path, *predictions: Prediction) -> str:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from sft.config import OWN_KEYS, Config, _section_keys, load_config
-from sft.errors import UserError
 from sft.library_keys import LIBRARY_CLASSES, REFUSED, key_types, library_table, type_of
+from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -8,8 +8,8 @@ import pyarrow.parquet
 import pytest
 
 from sft.data import load_data
-from sft.errors import UserError
 from sft.records import CATEGORIES, Example
+from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
 EXAMPLE = Example("7", "首都は?", "", "東京です。", "open_qa")

@@ -6,8 +6,8 @@ from datasets import Dataset
 
 from sft import encoded_rows
 from sft.encoded_rows import IGNORE_INDEX, largest_id, row_lengths, token_counts
-from sft.errors import UserError
 from sft.prompt import ALPACA_EN, ALPACA_JA, FormattingFunction, PromptTemplate
+from sft.system.errors import UserError
 from sft.tokenization import RowEncoder, encode_answer, encode_prompt, encode_texts
 
 CHAT = PromptTemplate(

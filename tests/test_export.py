@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM
 from sft.answerer import load_answerer
 from sft.card import CONTEXT, QUESTION
 from sft.chat_template import user_message
-from sft.errors import UserError
 from sft.export import export
-from sft.files import file_sha256
 from sft.model import load_adapter, load_base
 from sft.prompt import ALPACA_JA, PromptTemplate
-from sft.whole_directory import whole_directory
+from sft.system.errors import UserError
+from sft.system.files import file_sha256
+from sft.system.whole_directory import whole_directory
 
 ROOT = Path(__file__).parents[1]
 PENALTY = "generation.repetition_penalty=1.2"

@@ -16,8 +16,8 @@ import torch
 import sft.trainer
 import train_sft
 from sft import checkpoints
-from sft.errors import UserError
 from sft.hazards import warn_of_loss
+from sft.system.errors import UserError
 from sft.trainer import RunTrainer
 
 ROOT = Path(__file__).parents[1]

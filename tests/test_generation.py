@@ -13,7 +13,6 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from sft.errors import UserError
 from sft.generation import (
     CharacterStreamer,
     ScopedRepetitionPenalty,
@@ -25,7 +24,8 @@ from sft.generation import (
 )
 from sft.loss import add_token_nll
 from sft.model import load_base
-from sft.shown import visible
+from sft.system.errors import UserError
+from sft.system.visible import visible
 from sft.tokenization import encode_prompt
 from tests.small_models import SPREAD, gpt_neox, llama
 

@@ -11,8 +11,8 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sft import model as loading
-from sft.errors import UserError
-from sft.hub import hub_is_absent
+from sft.system.errors import UserError
+from sft.system.hub import hub_is_absent
 
 CPU = torch.device("cpu")
 REPOSITORY = "meta-llama/Llama-2-7b-hf"

@@ -26,7 +26,7 @@ from eval.metrics import (
 from eval.rows import METRICS, signatures
 from eval.statistics import bootstrap_means, cluster_numbers, paired_difference
 from eval.text import Word, fenced, normalise, tokens, words
-from sft.shown import escaped, visible
+from sft.system.visible import escaped, visible
 
 DOLLY_JA = Path(__file__).parents[1].parent / "shared/data/dolly-ja.jsonl"
 

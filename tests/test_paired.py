@@ -6,8 +6,8 @@ import pytest
 
 from eval.paired import paired
 from eval.score import score
-from sft.errors import UserError
 from sft.records import Example, Prediction
+from sft.system.errors import UserError
 
 
 def answers(system: str, texts: dict[str, str], **changes: str) -> list[Prediction]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sft.errors import UserError
 from sft.prompt import ALPACA_EN, ALPACA_JA, PromptTemplate
+from sft.system.errors import UserError
 
 
 def test_the_alpaca_templates_are_the_published_ones():

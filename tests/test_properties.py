@@ -27,13 +27,13 @@ from sft.checkpoints import ASIDE, RECORD, complete, newest_whole
 from sft.config import Config, _section_keys, load_config
 from sft.data import load_data
 from sft.encoded_rows import IGNORE_INDEX
-from sft.errors import UserError
 from sft.generation import ScopedRepetitionPenalty, batches
 from sft.prompt import FormattingFunction, PromptTemplate
 from sft.records import CATEGORIES, Example
-from sft.shown import visible
 from sft.split import epoch_rows, split_examples
 from sft.steps import StepCollator, StepSampler, packed, padded
+from sft.system.errors import UserError
+from sft.system.visible import visible
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 """Any Unicode but lone surrogates."""

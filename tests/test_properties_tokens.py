@@ -9,7 +9,7 @@ from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import CharacterStreamer, decode
 from sft.model import load_tokenizer
 from sft.prompt import FormattingFunction, PromptTemplate
-from sft.shown import visible
+from sft.system.visible import visible
 from sft.tokenization import (
     RowEncoder,
     bos_ids,

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from eval.compare import Answered
 from eval.rate import Rating, collect, make_sheet, neutral, preferences, write_sheet
-from sft.errors import UserError
 from sft.records import write_predictions
+from sft.system.errors import UserError
 
 KEY = "sheet.key.json"
 

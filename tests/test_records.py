@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sft.errors import UserError
 from sft.records import Example, Prediction, read_predictions, write_predictions
+from sft.system.errors import UserError
 
 GOOD = Prediction(
     "base",

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoTokenizer, GPTNeoXTokenizer
 
 from sft.data import load_data
-from sft.errors import UserError
 from sft.generation import CharacterStreamer
 from sft.model import load_tokenizer
 from sft.prompt import ALPACA_JA, FormattingFunction
 from sft.repair import repaired
+from sft.system.errors import UserError
 from sft.tokenization import IGNORE_INDEX, RowEncoder, bos_ids, encode_answer, encode_prompt, encode_text
 
 TEXTS = [

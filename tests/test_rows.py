@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 import sft.rows
 from sft.data import load_data
-from sft.errors import UserError
 from sft.records import CATEGORIES, Example
 from sft.rows import FIELDS, RowFile, Rows, SeenTexts, as_dataset
 from sft.run import split_text, text_sha256
 from sft.split import split_examples
+from sft.system.errors import UserError
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 TEXTS = st.text('首都は？\n"\\ \u3000\u2028é🗾Ａ', min_size=1, max_size=6)

@@ -19,8 +19,8 @@ from eval.floors import CONSTANT
 from eval.metrics import TEXT_METRICS
 from eval.rows import METRICS, REFERENCE_METRICS
 from eval.score import score, write_results
-from sft.errors import UserError
 from sft.records import CATEGORIES, CONTEXT, Example, FinishReason, Prediction
+from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

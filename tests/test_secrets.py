@@ -13,9 +13,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from sft import model as loading
 from sft.config import load_config
 from sft.data import load_data
-from sft.errors import UserError
 from sft.export import push
-from sft.shown import holds_token, without_tokens
+from sft.system.errors import UserError
+from sft.system.visible import holds_token, without_tokens
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "hf_" + "Ab3" * 11 + "Z"
@@ -111,7 +111,7 @@ def test_what_the_hubs_library_says_is_passed_on_without_tokens(logged_in, monke
         raise HfHubHTTPError(f"401: invalid token {secret} for https://user:secret1@huggingface.co", response=response)
 
     monkeypatch.setattr(loading, "hub_is_absent", lambda: False)
-    monkeypatch.setattr("sft.hub.hub_is_absent", lambda: False)
+    monkeypatch.setattr("sft.system.hub.hub_is_absent", lambda: False)
     monkeypatch.setattr("datasets.load_dataset", refuse)
     monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
     calls = (

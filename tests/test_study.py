@@ -9,8 +9,8 @@ import pytest
 from made_up import rows as dolly_rows
 
 from sft.config import load_config
-from sft.errors import UserError
 from sft.records import Example, Prediction, read_predictions, write_predictions
+from sft.system.errors import UserError
 from studies.context_qa.analysis import analyse
 from studies.context_qa.answers import load
 from studies.context_qa.figures import figures

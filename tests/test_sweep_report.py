@@ -16,8 +16,8 @@ from eval.report import html
 from eval.score import score
 from eval.sweep_figures import _lines, setting_label, varying
 from eval.sweep_report import load_sweep, report_sweep, score_sweep, scored_sweep, sweep_blocks
-from sft.errors import UserError
 from sft.records import Prediction, write_predictions
+from sft.system.errors import UserError
 
 SETTINGS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.0, "repetition_penalty_scope": "generated"},

@@ -11,9 +11,9 @@ from trl import SFTConfig
 
 from sft.adapter import check_adapter
 from sft.data import load_data
-from sft.errors import UserError
 from sft.model import add_lora, check_targets, load_adapter, load_base
 from sft.prompt import ALPACA_JA, FormattingFunction, PromptTemplate
+from sft.system.errors import UserError
 from sft.tokenization import RowEncoder
 from sft.trainer import RunTrainer
 

@@ -8,8 +8,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from sft.errors import UserError
 from sft.export import push
+from sft.system.errors import UserError
 from sft.upload import check_login, check_repo_id
 
 TOKEN = "hf_secret"

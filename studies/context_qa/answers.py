@@ -14,8 +14,8 @@ from eval.rows import own_scores, row_scores
 from eval.score import text_table
 from eval.statistics import Array, Clusters, cluster_numbers
 from eval.tables import Scopes, scopes_of, table, weights_of
-from sft.errors import UserError
 from sft.records import Example, Prediction, read_predictions
+from sft.system.errors import UserError
 from studies.context_qa.plan import BASE, RowsName, Study, cells, changed_setting
 
 SEED = 0

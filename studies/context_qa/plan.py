@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sft.config import Origin, Section, override
 from sft.records import CATEGORIES
-from sft.yaml_text import read_yaml
+from sft.system.yaml_text import read_yaml
 
 GREEDY = "greedy"
 """The decoding without penalty and sampling that every system gets, and that likelihoods are measured beside."""

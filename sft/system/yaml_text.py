@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from sft.errors import UserError
-from sft.files import read_bytes
+from sft.system.errors import UserError
+from sft.system.files import read_bytes
 
 VALUES_LIMIT = 10_000
 """Values that a configuration may have, aliases written out; real ones have a hundred."""

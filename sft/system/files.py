@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 FIELD_TWICE = "a field is given twice"
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 RECORD = "export.json"
 """In every export: what it is, and what the merge's check measured. What has none is not ours to replace."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 
 class Progress:

@@ -7,7 +7,7 @@ not fit this pipeline, is refused here.
 import importlib.util
 import os
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 RANK = int(os.environ.get("RANK", 0))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))

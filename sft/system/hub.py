@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from sft.errors import UserError
+from sft.system.errors import UserError
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from sft.shown import one_line
+from sft.system.visible import one_line
 
 
 class UserError(Exception):

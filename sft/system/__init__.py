@@ -1,0 +1,1 @@
+"""What knows nothing of models or rows: errors, files, terminal text, processes, the hub, YAML."""
