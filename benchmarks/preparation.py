@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
-from sft.data import load_data
+from sft.data.read import load_data
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
@@ -107,11 +107,11 @@ def repeated(data: str, rows: int, scratch: Path) -> Path:
 
 def prepare(base: Path, data: str) -> dict[str, float]:
     """Seconds it takes to read and divide the rows, and to tokenise them and pack all steps of an epoch."""
+    from sft.data.rows import as_dataset
+    from sft.data.split import split_examples
     from sft.encoded_rows import row_lengths
     from sft.model import load_tokenizer
     from sft.prompt import ALPACA_JA, FormattingFunction
-    from sft.rows import as_dataset
-    from sft.split import split_examples
     from sft.steps import StepSampler, packed
     from sft.tokenization import RowEncoder
 

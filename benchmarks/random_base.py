@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sft.build_base import build_tiny
-from sft.data import load_data
+from sft.data.read import load_data
 
 
 def random_base(data: str) -> Path:

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
-from sft.data import load_data
+from sft.data.read import load_data
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eval.predictions import Prediction, read_predictions
 from sft.config import load_config
-from sft.records import Prediction, output_directory, read_predictions
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
+from sft.system.files import output_directory
 from sft.system.processes import RANK
 
 RESAMPLES, SEED = 10_000, 0
@@ -169,7 +170,7 @@ def _training_outputs(path: str | None, predictions: Sequence[Prediction]) -> di
     """
     if path is None:
         return None
-    from sft.data import load_data
+    from sft.data.read import load_data
 
     evaluated = {(prediction.example.index, prediction.example.instruction) for prediction in predictions}
     rows = load_data(path).examples

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from tqdm import tqdm
 
+from eval.predictions import Prediction, write_predictions
 from sft.answerer import Answerer, EncodedPrompt
 from sft.config import Config
-from sft.data import load_data
+from sft.data.read import load_data
+from sft.data.records import Example
+from sft.data.split import category_head, hash_order
 from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
 from sft.loss import reference_nll
-from sft.records import Example, Prediction, write_predictions
 from sft.run import read_side, training_data
-from sft.split import category_head, hash_order
 from sft.system.errors import UserError
 from sft.system.progress import Progress
 from sft.tokenization import encode_answer, encode_prompt, eos_id

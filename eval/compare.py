@@ -13,6 +13,7 @@ from eval.blocks import Block, Cell, Heading, Table, paragraph
 from eval.html import render_html
 from eval.markdown import render_markdown
 from eval.paired import paired
+from eval.predictions import Prediction, read_predictions
 from eval.score import score
 from eval.score_tables import score_cell
 from eval.terminal import Row, narrow, print_rows
@@ -31,8 +32,8 @@ from eval.view import (
     rows_in,
     with_interval,
 )
-from sft.records import Prediction, output_directory, read_predictions
 from sft.system.errors import UserError
+from sft.system.files import output_directory
 
 SCHEMA_VERSION = 1
 METRICS = ("character_f1", "rouge_l", "gold_contained", "exact_match", "facts_recall", "reference_bits_per_character")

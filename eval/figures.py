@@ -26,7 +26,7 @@ from eval.view import (
     name_of,
     number,
 )
-from sft.records import GROUP_OF
+from sft.data.records import GROUP_OF
 
 ROW_HEIGHT = 0.5
 MIDDLE = 0.13

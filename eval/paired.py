@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.predictions import Prediction
 from eval.rows import METRICS, row_scores
 from eval.statistics import (
     Array,
@@ -16,7 +17,7 @@ from eval.statistics import (
     sign_flip_p,
 )
 from eval.tables import Scopes, by_scope, column, renumbered, rounded, scopes_of, table, weights_of
-from sft.records import CATEGORIES, Example, Prediction
+from sft.data.records import CATEGORIES, Example
 from sft.system.errors import UserError
 
 HEADLINE = ("character_f1", "rouge_l", "gold_contained")

@@ -17,9 +17,9 @@ from scipy.stats import binomtest
 from eval.compare import Answered, check_same_rows, file_name, read_answered
 from eval.terminal import Row, narrow, print_rows
 from eval.view import number, p_value
-from sft.records import CATEGORIES, GROUPS, output_directory
+from sft.data.records import CATEGORIES, GROUPS
 from sft.system.errors import UserError
-from sft.system.files import read_bytes, read_json
+from sft.system.files import output_directory, read_bytes, read_json
 from sft.system.visible import visible
 
 SCHEMA_VERSION = 1

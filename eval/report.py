@@ -8,6 +8,7 @@ from eval.blocks import Block, Bullets, Heading, Strong, Table, paragraph
 from eval.figures import copy_figure, delta_figure, forest_figure, length_figure
 from eval.html import render_html
 from eval.markdown import render_markdown
+from eval.predictions import Prediction
 from eval.samples import sample_blocks
 from eval.score_tables import behaviour_table, score_table
 from eval.sweep_report import sweep_blocks
@@ -32,7 +33,6 @@ from eval.view import (
     verdict,
     with_interval,
 )
-from sft.records import Prediction
 
 LEGEND = (
     "Mean [95% interval] over the rows of each category; a group is the mean over all of its rows. The best floor is "

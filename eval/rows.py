@@ -6,8 +6,9 @@ from eval.behaviour import distinct_2, ended, length_ratio, particle_share, punc
 from eval.correctness import KINDS, facts_recall, unsupported_facts
 from eval.grounding import extraction, katakana_support, noun_support, number_support
 from eval.metrics import TEXT_METRICS, RowScores, context_gain, reference_bits_per_character, text_scores
+from eval.predictions import Prediction
 from eval.text import NORMALISATION, TOKENIZER
-from sft.records import Example, Prediction
+from sft.data.records import Example
 
 LIKELIHOOD = ("reference_bits_per_character", "context_gain")
 RECALL = ("facts_recall", *(f"{kind}_recall" for kind in KINDS))

@@ -4,8 +4,8 @@ import random
 from collections.abc import Mapping, Sequence
 
 from eval.blocks import Block, Heading, Paragraph, Quote, Sample, Span, paragraph
+from eval.predictions import Prediction
 from eval.view import BASE, HEADLINE, TUNED, Results, name_of, number, seed_of
-from sft.records import Prediction
 
 EACH = 10
 SHORTEST_SPAN = 4

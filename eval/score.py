@@ -19,10 +19,11 @@ from eval.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS, ORACLE, Answer
 from eval.metrics import TEXT_METRICS, RowScores, text_scores
 from eval.overlap import Overlap, longest_overlaps
 from eval.paired import HEADLINE, check_same_rows, differences, interaction, paired, row_order
+from eval.predictions import Prediction
 from eval.rows import METRICS, REFERENCE_METRICS, own_scores, row_scores, signatures
 from eval.statistics import CONFIDENCE, Array, Clusters, band_position, cluster_numbers
 from eval.tables import Scopes, column, mean_tables, renumbered, rounded, scopes_of, table, weights_of
-from sft.records import CONTEXT, Example, Prediction
+from sft.data.records import CONTEXT, Example
 from sft.system.errors import UserError
 
 __all__ = ["BASE", "SCHEMA_VERSION", "TUNED", "paired", "score", "write_results"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sft.config import load_config
-from sft.records import output_directory, write_text
 from sft.run import require_finished
 from sft.system.errors import UserError
+from sft.system.files import output_directory, write_text
 from sft.system.processes import RANK
 
 DEFAULT_AXES: dict[str, list[Any]] = {

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from eval.blocks import Figure
 from eval.svg import BLUE, COLOURS, LINE, MARKERS, TEXT, VERMILION, axes_of, draw, label, legend
 from eval.view import HEADLINE, TITLES, Results, Scope, estimate, name_of, number
-from sft.records import GROUP_OF
+from sft.data.records import GROUP_OF
 
 PENALTY, SCOPE = "repetition_penalty", "repetition_penalty_scope"
 GROUPS_DRAWN = ("open", "context")

@@ -17,13 +17,13 @@ from eval.blocks import Block, Cell, Heading, Table, paragraph
 from eval.html import render_html
 from eval.markdown import render_markdown
 from eval.paired import paired
+from eval.predictions import Prediction, read_predictions
 from eval.score import score
 from eval.score_tables import score_cell
 from eval.statistics import bootstrap_means, cluster_numbers
 from eval.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure, varying
 from eval.terminal import Row, print_rows
 from eval.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
-from sft.records import Prediction, read_predictions
 from sft.system.errors import UserError
 from sft.system.files import read_json
 

@@ -12,7 +12,7 @@ import numpy as np
 from eval.metrics import RowScores
 from eval.rows import METRICS, WEIGHTED
 from eval.statistics import Array, Clusters, bootstrap_means
-from sft.records import CATEGORIES, GROUPS, Example
+from sft.data.records import CATEGORIES, GROUPS, Example
 
 _DIGITS = 6
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eval.blocks import Paragraph, Strong, paragraph
-from sft.records import GROUPS
+from sft.data.records import GROUPS
 
 BASE, TUNED = "base", "tuned"
 HEADLINE = "character_f1"

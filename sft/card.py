@@ -9,9 +9,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from sft.chat_template import separator, user_message
 from sft.config import Config
+from sft.data.records import GROUPS
 from sft.licences import Base, Data, licence_fields, licence_section
 from sft.prompt import PromptTemplate
-from sft.records import GROUPS
 from sft.system.visible import escaped, visible
 
 Kind = Literal["adapter", "merged"]

@@ -9,9 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from sft.records import write_text
 from sft.system.errors import UserError
-from sft.system.files import file_sha256
+from sft.system.files import file_sha256, write_text
 
 RECORD = "checkpoint.json"
 """In every checkpoint, written last: whose it is, and the SHA-256 of every other file."""

@@ -15,10 +15,10 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sft.data.records import CATEGORIES, GROUPS
+from sft.data.split import named_weights
 from sft.library_keys import LIBRARY_CLASSES, MODULE_NAME, REFUSED, check_value, key_types, mismatch, usable_keys
 from sft.prompt import checked_template
-from sft.records import CATEGORIES, GROUPS
-from sft.split import named_weights
 from sft.system.errors import UserError
 from sft.system.visible import holds_token
 from sft.system.yaml_text import dump_yaml, parse_yaml, read_yaml

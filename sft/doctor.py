@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from sft.records import CATEGORIES, Example
+from sft.data.records import CATEGORIES, Example
 from sft.system.visible import visible
 from sft.tokenization import Fate, bos_ids, encode_text, encode_texts
 

@@ -16,10 +16,9 @@ import pyarrow
 import pyarrow.compute
 from datasets import Dataset
 
-from sft.records import write_text
-from sft.rows import mapped_dataset, temporary_dataset, write_batches
+from sft.data.rows import mapped_dataset, temporary_dataset, write_batches
 from sft.system.errors import UserError
-from sft.system.files import file_sha256
+from sft.system.files import file_sha256, write_text
 
 IGNORE_INDEX = -100
 """Label of a token that takes no part in the loss (PyTorch's default `ignore_index`)."""

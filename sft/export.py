@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     from transformers import PreTrainedTokenizerBase
 
     from sft.card import Kind
+    from sft.data.records import Example
     from sft.merge import CheckRow, MergeCheck
     from sft.prompt import PromptTemplate
-    from sft.records import Example
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
 CHECK_ROWS = 3

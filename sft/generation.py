@@ -14,10 +14,10 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from eval.predictions import FinishReason
 from sft.cache import can_join, growing_cache
 from sft.decoding import Prepared, decode_all
 from sft.model import base_of
-from sft.records import FinishReason
 from sft.system.errors import UserError
 from sft.system.visible import visible
 from sft.tokenization import eos_id

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sft.records import CATEGORIES
+from sft.data.records import CATEGORIES
 from sft.system.visible import one_line
 
 if TYPE_CHECKING:  # imports transformers

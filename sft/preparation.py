@@ -10,10 +10,10 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from sft.data import LoadedData
+    from sft.data.read import LoadedData
+    from sft.data.rows import Rows
+    from sft.data.split import Split
     from sft.prompt import PromptTemplate
-    from sft.rows import Rows
-    from sft.split import Split
     from sft.tokenization import RowEncoder
 
 
@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 def read_rows(config: Config) -> "tuple[LoadedData, Split]":
     """The rows, checked, and their sides."""
-    from sft.data import load_data
+    from sft.data.read import load_data
 
     data = load_data(config.data.path, config.data.revision)
     return data, divide(config, data.examples)
@@ -74,10 +74,10 @@ def prepare(
     """Encode the rows, and print what came of it."""
     from rich.console import Console
 
+    from sft.data.records import GROUPS
+    from sft.data.rows import as_dataset
     from sft.preview import show, show_example
     from sft.prompt import FormattingFunction
-    from sft.records import GROUPS
-    from sft.rows import as_dataset
     from sft.steps import optimizer_steps
     from sft.tokenization import RowEncoder
 
@@ -133,8 +133,8 @@ def layout(config: Config) -> tuple[bool, str]:
 
 def divide(config: Config, examples: "Rows") -> "Split":
     """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
+    from sft.data.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
     from sft.preview import balance_line
-    from sft.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
 
     sides = split_examples(examples, config.data.validation_share, config.data.test_share)
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows)

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from sft.data import LoadedData
+from sft.data.read import LoadedData
+from sft.data.records import CATEGORIES, GROUPS
+from sft.data.rows import Rows
+from sft.data.split import Split
 from sft.encoded_rows import IGNORE_INDEX, token_counts
-from sft.records import CATEGORIES, GROUPS
-from sft.rows import Rows
-from sft.split import Split
 from sft.system.visible import visible
 from sft.tokenization import FATES, Fate
 

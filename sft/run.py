@@ -18,13 +18,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from sft.config import Config, load_config
-from sft.data import load_data
+from sft.data.read import load_data
+from sft.data.records import Example
+from sft.data.rows import Rows
+from sft.data.split import Split
 from sft.manifest import Manifest
-from sft.records import Example, write_pieces, write_text
-from sft.rows import Rows
-from sft.split import Split
 from sft.system.errors import UserError
-from sft.system.files import check_inside, file_sha256, read_bytes, read_json
+from sft.system.files import check_inside, file_sha256, read_bytes, read_json, write_pieces, write_text
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",

@@ -29,11 +29,11 @@ from sft.encoded_rows import row_lengths
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
 from sft.prompt import FormattingFunction
-from sft.records import write_text
 from sft.shared_prefix import label_copies
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
 from sft.system.errors import UserError, disk_problem
+from sft.system.files import write_text
 from sft.system.visible import visible
 from sft.tokenization import RowEncoder
 

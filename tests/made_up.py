@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from sft.records import CATEGORIES, CONTEXT, Example, Prediction
+from eval.predictions import Prediction
+from sft.data.records import CATEGORIES, CONTEXT, Example
 
 HOSTILE = "````\n# 見出し\n<script>alert(1)</script>\x1b[2J"
 GENERATION = {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated", "temperature": 0.7}

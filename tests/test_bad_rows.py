@@ -22,10 +22,10 @@ import yaml
 from odd_texts import TEXTS
 
 import infer
+from eval.predictions import read_predictions
 from sft.config import load_config
-from sft.data import load_data
-from sft.records import read_predictions
-from sft.split import split_examples
+from sft.data.read import load_data
+from sft.data.split import split_examples
 from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from eval.compare import compare, compare_runs, read_answered
-from sft.records import Prediction, write_predictions
+from eval.predictions import Prediction, write_predictions
 from sft.system.errors import UserError
 
 

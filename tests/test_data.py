@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sft.data import load_data
-from sft.records import CATEGORIES, Example
+from sft.data.read import load_data
+from sft.data.records import CATEGORIES, Example
 from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}

@@ -11,11 +11,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from sft import doctor
+from sft.data.records import CATEGORIES, Example
 from sft.encoded_rows import IGNORE_INDEX
 from sft.model import load_skeleton
 from sft.model_checks import model_lines, number_format, sources
 from sft.prompt import ALPACA_JA
-from sft.records import CATEGORIES, Example
 from sft.tokenization import encode_texts
 
 PROMPT = ALPACA_JA.render("質問", "文脈")

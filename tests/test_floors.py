@@ -7,8 +7,8 @@ import pytest
 
 from eval.floors import CEILINGS, CONSTANT, FLOORS, lead, oracle_sentence, sentences, shuffled
 from eval.metrics import character_f1, chrf, rouge_l
-from sft.data import load_data
-from sft.records import Example
+from sft.data.read import load_data
+from sft.data.records import Example
 
 
 @pytest.mark.parametrize(

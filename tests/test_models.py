@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import train_sft
+from eval.predictions import read_predictions
 from sft.adapter import check_adapter
 from sft.answerer import Answerer, load_answerer
 from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import decode, generate
 from sft.model import describe_trained, load_adapter, load_base, load_tokenizer
 from sft.prompt import ALPACA_JA, FormattingFunction
-from sft.records import read_predictions
 from sft.tokenization import RowEncoder, encode_answer, encode_prompt
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from eval.paired import paired
+from eval.predictions import Prediction
 from eval.score import score
-from sft.records import Example, Prediction
+from sft.data.records import Example
 from sft.system.errors import UserError
 
 

@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 
 from sft.checkpoints import ASIDE, RECORD, complete, newest_whole
 from sft.config import Config, _section_keys, load_config
-from sft.data import load_data
+from sft.data.read import load_data
+from sft.data.records import CATEGORIES, Example
+from sft.data.split import epoch_rows, split_examples
 from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import ScopedRepetitionPenalty, batches
 from sft.prompt import FormattingFunction, PromptTemplate
-from sft.records import CATEGORIES, Example
-from sft.split import epoch_rows, split_examples
 from sft.steps import StepCollator, StepSampler, packed, padded
 from sft.system.errors import UserError
 from sft.system.visible import visible

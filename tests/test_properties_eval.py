@@ -34,7 +34,7 @@ from eval.statistics import (
 )
 from eval.terminal import NAME_CELLS, Row, narrow, print_rows
 from eval.text import fenced, normalise, tokens, visible
-from sft.records import Example
+from sft.data.records import Example
 
 WORDS = ["東京", "タワー", "は", "333", "メートル", "です。", "１９８１年", "7月", "ｶﾞﾗｽ", "Ａ", "a", "。", "　", " ",
          "\n", "、", "三百", "カ\u3099", "İ", "Σ", "ﾞ", "\x00", "\x1b[2J", "\u202e", "`", "````", "|", "\\",

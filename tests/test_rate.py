@@ -10,8 +10,8 @@ from made_up import answers
 from rich.console import Console
 
 from eval.compare import Answered
+from eval.predictions import write_predictions
 from eval.rate import Rating, collect, make_sheet, neutral, preferences, write_sheet
-from sft.records import write_predictions
 from sft.system.errors import UserError
 
 KEY = "sheet.key.json"

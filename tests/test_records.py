@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sft.records import Example, Prediction, read_predictions, write_predictions
+from eval.predictions import Prediction, read_predictions, write_predictions
+from sft.data.records import Example
 from sft.system.errors import UserError
 
 GOOD = Prediction(

@@ -9,7 +9,7 @@ import small_models
 import torch
 from transformers import AutoTokenizer, GPTNeoXTokenizer
 
-from sft.data import load_data
+from sft.data.read import load_data
 from sft.generation import CharacterStreamer
 from sft.model import load_tokenizer
 from sft.prompt import ALPACA_JA, FormattingFunction

@@ -13,12 +13,13 @@ from rich.console import Console
 from eval.blocks import Heading, Paragraph, Span, Table
 from eval.html import marked, render_html
 from eval.markdown import render_markdown
+from eval.predictions import Prediction
 from eval.report import document, html, markdown
 from eval.samples import chosen, shared_spans
 from eval.score import score
 from eval.terminal import print_table
 from eval.view import Scope, estimate, in_words, p_value, verdict
-from sft.records import Example, Prediction
+from sft.data.records import Example
 
 VOID = {"meta", "wbr", "br"}
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sft.rows
-from sft.data import load_data
-from sft.records import CATEGORIES, Example
-from sft.rows import FIELDS, RowFile, Rows, SeenTexts, as_dataset
+import sft.data.rows
+from sft.data.read import load_data
+from sft.data.records import CATEGORIES, Example
+from sft.data.rows import FIELDS, RowFile, Rows, SeenTexts, as_dataset
+from sft.data.split import split_examples
 from sft.run import split_text, text_sha256
-from sft.split import split_examples
 from sft.system.errors import UserError
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"

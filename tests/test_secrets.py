@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from sft import model as loading
 from sft.config import load_config
-from sft.data import load_data
+from sft.data.read import load_data
 from sft.export import push
 from sft.system.errors import UserError
 from sft.system.visible import holds_token, without_tokens

@@ -15,13 +15,14 @@ from odd_texts import TEXTS
 from rich.console import Console
 
 import infer
+from eval.predictions import Prediction, write_predictions
 from eval.sweep_report import report_sweep
 from eval.terminal import Row, print_rows
 from sft import doctor
+from sft.data.records import CATEGORIES, Example
 from sft.generation import Answer, CharacterStreamer
 from sft.hazards import warn
 from sft.preview import show_example
-from sft.records import CATEGORIES, Example, Prediction, write_predictions
 from sft.system.errors import UserError
 from sft.system.visible import LINE_LIMIT, escaped, one_line, visible
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import load_data
-from sft.records import CATEGORIES, Example
+from sft.data.read import load_data
+from sft.data.records import CATEGORIES, Example
+from sft.data.split import Split, category_head, epoch_rows, named_weights, split_examples, tempered_weights
 from sft.run import read_side, split_text, text_sha256, write_manifest
-from sft.split import Split, category_head, epoch_rows, named_weights, split_examples, tempered_weights
 
 
 def rows(count, category="open_qa", **fields):

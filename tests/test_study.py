@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from made_up import rows as dolly_rows
 
+from eval.predictions import Prediction, read_predictions, write_predictions
 from sft.config import load_config
-from sft.records import Example, Prediction, read_predictions, write_predictions
+from sft.data.records import Example
 from sft.system.errors import UserError
 from studies.context_qa.analysis import analyse
 from studies.context_qa.answers import load

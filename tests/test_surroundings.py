@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import infer
-from sft.records import read_predictions
+from eval.predictions import read_predictions
 from sft.run import newest_finished_run, read_manifest
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
-from sft.data import load_data
+from sft.data.read import load_data
 from sft.encoded_rows import IGNORE_INDEX
 from sft.prompt import ALPACA_EN, ALPACA_JA, FormattingFunction
 from sft.tokenization import RowEncoder, encode_prompt, encode_text, shorten_context

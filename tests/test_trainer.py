@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
 from sft.adapter import check_adapter
-from sft.data import load_data
+from sft.data.read import load_data
 from sft.model import add_lora, check_targets, load_adapter, load_base
 from sft.prompt import ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.system.errors import UserError

@@ -1,12 +1,42 @@
-"""Files that may be anything: read whole or refused in one line, and none outside the directory they belong to."""
+"""Files read whole or refused in one line, written whole or not at all, and none outside the directory they belong to."""
 
 import hashlib
 import json
 import os
+import tempfile
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sft.system.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there complete or not at all."""
+    write_pieces(path, [text])
+
+
+def write_pieces(path: Path, pieces: Iterable[str]) -> None:
+    """The same for a text that comes piece by piece."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
+    os.replace(aside, path)
+
+
+def output_directory(path: Path) -> Path:
+    """`path`, which is now a directory that can be written to. Raises UserError when it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # before the work and not after it
+            return path
+    except OSError as error:
+        raise UserError(
+            f"{path}: not a directory that can be written to: {error.strerror}; choose another, with --output where "
+            "there is one"
+        ) from None
+
 
 FIELD_TWICE = "a field is given twice"
 

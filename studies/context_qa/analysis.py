@@ -14,8 +14,8 @@ import numpy as np
 from eval.paired import interaction
 from eval.statistics import holm, rank_correlation
 from eval.tables import column, renumbered, rounded
-from sft.data import SUFFIXES
-from sft.records import CATEGORIES
+from sft.data.read import SUFFIXES
+from sft.data.records import CATEGORIES
 from studies.context_qa.answers import SEED, Answers, Material
 from studies.context_qa.behaviour import behaviour
 from studies.context_qa.estimates import (

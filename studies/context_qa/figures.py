@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from eval.floors import ORACLE
 from eval.svg import BLUE, GREEN, LINE, SKY, TEXT, VERMILION, WIDTH, axes_of, draw, draw_png, legend
 from eval.view import name_of
-from sft.records import GROUP_OF
+from sft.data.records import GROUP_OF
 from studies.context_qa.plan import BASE, GREEDY
 
 Results = Mapping[str, Any]

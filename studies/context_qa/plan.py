@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sft.config import Origin, Section, override
-from sft.records import CATEGORIES
+from sft.data.records import CATEGORIES
 from sft.system.yaml_text import read_yaml
 
 GREEDY = "greedy"

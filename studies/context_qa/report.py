@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from sft.records import write_text
 from sft.run import read_manifest
+from sft.system.files import write_text
 from studies.context_qa.analysis import analyse, to_json
 from studies.context_qa.answers import load
 from studies.context_qa.figures import figures

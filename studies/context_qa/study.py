@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from eval.predictions import read_predictions  # noqa: E402
 from sft.checkpoints import newest_whole  # noqa: E402
 from sft.config import load_config  # noqa: E402
-from sft.data import load_data  # noqa: E402
-from sft.records import Example, read_predictions  # noqa: E402
+from sft.data.read import load_data  # noqa: E402
+from sft.data.records import Example  # noqa: E402
 from sft.run import read_manifest  # noqa: E402
 from sft.system.command_line import command_parser  # noqa: E402
 from sft.system.errors import UserError, exit_on_user_error  # noqa: E402

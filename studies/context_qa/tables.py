@@ -7,7 +7,7 @@ from typing import Any
 from eval.blocks import Block, Bullets, Heading, Table, paragraph
 from eval.markdown import render_markdown
 from eval.view import NOTHING, interval, number
-from sft.records import CONTEXT
+from sft.data.records import CONTEXT
 from studies.context_qa import sections
 from studies.context_qa.figures import Drawn
 from studies.context_qa.plan import BASE

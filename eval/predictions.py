@@ -1,25 +1,15 @@
-"""The two records that cross files: an `Example` of the data and a `Prediction` for it. No torch here."""
+"""One system's answer to one example, and the jsonl files that hold such answers. No torch here."""
 
 import dataclasses
 import json
 import math
-import os
-import tempfile
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from sft.data.records import CATEGORIES, Example
 from sft.system.errors import UserError
-from sft.system.files import parse_json
-
-OPEN = ("open_qa", "general_qa")
-CONTEXT = ("closed_qa", "information_extraction", "summarization")
-OTHER = ("classification", "brainstorming", "creative_writing")
-GROUPS: dict[str, tuple[str, ...]] = {"open": OPEN, "context": CONTEXT, "other": OTHER}
-"""Reporting groups, in report order, and the dolly categories in each."""
-CATEGORIES = OPEN + CONTEXT + OTHER
-GROUP_OF = {category: group for group, categories in GROUPS.items() for category in categories}
+from sft.system.files import parse_json, write_text
 
 MEASURED = {
     "prompt_tokens": 10**9,
@@ -33,27 +23,6 @@ MEASURED = {
 """A prediction's numbers and the most that each can be; none is below 0."""
 
 FinishReason = Literal["eos", "length", "error"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Example:
-    """One row of a data set in the dolly-ja schema.
-
-    `input` is the context, empty where the row has none. `answers` holds every accepted answer of a
-    question-answering benchmark; when it is empty, `output` is the only reference.
-    """
-
-    index: str
-    instruction: str
-    input: str
-    output: str
-    category: str
-    answers: tuple[str, ...] = ()
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """Every text that counts as a right answer, never empty."""
-        return self.answers or (self.output,)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,32 +50,6 @@ class Prediction:
     reference_nll_without_context: float | None = None
     reference_tokens_in_prompt: float | None = None
     training_overlap: int | None = None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there complete or not at all."""
-    write_pieces(path, [text])
-
-
-def write_pieces(path: Path, pieces: Iterable[str]) -> None:
-    """The same for a text that comes piece by piece."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)
-    os.replace(aside, path)
-
-
-def output_directory(path: Path) -> Path:
-    """`path`, which is now a directory that can be written to. Raises UserError when it cannot be one."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # before the work and not after it
-            return path
-    except OSError as error:
-        raise UserError(
-            f"{path}: not a directory that can be written to: {error.strerror}; choose another, with --output where "
-            "there is one"
-        ) from None
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sft.records import CATEGORIES, Example
+from sft.data.records import CATEGORIES, Example
 from sft.system.errors import UserError
 
-if TYPE_CHECKING:  # takes seconds
+if TYPE_CHECKING:  # these take seconds
     import pyarrow
     from datasets import Dataset
+
 
 NAMES = sorted(CATEGORIES)
 CODES = {category: code for code, category in enumerate(NAMES)}

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft.records import CATEGORIES, Example
-from sft.rows import RowFile, Rows, SeenTexts
+from sft.data.records import CATEGORIES, Example
+from sft.data.rows import RowFile, Rows, SeenTexts
 from sft.system.errors import UserError
 from sft.system.files import FIELD_TWICE, parse_json
 

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sft.records import GROUP_OF, Example
-from sft.rows import NAMES, Rows, short_digest
+from sft.data.records import GROUP_OF, Example
+from sft.data.rows import NAMES, Rows, short_digest
 
 
 class Split(NamedTuple):
