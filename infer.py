@@ -99,8 +99,8 @@ def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) 
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
     from sft.generation import CharacterStreamer
     from sft.hazards import generation_hazards, warn
+    from sft.prompt.encode import eos_id
     from sft.system.visible import visible
-    from sft.tokenization import eos_id
 
     prompt = answerer.prompt(instruction, context)
     warnings = generation_hazards(answerer.generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
@@ -173,11 +173,11 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     """
     from tqdm import tqdm
 
-    from sft.encoded_rows import digest
     from sft.hazards import generation_hazards, warn
+    from sft.prompt.encode import eos_id
+    from sft.prompt.encoded_rows import digest
     from sft.run import write_text
     from sft.system.progress import Progress
-    from sft.tokenization import eos_id
 
     prompts: dict[int, list[int]] = {}
     for position, row in enumerate(rows):

@@ -206,7 +206,7 @@ def training_arguments(
 
 def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SFTConfig", run_id: str) -> "RunTrainer":
     """The trainer, its rows encoded already; `run_id` is what tells the run's checkpoints from another's."""
-    from sft.prompt import FormattingFunction
+    from sft.prompt.template import FormattingFunction
     from sft.trainer import RunTrainer
 
     return RunTrainer(

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from sft.answerer import Answerer, load_answerer
 from sft.generation import Answer, generate_all
+from sft.prompt.encode import eos_id
 from sft.run import require_finished
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
-from sft.tokenization import eos_id
 
 
 class Seconds(NamedTuple):

@@ -109,11 +109,11 @@ def prepare(base: Path, data: str) -> dict[str, float]:
     """Seconds it takes to read and divide the rows, and to tokenise them and pack all steps of an epoch."""
     from sft.data.rows import as_dataset
     from sft.data.split import split_examples
-    from sft.encoded_rows import row_lengths
     from sft.model import load_tokenizer
-    from sft.prompt import ALPACA_JA, FormattingFunction
+    from sft.prompt.encoded_rows import row_lengths
+    from sft.prompt.row_encoder import RowEncoder
+    from sft.prompt.template import ALPACA_JA, FormattingFunction
     from sft.steps import StepSampler, packed
-    from sft.tokenization import RowEncoder
 
     tokenizer = load_tokenizer(str(base))
     clock = time.perf_counter()

@@ -112,8 +112,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     from transformers import TrainerCallback
 
     from sft.model import add_lora, load_base, load_tokenizer, use_all_cores
-    from sft.prompt import ALPACA_JA, FormattingFunction
-    from sft.tokenization import RowEncoder
+    from sft.prompt.row_encoder import RowEncoder
+    from sft.prompt.template import ALPACA_JA, FormattingFunction
 
     class Clock(TrainerCallback):
         """Times the step, from its rows at hand to its weights changed."""
@@ -172,7 +172,7 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
     """This project's trainer."""
     from trl import SFTConfig
 
-    from sft.prompt import ALPACA_JA, FormattingFunction
+    from sft.prompt.template import ALPACA_JA, FormattingFunction
     from sft.trainer import RunTrainer
 
     packed = arguments.only == "packed"

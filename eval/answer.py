@@ -25,10 +25,10 @@ from sft.data.split import category_head, hash_order
 from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
 from sft.loss import reference_nll
+from sft.prompt.encode import encode_answer, encode_prompt, eos_id
 from sft.run import read_side, training_data
 from sft.system.errors import UserError
 from sft.system.progress import Progress
-from sft.tokenization import encode_answer, encode_prompt, eos_id
 
 SYSTEMS = ("base", "tuned")
 NO_PROMPT = EncodedPrompt("", [], False)

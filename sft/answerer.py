@@ -20,11 +20,11 @@ from sft.generation import Answer, effective_settings, generate, generate_all, l
 from sft.loss import add_token_nll
 from sft.merge import merge
 from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
-from sft.prompt import PromptTemplate, template_from_config
+from sft.prompt.encode import encode_prompt, shorten_context
+from sft.prompt.template import PromptTemplate, template_from_config
 from sft.run import require_finished, run_config, text_sha256, weights_directory
 from sft.system.errors import UserError
 from sft.system.files import file_sha256
-from sft.tokenization import encode_prompt, shorten_context
 
 
 class EncodedPrompt(NamedTuple):

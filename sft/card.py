@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from sft.chat_template import separator, user_message
 from sft.config import Config
 from sft.data.records import GROUPS
 from sft.licences import Base, Data, licence_fields, licence_section
-from sft.prompt import PromptTemplate
+from sft.prompt.chat_template import separator, user_message
+from sft.prompt.template import PromptTemplate
 from sft.system.visible import escaped, visible
 
 Kind = Literal["adapter", "merged"]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sft.data.records import CATEGORIES, GROUPS
 from sft.data.split import named_weights
 from sft.library_keys import LIBRARY_CLASSES, MODULE_NAME, REFUSED, check_value, key_types, mismatch, usable_keys
-from sft.prompt import checked_template
+from sft.prompt.template import checked_template
 from sft.system.errors import UserError
 from sft.system.visible import holds_token
 from sft.system.yaml_text import dump_yaml, parse_yaml, read_yaml

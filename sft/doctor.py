@@ -15,8 +15,9 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from sft.data.records import CATEGORIES, Example
+from sft.prompt.encode import bos_ids, encode_text, encode_texts
+from sft.prompt.row_encoder import Fate
 from sft.system.visible import visible
-from sft.tokenization import Fate, bos_ids, encode_text, encode_texts
 
 Level = Literal["green", "yellow", "red"]
 LEVELS: tuple[Level, ...] = ("green", "yellow", "red")

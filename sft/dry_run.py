@@ -25,7 +25,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     from sft import doctor
     from sft.memory import find_card
     from sft.model import load_tokenizer
-    from sft.tokenization import encode_texts
+    from sft.prompt.encode import encode_texts
 
     card = find_card(card_name) if card_name else None
     compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
@@ -67,7 +67,7 @@ def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
 def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
     from sft.doctor import Line, end_of_text, length_line
-    from sft.encoded_rows import row_lengths
+    from sft.prompt.encoded_rows import row_lengths
 
     encoder, rows = prepared.encoder, prepared.encoded
     return [
@@ -80,8 +80,8 @@ def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
 def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
     from sft.checkpointing import micro_batch, settled
-    from sft.encoded_rows import largest_id, row_lengths
     from sft.model_checks import duration, memory, model_lines, number_format
+    from sft.prompt.encoded_rows import largest_id, row_lengths
 
     training, lengths = config.training, row_lengths(prepared.encoded)
     largest = max(prepared.tokenizer.pad_token_id, largest_id(prepared.encoded))

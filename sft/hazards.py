@@ -10,7 +10,7 @@ from sft.data.records import CATEGORIES
 from sft.system.visible import one_line
 
 if TYPE_CHECKING:  # imports transformers
-    from sft.tokenization import Fate
+    from sft.prompt.row_encoder import Fate
 
 STRONG_PENALTY = 1.3
 """Repetition penalty from which on it is warned of; the paper that introduced it (arXiv 1909.05858) uses 1.2."""

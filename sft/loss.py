@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from sft.encoded_rows import IGNORE_INDEX
+from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.system.errors import UserError
 
 CHUNK_TOKENS = 256

@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     from sft.data.read import LoadedData
     from sft.data.rows import Rows
     from sft.data.split import Split
-    from sft.prompt import PromptTemplate
-    from sft.tokenization import RowEncoder
+    from sft.prompt.row_encoder import RowEncoder
+    from sft.prompt.template import PromptTemplate
 
 
 class Prepared(NamedTuple):
@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
     @property
     def longest(self) -> int:
         """Tokens of the longest training row."""
-        from sft.encoded_rows import row_lengths
+        from sft.prompt.encoded_rows import row_lengths
 
         return max(row_lengths(self.encoded))
 
@@ -51,7 +51,7 @@ def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemp
     """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
     from sft.build_base import ensure_base
     from sft.model import load_tokenizer
-    from sft.prompt import template_from_config
+    from sft.prompt.template import template_from_config
 
     ensure_base(config.model.build, config.model.base)
     # A revision pins the base's repository, and says nothing about another one's.
@@ -77,9 +77,9 @@ def prepare(
     from sft.data.records import GROUPS
     from sft.data.rows import as_dataset
     from sft.preview import show, show_example
-    from sft.prompt import FormattingFunction
+    from sft.prompt.row_encoder import RowEncoder
+    from sft.prompt.template import FormattingFunction
     from sft.steps import optimizer_steps
-    from sft.tokenization import RowEncoder
 
     packed, micro_batches = layout(config)
     encoder = RowEncoder(
@@ -156,7 +156,7 @@ def divide(config: Config, examples: "Rows") -> "Split":
 def hazards(config: Config, prepared: Prepared) -> list[str]:
     """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
     from sft.hazards import generation_hazards, truncation_hazards
-    from sft.tokenization import encode_prompt, eos_id
+    from sft.prompt.encode import encode_prompt, eos_id
 
     _, split, template, tokenizer, encoder, *_ = prepared
     contexts = [bool(example.input) for example in split.test]

@@ -14,9 +14,9 @@ from sft.data.read import LoadedData
 from sft.data.records import CATEGORIES, GROUPS
 from sft.data.rows import Rows
 from sft.data.split import Split
-from sft.encoded_rows import IGNORE_INDEX, token_counts
+from sft.prompt.encoded_rows import IGNORE_INDEX, token_counts
+from sft.prompt.row_encoder import FATES, Fate
 from sft.system.visible import visible
-from sft.tokenization import FATES, Fate
 
 
 def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:

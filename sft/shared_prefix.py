@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from sft.encoded_rows import IGNORE_INDEX
+from sft.prompt.encoded_rows import IGNORE_INDEX
 
 Prefixes = list[tuple[int | None, int, int]]
 """For each document: the number of its prefix, the tokens of it that are taken, and the document's own tokens."""

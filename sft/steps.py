@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from sft.encoded_rows import IGNORE_INDEX
+from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.shared_prefix import Document, add_prefixes, documents_of
 
 Divide = Callable[[Sequence[int], int], list[list[int]]]

@@ -25,17 +25,17 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sft import checkpoints
 from sft.attention import PackedAttention, use_packed_attention
-from sft.encoded_rows import row_lengths
 from sft.loss import add_token_nll
 from sft.model import base_of, recast_trainable
-from sft.prompt import FormattingFunction
+from sft.prompt.encoded_rows import row_lengths
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import FormattingFunction
 from sft.shared_prefix import label_copies
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
 from sft.system.errors import UserError, disk_problem
 from sft.system.files import write_text
 from sft.system.visible import visible
-from sft.tokenization import RowEncoder
 
 SHOWN_ROWS = 10
 SIZE = 64

@@ -11,7 +11,7 @@ from sft.config import load_config
 from sft.data.read import load_data
 from sft.generation import effective_settings
 from sft.licences import ROWS, licence_fields, named_base, named_data
-from sft.prompt import ALPACA_JA
+from sft.prompt.template import ALPACA_JA
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"
 MANIFEST = {

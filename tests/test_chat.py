@@ -2,10 +2,11 @@
 
 import pytest
 
-from sft.chat_template import set_chat_template
-from sft.prompt import FormattingFunction, PromptTemplate, chat_template
+from sft.prompt.chat_template import set_chat_template
+from sft.prompt.encode import encode_prompt, encode_text
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import FormattingFunction, PromptTemplate, chat_template
 from sft.system.errors import UserError
-from sft.tokenization import RowEncoder, encode_prompt, encode_text
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -9,8 +9,8 @@ from tokenizers.pre_tokenizers import Metaspace, Sequence
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from sft.chat_template import REFUSAL, as_chat_template, set_chat_template, user_message
-from sft.prompt import ALPACA_EN, ALPACA_JA, PromptTemplate, template_from_config
+from sft.prompt.chat_template import REFUSAL, as_chat_template, set_chat_template, user_message
+from sft.prompt.template import ALPACA_EN, ALPACA_JA, PromptTemplate, template_from_config
 from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import pytest
 from eval.predictions import read_predictions
 from sft.adapter import check_adapter
 from sft.data.records import CATEGORIES, GROUPS
-from sft.prompt import ALPACA_JA
+from sft.prompt.template import ALPACA_JA
 
 ROOT = Path(__file__).parents[1]
 FOUR_BIT = ["quantization.load_in_4bit=true", "quantization.bnb_4bit_quant_type=nf4"]

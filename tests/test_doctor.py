@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from sft import doctor
 from sft.data.records import CATEGORIES, Example
-from sft.encoded_rows import IGNORE_INDEX
 from sft.model import load_skeleton
 from sft.model_checks import model_lines, number_format, sources
-from sft.prompt import ALPACA_JA
-from sft.tokenization import encode_texts
+from sft.prompt.encode import encode_texts
+from sft.prompt.encoded_rows import IGNORE_INDEX
+from sft.prompt.template import ALPACA_JA
 
 PROMPT = ALPACA_JA.render("質問", "文脈")
 KNOWN = "前後\n東京は首都です。Ａｚ０９Az09　 ｶﾞｷ😀鱻𠮷カガキ"

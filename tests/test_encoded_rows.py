@@ -4,11 +4,12 @@ import pyarrow
 import pytest
 from datasets import Dataset
 
-from sft import encoded_rows
-from sft.encoded_rows import IGNORE_INDEX, largest_id, row_lengths, token_counts
-from sft.prompt import ALPACA_EN, ALPACA_JA, FormattingFunction, PromptTemplate
+from sft.prompt import encoded_rows
+from sft.prompt.encode import encode_answer, encode_prompt, encode_texts
+from sft.prompt.encoded_rows import IGNORE_INDEX, largest_id, row_lengths, token_counts
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_EN, ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.system.errors import UserError
-from sft.tokenization import RowEncoder, encode_answer, encode_prompt, encode_texts
 
 CHAT = PromptTemplate(
     "chat",
@@ -132,7 +133,7 @@ def test_encoding_that_was_interrupted_begins_again(cache, tokenizer, monkeypatc
 
 @pytest.mark.parametrize("damage", ["cut at a batch's end", "cut in a batch", "a bit", "no notes", "notes of nothing"])
 def test_rows_that_are_not_as_they_were_written_are_encoded_again(cache, tokenizer, monkeypatch, capsys, damage):
-    monkeypatch.setattr("sft.tokenization.BATCH", 20)
+    monkeypatch.setattr("sft.prompt.row_encoder.BATCH", 20)
     dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
     whole = encoder_of(tokenizer).encode(dataset, form, "train").to_dict()
     (rows,) = cache.glob("*.arrow")
@@ -157,7 +158,7 @@ def test_rows_that_are_not_as_they_were_written_are_encoded_again(cache, tokeniz
 
 
 def test_rows_of_a_tokenizer_that_is_code_are_not_kept(cache, tokenizer, monkeypatch):
-    monkeypatch.setattr("sft.tokenization.is_all_data", lambda tokenizer: False)
+    monkeypatch.setattr("sft.prompt.encode.is_all_data", lambda tokenizer: False)
     dataset, form = Dataset.from_list(ROWS), FormattingFunction(ALPACA_JA)
     once = encoder_of(tokenizer)
     rows = once.encode(dataset, form, "train").to_dict()

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from sft.answerer import load_answerer
 from sft.card import CONTEXT, QUESTION
-from sft.chat_template import user_message
 from sft.export import export
 from sft.model import load_adapter, load_base
-from sft.prompt import ALPACA_JA, PromptTemplate
+from sft.prompt.chat_template import user_message
+from sft.prompt.template import ALPACA_JA, PromptTemplate
 from sft.system.errors import UserError
 from sft.system.files import file_sha256
 from sft.system.whole_directory import whole_directory

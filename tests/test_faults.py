@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_adapter(train, k
 
 
 def test_a_run_that_is_killed_while_its_adapter_is_saved_has_none_and_goes_on(train, whole, tmp_path, monkeypatch):
-    from sft.prompt import PromptTemplate
+    from sft.prompt.template import PromptTemplate
 
     with monkeypatch.context() as patch:
         patch.setattr(PromptTemplate, "save", killed)

@@ -24,9 +24,9 @@ from sft.generation import (
 )
 from sft.loss import add_token_nll
 from sft.model import load_base
+from sft.prompt.encode import encode_prompt
 from sft.system.errors import UserError
 from sft.system.visible import visible
-from sft.tokenization import encode_prompt
 from tests.small_models import SPREAD, gpt_neox, llama
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from sft.adapter import AdapterConfig, check_adapter, check_trained_on
 from sft.model import load_adapter, load_base, load_skeleton, load_tokenizer
-from sft.prompt import ALPACA_JA, PromptTemplate, chat_template
+from sft.prompt.template import ALPACA_JA, PromptTemplate, chat_template
 from sft.run import require_finished, run_config
 from sft.system.errors import UserError
 

@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 from transformers import AutoModelForCausalLM
 
-from sft.encoded_rows import IGNORE_INDEX
 from sft.loss import CHUNK_TOKENS, add_token_nll, linear_cross_entropy, reference_nll
+from sft.prompt.encoded_rows import IGNORE_INDEX
 
 
 @pytest.mark.parametrize("tokens", [1, CHUNK_TOKENS, 2 * CHUNK_TOKENS + 3])

@@ -15,11 +15,12 @@ import train_sft
 from eval.predictions import read_predictions
 from sft.adapter import check_adapter
 from sft.answerer import Answerer, load_answerer
-from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import decode, generate
 from sft.model import describe_trained, load_adapter, load_base, load_tokenizer
-from sft.prompt import ALPACA_JA, FormattingFunction
-from sft.tokenization import RowEncoder, encode_answer, encode_prompt
+from sft.prompt.encode import encode_answer, encode_prompt
+from sft.prompt.encoded_rows import IGNORE_INDEX
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_JA, FormattingFunction
 
 ROOT = Path(__file__).parents[1]
 REAL_GEMMA = ROOT / "models" / "gemma-3-270m"

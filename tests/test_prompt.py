@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft.prompt import ALPACA_EN, ALPACA_JA, PromptTemplate
+from sft.prompt.template import ALPACA_EN, ALPACA_JA, PromptTemplate
 from sft.system.errors import UserError
 
 

@@ -28,9 +28,9 @@ from sft.config import Config, _section_keys, load_config
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.split import epoch_rows, split_examples
-from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import ScopedRepetitionPenalty, batches
-from sft.prompt import FormattingFunction, PromptTemplate
+from sft.prompt.encoded_rows import IGNORE_INDEX
+from sft.prompt.template import FormattingFunction, PromptTemplate
 from sft.steps import StepCollator, StepSampler, packed, padded
 from sft.system.errors import UserError
 from sft.system.visible import visible

@@ -5,13 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.encoded_rows import IGNORE_INDEX
 from sft.generation import CharacterStreamer, decode
 from sft.model import load_tokenizer
-from sft.prompt import FormattingFunction, PromptTemplate
-from sft.system.visible import visible
-from sft.tokenization import (
-    RowEncoder,
+from sft.prompt.encode import (
     bos_ids,
     encode_answer,
     encode_answers,
@@ -21,6 +17,10 @@ from sft.tokenization import (
     encode_texts,
     shorten_context,
 )
+from sft.prompt.encoded_rows import IGNORE_INDEX
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import FormattingFunction, PromptTemplate
+from sft.system.visible import visible
 
 TEMPLATE = PromptTemplate("x", "問:{instruction}\n文:{input}\n答:\n", "問:{instruction}\n答:\n")
 FAMILIES = ["open-calm", "rinna", "abeja", "llama-2", "llm-jp", "gemma-3"]

@@ -12,10 +12,11 @@ from transformers import AutoTokenizer, GPTNeoXTokenizer
 from sft.data.read import load_data
 from sft.generation import CharacterStreamer
 from sft.model import load_tokenizer
-from sft.prompt import ALPACA_JA, FormattingFunction
+from sft.prompt.encode import IGNORE_INDEX, bos_ids, encode_answer, encode_prompt, encode_text
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.repair import repaired
 from sft.system.errors import UserError
-from sft.tokenization import IGNORE_INDEX, RowEncoder, bos_ids, encode_answer, encode_prompt, encode_text
 
 TEXTS = [
     "日本の首都は東京です。", "😀鱻", "  吾輩は  猫である   ", "ＡＢＣ ｱｲｳ ｶﾞｷﾞ", "か\u3099 é è", "①㈱﨑髙", "", " ",

@@ -5,9 +5,10 @@ from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
 from sft.data.read import load_data
-from sft.encoded_rows import IGNORE_INDEX
-from sft.prompt import ALPACA_EN, ALPACA_JA, FormattingFunction
-from sft.tokenization import RowEncoder, encode_prompt, encode_text, shorten_context
+from sft.prompt.encode import encode_prompt, encode_text, shorten_context
+from sft.prompt.encoded_rows import IGNORE_INDEX
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_EN, ALPACA_JA, FormattingFunction
 
 END = "<|endoftext|>"
 ROW = {"index": "1", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}

@@ -12,9 +12,9 @@ from trl import SFTConfig
 from sft.adapter import check_adapter
 from sft.data.read import load_data
 from sft.model import add_lora, check_targets, load_adapter, load_base
-from sft.prompt import ALPACA_JA, FormattingFunction, PromptTemplate
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.system.errors import UserError
-from sft.tokenization import RowEncoder
 from sft.trainer import RunTrainer
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}

@@ -1,41 +1,16 @@
-"""Rows become token ids and labels: prompt and answer are encoded apart, so the boundary between them is known."""
+"""Texts become token ids: prompt and answer are encoded apart, so the boundary between them is known."""
 
-import dataclasses
 import functools
 import itertools
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import tokenizers
-import transformers
-from datasets import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sft.encoded_rows import IGNORE_INDEX, SCHEMA, digest, for_once, kept
-from sft.prompt import FormattingFunction
+from sft.prompt.encoded_rows import digest
 from sft.system.errors import UserError
-from sft.system.processes import RANK
-
-BATCH = 1000
-"""Rows that are encoded at once."""
-
-Fate = Literal["whole", "context shortened", "end cut off", "dropped"]
-FATES: tuple[Fate, ...] = ("whole", "context shortened", "end cut off", "dropped")
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """One training row: `input_ids` and `labels` have one entry a token; `prompt_tokens` of them are prompt."""
-
-    input_ids: list[int]
-    labels: list[int]
-    prompt_tokens: int
-    fate: Fate
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -156,133 +131,6 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
         content = backend.to_str()
     named = json.dumps([type(tokenizer).__name__, sorted(map(str, tokenizer.special_tokens_map.items()))])
     return digest(content.encode("utf-8", "surrogatepass"), named)
-
-
-class RowEncoder:
-    """Encodes data sets of rows with a tokenizer, and counts what happened to them.
-
-    Each set is encoded once however often it is asked for, with the first formatting function given: the preview
-    and the trainer share the work.
-
-    Args:
-        tokenizer: the base model's tokenizer.
-        max_length: the most tokens of a row, its end-of-text token included.
-        truncation: "context" takes what is too much from the end of a row's context, and drops a row
-            whose instruction and answer alone do not fit; "end" cuts the row's end off, answer and
-            end-of-text token first, as alpaca-lora's `cutoff_len` does.
-        train_on_inputs: whether the prompt's tokens are supervised too.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        truncation: Literal["context", "end"] = "context",
-        train_on_inputs: bool = True,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.truncation = truncation
-        self.train_on_inputs = train_on_inputs
-        self.fates: dict[str, Counter[tuple[str, Fate]]] = {}
-        self._eos = eos_id(tokenizer)
-        self._done: dict[str, Dataset] = {}
-
-    def encode(self, dataset: Dataset, formatting_func: FormattingFunction, name: str) -> Dataset:
-        """The rows that fit, with the columns of SCHEMA; `fates[name]` counts (category, fate).
-
-        They are kept on disk for the next run with the same rows, tokenizer, template and settings.
-        """
-        if dataset._fingerprint not in self._done:
-            fates: Counter[tuple[str, Fate]] = Counter()
-
-            def encode() -> Iterator[dict[str, list]]:
-                return self._batches(dataset, formatting_func, fates)
-
-            def notes() -> list[tuple[str, str, int]]:
-                return [(*what, count) for what, count in fates.items()]
-
-            if is_all_data(self.tokenizer):
-                key = digest(self._identity, dataset._fingerprint, formatting_func.template.sha256)
-                rows, counts = kept(key, encode, notes)
-            else:
-                rows, counts = for_once(encode, notes)
-            self._done[dataset._fingerprint] = rows
-            self.fates[name] = Counter({(category, fate): count for category, fate, count in counts})
-        return self._done[dataset._fingerprint]
-
-    def _batches(
-        self, dataset: Dataset, formatting_func: FormattingFunction, fates: Counter[tuple[str, Fate]]
-    ) -> Iterator[dict[str, list]]:
-        # A bar for what takes long only.
-        with tqdm(total=len(dataset), desc="encoding", unit="row", delay=3, disable=None if RANK == 0 else True) as bar:
-            for batch in dataset.iter(BATCH):
-                rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-                columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-                for row, encoded in zip(rows, self.encode_rows(rows, formatting_func), strict=True):
-                    fates[row["category"], encoded.fate] += 1
-                    if encoded.fate != "dropped":
-                        columns["input_ids"].append(encoded.input_ids)
-                        columns["labels"].append(encoded.labels)
-                        for name in ("index", "category"):
-                            columns[name].append(row[name])
-                yield columns
-                bar.update(len(rows))
-
-    @functools.cached_property
-    def tokenizer_sha256(self) -> str:
-        """See `tokenizer_sha256`; a large vocabulary takes a while."""
-        return tokenizer_sha256(self.tokenizer)
-
-    @functools.cached_property
-    def _identity(self) -> str:
-        """Hash of all that decides about a row's tokens, but for the row and the template: this code is part of it."""
-        settings = [self.max_length, self.truncation, self.train_on_inputs, self._eos]
-        versions = [tokenizers.__version__, transformers.__version__]
-        here = Path(__file__).parent
-        sources = [(here / name).read_bytes() for name in ("tokenization.py", "encoded_rows.py", "prompt.py")]
-        return digest(self.tokenizer_sha256, json.dumps([settings, versions]), *sources)
-
-    def encode_row(self, row: Mapping[str, Any], formatting_func: FormattingFunction) -> Encoded:
-        """Encode one row with fields instruction, input, output."""
-        return self.encode_rows([row], formatting_func)[0]
-
-    def encode_rows(self, rows: Sequence[Mapping[str, Any]], formatting_func: FormattingFunction) -> list[Encoded]:
-        """The same for many rows at once."""
-        texts = list(map(formatting_func, rows))
-        prompts = encode_prompts(self.tokenizer, [text["prompt"] for text in texts])
-        answers = encode_answers(self.tokenizer, [text["completion"] for text in texts])
-        return [
-            self._fitted(row, formatting_func, prompt, [*answer, self._eos])
-            for row, prompt, answer in zip(rows, prompts, answers, strict=True)
-        ]
-
-    def _fitted(
-        self, row: Mapping[str, Any], formatting_func: FormattingFunction, prompt: list[int], answer: list[int]
-    ) -> Encoded:
-        if len(prompt) + len(answer) <= self.max_length:
-            return self._labelled(prompt, answer, "whole")
-        if self.truncation == "end":
-            return self._labelled(prompt, answer, "end cut off")
-        shorter = shorten_context(
-            self.tokenizer,
-            row["input"],
-            lambda context: formatting_func({**row, "input": context})["prompt"],
-            self.max_length - len(answer),
-        )
-        if shorter is None:
-            return Encoded([], [], 0, "dropped")
-        return self._labelled(shorter.ids, answer, "context shortened")
-
-    def _labelled(self, prompt: list[int], answer: list[int], fate: Fate) -> Encoded:
-        input_ids = [*prompt, *answer][: self.max_length]
-        labels = list(input_ids) if self.train_on_inputs else [*[IGNORE_INDEX] * len(prompt), *answer]
-        labels = labels[: self.max_length]
-        # The first token of a row is predicted from nothing; a row without any other supervised token teaches nothing.
-        supervised_from = 1 if self.train_on_inputs else max(1, len(prompt))
-        if supervised_from >= len(labels):
-            return Encoded([], [], 0, "dropped")
-        return Encoded(input_ids, labels, min(len(prompt), self.max_length), fate)
 
 
 class Shortened(NamedTuple):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sft.system.errors import UserError
 from sft.system.files import read_json
 
-if TYPE_CHECKING:  # takes seconds
+if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedTokenizerBase
+
 
 FILE_NAME = "prompt_template.json"
 

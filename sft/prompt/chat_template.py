@@ -11,11 +11,12 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.prompt import PromptTemplate, with_fixed_date
+from sft.prompt.template import PromptTemplate, with_fixed_date
 from sft.system.errors import UserError
 
-if TYPE_CHECKING:  # the template can be written without waiting for torch
+if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedTokenizerBase
+
 
 REFUSAL = "This model answers single questions: send one message, from the user; no system message, no history."
 
@@ -76,7 +77,7 @@ def set_chat_template(
 
     Raises UserError when the template fails, or a row's message does not become the training prompt, in text and ids.
     """
-    from sft.tokenization import bos_ids, encode_prompt
+    from sft.prompt.encode import bos_ids, encode_prompt
 
     if template.special_tokens is None:
         tokenizer.chat_template = as_chat_template(template, bool(bos_ids(tokenizer)))
