@@ -11,7 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from sft.config import Config, load_config
+from sft.config.load import load_config
+from sft.config.sections import Config
 from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.predictions import Prediction, read_predictions
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.files import output_directory

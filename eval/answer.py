@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from eval.predictions import Prediction, write_predictions
 from sft.answerer import Answerer, EncodedPrompt
-from sft.config import Config
+from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.split import category_head, hash_order

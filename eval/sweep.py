@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.run import require_finished
 from sft.system.errors import UserError
 from sft.system.files import output_directory, write_text

@@ -15,7 +15,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from sft.adapter import check_trained_on
 from sft.build_base import ensure_base
-from sft.config import Config, load_config
+from sft.config.load import load_config
+from sft.config.sections import Config
 from sft.generation import Answer, effective_settings, generate, generate_all, library_config
 from sft.loss import add_token_nll
 from sft.merge import merge

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from sft.config import Config
+from sft.config.sections import Config
 from sft.data.records import GROUPS
 from sft.licences import Base, Data, licence_fields, licence_section
 from sft.prompt.chat_template import separator, user_message

@@ -7,7 +7,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from sft.config import Config
+from sft.config.sections import Config
 from sft.memory import COMFORTABLE, GB, Form, Layout, estimate, fitting_advice
 from sft.model import add_lora, load_skeleton, resolve_dtype, train_all
 from sft.system.processes import RANK, WORLD_SIZE, divided_by

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from sft.config import Config
+from sft.config.sections import Config
 from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sft.config import Config, load_config
+from sft.config.load import load_config
+from sft.config.sections import Config
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.files import read_json

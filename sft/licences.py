@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft.config import Config
+from sft.config.sections import Config
 
 GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 BASE_LICENCES = {

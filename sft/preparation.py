@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.config import Config
+from sft.config.sections import Config
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
 

@@ -17,7 +17,8 @@ from typing import IO, Any
 import numpy as np
 from pydantic import ValidationError
 
-from sft.config import Config, load_config
+from sft.config.load import load_config
+from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import Rows

@@ -23,7 +23,7 @@ from odd_texts import TEXTS
 
 import infer
 from eval.predictions import read_predictions
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.data.split import split_examples
 from sft.system.errors import UserError

@@ -7,7 +7,7 @@ from made_up import answers
 
 from eval.score import score
 from sft.card import model_card
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.generation import effective_settings
 from sft.licences import ROWS, licence_fields, named_base, named_data

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sft import checkpointing
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.memory import COMFORTABLE, Layout, estimate
 from sft.model import add_lora, load_skeleton
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft.config import OWN_KEYS, Config, _section_keys, load_config
-from sft.library_keys import LIBRARY_CLASSES, REFUSED, key_types, library_table, type_of
+from sft.config.library_keys import LIBRARY_CLASSES, REFUSED, key_types, library_table, type_of
+from sft.config.load import _section_keys, load_config
+from sft.config.sections import OWN_KEYS, Config
 from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig
 
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.loss import add_token_nll
 from sft.memory import FOUR_BIT, GB, Layout, estimate, find_card, fitting_changes, flops_per_token
 from sft.model import add_lora, base_of, load_base, load_skeleton, train_all

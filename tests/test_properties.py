@@ -24,7 +24,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sft.checkpoints import ASIDE, RECORD, complete, newest_whole
-from sft.config import Config, _section_keys, load_config
+from sft.config.load import _section_keys, load_config
+from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.split import epoch_rows, split_examples

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from sft import model as loading
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.export import push
 from sft.system.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 from made_up import rows as dolly_rows
 
 from eval.predictions import Prediction, read_predictions, write_predictions
-from sft.config import load_config
+from sft.config.load import load_config
 from sft.data.records import Example
 from sft.system.errors import UserError
 from studies.context_qa.analysis import analyse

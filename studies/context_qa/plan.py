@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sft.config import Origin, Section, override
+from sft.config.load import override
+from sft.config.origin import Origin
+from sft.config.sections import Section
 from sft.data.records import CATEGORIES
 from sft.system.yaml_text import read_yaml
 

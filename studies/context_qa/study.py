@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from eval.predictions import read_predictions  # noqa: E402
 from sft.checkpoints import newest_whole  # noqa: E402
-from sft.config import load_config  # noqa: E402
+from sft.config.load import load_config  # noqa: E402
 from sft.data.read import load_data  # noqa: E402
 from sft.data.records import Example  # noqa: E402
 from sft.run import read_manifest  # noqa: E402

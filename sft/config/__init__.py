@@ -1,0 +1,1 @@
+"""The configuration: what may stand in a YAML file, and how it is checked before anything is loaded."""
