@@ -63,7 +63,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
 
     from sft import checkpointing
     from sft.hazards import warn, warn_of_loss
-    from sft.model import resolve_device, resolve_dtype, use_all_cores
+    from sft.model.place import resolve_device, resolve_dtype, use_all_cores
     from sft.system.files import check_inside
 
     device = resolve_device(config.model.device)
@@ -162,8 +162,9 @@ def load_model(config: Config, device: "torch.device", dtype: "torch.dtype", che
     """The base model with what is trained of it: a fresh adapter, or all of its weights."""
     from transformers import set_seed
 
-    from sft.families import check_checkpointing
-    from sft.model import add_lora, load_base, train_all
+    from sft.model.families import check_checkpointing
+    from sft.model.load import load_base
+    from sft.model.lora import add_lora, train_all
 
     placed = None if divided_by() else device  # no GPU need hold more than its part
     base = load_base(config.model.base, placed, dtype, config.quantization, **config.model.loading)
@@ -255,7 +256,7 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
 def record_start(config: Config, prepared: Prepared, model: Any, manifest: dict[str, Any]) -> None:
     """Begin the run's directory, or go on in it: what is trained, on what, with which settings."""
     from sft import run as runs
-    from sft.model import base_of, describe_trained
+    from sft.model.lora import base_of, describe_trained
 
     run = config.run_directory
     print(describe_trained(model))
@@ -277,9 +278,9 @@ def finish(
 ) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     from sft import run as runs
-    from sft.adapter import check_adapter
     from sft.loss_plot import plot_loss
-    from sft.model import resolve_dtype
+    from sft.model.adapter import check_adapter
+    from sft.model.place import resolve_dtype
     from sft.system.files import file_sha256
     from sft.system.whole_directory import whole_directory
     from sft.trainer import memory_peak_bytes

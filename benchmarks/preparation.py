@@ -109,7 +109,7 @@ def prepare(base: Path, data: str) -> dict[str, float]:
     """Seconds it takes to read and divide the rows, and to tokenise them and pack all steps of an epoch."""
     from sft.data.rows import as_dataset
     from sft.data.split import split_examples
-    from sft.model import load_tokenizer
+    from sft.model.load import load_tokenizer
     from sft.prompt.encoded_rows import row_lengths
     from sft.prompt.row_encoder import RowEncoder
     from sft.prompt.template import ALPACA_JA, FormattingFunction

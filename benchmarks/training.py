@@ -111,7 +111,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     from datasets import Dataset
     from transformers import TrainerCallback
 
-    from sft.model import add_lora, load_base, load_tokenizer, use_all_cores
+    from sft.model.load import load_base, load_tokenizer
+    from sft.model.lora import add_lora
+    from sft.model.place import use_all_cores
     from sft.prompt.row_encoder import RowEncoder
     from sft.prompt.template import ALPACA_JA, FormattingFunction
 

@@ -24,7 +24,7 @@ from sft.data.records import Example
 from sft.data.split import category_head, hash_order
 from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
-from sft.loss import reference_nll
+from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
 from sft.run import read_side, training_data
 from sft.system.errors import UserError

@@ -13,14 +13,15 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from sft.adapter import check_trained_on
 from sft.build_base import ensure_base
 from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.generation import Answer, effective_settings, generate, generate_all, library_config
-from sft.loss import add_token_nll
-from sft.merge import merge
-from sft.model import load_adapter, load_base, load_tokenizer, resolve_device, resolve_dtype, use_all_cores
+from sft.model.adapter import check_trained_on
+from sft.model.load import load_base, load_tokenizer
+from sft.model.lora import load_adapter, merge
+from sft.model.loss import add_token_nll
+from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten_context
 from sft.prompt.template import PromptTemplate, template_from_config
 from sft.run import require_finished, run_config, text_sha256, weights_directory

@@ -9,7 +9,9 @@ from transformers import PreTrainedModel
 
 from sft.config.sections import Config
 from sft.memory import COMFORTABLE, GB, Form, Layout, estimate, fitting_advice
-from sft.model import add_lora, load_skeleton, resolve_dtype, train_all
+from sft.model.load import load_skeleton
+from sft.model.lora import add_lora, train_all
+from sft.model.place import resolve_dtype
 from sft.system.processes import RANK, WORLD_SIZE, divided_by
 
 Setting = bool | Literal["auto"]

@@ -24,7 +24,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
 
     from sft import doctor
     from sft.memory import find_card
-    from sft.model import load_tokenizer
+    from sft.model.load import load_tokenizer
     from sft.prompt.encode import encode_texts
 
     card = find_card(card_name) if card_name else None
@@ -54,7 +54,8 @@ def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
     import torch
 
     from sft.doctor import Line
-    from sft.model import DTYPES, load_skeleton
+    from sft.model.load import load_skeleton
+    from sft.model.place import DTYPES
 
     model = config.model
     dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
@@ -103,7 +104,7 @@ def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", c
 def setting_checks(config: Config) -> "list[Line]":
     """The doctor's lines about where things come from and where training would run."""
     from sft.doctor import Line
-    from sft.model import resolve_device, resolve_dtype
+    from sft.model.place import resolve_device, resolve_dtype
     from sft.model_checks import sources
 
     model, data = config.model, config.data

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
 
     from sft.card import Kind
     from sft.data.records import Example
-    from sft.merge import CheckRow, MergeCheck
+    from sft.export.merge_check import CheckRow, MergeCheck
     from sft.prompt.template import PromptTemplate
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
@@ -169,10 +169,10 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
             raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
     config = run_config(run, overrides)
 
-    from sft.adapter import check_adapter, check_trained_on
     from sft.card import CONTEXT, QUESTION
     from sft.generation import effective_settings, library_config
-    from sft.model import load_tokenizer
+    from sft.model.adapter import check_adapter, check_trained_on
+    from sft.model.load import load_tokenizer
     from sft.prompt.chat_template import set_chat_template
     from sft.prompt.template import PromptTemplate
 
@@ -195,7 +195,7 @@ def write_adapter(source: Source, directory: Path, base: str, commit: str | None
     """Copy the adapter, with the base model's public name in the place of a path on this machine."""
     from peft import LoraConfig
 
-    from sft.adapter import ADAPTER_FILE
+    from sft.model.adapter import ADAPTER_FILE
 
     adapter = source.run / "adapter"
     require_space(directory, (adapter / ADAPTER_FILE).stat().st_size)
@@ -208,9 +208,11 @@ def write_adapter(source: Source, directory: Path, base: str, commit: str | None
 def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeCheck":
     """Merge on the unquantised base, compare with what it was, and write the weights."""
     from sft.build_base import ensure_base
+    from sft.export.merge_check import check, free_memory, outputs, weight_bytes
     from sft.generation import library_config
-    from sft.merge import check, free_memory, merge, outputs, weight_bytes
-    from sft.model import load_adapter, load_base, load_skeleton, resolve_device, resolve_dtype, use_all_cores
+    from sft.model.load import load_base, load_skeleton
+    from sft.model.lora import load_adapter, merge
+    from sft.model.place import resolve_device, resolve_dtype, use_all_cores
     from sft.prompt.chat_template import set_chat_template
     from sft.run import read_side, training_data
 
@@ -257,7 +259,7 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
 
 def check_rows(source: Source, examples: "Sequence[Example]") -> "list[CheckRow]":
     """The first rows of each kind, with a context and without, that are no longer than in training."""
-    from sft.merge import CheckRow
+    from sft.export.merge_check import CheckRow
     from sft.prompt.encode import encode_answer, encode_prompt
 
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}

@@ -17,7 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 from eval.predictions import FinishReason
 from sft.cache import can_join, growing_cache
 from sft.decoding import Prepared, decode_all
-from sft.model import base_of
+from sft.model.lora import base_of
 from sft.prompt.encode import eos_id
 from sft.system.errors import UserError
 from sft.system.visible import visible

@@ -1,6 +1,6 @@
 """What training needs of a GPU, before there is one: memory and arithmetic, from the model's shape alone.
 
-The activations are not a formula of ours: the model without weights (`sft.model.load_skeleton`, LoRA on top) does a
+The activations are not a formula of ours: the model without weights (`load_skeleton`, LoRA on top) does a
 forward pass in which nothing is computed, and what autograd would keep for the backward pass is counted.
 """
 
@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from sft.loss import chunk_tokens
+from sft.model.loss import chunk_tokens
 from sft.system.errors import UserError
 
 GB = 10**9

@@ -7,8 +7,6 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sft.doctor import Line
-from sft.families import check_checkpointing
-from sft.loss import add_token_nll
 from sft.memory import (
     COMFORTABLE,
     GB,
@@ -21,7 +19,9 @@ from sft.memory import (
     flops_per_token,
     quantised_linears,
 )
-from sft.model import add_lora, describe_trained, train_all
+from sft.model.families import check_checkpointing
+from sft.model.lora import add_lora, describe_trained, train_all
+from sft.model.loss import add_token_nll
 from sft.system.errors import UserError
 
 ESTIMATE = "an estimate, not measured on a GPU"

@@ -50,7 +50,7 @@ def read_rows(config: Config) -> "tuple[LoadedData, Split]":
 def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemplate]":
     """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
     from sft.build_base import ensure_base
-    from sft.model import load_tokenizer
+    from sft.model.load import load_tokenizer
     from sft.prompt.template import template_from_config
 
     ensure_base(config.model.build, config.model.base)
@@ -110,8 +110,8 @@ def prepare(
 
 def layout(config: Config) -> tuple[bool, str]:
     """Whether rows are packed, and what a micro-batch is, in words. Raises UserError where they must be and cannot."""
-    from sft.attention import packing_obstacle
-    from sft.model import load_base_config
+    from sft.model.attention import packing_obstacle
+    from sft.model.load import load_base_config
 
     pack, rows = config.training["pack"], config.training["per_device_train_batch_size"]
     padded = f"padded in micro-batches of at most {rows}"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from sft.model.shared_prefix import Document, add_prefixes, documents_of
 from sft.prompt.encoded_rows import IGNORE_INDEX
-from sft.shared_prefix import Document, add_prefixes, documents_of
 
 Divide = Callable[[Sequence[int], int], list[list[int]]]
 """Lengths of rows, number of processes → the rows' positions by micro-batch; as many for each process."""

@@ -24,13 +24,13 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sft import checkpoints
-from sft.attention import PackedAttention, use_packed_attention
-from sft.loss import add_token_nll
-from sft.model import base_of, recast_trainable
+from sft.model.attention import PackedAttention, use_packed_attention
+from sft.model.lora import base_of, recast_trainable
+from sft.model.loss import add_token_nll
+from sft.model.shared_prefix import label_copies
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import FormattingFunction
-from sft.shared_prefix import label_copies
 from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
 from sft.system.errors import UserError, disk_problem

@@ -44,7 +44,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_base: Path):
-    from sft.model import load_tokenizer
+    from sft.model.load import load_tokenizer
 
     return load_tokenizer(str(tiny_base))
 

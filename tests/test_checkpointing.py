@@ -8,7 +8,8 @@ import torch
 from sft import checkpointing
 from sft.config.load import load_config
 from sft.memory import COMFORTABLE, Layout, estimate
-from sft.model import add_lora, load_skeleton
+from sft.model.load import load_skeleton
+from sft.model.lora import add_lora
 
 
 @pytest.fixture

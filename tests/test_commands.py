@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from eval.predictions import read_predictions
-from sft.adapter import check_adapter
 from sft.data.records import CATEGORIES, GROUPS
+from sft.model.adapter import check_adapter
 from sft.prompt.template import ALPACA_JA
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sft import doctor
 from sft.data.records import CATEGORIES, Example
-from sft.model import load_skeleton
+from sft.model.load import load_skeleton
 from sft.model_checks import model_lines, number_format, sources
 from sft.prompt.encode import encode_texts
 from sft.prompt.encoded_rows import IGNORE_INDEX

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from sft.answerer import load_answerer
 from sft.card import CONTEXT, QUESTION
 from sft.export import export
-from sft.model import load_adapter, load_base
+from sft.model.load import load_base
+from sft.model.lora import load_adapter
 from sft.prompt.chat_template import user_message
 from sft.prompt.template import ALPACA_JA, PromptTemplate
 from sft.system.errors import UserError
@@ -240,7 +241,7 @@ def test_a_failing_rename_puts_the_old_export_back(tmp_path, monkeypatch):
 def test_a_full_disk_is_told_before_any_weights_are_read(run, tmp_path, program, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9, 10**6))
-    monkeypatch.setattr("sft.model.load_base", None)
+    monkeypatch.setattr("sft.model.load.load_base", None)
     for words in ([], ["--merge"]):
         result = program("sft.export", run, *words, "--output", tmp_path / "out")
         assert result.returncode == 2

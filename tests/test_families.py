@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from sft.families import FAMILIES, check_attention, check_checkpointing, default_targets
-from sft.model import add_lora, describe_trained, load_base
+from sft.model.families import FAMILIES, check_attention, check_checkpointing, default_targets
+from sft.model.load import load_base
+from sft.model.lora import add_lora, describe_trained
 from sft.system.errors import UserError
 
 CPU = torch.device("cpu")

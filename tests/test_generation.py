@@ -22,8 +22,8 @@ from sft.generation import (
     generate,
     generate_all,
 )
-from sft.loss import add_token_nll
-from sft.model import load_base
+from sft.model.load import load_base
+from sft.model.loss import add_token_nll
 from sft.prompt.encode import encode_prompt
 from sft.system.errors import UserError
 from sft.system.visible import visible

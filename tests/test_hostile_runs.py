@@ -16,8 +16,9 @@ import yaml
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from sft.adapter import AdapterConfig, check_adapter, check_trained_on
-from sft.model import load_adapter, load_base, load_skeleton, load_tokenizer
+from sft.model.adapter import AdapterConfig, check_adapter, check_trained_on
+from sft.model.load import load_base, load_skeleton, load_tokenizer
+from sft.model.lora import load_adapter
 from sft.prompt.template import ALPACA_JA, PromptTemplate, chat_template
 from sft.run import require_finished, run_config
 from sft.system.errors import UserError

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from sft import model as loading
+from sft.model import load as loading
 from sft.system.errors import UserError
 from sft.system.hub import hub_is_absent
 

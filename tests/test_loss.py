@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 from transformers import AutoModelForCausalLM
 
-from sft.loss import CHUNK_TOKENS, add_token_nll, linear_cross_entropy, reference_nll
+from sft.model.loss import CHUNK_TOKENS, add_token_nll, linear_cross_entropy, reference_nll
 from sft.prompt.encoded_rows import IGNORE_INDEX
 
 

@@ -13,10 +13,11 @@ from transformers import AutoTokenizer
 
 import train_sft
 from eval.predictions import read_predictions
-from sft.adapter import check_adapter
 from sft.answerer import Answerer, load_answerer
 from sft.generation import decode, generate
-from sft.model import describe_trained, load_adapter, load_base, load_tokenizer
+from sft.model.adapter import check_adapter
+from sft.model.load import load_base, load_tokenizer
+from sft.model.lora import describe_trained, load_adapter
 from sft.prompt.encode import encode_answer, encode_prompt
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.row_encoder import RowEncoder

@@ -16,9 +16,9 @@ from transformers import (
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.attention import PROVED, _ShortDocument, packing_obstacle, use_packed_attention
-from sft.loss import add_token_nll
-from sft.shared_prefix import documents_of, label_copies
+from sft.model.attention import PROVED, _ShortDocument, packing_obstacle, use_packed_attention
+from sft.model.loss import add_token_nll
+from sft.model.shared_prefix import documents_of, label_copies
 from sft.steps import StepCollator, StepSampler, optimizer_steps, packed, padded
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.generation import CharacterStreamer, decode
-from sft.model import load_tokenizer
+from sft.model.load import load_tokenizer
 from sft.prompt.encode import (
     bos_ids,
     encode_answer,

@@ -11,11 +11,11 @@ from transformers import AutoTokenizer, GPTNeoXTokenizer
 
 from sft.data.read import load_data
 from sft.generation import CharacterStreamer
-from sft.model import load_tokenizer
+from sft.model.load import load_tokenizer
+from sft.model.repair import repaired
 from sft.prompt.encode import IGNORE_INDEX, bos_ids, encode_answer, encode_prompt, encode_text
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
-from sft.repair import repaired
 from sft.system.errors import UserError
 
 TEXTS = [

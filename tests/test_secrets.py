@@ -10,10 +10,10 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from sft import model as loading
 from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.export import push
+from sft.model import load as loading
 from sft.system.errors import UserError
 from sft.system.visible import holds_token, without_tokens
 

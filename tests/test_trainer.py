@@ -9,9 +9,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
-from sft.adapter import check_adapter
 from sft.data.read import load_data
-from sft.model import add_lora, check_targets, load_adapter, load_base
+from sft.model.adapter import check_adapter
+from sft.model.load import load_base
+from sft.model.lora import add_lora, check_targets, load_adapter
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.system.errors import UserError

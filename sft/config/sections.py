@@ -85,7 +85,7 @@ class ModelSection(Section):
 
     @property
     def loading(self) -> dict[str, Any]:
-        """How the base model is found and made: keyword arguments of `sft.model.load_base` and `load_skeleton`."""
+        """How the base model is found and made: keyword arguments of `sft.model.load.load_base` and `load_skeleton`."""
         return {
             "revision": self.revision, "trust_remote_code": self.trust_remote_code, "attention": self.attention,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The adapter merged into its base in 16 bits, and how far that is from what it was: logits and greedy answers."""
+"""How far a merged model is from what it was: logits and greedy answers."""
 
 import dataclasses
 import gc
@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft.generation import generate
@@ -120,30 +119,6 @@ def difference(before: Outputs, after: Outputs) -> Difference:
     return Difference(max(gap.max().item() for gap in gaps), total / sum(gap.numel() for gap in gaps))
 
 
-@torch.no_grad()
-def merge(model: PeftModel) -> PreTrainedModel:
-    """The base with the adapter added to its weights, in fp32 layer by layer and rounded once. `model` is used up.
-
-    Raises UserError when a merged weight is not a finite number.
-    """
-    for name, layer in model.named_modules():
-        if not isinstance(layer, BaseTunerLayer):
-            continue
-        weights = layer.get_base_layer()
-        dtype = weights.weight.dtype
-        weights.float()
-        try:
-            layer.merge(safe_merge=True)
-        except ValueError as error:
-            if "NaN" not in str(error):
-                raise
-            raise _not_finite(name) from None
-        weights.to(dtype)
-        if not all(parameter.isfinite().all() for parameter in weights.parameters()):
-            raise _not_finite(name)
-    return model.unload()
-
-
 def check(
     base: Outputs, tuned: Outputs, merged: Outputs, dtype: torch.dtype, trained: Outputs | None = None
 ) -> MergeCheck:
@@ -179,9 +154,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _not_finite(name: str) -> UserError:
-    return UserError(
-        f"merging {name}: a weight is not a finite number; the adapter is damaged, or model.dtype too narrow"
-    )

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from sft.shared_prefix import Prefixes, own_tokens, whole_rows
+from sft.model.shared_prefix import Prefixes, own_tokens, whole_rows
 from sft.system.errors import UserError
 
 PackedAttention = Literal["auto", "dense", "documents", "varlen"]

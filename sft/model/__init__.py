@@ -1,0 +1,1 @@
+"""The base model: where it runs, how it is loaded, LoRA on top, attention within documents, the loss."""

@@ -1,0 +1,146 @@
+"""The base model and its tokenizer, loaded for one device in 4-bit, 8-bit or unquantised."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from sft.hazards import warn
+from sft.model.families import FAMILIES, check_attention
+from sft.model.repair import repaired
+from sft.system.errors import UserError
+from sft.system.hub import hub_is_absent, loading_error
+
+
+def load_tokenizer(
+    base: str, revision: str | None = None, trust_remote_code: bool = False, newline: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, with a padding token and without the faults that `repaired` mends.
+
+    `newline` is what a newline is written as; None: see `repaired`. Raises UserError when it cannot be loaded.
+
+    A tokenizer without a padding token pads with its end-of-text token: labels and attention are masked by
+    position, so that costs nothing, and the vocabulary keeps its size.
+    """
+    if trust_remote_code and int(os.environ.get("RANK", 0)) == 0:
+        warn([f"model.trust_remote_code: Python code that comes with {base} is run; read it, and pin model.revision"])
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
+        )
+    except Exception as error:  # of files of the wrong kind, its libraries raise what they like
+        raise loading_error("tokenizer", base, error) from None
+    if not tokenizer("日本")["input_ids"]:  # what transformers makes of a repository without any tokenizer
+        examples = ", ".join(f"{kind}: {family.tokenizer}" for kind, family in FAMILIES.items() if family.tokenizer)
+        raise UserError(f"tokenizer {base}: has no vocabulary; set model.tokenizer to one that has ({examples})")
+    tokenizer = repaired(tokenizer, newline)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base_config(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The base model's architecture, without its weights. Raises UserError when it cannot be loaded."""
+    try:
+        return AutoConfig.from_pretrained(
+            base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise loading_error("model", base, error) from None
+
+
+def load_base(
+    base: str,
+    device: torch.device | None,
+    dtype: torch.dtype,
+    quantization: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: str = "auto",
+    safetensors_only: bool = False,
+) -> PreTrainedModel:
+    """The frozen base model on `device`; `quantization` holds BitsAndBytesConfig's arguments, None means none.
+
+    Without a device, what divides the weights among processes places them. `attention` names transformers'
+    implementation of it, "auto" leaves the choice to transformers. A pickle of weights is read (as data, without
+    running its code) unless `safetensors_only`. Raises UserError when the model is missing or cannot be loaded, or does
+    not support that attention.
+    """
+    if attention != "auto":
+        check_attention(load_base_config(base, revision, trust_remote_code), attention)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base,
+            revision=revision,
+            dtype=dtype,
+            device_map={"": device} if device else None,
+            quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
+            attn_implementation=None if attention == "auto" else attention,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True if safetensors_only else None,
+            local_files_only=hub_is_absent(),
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise loading_error("model", base, error) from None
+    model.requires_grad_(False)
+    # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
+    theirs = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=theirs.bos_token_id, eos_token_id=theirs.eos_token_id, pad_token_id=theirs.pad_token_id
+    )
+    if device and device.type == "cpu":
+        _keep_4bit_weights_trainable(model)
+        model.get_output_embeddings().register_forward_pre_hook(_dense)
+    return model
+
+
+def _dense(head: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    # The last position of prompts is a strided view, for which PyTorch would copy the head's weights once a row:
+    # gigabytes, and most of the time that prompts take. A single row's view calls itself contiguous all the same.
+    return (inputs[0].clone(memory_format=torch.contiguous_format),)
+
+
+def load_skeleton(
+    base: str,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: str = "auto",
+) -> PreTrainedModel:
+    """The frozen base model without weights (PyTorch's meta device), made from its configuration in a second or less.
+
+    Of `attention` only "eager" makes a difference here. Raises UserError as `load_base` does.
+    """
+    config = load_base_config(base, revision, trust_remote_code)
+    if attention != "auto":
+        check_attention(config, attention)
+    eager = "eager" if attention == "eager" else None
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation=eager, trust_remote_code=trust_remote_code
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise loading_error("model", base, error) from None
+    return model.requires_grad_(False)
+
+
+def _keep_4bit_weights_trainable(model: PreTrainedModel) -> None:
+    # On CPUs with avx512_bf16, bitsandbytes repacks 4-bit weights at the first evaluation-mode forward, and the
+    # next training forward then fails on a leaf that was changed in place.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
