@@ -80,7 +80,7 @@ def is_text(value: object) -> bool:
 
 def load(arguments: argparse.Namespace) -> "Answerer":
     """Load the run and say which one it is and how it will answer."""
-    from sft.run import newest_finished_run, require_finished
+    from sft.run.directory import newest_finished_run, require_finished
 
     run = Path(arguments.run) if arguments.run else newest_finished_run()
     require_finished(run)
@@ -176,7 +176,7 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     from sft.hazards import generation_hazards, warn
     from sft.prompt.encode import eos_id
     from sft.prompt.encoded_rows import digest
-    from sft.run import write_text
+    from sft.run.directory import write_text
     from sft.system.progress import Progress
 
     prompts: dict[int, list[int]] = {}

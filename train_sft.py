@@ -54,7 +54,7 @@ def main() -> None:
 
 def train(config: Config, resume: bool, force: bool) -> None:
     """Load, train, save. Whatever the user can have got wrong is found before the run directory is touched."""
-    from sft import run as runs
+    from sft.run import directory as runs
 
     started = time.perf_counter()
     run = config.run_directory
@@ -113,7 +113,7 @@ def go_on(config: Config, manifest: dict[str, Any]) -> "Path":
     Raises UserError where it was begun as another run, naming each difference, and where no checkpoint is whole.
     """
     from sft import checkpoints
-    from sft import run as runs
+    from sft.run import directory as runs
 
     run = config.run_directory
     begun = runs.read_manifest(run)
@@ -229,7 +229,7 @@ def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SF
 
 def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
     """The manifest of a run that has just begun; `identity` is what a resumed run must share."""
-    from sft import run as runs
+    from sft.run import directory as runs
 
     sides = {name: len(side) for name, side in prepared.split._asdict().items()}
     fates: dict[str, dict[str, int]] = {}
@@ -255,8 +255,8 @@ def begin_manifest(config: Config, prepared: Prepared) -> dict[str, Any]:
 
 def record_start(config: Config, prepared: Prepared, model: Any, manifest: dict[str, Any]) -> None:
     """Begin the run's directory, or go on in it: what is trained, on what, with which settings."""
-    from sft import run as runs
     from sft.model.lora import base_of, describe_trained
+    from sft.run import directory as runs
 
     run = config.run_directory
     print(describe_trained(model))
@@ -277,10 +277,10 @@ def finish(
     started: float,
 ) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
-    from sft import run as runs
     from sft.loss_plot import plot_loss
     from sft.model.adapter import check_adapter
     from sft.model.place import resolve_dtype
+    from sft.run import directory as runs
     from sft.system.files import file_sha256
     from sft.system.whole_directory import whole_directory
     from sft.trainer import memory_peak_bytes

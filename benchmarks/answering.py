@@ -18,7 +18,7 @@ from tqdm import tqdm
 from sft.answerer import Answerer, load_answerer
 from sft.generation import Answer, generate_all
 from sft.prompt.encode import eos_id
-from sft.run import require_finished
+from sft.run.directory import require_finished
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
     """The encoded prompts of the first test rows, which are in hash order."""
-    from sft.run import read_side, training_data
+    from sft.run.held_out import read_side, training_data
 
     examples = read_side(answerer.run, "test", training_data(answerer.run, answerer.config))[:rows]
     return [answerer.prompt(example.instruction, example.input).ids for example in examples]

@@ -40,13 +40,13 @@ def evaluate_run() -> None:
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     arguments = parser.parse_intermixed_args()
 
-    from sft.run import require_finished
+    from sft.run.directory import require_finished
 
     require_finished(arguments.run)
 
     from eval.answer import answer_rows, rows_to_answer
     from sft.answerer import load_answerer
-    from sft.run import read_side, training_data
+    from sft.run.held_out import read_side, training_data
 
     config = load_config(arguments.run / "config.yaml", arguments.overrides)
     rows = rows_to_answer(arguments.run, config)

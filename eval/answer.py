@@ -26,7 +26,7 @@ from sft.generation import Answer, batches, effective_settings
 from sft.hazards import generation_hazards, warn
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
-from sft.run import read_side, training_data
+from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError
 from sft.system.progress import Progress
 

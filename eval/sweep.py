@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.config.load import load_config
-from sft.run import require_finished
+from sft.run.directory import require_finished
 from sft.system.errors import UserError
 from sft.system.files import output_directory, write_text
 from sft.system.processes import RANK

@@ -24,9 +24,9 @@ from sft.model.loss import add_token_nll
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten_context
 from sft.prompt.template import PromptTemplate, template_from_config
-from sft.run import require_finished, run_config, text_sha256, weights_directory
+from sft.run.directory import require_finished, run_config, weights_directory
 from sft.system.errors import UserError
-from sft.system.files import file_sha256
+from sft.system.files import file_sha256, text_sha256
 
 
 class EncodedPrompt(NamedTuple):

@@ -161,7 +161,7 @@ def export(
 
 def read_source(run: Path, overrides: Sequence[str]) -> Source:
     """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
-    from sft.run import check_learned, require_finished, run_config
+    from sft.run.directory import check_learned, require_finished, run_config
 
     manifest = require_finished(run)
     for override in overrides:
@@ -214,7 +214,7 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
     from sft.model.lora import load_adapter, merge
     from sft.model.place import resolve_device, resolve_dtype, use_all_cores
     from sft.prompt.chat_template import set_chat_template
-    from sft.run import read_side, training_data
+    from sft.run.held_out import read_side, training_data
 
     section = source.config.model
     device = resolve_device(section.device)

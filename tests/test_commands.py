@@ -276,7 +276,7 @@ def test_a_directory_that_is_no_run_is_never_replaced(program, tiny_base, tmp_pa
 
 
 def test_empty_directories_of_a_failed_start_are_nothing_to_lose(tmp_path):
-    from sft.run import check_directory, claim_directory
+    from sft.run.directory import check_directory, claim_directory
 
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
@@ -286,7 +286,7 @@ def test_empty_directories_of_a_failed_start_are_nothing_to_lose(tmp_path):
 
 
 def test_a_second_training_into_the_same_directory_is_refused(program, tiny_base, tmp_path):
-    from sft.run import lock_directory
+    from sft.run.directory import lock_directory
 
     with lock_directory(tmp_path / "run"):
         result = program("train_sft", "configs/tiny.yaml", *overrides(tiny_base, tmp_path / "run"), "--force")

@@ -20,7 +20,7 @@ from sft.model.adapter import AdapterConfig, check_adapter, check_trained_on
 from sft.model.load import load_base, load_skeleton, load_tokenizer
 from sft.model.lora import load_adapter
 from sft.prompt.template import ALPACA_JA, PromptTemplate, chat_template
-from sft.run import require_finished, run_config
+from sft.run.directory import require_finished, run_config
 from sft.system.errors import UserError
 
 CPU = torch.device("cpu")

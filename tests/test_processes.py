@@ -10,7 +10,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from sft.run import holds_something
+from sft.run.directory import holds_something
 from sft.system.errors import UserError
 from sft.system.processes import check_divided, check_engine
 

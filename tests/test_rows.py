@@ -21,8 +21,9 @@ from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.rows import FIELDS, RowFile, Rows, SeenTexts, as_dataset
 from sft.data.split import split_examples
-from sft.run import split_text, text_sha256
+from sft.run.held_out import split_text
 from sft.system.errors import UserError
+from sft.system.files import text_sha256
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 TEXTS = st.text('首都は？\n"\\ \u3000\u2028é🗾Ａ', min_size=1, max_size=6)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.split import Split, category_head, epoch_rows, named_weights, split_examples, tempered_weights
-from sft.run import read_side, split_text, text_sha256, write_manifest
+from sft.run.held_out import read_side, split_text
+from sft.run.manifest import write_manifest
+from sft.system.files import text_sha256
 
 
 def rows(count, category="open_qa", **fields):

@@ -13,7 +13,8 @@ import pytest
 
 import infer
 from eval.predictions import read_predictions
-from sft.run import newest_finished_run, read_manifest
+from sft.run.directory import newest_finished_run
+from sft.run.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["eval.rows_per_category=1", "eval.resamples=10", "generation.max_new_tokens=2"]
@@ -56,7 +57,7 @@ def test_a_clock_that_goes_backwards_in_another_time_zone(program, trained_run, 
         return moment[0]
 
     monkeypatch.setattr(time, "time", backwards)
-    monkeypatch.setattr("sft.run.now", lambda: datetime.fromtimestamp(backwards(), UTC).isoformat())
+    monkeypatch.setattr("sft.run.manifest.now", lambda: datetime.fromtimestamp(backwards(), UTC).isoformat())
     use(program, trained_run, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run")
     assert manifest["finished"] < manifest["started"]

@@ -1,4 +1,4 @@
-"""Files read whole or refused in one line, written whole or not at all, and none outside the directory they belong to."""
+"""A run's directory: who may write to it, what is recorded in it, and which run is the newest."""
 
 import hashlib
 import json
@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sft.system.errors import UserError
+
+
+def text_sha256(pieces: Iterable[str]) -> str:
+    """SHA-256 of a text in UTF-8, given piece by piece."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece.encode())
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

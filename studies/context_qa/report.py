@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sft.run import read_manifest
+from sft.run.manifest import read_manifest
 from sft.system.files import write_text
 from studies.context_qa.analysis import analyse, to_json
 from studies.context_qa.answers import load

@@ -1,35 +1,19 @@
-"""A run's directory: who may write to it, what is recorded in it, and which run is the newest."""
+"""A run's directory: who may write to it, and which run is the newest."""
 
 import fcntl
-import hashlib
-import importlib.metadata
-import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-from pydantic import ValidationError
-
 from sft.config.load import load_config
 from sft.config.sections import Config
-from sft.data.read import load_data
-from sft.data.records import Example
-from sft.data.rows import Rows
-from sft.data.split import Split
-from sft.manifest import Manifest
+from sft.run.manifest import read_manifest
 from sft.system.errors import UserError
-from sft.system.files import check_inside, file_sha256, read_bytes, read_json, write_pieces, write_text
+from sft.system.files import check_inside, file_sha256
 
-PACKAGES = (
-    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
-)  # fmt: skip
 RUNS = Path("runs")
 
 
@@ -101,26 +85,6 @@ def weights_directory(run: Path) -> Path:
     return model if model.is_dir() else run / "adapter"
 
 
-def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    """Write `manifest.json`: what is needed to tell what this run is, and to do it again."""
-    write_text(run / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
-
-
-def read_manifest(run: Path) -> dict[str, Any]:
-    """Read a run's manifest. Raises UserError when there is none, or it is not one of ours."""
-    try:
-        manifest = read_json(run / "manifest.json")
-    except UserError as error:
-        raise UserError(f"{run}: not a run directory ({error}); train one first") from None
-    try:
-        Manifest.model_validate(manifest)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise UserError(f"{run / 'manifest.json'}: is not the manifest of a run ({place}: {first['msg']})") from None
-    return dict(manifest)
-
-
 def newest_finished_run(runs: Path = RUNS) -> Path:
     """The run that finished last. Raises UserError when none has."""
     finished = []
@@ -160,40 +124,6 @@ def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def check_resumable(old: dict[str, Any], new: dict[str, Any], changed_settings: list[str]) -> None:
-    """Raise UserError, naming each difference, when a run begun as `old` cannot go on as `new` (two manifests)."""
-    differences = changed_settings + [
-        f"{name} changed" if isinstance(value, str) else f"{name} was {old['identity'].get(name)}, is {value}"
-        for name, value in new["identity"].items()
-        if old["identity"].get(name) != value
-    ]
-    if differences:
-        raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
-
-
-def split_text(split: Split) -> Iterator[str]:
-    """Which row, by index, is on which side, as the run's `split.json` has it: a JSON object, piece by piece."""
-    for number, (name, side) in enumerate(split._asdict().items()):
-        yield f'{", " if number else "{"}"{name}": ['
-        for place, example in enumerate(side):
-            yield (", " if place else "") + json.dumps(example.index, ensure_ascii=False)
-        yield "]"
-    yield "}\n"
-
-
-def write_split(run: Path, split: Split) -> None:
-    """Write `split.json`."""
-    write_pieces(run / "split.json", split_text(split))
-
-
-def text_sha256(pieces: Iterable[str]) -> str:
-    """SHA-256 of a text in UTF-8, given piece by piece."""
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece.encode())
-    return digest.hexdigest()
-
-
 def check_learned(run: Path) -> None:
     """Raise UserError when a file of what the run learned is missing or not what training wrote."""
     learned = weights_directory(run)
@@ -201,50 +131,3 @@ def check_learned(run: Path) -> None:
         path = learned / name
         if not path.is_file() or file_sha256(path) != digest:
             raise UserError(f"{path}: is not what the training wrote; restore it, or train again")
-
-
-def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
-    """The rows of one side ("train", "validation" or "test") of a run's split, in its order.
-
-    Raises UserError when the split is not the one that the run was trained with.
-    """
-    path = run / "split.json"
-    content = read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != read_manifest(run)["identity"]["split"]:
-        raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
-    try:
-        indexes = json.loads(content)[side]
-        wanted = set(indexes)
-        places = {example.index: place for place, example in enumerate(examples) if example.index in wanted}
-        return Rows.of(examples).select(np.array([places[index] for index in indexes], np.int32))
-    except (ValueError, RecursionError, KeyError, TypeError):
-        raise UserError(f"{path}: is not a split of these rows") from None
-
-
-def training_data(run: Path, config: Config) -> Rows:
-    """All rows of the run's data. Raises UserError when they are not those it was trained with."""
-    data = load_data(config.data.path, config.data.revision)
-    if data.sha256 != read_manifest(run)["identity"]["data"]:
-        raise UserError(
-            f"{config.data.path}: its rows are not those that {run} was trained with, so no row can be "
-            "trusted to be held out; give the same file with data.path=…"
-        )
-    return data.examples
-
-
-def environment() -> dict[str, Any]:
-    """Versions of Python and the libraries, the machine, and this project's git commit (None outside git)."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return {
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "machine": platform.machine(),
-        "git_commit": git.stdout.strip() or None if git.returncode == 0 else None,
-    }
-
-
-def now() -> str:
-    """The present moment in UTC, ISO 8601, to the microsecond."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,61 @@
+"""Which rows a run trained on and which it held out: split.json, and the rows themselves."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sft.config.sections import Config
+from sft.data.read import load_data
+from sft.data.records import Example
+from sft.data.rows import Rows
+from sft.data.split import Split
+from sft.run.manifest import read_manifest
+from sft.system.errors import UserError
+from sft.system.files import read_bytes, write_pieces
+
+
+def split_text(split: Split) -> Iterator[str]:
+    """Which row, by index, is on which side, as the run's `split.json` has it: a JSON object, piece by piece."""
+    for number, (name, side) in enumerate(split._asdict().items()):
+        yield f'{", " if number else "{"}"{name}": ['
+        for place, example in enumerate(side):
+            yield (", " if place else "") + json.dumps(example.index, ensure_ascii=False)
+        yield "]"
+    yield "}\n"
+
+
+def write_split(run: Path, split: Split) -> None:
+    """Write `split.json`."""
+    write_pieces(run / "split.json", split_text(split))
+
+
+def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
+    """The rows of one side ("train", "validation" or "test") of a run's split, in its order.
+
+    Raises UserError when the split is not the one that the run was trained with.
+    """
+    path = run / "split.json"
+    content = read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != read_manifest(run)["identity"]["split"]:
+        raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
+    try:
+        indexes = json.loads(content)[side]
+        wanted = set(indexes)
+        places = {example.index: place for place, example in enumerate(examples) if example.index in wanted}
+        return Rows.of(examples).select(np.array([places[index] for index in indexes], np.int32))
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise UserError(f"{path}: is not a split of these rows") from None
+
+
+def training_data(run: Path, config: Config) -> Rows:
+    """All rows of the run's data. Raises UserError when they are not those it was trained with."""
+    data = load_data(config.data.path, config.data.revision)
+    if data.sha256 != read_manifest(run)["identity"]["data"]:
+        raise UserError(
+            f"{config.data.path}: its rows are not those that {run} was trained with, so no row can be "
+            "trusted to be held out; give the same file with data.path=…"
+        )
+    return data.examples
