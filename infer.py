@@ -18,7 +18,7 @@ from sft.system.errors import UserError, exit_on_user_error
 from sft.system.files import parse_json, read_bytes
 
 if TYPE_CHECKING:
-    from sft.answerer import Answerer
+    from sft.generation.answerer import Answerer
 
 
 def main() -> None:
@@ -85,8 +85,8 @@ def load(arguments: argparse.Namespace) -> "Answerer":
     run = Path(arguments.run) if arguments.run else newest_finished_run()
     require_finished(run)
 
-    from sft.answerer import load_answerer
-    from sft.generation import effective_settings
+    from sft.generation.answerer import load_answerer
+    from sft.generation.settings import effective_settings
     from sft.system.visible import one_line
 
     answerer = load_answerer(run, arguments.overrides, arguments.allow_other_template)
@@ -97,9 +97,10 @@ def load(arguments: argparse.Namespace) -> "Answerer":
 
 def ask(answerer: "Answerer", instruction: str, context: str, warned: set[str]) -> None:
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
-    from sft.generation import CharacterStreamer
-    from sft.hazards import generation_hazards, warn
+    from sft.generation.settings import generation_hazards
+    from sft.generation.streamer import CharacterStreamer
     from sft.prompt.encode import eos_id
+    from sft.system.errors import warn
     from sft.system.visible import visible
 
     prompt = answerer.prompt(instruction, context)
@@ -173,10 +174,11 @@ def answer_file(answerer: "Answerer", rows: list[dict[str, object]], output: Pat
     """
     from tqdm import tqdm
 
-    from sft.hazards import generation_hazards, warn
+    from sft.generation.settings import generation_hazards
     from sft.prompt.encode import eos_id
     from sft.prompt.encoded_rows import digest
     from sft.run.directory import write_text
+    from sft.system.errors import warn
     from sft.system.progress import Progress
 
     prompts: dict[int, list[int]] = {}

@@ -62,9 +62,10 @@ def train(config: Config, resume: bool, force: bool) -> None:
         runs.check_directory(run, resume, force)
 
     from sft import checkpointing
-    from sft.hazards import warn, warn_of_loss
     from sft.model.place import resolve_device, resolve_dtype, use_all_cores
+    from sft.system.errors import warn
     from sft.system.files import check_inside
+    from sft.training.log import warn_of_loss
 
     device = resolve_device(config.model.device)
     dtype = resolve_dtype(config.model.dtype, device)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from sft.answerer import Answerer, load_answerer
-from sft.generation import Answer, generate_all
+from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.generate import Answer, generate_all
 from sft.prompt.encode import eos_id
 from sft.run.directory import require_finished
 from sft.system.command_line import command_parser

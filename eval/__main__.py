@@ -45,7 +45,7 @@ def evaluate_run() -> None:
     require_finished(arguments.run)
 
     from eval.answer import answer_rows, rows_to_answer
-    from sft.answerer import load_answerer
+    from sft.generation.answerer import load_answerer
     from sft.run.held_out import read_side, training_data
 
     config = load_config(arguments.run / "config.yaml", arguments.overrides)

@@ -17,17 +17,17 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from eval.predictions import Prediction, write_predictions
-from sft.answerer import Answerer, EncodedPrompt
 from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.split import category_head, hash_order
-from sft.generation import Answer, batches, effective_settings
-from sft.hazards import generation_hazards, warn
+from sft.generation.answerer import Answerer, EncodedPrompt
+from sft.generation.generate import Answer, batches
+from sft.generation.settings import effective_settings, generation_hazards
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
 from sft.run.held_out import read_side, training_data
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
 from sft.system.progress import Progress
 
 SYSTEMS = ("base", "tuned")

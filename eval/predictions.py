@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sft.data.records import CATEGORIES, Example
+from sft.generation.settings import FinishReason
 from sft.system.errors import UserError
 from sft.system.files import parse_json, write_text
 
@@ -21,8 +22,6 @@ MEASURED = {
     "training_overlap": 10**9,
 }
 """A prediction's numbers and the most that each can be; none is below 0."""
-
-FinishReason = Literal["eos", "length", "error"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

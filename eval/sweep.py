@@ -41,8 +41,8 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
         )
 
     from eval.answer import answer_under, rows_to_answer
-    from sft.answerer import load_answerer
-    from sft.generation import effective_settings
+    from sft.generation.answerer import load_answerer
+    from sft.generation.settings import effective_settings
 
     rows = rows_to_answer(run, load_config(run / "config.yaml", overrides))
     answerer = load_answerer(run, overrides)

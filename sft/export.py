@@ -170,7 +170,8 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
     config = run_config(run, overrides)
 
     from sft.card import CONTEXT, QUESTION
-    from sft.generation import effective_settings, library_config
+    from sft.generation.generate import library_config
+    from sft.generation.settings import effective_settings
     from sft.model.adapter import check_adapter, check_trained_on
     from sft.model.load import load_tokenizer
     from sft.prompt.chat_template import set_chat_template
@@ -209,7 +210,7 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
     """Merge on the unquantised base, compare with what it was, and write the weights."""
     from sft.build_base import ensure_base
     from sft.export.merge_check import check, free_memory, outputs, weight_bytes
-    from sft.generation import library_config
+    from sft.generation.generate import library_config
     from sft.model.load import load_base, load_skeleton
     from sft.model.lora import load_adapter, merge
     from sft.model.place import resolve_device, resolve_dtype, use_all_cores

@@ -155,7 +155,8 @@ def divide(config: Config, examples: "Rows") -> "Split":
 
 def hazards(config: Config, prepared: Prepared) -> list[str]:
     """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
-    from sft.hazards import generation_hazards, truncation_hazards
+    from sft.generation.settings import generation_hazards
+    from sft.plan.hazards import truncation_hazards
     from sft.prompt.encode import encode_prompt, eos_id
 
     _, split, template, tokenizer, encoder, *_ = prepared

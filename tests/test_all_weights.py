@@ -22,7 +22,7 @@ def test_the_tuned_model_and_the_base_both_answer(program, words, tiny_base, tmp
     assert moved == {name for name, _ in base.named_parameters()}
     prompt = torch.tensor([[5, 6, 7, 8]])
 
-    from sft.answerer import load_answerer
+    from sft.generation.answerer import load_answerer
 
     answerer = load_answerer(run)
     for system, expected in (("tuned", tuned), ("base", base)):

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from sft.answerer import Answerer, merge_adapter
+from sft.generation.answerer import Answerer, merge_adapter
 from sft.model.load import load_base
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 200, 300]])

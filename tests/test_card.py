@@ -9,7 +9,7 @@ from eval.score import score
 from sft.card import model_card
 from sft.config.load import load_config
 from sft.data.read import load_data
-from sft.generation import effective_settings
+from sft.generation.settings import effective_settings
 from sft.licences import ROWS, licence_fields, named_base, named_data
 from sft.prompt.template import ALPACA_JA
 

@@ -329,7 +329,7 @@ def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, prog
 def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_again(
     finished_run, program, monkeypatch, tmp_path
 ):
-    from sft.answerer import Answerer
+    from sft.generation.answerer import Answerer
     from sft.system.progress import Progress
 
     run, _ = finished_run

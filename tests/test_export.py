@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sft.answerer import load_answerer
 from sft.card import CONTEXT, QUESTION
 from sft.export import export
+from sft.generation.answerer import load_answerer
 from sft.model.load import load_base
 from sft.model.lora import load_adapter
 from sft.prompt.chat_template import user_message

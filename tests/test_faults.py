@@ -16,9 +16,9 @@ import torch
 import sft.trainer
 import train_sft
 from sft import checkpoints
-from sft.hazards import warn_of_loss
 from sft.system.errors import UserError
 from sft.trainer import RunTrainer
+from sft.training.log import warn_of_loss
 
 ROOT = Path(__file__).parents[1]
 ADAPTER = "adapter/adapter_model.safetensors"

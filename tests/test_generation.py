@@ -13,15 +13,10 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from sft.generation import (
-    CharacterStreamer,
-    ScopedRepetitionPenalty,
-    batches,
-    decode,
-    effective_settings,
-    generate,
-    generate_all,
-)
+from sft.generation.generate import batches, generate, generate_all
+from sft.generation.penalty import ScopedRepetitionPenalty
+from sft.generation.settings import effective_settings
+from sft.generation.streamer import CharacterStreamer, decode
 from sft.model.load import load_base
 from sft.model.loss import add_token_nll
 from sft.prompt.encode import encode_prompt

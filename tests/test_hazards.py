@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sft.hazards import generation_hazards, truncation_hazards
+from sft.generation.settings import generation_hazards
+from sft.plan.hazards import truncation_hazards
 
 ROOT = Path(__file__).parents[1]
 EOS = 0

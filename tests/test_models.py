@@ -13,8 +13,9 @@ from transformers import AutoTokenizer
 
 import train_sft
 from eval.predictions import read_predictions
-from sft.answerer import Answerer, load_answerer
-from sft.generation import decode, generate
+from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.generate import generate
+from sft.generation.streamer import decode
 from sft.model.adapter import check_adapter
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import describe_trained, load_adapter

@@ -29,7 +29,8 @@ from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.split import epoch_rows, split_examples
-from sft.generation import ScopedRepetitionPenalty, batches
+from sft.generation.generate import batches
+from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.template import FormattingFunction, PromptTemplate
 from sft.steps import StepCollator, StepSampler, packed, padded

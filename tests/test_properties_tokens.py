@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.generation import CharacterStreamer, decode
+from sft.generation.streamer import CharacterStreamer, decode
 from sft.model.load import load_tokenizer
 from sft.prompt.encode import (
     bos_ids,

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, GPTNeoXTokenizer
 
 from sft.data.read import load_data
-from sft.generation import CharacterStreamer
+from sft.generation.streamer import CharacterStreamer
 from sft.model.load import load_tokenizer
 from sft.model.repair import repaired
 from sft.prompt.encode import IGNORE_INDEX, bos_ids, encode_answer, encode_prompt, encode_text

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from eval.__main__ import _training_outputs
 from eval.floors import CONSTANT
 from eval.metrics import TEXT_METRICS
-from eval.predictions import FinishReason, Prediction
+from eval.predictions import Prediction
 from eval.rows import METRICS, REFERENCE_METRICS
 from eval.score import score, write_results
 from sft.data.records import CATEGORIES, CONTEXT, Example
+from sft.generation.settings import FinishReason
 from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -20,10 +20,10 @@ from eval.sweep_report import report_sweep
 from eval.terminal import Row, print_rows
 from sft import doctor
 from sft.data.records import CATEGORIES, Example
-from sft.generation import Answer, CharacterStreamer
-from sft.hazards import warn
+from sft.generation.generate import Answer
+from sft.generation.streamer import CharacterStreamer
 from sft.preview import show_example
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
 from sft.system.visible import LINE_LIMIT, escaped, one_line, visible
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")

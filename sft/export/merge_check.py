@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sft.generation import generate
+from sft.generation.generate import generate
 from sft.system.errors import UserError
 
 POSITIONS = 64

@@ -18,10 +18,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sft.hazards import warn
 from sft.model.families import FAMILIES, check_attention
 from sft.model.repair import repaired
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
 from sft.system.hub import hub_is_absent, loading_error
 
 

@@ -1,12 +1,18 @@
-"""Errors a user can cause: one clear line with the remedy, exit status 2, no traceback."""
+"""Settings that work and hurt: warnings with the rows concerned and the remedy, before time is spent. No torch here."""
 
 import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sft.system.visible import one_line
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings to standard error, a line each."""
+    for warning in warnings:
+        print(one_line(f"warning: {warning}"), file=sys.stderr, flush=True)
 
 
 class UserError(Exception):

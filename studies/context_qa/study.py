@@ -41,7 +41,7 @@ from studies.context_qa.plan import (  # noqa: E402
 )  # fmt: skip
 
 if TYPE_CHECKING:  # these import torch, which --help and --report need not wait for
-    from sft.answerer import Answerer
+    from sft.generation.answerer import Answerer
 
 
 def main() -> None:
@@ -222,7 +222,7 @@ class Clock:
 def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Clock) -> None:
     """Load a run's model and answer cells with it."""
     from eval.answer import answer_under
-    from sft.answerer import load_answerer
+    from sft.generation.answerer import load_answerer
 
     rows = rows_by_name(study, run)
     answerer: Answerer = load_answerer(run, study.common)

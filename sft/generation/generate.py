@@ -1,8 +1,8 @@
-"""Answers: left-padded batches, a repetition penalty that knows the prompt from the answer, and streaming."""
+"""Prompts are answered in left-padded batches, as transformers does or faster."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import (
@@ -14,57 +14,14 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from eval.predictions import FinishReason
-from sft.cache import can_join, growing_cache
-from sft.decoding import Prepared, decode_all
+from sft.generation.cache import can_join, growing_cache
+from sft.generation.decoding import Prepared, decode_all
+from sft.generation.penalty import ScopedRepetitionPenalty
+from sft.generation.settings import FinishReason, effective_settings
+from sft.generation.streamer import decode
 from sft.model.lora import base_of
 from sft.prompt.encode import eos_id
 from sft.system.errors import UserError
-from sft.system.visible import visible
-
-Scope = Literal["generated", "all"]
-
-
-class ScopedRepetitionPenalty(LogitsProcessor):
-    """Divides positive and multiplies negative scores of tokens that already occurred (CTRL, arXiv 1909.05858).
-
-    transformers' own processor counts the whole prompt as having occurred, so an answer cannot quote its context
-    freely, and in a left-padded batch it counts the padding too. Here padding never counts, and `scope` decides
-    about the prompt.
-
-    Args:
-        penalty: above 1 discourages repetition, 1 changes nothing.
-        scope: "generated" counts the answer's tokens only, "all" the prompt's too.
-        prompt_mask: (prompts, prompt tokens), 1 for prompt tokens and 0 for padding. With beams or several
-            answers a prompt, rows may be a multiple of the prompts.
-    """
-
-    def __init__(self, penalty: float, scope: Scope, prompt_mask: torch.Tensor) -> None:
-        if penalty <= 0:
-            raise ValueError(f"the repetition penalty must be above 0, not {penalty}")
-        if not prompt_mask.any(dim=1).all():
-            raise ValueError("every prompt needs a token that is not padding")
-        self.penalty = float(penalty)
-        self.scope = scope
-        self.prompt_mask = prompt_mask.bool()
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Penalise `scores` (rows, vocabulary) given `input_ids` (rows, prompt and answer tokens)."""
-        copies, prompt_length = len(input_ids) // len(self.prompt_mask), self.prompt_mask.shape[1]
-        occurred = input_ids[:, prompt_length:]
-        if self.scope == "all":
-            mask = self.prompt_mask.repeat_interleave(copies, dim=0)
-            prompt = input_ids[:, :prompt_length]
-            # Padding is replaced by a token that counts anyway.
-            first = prompt.gather(1, mask.int().argmax(dim=1, keepdim=True))
-            occurred = torch.cat([torch.where(mask, prompt, first), occurred], dim=1)
-        # Only the scores of these few tokens are touched: a vocabulary has up to 262,000.
-        found = scores.gather(1, occurred)
-        return scores.scatter(1, occurred, torch.where(found < 0, found * self.penalty, found / self.penalty))
-
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """Go on with these rows of the batch only."""
-        self.prompt_mask = self.prompt_mask[rows]
 
 
 class CheckedLogits(LogitsProcessor):
@@ -87,19 +44,6 @@ class Answer:
     text: str
     finish_reason: FinishReason
     tokens: int
-
-
-def effective_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that take effect: temperature 0 is greedy, and greedy decoding has no sampling settings."""
-    settings = dict(generation)
-    settings["do_sample"] = settings.get("temperature", 0.0) > 0
-    if not settings["do_sample"]:
-        for key in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
-            settings.pop(key, None)
-    if settings.get("repetition_penalty", 1.0) == 1.0:
-        settings.pop("repetition_penalty", None)
-        settings.pop("repetition_penalty_scope", None)
-    return settings
 
 
 def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig:
@@ -231,12 +175,6 @@ def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], eos: int) -> 
     return Answer(decode(tokenizer, body), "eos" if ended else "length", len(body) + ended)
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """Text of answer tokens, without special tokens and without white space around it."""
-    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.strip()
-
-
 def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Iterator[list[int]]:
     """Positions of `prompts` in batches, longest first, at most `budget` padded tokens each (at least one row).
 
@@ -248,38 +186,3 @@ def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Itera
         rows = max(1, budget // (len(prompts[order[0]]) + new_tokens))
         yield order[:rows]
         order = order[rows:]
-
-
-class CharacterStreamer(BaseStreamer):
-    """Hands on text as it is generated, whole characters only: a kana or kanji may take several tokens."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> None:
-        self.tokenizer = tokenizer
-        self.write = write
-        self.tokens: list[int] = []
-        self.written = 0
-        self.saw_prompt = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """Take the next token; the first call brings the prompt, which is not shown."""
-        if not self.saw_prompt:
-            self.saw_prompt = True
-            return
-        self.tokens.extend(value.flatten().tolist())
-        self._flush(self._settled(decode(self.tokenizer, self.tokens)))
-
-    def end(self) -> None:
-        """Write what was held back."""
-        self._flush(decode(self.tokenizer, self.tokens))
-
-    def _settled(self, text: str) -> str:
-        """`text` without what further tokens may turn into something else: an unfinished character or newline."""
-        text = text.rstrip("\ufffd")
-        newline = self.tokenizer.init_kwargs.get("newline") or ""
-        begun = [newline[:length] for length in range(len(newline) - 1, 0, -1) if text.endswith(newline[:length])]
-        return text.removesuffix(begun[0] if begun else "").rstrip()  # an answer ends without white space
-
-    def _flush(self, text: str) -> None:
-        if len(text) > self.written:
-            self.write(visible(text[self.written :]))
-            self.written = len(text)

@@ -16,7 +16,8 @@ from transformers.generation.streamers import BaseStreamer
 from sft.build_base import ensure_base
 from sft.config.load import load_config
 from sft.config.sections import Config
-from sft.generation import Answer, effective_settings, generate, generate_all, library_config
+from sft.generation.generate import Answer, generate, generate_all, library_config
+from sft.generation.settings import effective_settings
 from sft.model.adapter import check_trained_on
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import load_adapter, merge

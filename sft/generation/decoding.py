@@ -6,15 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import pad
-from transformers import (
-    DynamicCache,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteriaList,
-)
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from sft.cache import growing_cache, join
+from sft.generation.cache import growing_cache, join
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""

@@ -1,0 +1,38 @@
+"""Settings that work and hurt the training: warnings with the rows concerned and the remedy. No torch here."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from sft.data.records import CATEGORIES
+
+if TYPE_CHECKING:  # these take seconds
+    from sft.prompt.row_encoder import Fate
+
+
+TOLERATED_LOSS = 0.01
+"""Share of a category's training rows that may lose their answer's end without a warning."""
+
+
+def truncation_hazards(
+    fates: Mapping[tuple[str, "Fate"], int], truncation: Literal["context", "end"], max_length: int
+) -> list[str]:
+    """A warning for each category of which more than 1% of the training rows lose their answer, or the end of it.
+
+    `fates` counts (category, fate) as `RowEncoder.fates` does, `truncation` is `data.truncation`, and `max_length`
+    `training.max_length` in tokens. A dropped row's answer is lost whole; one cut off at the end still loses at
+    least its end-of-text token.
+    """
+    remedy = f"set {'data.truncation=context or ' if truncation == 'end' else ''}a larger training.max_length"
+    warnings = []
+    if not any(count for (_, fate), count in fates.items() if fate in ("whole", "context shortened")):
+        warnings.append(f"no training row keeps its end-of-text token, so no answer will learn to stop; {remedy}")
+    for category in CATEGORIES:
+        rows = sum(count for (name, _), count in fates.items() if name == category)
+        cut, dropped = fates.get((category, "end cut off"), 0), fates.get((category, "dropped"), 0)
+        if cut + dropped > TOLERATED_LOSS * rows:
+            lost = [f"{cut} cut off before the end"] * bool(cut) + [f"{dropped} dropped"] * bool(dropped)
+            warnings.append(
+                f"{category} loses answers to training.max_length {max_length}: {' and '.join(lost)} "
+                f"of {rows} training rows ({(cut + dropped) / rows:.1%}); {remedy}"
+            )
+    return warnings
