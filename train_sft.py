@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft.config.load import load_config
 from sft.config.sections import Config
-from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.plan.prepare import Prepared, hazards, prepare, read_rows, read_tokenizer
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
@@ -61,8 +61,8 @@ def train(config: Config, resume: bool, force: bool) -> None:
     if RANK == 0:  # before the seconds that imports take; a slower process would meet what this one has begun to write
         runs.check_directory(run, resume, force)
 
-    from sft import checkpointing
     from sft.model.place import resolve_device, resolve_dtype, use_all_cores
+    from sft.plan import activations as checkpointing
     from sft.system.errors import warn
     from sft.system.files import check_inside
     from sft.training.log import warn_of_loss
@@ -138,7 +138,7 @@ def run_steps(config: Config, prepared: Prepared, trainer: "RunTrainer", checkpo
     """
     import torch
 
-    from sft.checkpointing import less_memory
+    from sft.plan.activations import less_memory
     from sft.stopping import Stopped, end_by_signal
 
     try:

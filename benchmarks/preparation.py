@@ -113,7 +113,7 @@ def prepare(base: Path, data: str) -> dict[str, float]:
     from sft.prompt.encoded_rows import row_lengths
     from sft.prompt.row_encoder import RowEncoder
     from sft.prompt.template import ALPACA_JA, FormattingFunction
-    from sft.steps import StepSampler, packed
+    from sft.training.steps import StepSampler, packed
 
     tokenizer = load_tokenizer(str(base))
     clock = time.perf_counter()

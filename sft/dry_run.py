@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sft.config.sections import Config
-from sft.preparation import Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.plan.prepare import Prepared, hazards, prepare, read_rows, read_tokenizer
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that a wrong config
     from transformers import PreTrainedModel
 
     from sft.doctor import Line
-    from sft.memory import Card
+    from sft.plan.cards import Card
 
 
 def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
@@ -23,8 +23,8 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     from rich.console import Console
 
     from sft import doctor
-    from sft.memory import find_card
     from sft.model.load import load_tokenizer
+    from sft.plan.cards import find_card
     from sft.prompt.encode import encode_texts
 
     card = find_card(card_name) if card_name else None
@@ -80,8 +80,8 @@ def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
 
 def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    from sft.checkpointing import micro_batch, settled
     from sft.model_checks import duration, memory, model_lines, number_format
+    from sft.plan.activations import micro_batch, settled
     from sft.prompt.encoded_rows import largest_id, row_lengths
 
     training, lengths = config.training, row_lengths(prepared.encoded)

@@ -7,21 +7,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sft.doctor import Line
-from sft.memory import (
-    COMFORTABLE,
-    GB,
-    UTILISATION,
-    Card,
-    Layout,
-    Quantization,
-    estimate,
-    fitting_advice,
-    flops_per_token,
-    quantised_linears,
-)
 from sft.model.families import check_checkpointing
 from sft.model.lora import add_lora, describe_trained, train_all
 from sft.model.loss import add_token_nll
+from sft.plan.advice import fitting_advice
+from sft.plan.cards import GB, Card
+from sft.plan.memory import COMFORTABLE, UTILISATION, Layout, Quantization, estimate, flops_per_token, quantised_linears
 from sft.system.errors import UserError
 
 ESTIMATE = "an estimate, not measured on a GPU"

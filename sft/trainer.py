@@ -31,11 +31,11 @@ from sft.model.shared_prefix import label_copies
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import FormattingFunction
-from sft.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.stopping import RandomState, Signals, Stopped
 from sft.system.errors import UserError, disk_problem
 from sft.system.files import write_text
 from sft.system.visible import visible
+from sft.training.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 
 SHOWN_ROWS = 10
 SIZE = 64

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from sft import checkpointing
 from sft.config.load import load_config
-from sft.memory import COMFORTABLE, Layout, estimate
 from sft.model.load import load_skeleton
 from sft.model.lora import add_lora
+from sft.plan import activations as checkpointing
+from sft.plan.memory import COMFORTABLE, Layout, estimate
 
 
 @pytest.fixture

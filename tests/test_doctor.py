@@ -153,7 +153,7 @@ def test_what_does_not_fit_the_model_is_red(tiny_base, tmp_path, lora, quantizat
 
 
 def test_a_card_without_bfloat16_stops_a_configuration_that_asks_for_it():
-    from sft.memory import find_card
+    from sft.plan.cards import find_card
 
     assert number_format("bfloat16", find_card("T4"))[0].level == "red"
     assert number_format("auto", find_card("T4")) == number_format("bfloat16", find_card("a100-40gb")) == []

@@ -218,7 +218,7 @@ def test_too_little_gpu_memory_is_answered_with_settings_that_need_less(train, m
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(RunTrainer, "compute_loss", out_of_memory)
-    monkeypatch.setattr("sft.memory.CUDA_BYTES", 0)  # more than all the rest of the tiny model
+    monkeypatch.setattr("sft.plan.memory.CUDA_BYTES", 0)  # more than all the rest of the tiny model
     stopped = train("training.per_device_train_batch_size=4")
     assert stopped.returncode == 2
     assert "the GPU's memory does not suffice: set training." in stopped.stderr

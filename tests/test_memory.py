@@ -10,10 +10,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig
 
 from sft.config.load import load_config
-from sft.memory import FOUR_BIT, GB, Layout, estimate, find_card, fitting_changes, flops_per_token
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import add_lora, base_of, train_all
 from sft.model.loss import add_token_nll
+from sft.plan.advice import FOUR_BIT, fitting_changes
+from sft.plan.cards import GB, find_card
+from sft.plan.memory import Layout, estimate, flops_per_token
 from sft.system.errors import UserError
 
 SMALL = {"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}

@@ -19,7 +19,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from sft.model.attention import PROVED, _ShortDocument, packing_obstacle, use_packed_attention
 from sft.model.loss import add_token_nll
 from sft.model.shared_prefix import documents_of, label_copies
-from sft.steps import StepCollator, StepSampler, optimizer_steps, packed, padded
+from sft.plan.prepare import optimizer_steps
+from sft.training.steps import StepCollator, StepSampler, packed, padded
 
 CPU = torch.device("cpu")
 # Weights large enough that attention is sharp and a leak shows; the window is shorter than most documents.

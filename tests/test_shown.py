@@ -22,7 +22,7 @@ from sft import doctor
 from sft.data.records import CATEGORIES, Example
 from sft.generation.generate import Answer
 from sft.generation.streamer import CharacterStreamer
-from sft.preview import show_example
+from sft.plan.preview import show_example
 from sft.system.errors import UserError, warn
 from sft.system.visible import LINE_LIMIT, escaped, one_line, visible
 

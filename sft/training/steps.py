@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from sft.model.shared_prefix import Document, add_prefixes, documents_of
+from sft.plan.prepare import optimizer_steps
 from sft.prompt.encoded_rows import IGNORE_INDEX
 
 Divide = Callable[[Sequence[int], int], list[list[int]]]
@@ -156,8 +157,3 @@ class StepCollator:
         if any(document.prefix is not None for document in documents):
             add_prefixes(batch, documents)
         return batch
-
-
-def optimizer_steps(rows: int, total_batch_size: int, epochs: float) -> int:
-    """Optimizer steps of a training run; the last step of an epoch may be smaller."""
-    return math.ceil(math.ceil(rows / total_batch_size) * epochs)

@@ -8,10 +8,12 @@ import torch
 from transformers import PreTrainedModel
 
 from sft.config.sections import Config
-from sft.memory import COMFORTABLE, GB, Form, Layout, estimate, fitting_advice
 from sft.model.load import load_skeleton
 from sft.model.lora import add_lora, train_all
 from sft.model.place import resolve_dtype
+from sft.plan.advice import fitting_advice
+from sft.plan.cards import GB
+from sft.plan.memory import COMFORTABLE, Form, Layout, estimate
 from sft.system.processes import RANK, WORLD_SIZE, divided_by
 
 Setting = bool | Literal["auto"]
@@ -36,7 +38,7 @@ def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, 
 
 
 def settled(setting: Setting, model: PreTrainedModel, layout: Layout, memory: float, sharers: int = 1) -> bool:
-    """What the setting means for `model` (as `sft.memory.estimate` takes it) and `memory` bytes.
+    """What the setting means for `model` (as `sft.plan.memory.estimate` takes it) and `memory` bytes.
 
     The weights are divided among so many `sharers`.
 
@@ -76,7 +78,7 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
 
 
 def skeleton(config: Config, dtype: torch.dtype) -> PreTrainedModel:
-    """The model without weights, made ready for `sft.memory.estimate`."""
+    """The model without weights, made ready for `sft.plan.memory.estimate`."""
     model = load_skeleton(config.model.base, dtype, **config.model.loading)
     train_all(model) if config.lora is None else add_lora(model, config.lora)
     return model

@@ -1,12 +1,15 @@
 """What comes before the base model's weights: rows read, divided and encoded, and what a micro-batch will be."""
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
+
+from torch.utils.data import Dataset
 
 from sft.config.sections import Config
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
 
-if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong configuration need not wait
+if TYPE_CHECKING:  # these take seconds
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -76,10 +79,9 @@ def prepare(
 
     from sft.data.records import GROUPS
     from sft.data.rows import as_dataset
-    from sft.preview import show, show_example
+    from sft.plan.preview import show, show_example
     from sft.prompt.row_encoder import RowEncoder
     from sft.prompt.template import FormattingFunction
-    from sft.steps import optimizer_steps
 
     packed, micro_batches = layout(config)
     encoder = RowEncoder(
@@ -134,7 +136,7 @@ def layout(config: Config) -> tuple[bool, str]:
 def divide(config: Config, examples: "Rows") -> "Split":
     """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
     from sft.data.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
-    from sft.preview import balance_line
+    from sft.plan.preview import balance_line
 
     sides = split_examples(examples, config.data.validation_share, config.data.test_share)
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
@@ -177,3 +179,8 @@ def check_warmup(config: Config, steps: int) -> None:
             f"training.warmup_steps: {warmup:g} of {steps} steps are warmup; set at most {(steps - 1) // 2}, "
             "or a share of the steps such as 0.05"
         )
+
+
+def optimizer_steps(rows: int, total_batch_size: int, epochs: float) -> int:
+    """Optimizer steps of a training run; the last step of an epoch may be smaller."""
+    return math.ceil(math.ceil(rows / total_batch_size) * epochs)

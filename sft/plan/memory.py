@@ -5,9 +5,7 @@ forward pass in which nothing is computed, and what autograd would keep for the 
 """
 
 import itertools
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,9 +17,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sft.model.loss import chunk_tokens
-from sft.system.errors import UserError
+from sft.plan.cards import GB
 
-GB = 10**9
 TRAINED_BYTES = 16
 """A trained weight: itself, its gradient and AdamW's two moments in fp32."""
 CUDA_BYTES = 0.6 * GB
@@ -34,46 +31,6 @@ UTILISATION = (0.2, 0.6)
 """Shares of the peak arithmetic between which training is assumed to run; not measured."""
 
 Quantization = Mapping[str, Any] | None
-FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-
-
-class Card(NamedTuple):
-    """A GPU: its memory in bytes, and its peak in TFLOP/s (None: unknown) with 16-bit matrices and fp32 sums."""
-
-    name: str
-    memory: float
-    tflops: float | None = None
-    bfloat16: bool = True
-
-
-CARDS = [
-    Card("T4", 16 * GB, 65, bfloat16=False),
-    Card("V100-16GB", 16 * GB, 125, bfloat16=False),
-    Card("V100-32GB", 32 * GB, 125, bfloat16=False),
-    Card("RTX3090", 24 * GB, 71),
-    Card("RTX4090", 24 * GB, 165),
-    Card("L4", 24 * GB, 121),
-    Card("A6000", 48 * GB, 155),
-    Card("A100-40GB", 40 * GB, 312),
-    Card("A100-80GB", 80 * GB, 312),
-    Card("H100", 80 * GB, 989),
-    Card("H200", 141 * GB, 989),
-]
-"""NVIDIA's data sheets and architecture white papers: dense tensor cores, without sparsity, SXM where there is one."""
-
-
-def find_card(text: str) -> Card:
-    """A card by name ("RTX3090", "A100-80GB") or by size alone ("24GB"). Raises UserError for anything else."""
-    plain = re.sub(r"nvidia|geforce|rtx|[^a-z0-9]", "", text.lower())
-    size = re.fullmatch(r"(\d+)(?:gb|gib|g)", plain)
-    if size and int(size[1]):
-        return Card(f"{size[1]}GB", int(size[1]) * GB)
-    for card in CARDS:
-        if plain == re.sub(r"rtx|[^a-z0-9]", "", card.name.lower()):
-            return card
-    raise UserError(
-        f"--card {text}: unknown; give its size, such as 24GB, or one of {', '.join(c.name for c in CARDS)}"
-    )
 
 
 Form = Literal["padded", "dense", "documents"]
@@ -171,64 +128,6 @@ def flops_per_token(model: PreTrainedModel, checkpointing: bool) -> float:
         passes = 2 + parameter.requires_grad + (checkpointing and parameter is not head)
         total += 2 * passes * parameter.numel()
     return total
-
-
-class Change(NamedTuple):
-    """Settings as one would write them on the command line, and what training then needs."""
-
-    settings: list[str]
-    need: Need
-
-
-def fitting_changes(
-    layout: Layout,
-    need_of: Callable[[Layout], Need],
-    limit: float,
-    may_quantise: bool = True,
-    may_checkpoint: bool = True,
-) -> list[Change]:
-    """The changes of `layout` that bring the need to at most `limit` bytes, by the same estimate; [] if none does.
-
-    All single changes that suffice (one row at a time, activations computed again, 4-bit weights), else the first
-    combination of the fewest, else all of them with the longest `max_length` that fits.
-    """
-    changes: list[tuple[list[str], dict[str, Any]]] = []
-    if layout.rows > 1:
-        changes.append((["training.per_device_train_batch_size=1"], {"rows": 1}))
-    if may_checkpoint and not layout.checkpointing:
-        changes.append((["training.activation_checkpointing=true"], {"checkpointing": True}))
-    if may_quantise and not (layout.quantization or {}).get("load_in_4bit"):
-        words = ["quantization.load_in_8bit=false"] if layout.quantization else []
-        words += [f"quantization.{key}={str(value).lower()}" for key, value in FOUR_BIT.items()]
-        changes.append((words, {"quantization": FOUR_BIT}))
-    lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
-    last = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
-    if last and changed(layout, last[-1], need_of).need.total > limit:
-        return []
-    for count in range(1, len(changes) + 1):
-        tried = [changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
-        fitting = [change for change in tried if change.need.total <= limit]
-        if fitting:
-            return fitting if count == 1 else fitting[:1]
-    shorter = (changed(layout, chosen, need_of) for chosen in last)
-    return [change for change in shorter if change.need.total <= limit][:1]
-
-
-def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
-    """`fitting_changes` of a model in words, each with the GB it then needs; empty if nothing fits."""
-    changes = fitting_changes(
-        layout,
-        lambda other: estimate(model, other),
-        limit,
-        may_quantise=not all(parameter.requires_grad for parameter in model.parameters()),
-        may_checkpoint=model.supports_gradient_checkpointing,
-    )
-    return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
-
-
-def changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
-    values = {key: value for _, fields in chosen for key, value in fields.items()}
-    return Change([word for words, _ in chosen for word in words], need_of(layout._replace(**values)))
 
 
 def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quantization: Quantization) -> float:

@@ -1,0 +1,71 @@
+"""Which settings would make a training fit a GPU, by the estimate of its memory."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedModel
+
+from sft.plan.cards import GB
+from sft.plan.memory import Layout, Need, estimate
+
+FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+
+
+class Change(NamedTuple):
+    """Settings as one would write them on the command line, and what training then needs."""
+
+    settings: list[str]
+    need: Need
+
+
+def fitting_changes(
+    layout: Layout,
+    need_of: Callable[[Layout], Need],
+    limit: float,
+    may_quantise: bool = True,
+    may_checkpoint: bool = True,
+) -> list[Change]:
+    """The changes of `layout` that bring the need to at most `limit` bytes, by the same estimate; [] if none does.
+
+    All single changes that suffice (one row at a time, activations computed again, 4-bit weights), else the first
+    combination of the fewest, else all of them with the longest `max_length` that fits.
+    """
+    changes: list[tuple[list[str], dict[str, Any]]] = []
+    if layout.rows > 1:
+        changes.append((["training.per_device_train_batch_size=1"], {"rows": 1}))
+    if may_checkpoint and not layout.checkpointing:
+        changes.append((["training.activation_checkpointing=true"], {"checkpointing": True}))
+    if may_quantise and not (layout.quantization or {}).get("load_in_4bit"):
+        words = ["quantization.load_in_8bit=false"] if layout.quantization else []
+        words += [f"quantization.{key}={str(value).lower()}" for key, value in FOUR_BIT.items()]
+        changes.append((words, {"quantization": FOUR_BIT}))
+    lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
+    last = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
+    if last and changed(layout, last[-1], need_of).need.total > limit:
+        return []
+    for count in range(1, len(changes) + 1):
+        tried = [changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
+        fitting = [change for change in tried if change.need.total <= limit]
+        if fitting:
+            return fitting if count == 1 else fitting[:1]
+    shorter = (changed(layout, chosen, need_of) for chosen in last)
+    return [change for change in shorter if change.need.total <= limit][:1]
+
+
+def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
+    """`fitting_changes` of a model in words, each with the GB it then needs; empty if nothing fits."""
+    changes = fitting_changes(
+        layout,
+        lambda other: estimate(model, other),
+        limit,
+        may_quantise=not all(parameter.requires_grad for parameter in model.parameters()),
+        may_checkpoint=model.supports_gradient_checkpointing,
+    )
+    return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
+
+
+def changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
+    values = {key: value for _, fields in chosen for key, value in fields.items()}
+    return Change([word for words, _ in chosen for word in words], need_of(layout._replace(**values)))
