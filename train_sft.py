@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a w
     import torch
     from trl import SFTConfig
 
-    from sft.trainer import RunTrainer
+    from sft.training.trainer import RunTrainer
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):
         config = load_config(arguments.config, arguments.overrides).with_absolute_paths()
         if arguments.dry_run:
-            from sft.dry_run import dry_run
+            from sft.checks.dry_run import dry_run
 
             dry_run(config, arguments.card, arguments.compare.split(",") if arguments.compare else [])
         else:
@@ -113,8 +113,8 @@ def go_on(config: Config, manifest: dict[str, Any]) -> "Path":
 
     Raises UserError where it was begun as another run, naming each difference, and where no checkpoint is whole.
     """
-    from sft import checkpoints
     from sft.run import directory as runs
+    from sft.training import checkpoints
 
     run = config.run_directory
     begun = runs.read_manifest(run)
@@ -139,7 +139,7 @@ def run_steps(config: Config, prepared: Prepared, trainer: "RunTrainer", checkpo
     import torch
 
     from sft.plan.activations import less_memory
-    from sft.stopping import Stopped, end_by_signal
+    from sft.training.stopping import Stopped, end_by_signal
 
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -210,7 +210,7 @@ def training_arguments(
 def build_trainer(config: Config, prepared: Prepared, model: Any, arguments: "SFTConfig", run_id: str) -> "RunTrainer":
     """The trainer, its rows encoded already; `run_id` is what tells the run's checkpoints from another's."""
     from sft.prompt.template import FormattingFunction
-    from sft.trainer import RunTrainer
+    from sft.training.trainer import RunTrainer
 
     return RunTrainer(
         model=model,
@@ -278,13 +278,13 @@ def finish(
     started: float,
 ) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
-    from sft.loss_plot import plot_loss
     from sft.model.adapter import check_adapter
     from sft.model.place import resolve_dtype
     from sft.run import directory as runs
     from sft.system.files import file_sha256
     from sft.system.whole_directory import whole_directory
-    from sft.trainer import memory_peak_bytes
+    from sft.training.loss_plot import plot_loss
+    from sft.training.trainer import memory_peak_bytes
 
     run = config.run_directory
     learned = run / ("model" if config.lora is None else "adapter")

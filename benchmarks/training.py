@@ -175,7 +175,7 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
     from trl import SFTConfig
 
     from sft.prompt.template import ALPACA_JA, FormattingFunction
-    from sft.trainer import RunTrainer
+    from sft.training.trainer import RunTrainer
 
     packed = arguments.only == "packed"
     micro_batch = arguments.max_length // encoder.max_length if packed else MICRO_BATCH

@@ -530,7 +530,7 @@ MANIFESTS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-@pytest.mark.parametrize("command", ["infer", "eval.__main__", "sft.export"])
+@pytest.mark.parametrize("command", ["infer", "eval.__main__", "sft.export.__main__"])
 def test_a_bad_manifest_is_one_line(program, tmp_path: Path, command: str, name: str) -> None:
     content, words = MANIFESTS[name]
     (tmp_path / "manifest.json").write_bytes(content)

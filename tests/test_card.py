@@ -6,11 +6,11 @@ from huggingface_hub import ModelCard
 from made_up import answers
 
 from eval.score import score
-from sft.card import model_card
 from sft.config.load import load_config
 from sft.data.read import load_data
+from sft.export.card import model_card
+from sft.export.licences import ROWS, licence_fields, named_base, named_data
 from sft.generation.settings import effective_settings
-from sft.licences import ROWS, licence_fields, named_base, named_data
 from sft.prompt.template import ALPACA_JA
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"

@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from sft import doctor
+from sft.checks import doctor
+from sft.checks.model_checks import model_lines, number_format, sources
 from sft.data.records import CATEGORIES, Example
 from sft.model.load import load_skeleton
-from sft.model_checks import model_lines, number_format, sources
 from sft.prompt.encode import encode_texts
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.template import ALPACA_JA

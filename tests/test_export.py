@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sft.card import CONTEXT, QUESTION
-from sft.export import export
+from sft.export.card import CONTEXT, QUESTION
+from sft.export.export import export
 from sft.generation.answerer import load_answerer
 from sft.model.load import load_base
 from sft.model.lora import load_adapter
@@ -189,7 +189,7 @@ def test_nothing_of_this_machine_or_of_the_data_is_in_an_export(merged, adapter,
 
 def test_an_export_is_replaced_whole_or_not_at_all(run, adapter, monkeypatch, program):
     before = {path.name: path.read_bytes() for path in adapter.iterdir()}
-    assert program("sft.export", run, "--data-license", "cc-by-4.0").returncode == 0
+    assert program("sft.export.__main__", run, "--data-license", "cc-by-4.0").returncode == 0
     assert "cc-by-4.0" in (adapter / "README.md").read_text(encoding="utf-8")
     after = {path.name: path.read_bytes() for path in adapter.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"README.md"}
@@ -199,7 +199,7 @@ def test_an_export_is_replaced_whole_or_not_at_all(run, adapter, monkeypatch, pr
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PromptTemplate, "save", full)
-    stopped = program("sft.export", run)
+    stopped = program("sft.export.__main__", run)
     assert (stopped.returncode, "nothing was exported" in stopped.stderr) == (130, True)
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == after
     assert [path.name for path in adapter.parent.iterdir() if path.name.startswith(".")] == []
@@ -243,7 +243,7 @@ def test_a_full_disk_is_told_before_any_weights_are_read(run, tmp_path, program,
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9, 10**6))
     monkeypatch.setattr("sft.model.load.load_base", None)
     for words in ([], ["--merge"]):
-        result = program("sft.export", run, *words, "--output", tmp_path / "out")
+        result = program("sft.export.__main__", run, *words, "--output", tmp_path / "out")
         assert result.returncode == 2
         assert "0.2 GB are needed and 0.0 GB free" in result.stderr
         assert list(tmp_path.iterdir()) == []
@@ -269,7 +269,7 @@ def test_what_the_training_did_not_write_is_not_exported(run, program, tmp_path,
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "export"))
     path = copy / "adapter" / name
     path.write_bytes(path.read_bytes() + b" ")
-    refused = program("sft.export", copy)
+    refused = program("sft.export.__main__", copy)
     assert refused.returncode == 2
     assert "error: " in refused.stderr
     assert not list(copy.glob("export/*"))
@@ -278,22 +278,22 @@ def test_what_the_training_did_not_write_is_not_exported(run, program, tmp_path,
 def test_a_damaged_adapter_is_refused_in_both_forms(changed, program):
     run, change = changed
     change(lambda name, tensor: tensor * 1e30)  # each is finite, their product is not
-    result = program("sft.export", run, "--merge")
+    result = program("sft.export.__main__", run, "--merge")
     assert (result.returncode, "not a finite number" in result.stderr or "not numbers" in result.stderr) == (2, True)
     change(lambda name, tensor: tensor.index_fill(0, torch.tensor([3]), torch.nan) if "lora_B" in name else tensor)
     for words in ([], ["--merge"]):
-        result = program("sft.export", run, *words)
+        result = program("sft.export.__main__", run, *words)
         assert (result.returncode, "not finite numbers" in result.stderr) == (2, True), result.stderr
         assert list((run / "export").iterdir()) == []
     (run / "adapter" / "adapter_model.safetensors").write_bytes(b"half a file")
-    assert "cannot be read as safetensors" in program("sft.export", run).stderr
+    assert "cannot be read as safetensors" in program("sft.export.__main__", run).stderr
 
 
 @pytest.mark.parametrize("scale", [1e-5, 3e-2])
 def test_an_adapter_that_sixteen_bits_cannot_hold_is_not_merged(changed, program, scale):
     run, change = changed
     change(lambda name, tensor: tensor * scale)
-    result = program("sft.export", run, "--merge", "model.dtype=bfloat16")
+    result = program("sft.export.__main__", run, "--merge", "model.dtype=bfloat16")
     assert (result.returncode, "its effect would be lost" in result.stderr) == (2, True), result.stderr
     assert list((run / "export").iterdir()) == []
 
@@ -303,7 +303,7 @@ def test_a_base_whose_own_files_are_quantised_is_refused(run, tiny_base, tmp_pat
     config = json.loads((base / "config.json").read_text())
     quantised = config | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     (base / "config.json").write_text(json.dumps(quantised))
-    result = program("sft.export", run, "--merge", f"model.base={base}", "--output", tmp_path / "out")
+    result = program("sft.export.__main__", run, "--merge", f"model.base={base}", "--output", tmp_path / "out")
     assert (result.returncode, "its own files are quantised" in result.stderr) == (2, True), result.stderr
 
 
@@ -323,7 +323,7 @@ def test_a_base_whose_own_files_are_quantised_is_refused(run, tiny_base, tmp_pat
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(run, program, words, message):
-    result = program("sft.export", run, *words)
+    result = program("sft.export.__main__", run, *words)
     assert result.returncode == 2, result.stderr
     assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
     assert message in result.stderr
@@ -332,17 +332,17 @@ def test_a_wrong_call_is_one_line_and_exit_2(run, program, words, message):
 
 def test_a_run_that_is_none_or_not_finished_is_refused(changed, tmp_path, program):
     run, _ = changed
-    assert "not a run directory" in program("sft.export", tmp_path).stderr
+    assert "not a run directory" in program("sft.export.__main__", tmp_path).stderr
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
-    assert "has not finished" in program("sft.export", run).stderr
+    assert "has not finished" in program("sft.export.__main__", run).stderr
 
 
 def test_a_run_that_trained_all_weights_has_no_adapter_to_export(changed, program):
     run, _ = changed
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(re.sub(r"(?m)^lora:\n(  .*\n)+", "lora: null\n", text))
-    assert "all weights were trained" in program("sft.export", run).stderr
+    assert "all weights were trained" in program("sft.export.__main__", run).stderr
 
 
 def test_help_is_instant(command):

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import sft.trainer
+import sft.training.trainer
 import train_sft
-from sft import checkpoints
 from sft.system.errors import UserError
-from sft.trainer import RunTrainer
+from sft.training import checkpoints
 from sft.training.log import warn_of_loss
+from sft.training.trainer import RunTrainer
 
 ROOT = Path(__file__).parents[1]
 ADAPTER = "adapter/adapter_model.safetensors"
@@ -128,7 +128,7 @@ def test_a_signal_drops_the_step_at_work_saves_the_last_whole_one_and_ends_as_si
     ended = []
     with monkeypatch.context() as patch:
         patch.setattr(RunTrainer, "compute_loss", compute_loss)
-        patch.setattr("sft.stopping.os.kill", lambda pid, n: ended.append((pid, n)) or sys.exit(128 + n))
+        patch.setattr("sft.training.stopping.os.kill", lambda pid, n: ended.append((pid, n)) or sys.exit(128 + n))
         stopped = train()
     assert ended == [(os.getpid(), number)]
     assert stopped.returncode == 128 + number
@@ -161,7 +161,7 @@ def test_a_signal_at_an_odd_moment_saves_the_last_whole_step_too(train, whole, t
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, signalled)
-        patch.setattr("sft.stopping.os.kill", lambda pid, number: sys.exit(128 + number))
+        patch.setattr("sft.training.stopping.os.kill", lambda pid, number: sys.exit(128 + number))
         stopped = train()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
@@ -180,7 +180,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_rows_named_and_the_st
     owner, name = (RunTrainer, "compute_loss") if what == "loss" else (RunTrainer, "_clip_grad_norm")
     does = getattr(owner, name)
     indexes = []
-    collate = sft.trainer.StepCollator.__call__
+    collate = sft.training.trainer.StepCollator.__call__
 
     def seen(self, micro_batches):
         batch = collate(self, micro_batches)
@@ -193,7 +193,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_rows_named_and_the_st
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, broken)
-        patch.setattr(sft.trainer.StepCollator, "__call__", seen)
+        patch.setattr(sft.training.trainer.StepCollator, "__call__", seen)
         stopped = train()
     assert stopped.returncode == 2
     assert f"the {what} became nan at step 5, in rows " in stopped.stderr
@@ -201,7 +201,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_rows_named_and_the_st
     fifth = indexes[4]
     suspects = fifth[0] if what == "loss" else [row for rows in fifth for row in rows]
     named = stopped.stderr.partition("in rows ")[2].partition(";")[0].removesuffix(", …").split(", ")
-    assert set(named) == set(suspects[: sft.trainer.SHOWN_ROWS])
+    assert set(named) == set(suspects[: sft.training.trainer.SHOWN_ROWS])
     assert_goes_on(train, whole, tmp_path / "run")
 
 

@@ -28,8 +28,8 @@ QUICK = "generation.max_new_tokens=2"
 COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "infer": lambda run: ["infer", run, "--instruction", "首都は?", QUICK],
     "eval": lambda run: ["eval.__main__", run, "eval.rows_per_category=1", "eval.resamples=10", QUICK],
-    "export": lambda run: ["sft.export", run],
-    "merge": lambda run: ["sft.export", run, "--merge"],
+    "export": lambda run: ["sft.export.__main__", run],
+    "merge": lambda run: ["sft.export.__main__", run, "--merge"],
 }
 
 

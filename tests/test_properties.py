@@ -23,7 +23,6 @@ import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from sft.checkpoints import ASIDE, RECORD, complete, newest_whole
 from sft.config.load import _section_keys, load_config
 from sft.config.sections import Config
 from sft.data.read import load_data
@@ -35,6 +34,7 @@ from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.template import FormattingFunction, PromptTemplate
 from sft.system.errors import UserError
 from sft.system.visible import visible
+from sft.training.checkpoints import ASIDE, RECORD, complete, newest_whole
 from sft.training.steps import StepCollator, StepSampler, packed, padded
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

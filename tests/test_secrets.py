@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from sft.config.load import load_config
 from sft.data.read import load_data
-from sft.export import push
+from sft.export.__main__ import push
 from sft.model import load as loading
 from sft.system.errors import UserError
 from sft.system.visible import holds_token, without_tokens
@@ -47,7 +47,7 @@ def test_no_file_and_no_output_of_a_run_holds_a_token(logged_in, trained_run, pr
         ["train_sft", trained_run / "config.yaml", f"run.directory={run}"],
         ["infer", run, "--jsonl", data, "--output", tmp_path / "runs" / "answers.jsonl", quick[-1]],
         ["eval.__main__", run, *quick],
-        ["sft.export", run],
+        ["sft.export.__main__", run],
     ):
         result = program(*words)
         assert result.returncode == 0, result.stderr

@@ -18,7 +18,7 @@ import infer
 from eval.predictions import Prediction, write_predictions
 from eval.sweep_report import report_sweep
 from eval.terminal import Row, print_rows
-from sft import doctor
+from sft.checks import doctor
 from sft.data.records import CATEGORIES, Example
 from sft.generation.generate import Answer
 from sft.generation.streamer import CharacterStreamer

@@ -16,7 +16,7 @@ from sft.model.lora import add_lora, check_targets, load_adapter
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction, PromptTemplate
 from sft.system.errors import UserError
-from sft.trainer import RunTrainer
+from sft.training.trainer import RunTrainer
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from sft.export import push
+from sft.export.__main__ import push
+from sft.export.upload import check_login, check_repo_id
 from sft.system.errors import UserError
-from sft.upload import check_login, check_repo_id
 
 TOKEN = "hf_secret"
 
@@ -123,7 +123,7 @@ def test_a_refusal_is_one_line_and_keeps_the_export(exported, monkeypatch, call,
 
 def test_nobody_logged_in_is_told_before_any_work(monkeypatch, tmp_path, program):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    result = program("sft.export", Path("absent"), "--push", "someone/model")
+    result = program("sft.export.__main__", Path("absent"), "--push", "someone/model")
     assert (result.returncode, result.stderr.strip()) == (
         2,
         "error: --push: nobody is logged in to the hub here; run `hf auth login`, or set HF_TOKEN",

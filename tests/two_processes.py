@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 import train_sft
-from sft.trainer import RunLog
+from sft.training.log import RunLog
 
 _initialise = AcceleratorState.__init__
 

@@ -1,9 +1,68 @@
-"""What a training says while it runs: a bar, a line a logged step, and the same as JSON lines in log.jsonl."""
+"""TRL's SFTTrainer with our preparation, our loss, validation by group, and a log that hides nothing."""
 
 import json
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
 
 from sft.system.errors import warn
+from sft.system.files import write_text
+
+LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
+
+
+class RunLog(TrainerCallback):
+    """Progress with the time that is left, a line a logged step, and the same as JSON lines in the run's log."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        if self.path.exists():  # a resumed run does the steps since its checkpoint again
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if lines and not lines[-1].endswith("\n"):
+                lines.pop()  # cut by what ended the run
+            write_text(self.path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        record = {"step": state.global_step, "epoch": state.epoch, **logs}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        line = log_line(state.global_step, logs)
+        if line and self.bar is not None:
+            self.bar.write(line)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def log_line(step: int, logs: dict[str, float]) -> str:
+    """What the terminal shows of one log record; empty for records that are only kept."""
+    validation = [
+        f"{key.removeprefix('eval_').removesuffix('_loss')} {value:.4f}"
+        for key, value in logs.items()
+        if key.startswith("eval_") and key.endswith("_loss")
+    ]
+    if validation:
+        return f"step {step:>5}  validation loss: {', '.join(validation)}"
+    if "loss" not in logs:
+        return ""
+    parts = [f"{name} {logs[key]:.4g}" for key, name in LOGGED.items() if key in logs]
+    memory = logs["memory_peak_bytes"] / 2**30
+    return f"step {step:>5}  {'  '.join(parts)}  peak memory {memory:.2f} GiB"
 
 
 def warn_of_loss(log: Path) -> None:

@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from eval.predictions import read_predictions  # noqa: E402
-from sft.checkpoints import newest_whole  # noqa: E402
 from sft.config.load import load_config  # noqa: E402
 from sft.data.read import load_data  # noqa: E402
 from sft.data.records import Example  # noqa: E402
@@ -27,6 +26,7 @@ from sft.run.manifest import read_manifest  # noqa: E402
 from sft.system.command_line import command_parser  # noqa: E402
 from sft.system.errors import UserError, exit_on_user_error  # noqa: E402
 from sft.system.processes import RANK, WORLD_SIZE  # noqa: E402
+from sft.training.checkpoints import newest_whole  # noqa: E402
 from studies.context_qa.plan import (  # noqa: E402
     BASE,
     GREEDY,

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from sft.config.sections import Config
 from sft.data.records import GROUPS
-from sft.licences import Base, Data, licence_fields, licence_section
+from sft.export.licences import Base, Data, licence_fields, licence_section
 from sft.prompt.chat_template import separator, user_message
 from sft.prompt.template import PromptTemplate
 from sft.system.visible import escaped, visible

@@ -1,11 +1,5 @@
-"""Make of a finished run what others can use: its adapter, or the whole model merged, with tokenizer and model card.
+"""What of a finished run goes into an export, and how it is written."""
 
-python -m sft.export RUN                              the adapter, ready to upload, in RUN/export/adapter
-python -m sft.export RUN --merge                      base and adapter merged in 16 bits, checked, in RUN/export/merged
-python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question; --private makes it a private one
-"""
-
-import argparse
 import dataclasses
 import json
 import re
@@ -16,18 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sft.config.load import load_config
 from sft.config.sections import Config
-from sft.system.command_line import command_parser
-from sft.system.errors import UserError, exit_on_user_error
+from sft.system.errors import UserError
 from sft.system.files import read_json
 from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
 
-if TYPE_CHECKING:  # these import torch, which takes seconds that --help and a wrong call need not wait
+if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedTokenizerBase
 
-    from sft.card import Kind
     from sft.data.records import Example
+    from sft.export.card import Kind
     from sft.export.merge_check import CheckRow, MergeCheck
     from sft.prompt.template import PromptTemplate
+
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
 CHECK_ROWS = 3
@@ -43,61 +37,6 @@ class Source(NamedTuple):
     template: "PromptTemplate"
     tokenizer: "PreTrainedTokenizerBase"
     settings: dict[str, Any]
-
-
-def main() -> None:
-    """Read the command line, export, and upload if asked to."""
-    parser = command_parser(__doc__, "python -m sft.export")
-    parser.add_argument("run", type=Path, help="the directory of a finished run")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="section.key=value",
-        help=f"changes to {', '.join(CHANGEABLE).replace('=', '')}…",
-    )
-    parser.add_argument("--merge", action="store_true", help="the whole model in 16 bits instead of the adapter")
-    parser.add_argument("--output", type=Path, help="where it goes; default: RUN/export/adapter or RUN/export/merged")
-    parser.add_argument("--shard-size", default="2GB", help="most bytes of a weight file (2GB)")
-    parser.add_argument("--base-id", metavar="OWNER/NAME", help="the base model's hub id, if a directory was used")
-    parser.add_argument("--data-license", metavar="ID", help="the licence of data of your own, e.g. cc-by-4.0")
-    parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the Hugging Face hub")
-    parser.add_argument("--private", action="store_true", help="with --push: a private repository")
-    parser.add_argument("--yes", action="store_true", help="with --push: upload without a question")
-    arguments = parser.parse_intermixed_args()
-    with exit_on_user_error("interrupted; nothing was exported"):
-        default = arguments.run / "export" / ("merged" if arguments.merge else "adapter")
-        target = (arguments.output or default).absolute()
-        check_arguments(arguments)
-        export(
-            arguments.run, target, arguments.overrides, arguments.merge, arguments.shard_size,
-            arguments.base_id, arguments.data_license, arguments.push,
-        )  # fmt: skip
-    if arguments.push:
-        with exit_on_user_error(f"interrupted; the export is in {target}"):
-            push(target, arguments.push, arguments.private, arguments.yes)
-
-
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be met, before any work."""
-    from sft.upload import check_login, check_repo_id
-
-    if (arguments.private or arguments.yes) and not arguments.push:
-        raise UserError(f"{'--private' if arguments.private else '--yes'} goes with --push")
-    if arguments.base_id:
-        check_repo_id("--base-id", arguments.base_id)
-    if arguments.push:
-        check_repo_id("--push", arguments.push)
-        check_login()
-
-
-def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
-    """Upload an export after a question."""
-    from sft.upload import confirm, upload
-
-    if confirm(directory, repo_id, private, yes):
-        print(f"uploaded: {upload(directory, repo_id, private)}")
-    else:
-        print(f"nothing was uploaded; the export is in {directory}")
 
 
 def export(
@@ -120,9 +59,9 @@ def export(
     check_shard_size(shard_size)
     check_target(target)
 
-    from sft.card import model_card
-    from sft.licences import named_base, named_data
-    from sft.upload import check_hub_id
+    from sft.export.card import model_card
+    from sft.export.licences import named_base, named_data
+    from sft.export.upload import check_hub_id
 
     base = named_base(source.config, source.manifest, base_id)
     data = named_data(source.config, source.manifest, data_licence)
@@ -169,7 +108,7 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
             raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
     config = run_config(run, overrides)
 
-    from sft.card import CONTEXT, QUESTION
+    from sft.export.card import CONTEXT, QUESTION
     from sft.generation.generate import library_config
     from sft.generation.settings import effective_settings
     from sft.model.adapter import check_adapter, check_trained_on
@@ -291,7 +230,7 @@ def read_results(run: Path) -> dict[str, Any] | None:
     results = read_json(path)
     if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
         raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
-    from sft.card import evaluation
+    from sft.export.card import evaluation
 
     try:
         evaluation(results)
@@ -310,7 +249,3 @@ def check_shard_size(size: str) -> None:
     except ValueError:
         pass
     raise UserError(f"--shard-size {size}: is not a size such as 2GB or 500MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from sft.doctor import Line
+from sft.checks.doctor import Line
 from sft.model.families import check_checkpointing
 from sft.model.lora import add_lora, describe_trained, train_all
 from sft.model.loss import add_token_nll

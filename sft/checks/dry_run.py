@@ -8,10 +8,10 @@ from sft.plan.prepare import Prepared, hazards, prepare, read_rows, read_tokeniz
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
 
-if TYPE_CHECKING:  # these import torch, which takes seconds that a wrong configuration need not wait
+if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedModel
 
-    from sft.doctor import Line
+    from sft.checks.doctor import Line
     from sft.plan.cards import Card
 
 
@@ -22,7 +22,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     """
     from rich.console import Console
 
-    from sft import doctor
+    from sft.checks import doctor
     from sft.model.load import load_tokenizer
     from sft.plan.cards import find_card
     from sft.prompt.encode import encode_texts
@@ -53,7 +53,7 @@ def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
     """The model without weights; None, and the doctor's line that says why, where there is no such model."""
     import torch
 
-    from sft.doctor import Line
+    from sft.checks.doctor import Line
     from sft.model.load import load_skeleton
     from sft.model.place import DTYPES
 
@@ -67,7 +67,7 @@ def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
 
 def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
-    from sft.doctor import Line, end_of_text, length_line
+    from sft.checks.doctor import Line, end_of_text, length_line
     from sft.prompt.encoded_rows import row_lengths
 
     encoder, rows = prepared.encoder, prepared.encoded
@@ -80,7 +80,7 @@ def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
 
 def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    from sft.model_checks import duration, memory, model_lines, number_format
+    from sft.checks.model_checks import duration, memory, model_lines, number_format
     from sft.plan.activations import micro_batch, settled
     from sft.prompt.encoded_rows import largest_id, row_lengths
 
@@ -103,9 +103,9 @@ def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", c
 
 def setting_checks(config: Config) -> "list[Line]":
     """The doctor's lines about where things come from and where training would run."""
-    from sft.doctor import Line
+    from sft.checks.doctor import Line
+    from sft.checks.model_checks import sources
     from sft.model.place import resolve_device, resolve_dtype
-    from sft.model_checks import sources
 
     model, data = config.model, config.data
     lines = sources(

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 def plot_loss(log: Path, picture: Path) -> None:

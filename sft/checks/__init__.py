@@ -1,0 +1,1 @@
+"""The doctor: what will go wrong, said before a GPU hour is spent on it."""
