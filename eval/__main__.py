@@ -44,7 +44,7 @@ def evaluate_run() -> None:
 
     require_finished(arguments.run)
 
-    from eval.answer import answer_rows, rows_to_answer
+    from eval.answering.answer import answer_rows, rows_to_answer
     from sft.generation.answerer import load_answerer
     from sft.run.held_out import read_side, training_data
 
@@ -102,12 +102,12 @@ def sweep_run() -> None:
     arguments = parser.parse_intermixed_args(sys.argv[2:])
     directory = arguments.run
     if arguments.grid or not (directory / "sweep.json").is_file():
-        from eval.sweep import run_sweep
+        from eval.answering.sweep import run_sweep
 
         directory = run_sweep(arguments.run, arguments.grid)
     from rich.console import Console
 
-    from eval.sweep_report import report_sweep
+    from eval.report.sweep import report_sweep
 
     print(f"{report_sweep(directory, RESAMPLES, SEED, Console())}: table and figures; sweep.md is beside it")
 
@@ -144,10 +144,10 @@ def report(
     """Score, write results and report, print the table."""
     from rich.console import Console
 
-    from eval.report import html, markdown
-    from eval.score import score, write_results
-    from eval.sweep_report import scored_sweep
-    from eval.terminal import print_table
+    from eval.report.document import html, markdown
+    from eval.report.sweep import scored_sweep
+    from eval.report.terminal import print_table
+    from eval.scoring.score import score, write_results
 
     results = score(predictions, resamples, seed, training_outputs)
     write_results(results, directory)

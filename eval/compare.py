@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from eval.blocks import Block, Cell, Heading, Table, paragraph
-from eval.html import render_html
-from eval.markdown import render_markdown
-from eval.paired import paired
 from eval.predictions import Prediction, read_predictions
-from eval.score import score
-from eval.score_tables import score_cell
-from eval.terminal import Row, narrow, print_rows
-from eval.view import (
+from eval.render.blocks import Block, Cell, Heading, Table, paragraph
+from eval.render.html import render_html
+from eval.render.markdown import render_markdown
+from eval.render.terminal import Row, narrow, print_rows
+from eval.report.score_tables import score_cell
+from eval.report.view import (
     HEADLINE,
     TUNED,
     Results,
@@ -32,6 +30,8 @@ from eval.view import (
     rows_in,
     with_interval,
 )
+from eval.scoring.paired import paired
+from eval.scoring.score import score
 from sft.system.errors import UserError
 from sft.system.files import output_directory
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from eval.compare import Answered, check_same_rows, file_name, read_answered
-from eval.terminal import Row, narrow, print_rows
-from eval.view import number, p_value
+from eval.render.terminal import Row, narrow, print_rows
+from eval.report.view import number, p_value
 from sft.data.records import CATEGORIES, GROUPS
 from sft.system.errors import UserError
 from sft.system.files import output_directory, read_bytes, read_json

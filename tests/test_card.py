@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import ModelCard
 from made_up import answers
 
-from eval.score import score
+from eval.scoring.score import score
 from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.export.card import model_card

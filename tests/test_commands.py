@@ -365,14 +365,14 @@ def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_a
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, program, monkeypatch):
-    import eval.answer
+    import eval.answering.answer
 
     run, _ = finished_run
     words = ["eval.__main__", run, "eval.rows_per_category=3", "generation.max_new_tokens=5", "eval.batch_tokens=64"]
     assert program(*words).returncode == 0
     whole = (run / "eval" / "predictions.jsonl").read_bytes()
-    done: list[eval.answer.Job] = []
-    do = eval.answer._do
+    done: list[eval.answering.answer.Job] = []
+    do = eval.answering.answer._do
 
     def interrupted_after_ten(answerer, questions, job, *more):
         if len(done) == 10:
@@ -380,7 +380,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, progra
         done.append(job)
         return do(answerer, questions, job, *more)
 
-    monkeypatch.setattr("eval.answer._do", interrupted_after_ten)
+    monkeypatch.setattr("eval.answering.answer._do", interrupted_after_ten)
     assert program(*words).returncode == 130
     (unfinished,) = (run / "eval").glob(".predictions.jsonl.unfinished-*")
     unfinished.write_bytes(unfinished.read_bytes()[:-3])  # the last line was cut by the interruption
@@ -389,7 +389,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, progra
         assert job not in done[:9]
         return do(answerer, questions, job, *more)
 
-    monkeypatch.setattr("eval.answer._do", never_again)
+    monkeypatch.setattr("eval.answering.answer._do", never_again)
     assert program(*words).returncode == 0
     assert (run / "eval" / "predictions.jsonl").read_bytes() == whole
     assert not list((run / "eval").glob(".predictions*"))
@@ -428,13 +428,13 @@ def test_a_sweep_answers_each_setting_once_and_reports(finished_run, program):
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, monkeypatch):
-    import eval.answer
+    import eval.answering.answer
 
     run, _ = finished_run
     words = ["eval.__main__", "sweep", run, "eval.rows_per_category=1", "generation.max_new_tokens=[2,3]"]
     words.append("eval.batch_tokens=64")
-    done: list[eval.answer.Job] = []
-    do = eval.answer._do
+    done: list[eval.answering.answer.Job] = []
+    do = eval.answering.answer._do
 
     def interrupted_after_two(answerer, questions, job, settings, tick):
         if len(done) == 2:
@@ -444,10 +444,10 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, mo
         assert all(len(question.prompt.ids) + 3 <= answerer.context_length for question in questions)
         return do(answerer, questions, job, settings, tick)
 
-    monkeypatch.setattr("eval.answer._do", interrupted_after_two)
+    monkeypatch.setattr("eval.answering.answer._do", interrupted_after_two)
     assert program(*words).returncode == 130
-    again: list[eval.answer.Job] = []
-    monkeypatch.setattr("eval.answer._do", lambda *a: again.append(a[2]) or do(*a))
+    again: list[eval.answering.answer.Job] = []
+    monkeypatch.setattr("eval.answering.answer._do", lambda *a: again.append(a[2]) or do(*a))
     assert program(*words).returncode == 0
     assert again
     assert not [job for job in again if job in done]

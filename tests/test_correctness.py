@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.correctness import KINDS, Facts, facts, facts_recall, unsupported_facts
+from eval.metrics.correctness import KINDS, Facts, facts, facts_recall, unsupported_facts
 
 
 @pytest.mark.parametrize(

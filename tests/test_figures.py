@@ -8,9 +8,9 @@ import matplotlib
 import pytest
 from made_up import answers
 
-from eval.blocks import Figure
-from eval.figures import copy_figure, delta_figure, forest_figure, length_figure
-from eval.score import score
+from eval.render.blocks import Figure
+from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
+from eval.scoring.score import score
 
 SVG = "{http://www.w3.org/2000/svg}"
 

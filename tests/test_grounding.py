@@ -2,8 +2,8 @@
 
 import pytest
 
-from eval.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
-from eval.grounding import extraction, fragments, katakana_support, noun_support, number_support
+from eval.metrics.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
+from eval.metrics.grounding import extraction, fragments, katakana_support, noun_support, number_support
 
 
 @pytest.mark.parametrize(

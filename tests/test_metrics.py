@@ -12,7 +12,7 @@ from rapidfuzz.distance import LCSseq
 from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 
-from eval.metrics import (
+from eval.metrics.reference import (
     TEXT_METRICS,
     character_f1,
     chrf,
@@ -23,9 +23,9 @@ from eval.metrics import (
     reference_bits_per_character,
     rouge_l,
 )
-from eval.rows import METRICS, signatures
-from eval.statistics import bootstrap_means, cluster_numbers, paired_difference
-from eval.text import Word, fenced, normalise, tokens, words
+from eval.metrics.rows import METRICS, signatures
+from eval.metrics.text import Word, fenced, normalise, tokens, words
+from eval.statistics.estimates import bootstrap_means, cluster_numbers, paired_difference
 from sft.system.visible import escaped, visible
 
 DOLLY_JA = Path(__file__).parents[1].parent / "shared/data/dolly-ja.jsonl"
@@ -321,7 +321,7 @@ def test_bootstrap_is_seeded_and_its_blocks_do_not_change_the_number_of_resample
 
     once = interval(3)
     assert interval(3) == once
-    monkeypatch.setattr("eval.statistics._CELLS_AT_ONCE", 40)
+    monkeypatch.setattr("eval.statistics.estimates._CELLS_AT_ONCE", 40)
     assert interval(3) == once
 
 

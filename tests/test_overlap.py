@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.overlap import PROMPT_PASSAGE, Overlap, longest_overlaps, without_prompt
+from eval.metrics.memorised import PROMPT_PASSAGE, Overlap, longest_overlaps, without_prompt
 
 SMALL = st.text("abc", max_size=12)
 LONGER = st.text("ab", max_size=40)

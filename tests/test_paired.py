@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from eval.paired import paired
 from eval.predictions import Prediction
-from eval.score import score
+from eval.scoring.paired import paired
+from eval.scoring.score import score
 from sft.data.records import Example
 from sft.system.errors import UserError
 

@@ -15,14 +15,16 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from eval import statistics
-from eval.blocks import Table
-from eval.correctness import KINDS, facts, facts_recall, unsupported_facts
-from eval.grounding import SHORTEST, extraction, fragments
-from eval.markdown import render_markdown
-from eval.metrics import TEXT_METRICS, character_f1, edit_similarity, text_scores
-from eval.rows import GROUNDING, REFERENCE_METRICS, STYLE, own_scores
-from eval.statistics import (
+from eval.metrics.correctness import KINDS, facts, facts_recall, unsupported_facts
+from eval.metrics.grounding import SHORTEST, extraction, fragments
+from eval.metrics.reference import TEXT_METRICS, character_f1, edit_similarity, text_scores
+from eval.metrics.rows import GROUNDING, REFERENCE_METRICS, STYLE, own_scores
+from eval.metrics.text import fenced, normalise, tokens, visible
+from eval.render.blocks import Table
+from eval.render.markdown import render_markdown
+from eval.render.terminal import NAME_CELLS, Row, narrow, print_rows
+from eval.statistics import estimates as statistics
+from eval.statistics.estimates import (
     binomial_p,
     bootstrap_means,
     cluster_numbers,
@@ -32,8 +34,6 @@ from eval.statistics import (
     rank_correlation,
     sign_flip_p,
 )
-from eval.terminal import NAME_CELLS, Row, narrow, print_rows
-from eval.text import fenced, normalise, tokens, visible
 from sft.data.records import Example
 
 WORDS = ["東京", "タワー", "は", "333", "メートル", "です。", "１９８１年", "7月", "ｶﾞﾗｽ", "Ａ", "a", "。", "　", " ",

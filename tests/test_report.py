@@ -10,15 +10,15 @@ from made_up import HOSTILE, answers
 from rich.cells import cell_len
 from rich.console import Console
 
-from eval.blocks import Heading, Paragraph, Span, Table
-from eval.html import marked, render_html
-from eval.markdown import render_markdown
 from eval.predictions import Prediction
-from eval.report import document, html, markdown
-from eval.samples import chosen, shared_spans
-from eval.score import score
-from eval.terminal import print_table
-from eval.view import Scope, estimate, in_words, p_value, verdict
+from eval.render.blocks import Heading, Paragraph, Span, Table
+from eval.render.html import marked, render_html
+from eval.render.markdown import render_markdown
+from eval.report.document import document, html, markdown
+from eval.report.samples import chosen, shared_spans
+from eval.report.terminal import print_table
+from eval.report.view import Scope, estimate, in_words, p_value, verdict
+from eval.scoring.score import score
 from sft.data.records import Example
 
 VOID = {"meta", "wbr", "br"}

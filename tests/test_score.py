@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.__main__ import _training_outputs
-from eval.floors import CONSTANT
-from eval.metrics import TEXT_METRICS
+from eval.metrics.floors import CONSTANT
+from eval.metrics.reference import TEXT_METRICS
+from eval.metrics.rows import METRICS, REFERENCE_METRICS
 from eval.predictions import Prediction
-from eval.rows import METRICS, REFERENCE_METRICS
-from eval.score import score, write_results
+from eval.scoring.score import score, write_results
 from sft.data.records import CATEGORIES, CONTEXT, Example
 from sft.generation.settings import FinishReason
 from sft.system.errors import UserError
@@ -305,7 +305,7 @@ def test_scoring_imports_no_torch() -> None:
         "import sys, eval.score, eval.report; "
         "from sft.records import Example, Prediction; "
         "row = Example('1', '塔は？', '東京タワーは1958年。', '1958年', 'closed_qa'); "
-        "eval.score.score([Prediction('a', row, '', '1958年', 'eos', 1, 1, {})], 100, 0, {'1': '1958年'}); "
+        "eval.scoring.score.score([Prediction('a', row, '', '1958年', 'eos', 1, 1, {})], 100, 0, {'1': '1958年'}); "
         "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -16,8 +16,8 @@ from rich.console import Console
 
 import infer
 from eval.predictions import Prediction, write_predictions
-from eval.sweep_report import report_sweep
-from eval.terminal import Row, print_rows
+from eval.render.terminal import Row, print_rows
+from eval.report.sweep import report_sweep
 from sft.checks import doctor
 from sft.data.records import CATEGORIES, Example
 from sft.generation.generate import Answer

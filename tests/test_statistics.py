@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.statistics import (
+from eval.statistics.estimates import (
     _repeated_ranks,
     _weighted_correlation,
     band_position,

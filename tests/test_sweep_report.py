@@ -11,12 +11,12 @@ import pytest
 from made_up import answers
 from rich.console import Console
 
-from eval.blocks import Figure
 from eval.predictions import Prediction, write_predictions
-from eval.report import html
-from eval.score import score
-from eval.sweep_figures import _lines, setting_label, varying
-from eval.sweep_report import load_sweep, report_sweep, score_sweep, scored_sweep, sweep_blocks
+from eval.render.blocks import Figure
+from eval.report.document import html
+from eval.report.sweep import load_sweep, report_sweep, score_sweep, scored_sweep, sweep_blocks
+from eval.report.sweep_figures import _lines, setting_label, varying
+from eval.scoring.score import score
 from sft.system.errors import UserError
 
 SETTINGS: list[dict[str, Any]] = [

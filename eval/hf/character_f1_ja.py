@@ -10,8 +10,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from eval.metrics import character_f1
-from eval.rows import signatures
+from eval.metrics.reference import character_f1
+from eval.metrics.rows import signatures
 
 _INPUTS = """predictions: list of answers.
 references: for each answer one reference, or a list of them of which the best counts.
@@ -20,7 +20,7 @@ Returns {"character_f1": mean over the answers, 0–1}.
 
 
 class CharacterF1Ja(evaluate.Metric):
-    """Thin wrapper of `eval.metrics.character_f1`, which has the definition."""
+    """Thin wrapper of `eval.metrics.reference.character_f1`, which has the definition."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")

@@ -10,8 +10,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from eval.metrics import rouge_l
-from eval.rows import signatures
+from eval.metrics.reference import rouge_l
+from eval.metrics.rows import signatures
 
 _INPUTS = """predictions: list of answers.
 references: for each answer one reference, or a list of them of which the best counts.
@@ -20,7 +20,7 @@ Returns {"rouge_l": mean over the answers, 0–1}.
 
 
 class RougeLJa(evaluate.Metric):
-    """Thin wrapper of `eval.metrics.rouge_l`, which has the definition."""
+    """Thin wrapper of `eval.metrics.reference.rouge_l`, which has the definition."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")

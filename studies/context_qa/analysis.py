@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.paired import interaction
-from eval.statistics import holm, rank_correlation
-from eval.tables import column, renumbered, rounded
+from eval.scoring.paired import interaction
+from eval.scoring.tables import column, renumbered, rounded
+from eval.statistics.estimates import holm, rank_correlation
 from sft.data.read import SUFFIXES
 from sft.data.records import CATEGORIES
 from studies.context_qa.answers import SEED, Answers, Material

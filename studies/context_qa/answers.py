@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.floors import CEILINGS, FLOORS, ORACLE
-from eval.paired import check_same_rows, row_order
+from eval.metrics.floors import CEILINGS, FLOORS, ORACLE
+from eval.metrics.rows import own_scores, row_scores
 from eval.predictions import Prediction, read_predictions
-from eval.rows import own_scores, row_scores
-from eval.score import text_table
-from eval.statistics import Array, Clusters, cluster_numbers
-from eval.tables import Scopes, scopes_of, table, weights_of
+from eval.scoring.paired import check_same_rows, row_order
+from eval.scoring.score import text_table
+from eval.scoring.tables import Scopes, scopes_of, table, weights_of
+from eval.statistics.estimates import Array, Clusters, cluster_numbers
 from sft.data.records import Example
 from sft.system.errors import UserError
 from studies.context_qa.plan import BASE, RowsName, Study, cells, changed_setting

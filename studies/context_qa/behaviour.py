@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.statistics import Array
-from eval.tables import column
+from eval.scoring.tables import column
+from eval.statistics.estimates import Array
 from studies.context_qa.answers import Material
 from studies.context_qa.estimates import Outcome, mean_over, members, plain_mean, score_of
 from studies.context_qa.plan import RowsName

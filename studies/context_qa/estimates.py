@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.floors import ORACLE
-from eval.score import normalised
-from eval.statistics import Array, Clusters, band_position, bootstrap_means, paired_difference, sign_flip_p
-from eval.tables import Scopes, column, renumbered, rounded
+from eval.metrics.floors import ORACLE
+from eval.scoring.score import normalised
+from eval.scoring.tables import Scopes, column, renumbered, rounded
+from eval.statistics.estimates import Array, Clusters, band_position, bootstrap_means, paired_difference, sign_flip_p
 from studies.context_qa.answers import SEED, Answers, Material
 from studies.context_qa.plan import RowsName
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eval.floors import ORACLE
-from eval.svg import BLUE, GREEN, LINE, SKY, TEXT, VERMILION, WIDTH, axes_of, draw, draw_png, legend
-from eval.view import name_of
+from eval.metrics.floors import ORACLE
+from eval.render.svg import BLUE, GREEN, LINE, SKY, TEXT, VERMILION, WIDTH, axes_of, draw, draw_png, legend
+from eval.report.view import name_of
 from sft.data.records import GROUP_OF
 from studies.context_qa.plan import BASE, GREEDY
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.blocks import Block, Cell, Heading, Table, paragraph
-from eval.floors import ORACLE
-from eval.view import NOTHING, interval, name_of, number, p_value
+from eval.metrics.floors import ORACLE
+from eval.render.blocks import Block, Cell, Heading, Table, paragraph
+from eval.report.view import NOTHING, interval, name_of, number, p_value
 from studies.context_qa.plan import BASE, GREEDY
 
 NOT_RUN = "not run"

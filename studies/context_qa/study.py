@@ -221,7 +221,7 @@ class Clock:
 
 def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Clock) -> None:
     """Load a run's model and answer cells with it."""
-    from eval.answer import answer_under
+    from eval.answering.answer import answer_under
     from sft.generation.answerer import load_answerer
 
     rows = rows_by_name(study, run)
@@ -240,7 +240,7 @@ def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Cloc
 
 def rows_by_name(study: Study, run: Path) -> dict[RowsName, list[Example]]:
     """The study's rows, as `python -m eval RUN` would choose them. Raises UserError when a set has none."""
-    from eval.answer import rows_to_answer
+    from eval.answering.answer import rows_to_answer
 
     found = {}
     for name, wanted in study.rows.items():

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.blocks import Block, Bullets, Heading, Table, paragraph
-from eval.markdown import render_markdown
-from eval.view import NOTHING, interval, number
+from eval.render.blocks import Block, Bullets, Heading, Table, paragraph
+from eval.render.markdown import render_markdown
+from eval.report.view import NOTHING, interval, number
 from sft.data.records import CONTEXT
 from studies.context_qa import sections
 from studies.context_qa.figures import Drawn

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from eval.blocks import Figure
-from eval.svg import BLUE, COLOURS, LINE, MARKERS, TEXT, VERMILION, axes_of, draw, label, legend
-from eval.view import HEADLINE, TITLES, Results, Scope, estimate, name_of, number
+from eval.render.blocks import Figure
+from eval.render.svg import BLUE, COLOURS, LINE, MARKERS, TEXT, VERMILION, axes_of, draw, label, legend
+from eval.report.view import HEADLINE, TITLES, Results, Scope, estimate, name_of, number
 from sft.data.records import GROUP_OF
 
 PENALTY, SCOPE = "repetition_penalty", "repetition_penalty_scope"

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.metrics.rows import METRICS, row_scores
 from eval.predictions import Prediction
-from eval.rows import METRICS, row_scores
-from eval.statistics import (
+from eval.scoring.tables import Scopes, by_scope, column, renumbered, rounded, scopes_of, table, weights_of
+from eval.statistics.estimates import (
     Array,
     Clusters,
     binomial_p,
@@ -16,7 +17,6 @@ from eval.statistics import (
     paired_difference,
     sign_flip_p,
 )
-from eval.tables import Scopes, by_scope, column, renumbered, rounded, scopes_of, table, weights_of
 from sft.data.records import CATEGORIES, Example
 from sft.system.errors import UserError
 

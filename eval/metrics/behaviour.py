@@ -6,7 +6,7 @@ one that is too low lets it repeat. Both show beside the values of the reference
 
 import unicodedata
 
-from eval.text import tokens, words
+from eval.metrics.text import tokens, words
 
 PARTICLE = "助詞"
 

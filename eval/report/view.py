@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval.blocks import Paragraph, Strong, paragraph
+from eval.render.blocks import Paragraph, Strong, paragraph
 from sft.data.records import GROUPS
 
 BASE, TUNED = "base", "tuned"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from eval.text import normalise, words
+from eval.metrics.text import normalise, words
 
 KINDS = ("numbers", "dates", "names", "katakana")
 
@@ -66,7 +66,7 @@ class Facts(NamedTuple):
 
 @functools.lru_cache(8192)
 def facts(text: str) -> Facts:
-    """The facts of `text`, after `eval.text.normalise`."""
+    """The facts of `text`, after `eval.metrics.text.normalise`."""
     plain = _plain_numbers(text)
     numbers, dates = _without_dates(plain)
     proper = {word.surface for word in words(text) if (word.pos, word.subpos) == (NOUN, PROPER)}
@@ -80,7 +80,7 @@ def facts(text: str) -> Facts:
 
 @functools.lru_cache(8192)
 def katakana(text: str) -> frozenset[str]:
-    """Katakana words of two characters or more after `eval.text.normalise`, the final ー dropped."""
+    """Katakana words of two characters or more after `eval.metrics.text.normalise`, the final ー dropped."""
     return frozenset(stem for word in _KATAKANA.findall(normalise(text)) if (stem := word.rstrip("ー")))
 
 

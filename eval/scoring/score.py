@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from eval.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS, ORACLE, Answers
-from eval.metrics import TEXT_METRICS, RowScores, text_scores
-from eval.overlap import Overlap, longest_overlaps
-from eval.paired import HEADLINE, check_same_rows, differences, interaction, paired, row_order
+from eval.metrics.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS, ORACLE, Answers
+from eval.metrics.memorised import Overlap, longest_overlaps
+from eval.metrics.reference import TEXT_METRICS, RowScores, text_scores
+from eval.metrics.rows import METRICS, REFERENCE_METRICS, own_scores, row_scores, signatures
 from eval.predictions import Prediction
-from eval.rows import METRICS, REFERENCE_METRICS, own_scores, row_scores, signatures
-from eval.statistics import CONFIDENCE, Array, Clusters, band_position, cluster_numbers
-from eval.tables import Scopes, column, mean_tables, renumbered, rounded, scopes_of, table, weights_of
+from eval.scoring.paired import HEADLINE, check_same_rows, differences, interaction, row_order
+from eval.scoring.tables import Scopes, column, mean_tables, renumbered, rounded, scopes_of, table, weights_of
+from eval.statistics.estimates import CONFIDENCE, Array, Clusters, band_position, cluster_numbers
 from sft.data.records import CONTEXT, Example
 from sft.system.errors import UserError
-
-__all__ = ["BASE", "SCHEMA_VERSION", "TUNED", "paired", "score", "write_results"]
 
 SCHEMA_VERSION = 2
 BASE, TUNED = "base", "tuned"

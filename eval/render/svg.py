@@ -13,8 +13,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eval.terminal import narrow
-from eval.view import BASE, TUNED
+from eval.render.terminal import narrow
+from eval.report.view import BASE, TUNED
 from sft.system.visible import visible
 
 WIDTH = 3.9

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from eval.blocks import Block, Cell, Heading, Table, paragraph
-from eval.html import render_html
-from eval.markdown import render_markdown
-from eval.paired import paired
 from eval.predictions import Prediction, read_predictions
-from eval.score import score
-from eval.score_tables import score_cell
-from eval.statistics import bootstrap_means, cluster_numbers
-from eval.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure, varying
-from eval.terminal import Row, print_rows
-from eval.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
+from eval.render.blocks import Block, Cell, Heading, Table, paragraph
+from eval.render.html import render_html
+from eval.render.markdown import render_markdown
+from eval.render.terminal import Row, print_rows
+from eval.report.score_tables import score_cell
+from eval.report.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure, varying
+from eval.report.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
+from eval.scoring.paired import paired
+from eval.scoring.score import score
+from eval.statistics.estimates import bootstrap_means, cluster_numbers
 from sft.system.errors import UserError
 from sft.system.files import read_json
 

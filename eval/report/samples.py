@@ -3,9 +3,9 @@
 import random
 from collections.abc import Mapping, Sequence
 
-from eval.blocks import Block, Heading, Paragraph, Quote, Sample, Span, paragraph
 from eval.predictions import Prediction
-from eval.view import BASE, HEADLINE, TUNED, Results, name_of, number, seed_of
+from eval.render.blocks import Block, Heading, Paragraph, Quote, Sample, Span, paragraph
+from eval.report.view import BASE, HEADLINE, TUNED, Results, name_of, number, seed_of
 
 EACH = 10
 SHORTEST_SPAN = 4

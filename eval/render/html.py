@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eval.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Span, Strong, Table
-from eval.view import NOTHING
+from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Span, Strong, Table
+from eval.report.view import NOTHING
 from sft.system.visible import visible
 
 STYLE = Path(__file__).with_name("report.css")

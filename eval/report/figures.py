@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from eval.blocks import Figure
-from eval.svg import BAND, LINE, SOFT, TEXT, axes_of, draw, label, legend, system_style
-from eval.view import (
+from eval.render.blocks import Figure
+from eval.render.svg import BAND, LINE, SOFT, TEXT, axes_of, draw, label, legend, system_style
+from eval.report.view import (
     BASE,
     HEADLINE,
     SIGNIFICANT,

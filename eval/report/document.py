@@ -4,15 +4,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from eval.blocks import Block, Bullets, Heading, Strong, Table, paragraph
-from eval.figures import copy_figure, delta_figure, forest_figure, length_figure
-from eval.html import render_html
-from eval.markdown import render_markdown
 from eval.predictions import Prediction
-from eval.samples import sample_blocks
-from eval.score_tables import behaviour_table, score_table
-from eval.sweep_report import sweep_blocks
-from eval.view import (
+from eval.render.blocks import Block, Bullets, Heading, Strong, Table, paragraph
+from eval.render.html import render_html
+from eval.render.markdown import render_markdown
+from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
+from eval.report.samples import sample_blocks
+from eval.report.score_tables import behaviour_table, score_table
+from eval.report.sweep import sweep_blocks
+from eval.report.view import (
     BEHAVIOUR_METRICS,
     CORRECTNESS_METRICS,
     DECODING_FREE_METRICS,

@@ -2,12 +2,12 @@
 
 from importlib.metadata import version
 
-from eval.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
-from eval.correctness import KINDS, facts_recall, unsupported_facts
-from eval.grounding import extraction, katakana_support, noun_support, number_support
-from eval.metrics import TEXT_METRICS, RowScores, context_gain, reference_bits_per_character, text_scores
+from eval.metrics.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
+from eval.metrics.correctness import KINDS, facts_recall, unsupported_facts
+from eval.metrics.grounding import extraction, katakana_support, noun_support, number_support
+from eval.metrics.reference import TEXT_METRICS, RowScores, context_gain, reference_bits_per_character, text_scores
+from eval.metrics.text import NORMALISATION, TOKENIZER
 from eval.predictions import Prediction
-from eval.text import NORMALISATION, TOKENIZER
 from sft.data.records import Example
 
 LIKELIHOOD = ("reference_bits_per_character", "context_gain")

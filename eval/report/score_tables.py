@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.blocks import Cell, Table
-from eval.view import (
+from eval.render.blocks import Cell, Table
+from eval.report.view import (
     BASE,
     NOTHING,
     TUNED,

@@ -1,14 +1,14 @@
 """How much of an answer comes out of its context. No torch here.
 
 Copying is neither good nor bad by itself: read every value beside that of the reference. Everything compares
-texts after `eval.text.normalise`, and is None for a row without a context or an answer that is empty.
+texts after `eval.metrics.text.normalise`, and is None for a row without a context or an answer that is empty.
 """
 
 import functools
 from typing import NamedTuple
 
-from eval.correctness import NOUN, NUMERAL, facts, katakana
-from eval.text import normalise, words
+from eval.metrics.correctness import NOUN, NUMERAL, facts, katakana
+from eval.metrics.text import normalise, words
 
 SHORTEST = 4
 """Characters from which a shared passage counts as copied."""

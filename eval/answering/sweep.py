@@ -40,7 +40,7 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
             run / "config.yaml", [*overrides, *(f"generation.{k}={json.dumps(v)}" for k, v in settings.items())]
         )
 
-    from eval.answer import answer_under, rows_to_answer
+    from eval.answering.answer import answer_under, rows_to_answer
     from sft.generation.answerer import load_answerer
     from sft.generation.settings import effective_settings
 

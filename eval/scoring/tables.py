@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import RowScores
-from eval.rows import METRICS, WEIGHTED
-from eval.statistics import Array, Clusters, bootstrap_means
+from eval.metrics.reference import RowScores
+from eval.metrics.rows import METRICS, WEIGHTED
+from eval.statistics.estimates import Array, Clusters, bootstrap_means
 from sft.data.records import CATEGORIES, GROUPS, Example
 
 _DIGITS = 6

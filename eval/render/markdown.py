@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from eval.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Strong, Table
-from eval.text import fenced
+from eval.metrics.text import fenced
+from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Strong, Table
 from sft.system.visible import escaped
 
 TEXT_SHOWN = 1200

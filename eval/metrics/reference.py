@@ -1,7 +1,7 @@
 """What is measured on one answer, as pure functions. No torch here.
 
 Text metrics take the answer and one reference or several; with several, the score is that of the best one.
-They compare `eval.text.normalise`d texts. An answer or reference that is empty after normalisation scores 0
+They compare `eval.metrics.text.normalise`d texts. An answer or reference that is empty after normalisation scores 0
 in every text metric, even against another empty text: saying nothing is never right.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from rapidfuzz.distance import Indel, LCSseq
 from sacrebleu.metrics import CHRF
 
-from eval.text import normalise, tokens
+from eval.metrics.text import normalise, tokens
 
 References = str | Sequence[str]
 RowScores = dict[str, float | None]

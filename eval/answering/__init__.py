@@ -1,0 +1,1 @@
+"""Rows are answered: the only part of the evaluation that needs torch."""

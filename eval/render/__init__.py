@@ -1,0 +1,1 @@
+"""Documents as Markdown, HTML, SVG and terminal text; they know nothing of results."""

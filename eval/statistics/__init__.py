@@ -1,0 +1,1 @@
+"""Means, intervals and p values of scores; they know nothing of answers."""
