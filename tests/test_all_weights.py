@@ -34,7 +34,7 @@ def test_the_tuned_model_and_the_base_both_answer(program, words, tiny_base, tmp
 def test_a_killed_run_resumes_to_the_same_weights(program, command, words, tmp_path):
     run = tmp_path / "run"
     killed_at_step_3 = (
-        "import os, sys; import train_sft, sft.trainer as t; old = t.RunLog.on_log\n"
+        "import os, sys; import train_sft, sft.training.log as t; old = t.RunLog.on_log\n"
         "def on_log(self, args, state, *a, **k):\n"
         "    old(self, args, state, *a, **k)\n"
         "    if state.global_step == 3: os._exit(9)\n"

@@ -179,7 +179,7 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, program
     interrupted = tmp_path / "interrupted"
     words = ["configs/tiny.yaml", *overrides(tiny_base, interrupted), "training.save_steps=3"]
     killed_at_step_5 = (
-        "import os, sys; import train_sft, sft.trainer as t; old = t.RunLog.on_log\n"
+        "import os, sys; import train_sft, sft.training.log as t; old = t.RunLog.on_log\n"
         "def on_log(self, args, state, *a, **k):\n"
         "    old(self, args, state, *a, **k)\n"
         "    if state.global_step == 5: os._exit(9)\n"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sft.config.hints import section_keys
 from sft.config.library_keys import LIBRARY_CLASSES, REFUSED, key_types, library_table, type_of
-from sft.config.load import _section_keys, load_config
+from sft.config.load import load_config
 from sft.config.sections import OWN_KEYS, Config
 from sft.system.errors import UserError
 
@@ -335,7 +336,7 @@ def test_refusals_point_to_keys_that_exist() -> None:
         for key, reason in reasons.items():
             for home, name in re.findall(r"\b(\w+)\.(\w+)", reason):
                 if home in Config.model_fields:
-                    assert name in _section_keys(home), f"{section}.{key}: {reason}"
+                    assert name in section_keys(home), f"{section}.{key}: {reason}"
 
 
 def test_table_is_that_of_the_installed_libraries() -> None:

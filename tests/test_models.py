@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-import train_sft
+from sft.training import train as training
 from eval.predictions import read_predictions
 from sft.generation.answerer import Answerer, load_answerer
 from sft.generation.generate import generate
@@ -94,14 +94,14 @@ def test_a_family_is_trained_reloaded_answered_scored_and_merged(
 def train(program, monkeypatch, section, run, words):
     """Train by the command on a few rows; returns the logits of the model in training at its end."""
     seen = []
-    finish = train_sft.finish
+    finish = training.finish
 
     def spy(config, prepared, trainer, weights, manifest, started):
         ids = encode_prompt(prepared.tokenizer, ALPACA_JA.render("首都は?", "日本の首都は東京です。"))
         seen.append(logits(trainer.accelerator.unwrap_model(trainer.model).eval(), ids))
         finish(config, prepared, trainer, weights, manifest, started)
 
-    monkeypatch.setattr(train_sft, "finish", spy)
+    monkeypatch.setattr(training, "finish", spy)
     settings = {
         "model.build": "null", "run.directory": run, "data.train_rows": 24, "lora.target_modules": "null",
         "lora.lora_dropout": 0, "training.max_length": 1024, "training.train_on_inputs": "false",

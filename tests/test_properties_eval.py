@@ -19,7 +19,7 @@ from eval.metrics.correctness import KINDS, facts, facts_recall, unsupported_fac
 from eval.metrics.grounding import SHORTEST, extraction, fragments
 from eval.metrics.reference import TEXT_METRICS, character_f1, edit_similarity, text_scores
 from eval.metrics.rows import GROUNDING, REFERENCE_METRICS, STYLE, own_scores
-from eval.metrics.text import fenced, normalise, tokens, visible
+from eval.metrics.text import fenced, normalise, tokens
 from eval.render.blocks import Table
 from eval.render.markdown import render_markdown
 from eval.render.terminal import NAME_CELLS, Row, narrow, print_rows
@@ -35,6 +35,7 @@ from eval.statistics.estimates import (
     sign_flip_p,
 )
 from sft.data.records import Example
+from sft.system.visible import visible
 
 WORDS = ["東京", "タワー", "は", "333", "メートル", "です。", "１９８１年", "7月", "ｶﾞﾗｽ", "Ａ", "a", "。", "　", " ",
          "\n", "、", "三百", "カ\u3099", "İ", "Σ", "ﾞ", "\x00", "\x1b[2J", "\u202e", "`", "````", "|", "\\",

@@ -13,7 +13,8 @@ from sft.data.read import load_data
 from sft.generation.streamer import CharacterStreamer
 from sft.model.load import load_tokenizer
 from sft.model.repair import repaired
-from sft.prompt.encode import IGNORE_INDEX, bos_ids, encode_answer, encode_prompt, encode_text
+from sft.prompt.encode import bos_ids, encode_answer, encode_prompt, encode_text
+from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.system.errors import UserError

@@ -1,18 +1,24 @@
 """What training would do, without doing it: the rows, and the doctor's page about this configuration."""
 
 import sys
-from typing import TYPE_CHECKING
 
+import torch
+from rich.console import Console
+from transformers import PreTrainedModel
+
+from sft.checks import doctor
+from sft.checks.doctor import Line, end_of_text, length_line
+from sft.checks.model_checks import duration, memory, model_lines, number_format, sources
 from sft.config.sections import Config
+from sft.model.load import load_skeleton, load_tokenizer
+from sft.model.place import DTYPES, resolve_device, resolve_dtype
+from sft.plan.activations import micro_batch, settled
+from sft.plan.cards import Card, find_card
 from sft.plan.prepare import Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.prompt.encode import encode_texts
+from sft.prompt.encoded_rows import largest_id, row_lengths
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
-
-if TYPE_CHECKING:  # these take seconds
-    from transformers import PreTrainedModel
-
-    from sft.checks.doctor import Line
-    from sft.plan.cards import Card
 
 
 def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
@@ -20,13 +26,6 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
 
     `card_name` is the GPU to fit into (None: only what is needed), `others` tokenizers to compare with.
     """
-    from rich.console import Console
-
-    from sft.checks import doctor
-    from sft.model.load import load_tokenizer
-    from sft.plan.cards import find_card
-    from sft.prompt.encode import encode_texts
-
     card = find_card(card_name) if card_name else None
     compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
     data, split = read_rows(config)
@@ -49,14 +48,8 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
             sys.exit(1)
 
 
-def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
+def skeleton(config: Config) -> tuple[PreTrainedModel | None, list[Line]]:
     """The model without weights; None, and the doctor's line that says why, where there is no such model."""
-    import torch
-
-    from sft.checks.doctor import Line
-    from sft.model.load import load_skeleton
-    from sft.model.place import DTYPES
-
     model = config.model
     dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
     try:
@@ -65,11 +58,8 @@ def skeleton(config: Config) -> "tuple[PreTrainedModel | None, list[Line]]":
         return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
 
 
-def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
+def row_checks(config: Config, prepared: Prepared) -> list[Line]:
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
-    from sft.checks.doctor import Line, end_of_text, length_line
-    from sft.prompt.encoded_rows import row_lengths
-
     encoder, rows = prepared.encoder, prepared.encoded
     return [
         end_of_text((row["labels"] for row in rows.select_columns("labels")), prepared.tokenizer.eos_token_id),
@@ -78,12 +68,8 @@ def row_checks(config: Config, prepared: Prepared) -> "list[Line]":
     ]
 
 
-def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", card: "Card | None") -> "list[Line]":
+def model_checks(config: Config, prepared: Prepared, model: PreTrainedModel, card: Card | None) -> list[Line]:
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    from sft.checks.model_checks import duration, memory, model_lines, number_format
-    from sft.plan.activations import micro_batch, settled
-    from sft.prompt.encoded_rows import largest_id, row_lengths
-
     training, lengths = config.training, row_lengths(prepared.encoded)
     largest = max(prepared.tokenizer.pad_token_id, largest_id(prepared.encoded))
     setting = training["activation_checkpointing"]
@@ -101,12 +87,8 @@ def model_checks(config: Config, prepared: Prepared, model: "PreTrainedModel", c
     ]
 
 
-def setting_checks(config: Config) -> "list[Line]":
+def setting_checks(config: Config) -> list[Line]:
     """The doctor's lines about where things come from and where training would run."""
-    from sft.checks.doctor import Line
-    from sft.checks.model_checks import sources
-    from sft.model.place import resolve_device, resolve_dtype
-
     model, data = config.model, config.data
     lines = sources(
         {"model": (model.base, model.revision), "data": (data.path, data.revision)}, model.trust_remote_code

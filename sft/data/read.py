@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
+import pyarrow.parquet
+
 from sft.data.records import CATEGORIES, Example
 from sft.data.rows import RowFile, Rows, SeenTexts
 from sft.system.errors import UserError
 from sft.system.files import FIELD_TWICE, parse_json
+from sft.system.hub import hub_is_absent
 
 # dolly-ja's name for a field, and the name it has in the English databricks-dolly-15k.
 ALIASES = {"input": "context", "output": "response"}
@@ -219,8 +223,6 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow.parquet
-
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -245,10 +247,6 @@ def _parquet_batch(batch: Any) -> list[Any]:
 
 
 def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:
-    import datasets
-
-    from sft.system.hub import hub_is_absent
-
     if hub_is_absent():
         datasets.config.HF_HUB_OFFLINE = True  # no argument makes it ask its cache alone
     try:

@@ -8,7 +8,7 @@ python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question
 import argparse
 from pathlib import Path
 
-from sft.export.export import CHANGEABLE, export
+from sft.run.directory import require_finished
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 
@@ -21,7 +21,7 @@ def main() -> None:
         "overrides",
         nargs="*",
         metavar="section.key=value",
-        help=f"changes to {', '.join(CHANGEABLE).replace('=', '')}…",
+        help="changes to model.base, model.device, model.dtype, data.path or generation.…",
     )
     parser.add_argument("--merge", action="store_true", help="the whole model in 16 bits instead of the adapter")
     parser.add_argument("--output", type=Path, help="where it goes; default: RUN/export/adapter or RUN/export/merged")
@@ -36,6 +36,10 @@ def main() -> None:
         default = arguments.run / "export" / ("merged" if arguments.merge else "adapter")
         target = (arguments.output or default).absolute()
         check_arguments(arguments)
+        require_finished(arguments.run)
+
+        from sft.export.export import export
+
         export(
             arguments.run, target, arguments.overrides, arguments.merge, arguments.shard_size,
             arguments.base_id, arguments.data_license, arguments.push,

@@ -6,22 +6,34 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from huggingface_hub.serialization._base import parse_size_to_int
+from peft import LoraConfig
+from transformers import PreTrainedTokenizerBase
+
+from sft.build_base import ensure_base
 from sft.config.load import load_config
 from sft.config.sections import Config
+from sft.data.records import Example
+from sft.export.card import CONTEXT, QUESTION, Kind, evaluation, model_card
+from sft.export.licences import named_base, named_data
+from sft.export.merge_check import CheckRow, MergeCheck, check, free_memory, outputs, weight_bytes
+from sft.export.upload import check_hub_id
+from sft.generation.generate import library_config
+from sft.generation.settings import effective_settings
+from sft.model.adapter import ADAPTER_FILE, check_adapter, check_trained_on
+from sft.model.load import load_base, load_skeleton, load_tokenizer
+from sft.model.lora import load_adapter, merge
+from sft.model.place import resolve_device, resolve_dtype, use_all_cores
+from sft.prompt.chat_template import set_chat_template
+from sft.prompt.encode import encode_answer, encode_prompt
+from sft.prompt.template import PromptTemplate
+from sft.run.directory import check_learned, require_finished, run_config
+from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError
 from sft.system.files import read_json
 from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
-
-if TYPE_CHECKING:  # these take seconds
-    from transformers import PreTrainedTokenizerBase
-
-    from sft.data.records import Example
-    from sft.export.card import Kind
-    from sft.export.merge_check import CheckRow, MergeCheck
-    from sft.prompt.template import PromptTemplate
-
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
 CHECK_ROWS = 3
@@ -34,8 +46,8 @@ class Source(NamedTuple):
     run: Path
     config: Config
     manifest: dict[str, Any]
-    template: "PromptTemplate"
-    tokenizer: "PreTrainedTokenizerBase"
+    template: PromptTemplate
+    tokenizer: PreTrainedTokenizerBase
     settings: dict[str, Any]
 
 
@@ -58,10 +70,6 @@ def export(
     results = read_results(run)
     check_shard_size(shard_size)
     check_target(target)
-
-    from sft.export.card import model_card
-    from sft.export.licences import named_base, named_data
-    from sft.export.upload import check_hub_id
 
     base = named_base(source.config, source.manifest, base_id)
     data = named_data(source.config, source.manifest, data_licence)
@@ -100,21 +108,11 @@ def export(
 
 def read_source(run: Path, overrides: Sequence[str]) -> Source:
     """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
-    from sft.run.directory import check_learned, require_finished, run_config
-
     manifest = require_finished(run)
     for override in overrides:
         if not override.startswith(CHANGEABLE):
             raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
     config = run_config(run, overrides)
-
-    from sft.export.card import CONTEXT, QUESTION
-    from sft.generation.generate import library_config
-    from sft.generation.settings import effective_settings
-    from sft.model.adapter import check_adapter, check_trained_on
-    from sft.model.load import load_tokenizer
-    from sft.prompt.chat_template import set_chat_template
-    from sft.prompt.template import PromptTemplate
 
     if config.lora is None:
         raise UserError(
@@ -133,10 +131,6 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
 
 def write_adapter(source: Source, directory: Path, base: str, commit: str | None) -> None:
     """Copy the adapter, with the base model's public name in the place of a path on this machine."""
-    from peft import LoraConfig
-
-    from sft.model.adapter import ADAPTER_FILE
-
     adapter = source.run / "adapter"
     require_space(directory, (adapter / ADAPTER_FILE).stat().st_size)
     shutil.copyfile(adapter / ADAPTER_FILE, directory / ADAPTER_FILE)
@@ -145,17 +139,8 @@ def write_adapter(source: Source, directory: Path, base: str, commit: str | None
     lora.save_pretrained(str(directory))
 
 
-def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeCheck":
+def write_merged(source: Source, directory: Path, shard_size: str) -> MergeCheck:
     """Merge on the unquantised base, compare with what it was, and write the weights."""
-    from sft.build_base import ensure_base
-    from sft.export.merge_check import check, free_memory, outputs, weight_bytes
-    from sft.generation.generate import library_config
-    from sft.model.load import load_base, load_skeleton
-    from sft.model.lora import load_adapter, merge
-    from sft.model.place import resolve_device, resolve_dtype, use_all_cores
-    from sft.prompt.chat_template import set_chat_template
-    from sft.run.held_out import read_side, training_data
-
     section = source.config.model
     device = resolve_device(section.device)
     dtype = resolve_dtype(section.dtype, device)
@@ -197,11 +182,8 @@ def write_merged(source: Source, directory: Path, shard_size: str) -> "MergeChec
     return found
 
 
-def check_rows(source: Source, examples: "Sequence[Example]") -> "list[CheckRow]":
+def check_rows(source: Source, examples: Sequence[Example]) -> list[CheckRow]:
     """The first rows of each kind, with a context and without, that are no longer than in training."""
-    from sft.export.merge_check import CheckRow
-    from sft.prompt.encode import encode_answer, encode_prompt
-
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:
         prompt = encode_prompt(source.tokenizer, source.template.render(example.instruction, example.input))
@@ -214,7 +196,7 @@ def check_rows(source: Source, examples: "Sequence[Example]") -> "list[CheckRow]
     return [*rows[True], *rows[False]]
 
 
-def summary(found: "MergeCheck | None") -> dict[str, Any] | None:
+def summary(found: MergeCheck | None) -> dict[str, Any] | None:
     """The check's numbers, without the answers, which hold text of the data."""
     if found is None:
         return None
@@ -230,7 +212,6 @@ def read_results(run: Path) -> dict[str, Any] | None:
     results = read_json(path)
     if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
         raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
-    from sft.export.card import evaluation
 
     try:
         evaluation(results)
@@ -241,8 +222,6 @@ def read_results(run: Path) -> dict[str, Any] | None:
 
 def check_shard_size(size: str) -> None:
     """Raise UserError for what huggingface_hub does not read as a size."""
-    from huggingface_hub.serialization._base import parse_size_to_int
-
     try:
         if parse_size_to_int(size) > 0:
             return

@@ -1,13 +1,10 @@
 """Settings that work and hurt the training: warnings with the rows concerned and the remedy. No torch here."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sft.data.records import CATEGORIES
-
-if TYPE_CHECKING:  # these take seconds
-    from sft.prompt.row_encoder import Fate
-
+from sft.prompt.row_encoder import Fate
 
 TOLERATED_LOSS = 0.01
 """Share of a category's training rows that may lose their answer's end without a warning."""

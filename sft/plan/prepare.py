@@ -1,61 +1,59 @@
 """What comes before the base model's weights: rows read, divided and encoded, and what a micro-batch will be."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from torch.utils.data import Dataset
+from datasets import Dataset
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
 
+from sft.build_base import ensure_base
 from sft.config.sections import Config
+from sft.data.read import LoadedData, load_data
+from sft.data.records import GROUPS
+from sft.data.rows import Rows, as_dataset
+from sft.data.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
+from sft.generation.settings import generation_hazards
+from sft.model.attention import packing_obstacle
+from sft.model.load import load_base_config, load_tokenizer
+from sft.plan.hazards import truncation_hazards
+from sft.plan.preview import balance_line, show, show_example
+from sft.prompt.encode import encode_prompt, eos_id
+from sft.prompt.encoded_rows import row_lengths
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
-
-if TYPE_CHECKING:  # these take seconds
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
-
-    from sft.data.read import LoadedData
-    from sft.data.rows import Rows
-    from sft.data.split import Split
-    from sft.prompt.row_encoder import RowEncoder
-    from sft.prompt.template import PromptTemplate
 
 
 class Prepared(NamedTuple):
     """Everything that is settled before the base model is loaded: rows, their sides, their tokens."""
 
-    data: "LoadedData"
-    split: "Split"
-    template: "PromptTemplate"
-    tokenizer: "PreTrainedTokenizerBase"
-    encoder: "RowEncoder"
-    train: "Dataset"
-    encoded: "Dataset"
-    validation: "dict[str, Dataset]"
+    data: LoadedData
+    split: Split
+    template: PromptTemplate
+    tokenizer: PreTrainedTokenizerBase
+    encoder: RowEncoder
+    train: Dataset
+    encoded: Dataset
+    validation: dict[str, Dataset]
     steps: int
     packed: bool
 
     @property
     def longest(self) -> int:
         """Tokens of the longest training row."""
-        from sft.prompt.encoded_rows import row_lengths
-
         return max(row_lengths(self.encoded))
 
 
-def read_rows(config: Config) -> "tuple[LoadedData, Split]":
+def read_rows(config: Config) -> tuple[LoadedData, Split]:
     """The rows, checked, and their sides."""
-    from sft.data.read import load_data
-
     data = load_data(config.data.path, config.data.revision)
     return data, divide(config, data.examples)
 
 
-def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemplate]":
+def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTemplate]:
     """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
-    from sft.build_base import ensure_base
-    from sft.model.load import load_tokenizer
-    from sft.prompt.template import template_from_config
-
     ensure_base(config.model.build, config.model.base)
     # A revision pins the base's repository, and says nothing about another one's.
     tokenizer_source = config.model.tokenizer or config.model.base
@@ -69,20 +67,12 @@ def read_tokenizer(config: Config) -> "tuple[PreTrainedTokenizerBase, PromptTemp
 
 def prepare(
     config: Config,
-    data: "LoadedData",
-    split: "Split",
-    tokenizer: "PreTrainedTokenizerBase",
-    template: "PromptTemplate",
+    data: LoadedData,
+    split: Split,
+    tokenizer: PreTrainedTokenizerBase,
+    template: PromptTemplate,
 ) -> Prepared:
     """Encode the rows, and print what came of it."""
-    from rich.console import Console
-
-    from sft.data.records import GROUPS
-    from sft.data.rows import as_dataset
-    from sft.plan.preview import show, show_example
-    from sft.prompt.row_encoder import RowEncoder
-    from sft.prompt.template import FormattingFunction
-
     packed, micro_batches = layout(config)
     encoder = RowEncoder(
         tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
@@ -112,9 +102,6 @@ def prepare(
 
 def layout(config: Config) -> tuple[bool, str]:
     """Whether rows are packed, and what a micro-batch is, in words. Raises UserError where they must be and cannot."""
-    from sft.model.attention import packing_obstacle
-    from sft.model.load import load_base_config
-
     pack, rows = config.training["pack"], config.training["per_device_train_batch_size"]
     padded = f"padded in micro-batches of at most {rows}"
     if pack is False:
@@ -133,11 +120,8 @@ def layout(config: Config) -> tuple[bool, str]:
     return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
 
 
-def divide(config: Config, examples: "Rows") -> "Split":
+def divide(config: Config, examples: Rows) -> Split:
     """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
-    from sft.data.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
-    from sft.plan.preview import balance_line
-
     sides = split_examples(examples, config.data.validation_share, config.data.test_share)
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
     balance = config.data.balance
@@ -157,10 +141,6 @@ def divide(config: Config, examples: "Rows") -> "Split":
 
 def hazards(config: Config, prepared: Prepared) -> list[str]:
     """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
-    from sft.generation.settings import generation_hazards
-    from sft.plan.hazards import truncation_hazards
-    from sft.prompt.encode import encode_prompt, eos_id
-
     _, split, template, tokenizer, encoder, *_ = prepared
     contexts = [bool(example.input) for example in split.test]
     prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)

@@ -9,14 +9,13 @@ chat` was trained with its tokenizer's own chat template, and keeps it.
 import json
 import string
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from transformers import PreTrainedTokenizerBase
+
+from sft.prompt.encode import bos_ids, encode_prompt
 from sft.prompt.template import PromptTemplate, with_fixed_date
 from sft.system.errors import UserError
-
-if TYPE_CHECKING:  # these take seconds
-    from transformers import PreTrainedTokenizerBase
-
 
 REFUSAL = "This model answers single questions: send one message, from the user; no system message, no history."
 
@@ -69,7 +68,7 @@ def as_chat_template(template: PromptTemplate, starts_with_bos: bool) -> str:
 
 
 def set_chat_template(
-    tokenizer: "PreTrainedTokenizerBase", template: PromptTemplate, rows: Iterable[Mapping[str, str]]
+    tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, rows: Iterable[Mapping[str, str]]
 ) -> None:
     """Give the tokenizer the chat template unless it was trained with its own, and check it.
 
@@ -77,8 +76,6 @@ def set_chat_template(
 
     Raises UserError when the template fails, or a row's message does not become the training prompt, in text and ids.
     """
-    from sft.prompt.encode import bos_ids, encode_prompt
-
     if template.special_tokens is None:
         tokenizer.chat_template = as_chat_template(template, bool(bos_ids(tokenizer)))
         start = tokenizer.bos_token if bos_ids(tokenizer) else ""

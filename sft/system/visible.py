@@ -43,3 +43,11 @@ def without_tokens(text: str) -> str:
         if len(own := os.environ.get(name, "").strip()) >= 8:
             text = text.replace(own, "…")
     return _LOGIN_IN_URL.sub("…@", _TOKEN.sub(r"\1_…", text))
+
+
+def is_text(value: object) -> bool:
+    """Whether `value` is text that can be written as UTF-8, without null characters."""
+    try:
+        return isinstance(value, str) and b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False

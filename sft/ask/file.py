@@ -1,0 +1,74 @@
+"""A file of questions becomes a file of answers; an interrupted call goes on where it stopped."""
+
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sft.generation.answerer import Answerer
+from sft.generation.settings import generation_hazards
+from sft.prompt.encode import eos_id
+from sft.prompt.encoded_rows import digest
+from sft.system.errors import UserError, warn
+from sft.system.files import parse_json, read_bytes, write_text
+from sft.system.progress import Progress
+from sft.system.visible import is_text
+
+
+def read_questions(path: Path) -> list[dict[str, object]]:
+    """Rows of a jsonl file, each with a text `instruction` and at most a text `input`."""
+    rows = []
+    try:
+        lines = read_bytes(path).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as UTF-8: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+            # Every field is written again beside its answer; the lists around it are room for a deeper stack then.
+            json.dumps([[[[row]]]], ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: not JSON that can be written again: {error}") from None
+        if not isinstance(row, dict) or not is_text(row.get("instruction")) or not row["instruction"].strip():
+            raise UserError(f"{path}:{number}: a row needs a text field instruction (and may have input)")
+        if row.get("input") is not None and not is_text(row["input"]):
+            raise UserError(f"{path}:{number}: input is not text")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: no questions in it")
+    return rows
+
+
+def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path, system: str) -> None:
+    """Answer all rows in batches and write them, in their order, with `answer` and `finish_reason` added.
+
+    Answers that an interrupted call with the same questions, model and settings has found are not looked for again.
+    """
+    prompts: dict[int, list[int]] = {}
+    for position, row in enumerate(rows):
+        try:
+            prompts[position] = answerer.prompt(str(row["instruction"]), str(row.get("input") or "")).ids
+        except UserError as error:
+            print(f"row {position + 1}: {error}", file=sys.stderr)
+            row |= {"answer": "", "finish_reason": "error"}
+    model = [answerer.weights_sha256, answerer.template.sha256, answerer.config.model.model_dump_json(), system]
+    settings = json.dumps([answerer.config.quantization, answerer.generation], sort_keys=True)
+    progress = Progress(output, digest(*model, settings, json.dumps(rows)), 0)
+    positions, ids = list(prompts), list(prompts.values())
+    contexts = [str(rows[position].get("input") or "") for position in positions]
+    warn(generation_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
+    left = [place for place in range(len(ids)) if place not in progress.done]
+    with tqdm(total=len(ids), initial=len(progress.done), unit="answer", desc="answering") as bar:
+        for _, number, answer in answerer.answer_all([ids[place] for place in left]):
+            progress.add(left[number], [answer.text, answer.finish_reason])
+            bar.update()
+    results = progress.all_results()
+    for place, position in enumerate(positions):
+        text, finish_reason = results[place]
+        rows[position] |= {"answer": text, "finish_reason": finish_reason}
+    write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    progress.remove()
+    print(f"{output}: {len(rows)} answers", file=sys.stderr)

@@ -1,0 +1,36 @@
+"""One question to a finished run, its answer streamed to standard output."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.settings import effective_settings, generation_hazards
+from sft.generation.streamer import CharacterStreamer
+from sft.prompt.encode import eos_id
+from sft.system.errors import warn
+from sft.system.visible import one_line, visible
+
+
+def load(run: Path, overrides: Sequence[str], allow_other_template: bool, base: bool) -> Answerer:
+    """Load a finished run and say which one it is and how it will answer."""
+    answerer = load_answerer(run, overrides, allow_other_template)
+    settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
+    print(one_line(f"{run}{' (base model alone)' if base else ''}: {settings}"), file=sys.stderr)
+    return answerer
+
+
+def ask(answerer: Answerer, instruction: str, context: str, warned: set[str]) -> None:
+    """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
+    prompt = answerer.prompt(instruction, context)
+    warnings = generation_hazards(answerer.generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
+    warn(warning for warning in warnings if warning not in warned)
+    warned.update(warnings)
+    if prompt.context_shortened:
+        print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
+    streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
+    answer = answerer.answer(prompt.ids, streamer)
+    print("" if streamer.written else visible(answer.text))  # beams end before they can be streamed
+    if answer.finish_reason == "length":
+        limit = answerer.generation["max_new_tokens"]
+        print(f"note: cut off after {limit} tokens; raise generation.max_new_tokens for more", file=sys.stderr)
