@@ -9,6 +9,7 @@ python infer.py runs/calm7b generation.temperature=0        any setting changed;
 import argparse
 from pathlib import Path
 
+from sft.ask.questions import read_questions
 from sft.run.directory import newest_finished_run, require_finished
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
@@ -32,21 +33,23 @@ def main() -> None:
         arguments.run = None
     with exit_on_user_error():
         check_arguments(arguments)
+        questions = read_questions(arguments.jsonl) if arguments.jsonl else []
         run = Path(arguments.run) if arguments.run else newest_finished_run()
         require_finished(run)
 
-        from sft.ask import file, question, session
+        from sft.ask.answers import answer_file
+        from sft.ask.question import ask, load
+        from sft.ask.session import converse
 
-        questions = file.read_questions(arguments.jsonl) if arguments.jsonl else []
-        answerer = question.load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
+        answerer = load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
         system = "base" if arguments.base else "tuned"
         with answerer.as_system(system):
             if arguments.jsonl:
-                file.answer_file(answerer, questions, arguments.output, system)
+                answer_file(answerer, questions, arguments.output, system)
             elif arguments.instruction:
-                question.ask(answerer, arguments.instruction, arguments.input, set())
+                ask(answerer, arguments.instruction, arguments.input, set())
             else:
-                session.converse(answerer)
+                converse(answerer)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -21,8 +21,8 @@ import pytest
 import yaml
 from odd_texts import TEXTS
 
-import infer
 from eval.predictions import read_predictions
+from sft.ask.questions import read_questions
 from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.data.split import split_examples
@@ -361,14 +361,14 @@ def test_bad_questions_are_one_line_before_anything_is_loaded(program, tmp_path:
 def test_questions_that_are_no_file_are_one_line(tmp_path: Path, place: str) -> None:
     path = PLACES[place](tmp_path / "questions.jsonl")
     with pytest.raises(UserError, match=r"questions\.jsonl"):
-        infer.read_questions(path)
+        read_questions(path)
 
 
 def test_questions_are_read_to_the_letter(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     questions = [{"instruction": text, "input": text, "id": [text]} for text in TEXTS.values()]
     path.write_bytes(b"\xef\xbb\xbf" + lines(*questions).replace(b"}\n", b"}\r\n"))
-    assert infer.read_questions(path) == questions
+    assert read_questions(path) == questions
 
 
 def test_a_session_goes_on_after_words_that_are_no_text(program, trained_run, monkeypatch):
@@ -524,7 +524,7 @@ MANIFESTS: dict[str, tuple[bytes, str]] = {
     "a list": (b"[]", "is not the manifest of a run"),
     "deep": (b"[" * 100_000, "not JSON"),
     "UTF-16": ('{"status": "finished"}'.encode("utf-16"), "not UTF-8"),
-    "an identity that is none": (b'{"status": "finished", "identity": [], "environment": {}}', "identity: "),
+    "an identity that is none": (b'{"status": "running", "started": "1", "identity": []}', "identity: "),
     "another status": (b'{"status": "\\u001b[2J", "identity": {}, "environment": {}}', "status: "),
 }
 
@@ -548,7 +548,7 @@ def test_a_bad_manifest_is_one_line(program, tmp_path: Path, command: str, name:
         ({"learned": {"../../../etc/passwd": "0" * 64}}, "learned.../../../etc/passwd"),
         ({"learned": {"adapter_config.json": 1}}, "learned.adapter_config.json"),
         ({"device": "cpu\n# 見出し"}, "device: "),
-        ({"finished": None}, "a finished run has"),
+        ({"finished": None}, "finished: "),
         ({"environment": {"python": "3", "packages": {"](https://example.com)": "1"}}}, "environment.packages"),
     ],
 )
@@ -557,7 +557,13 @@ def test_what_a_manifest_says_is_checked_before_it_is_shown_or_opened(
 ) -> None:
     hashes = dict.fromkeys(("data", "tokenizer", "template", "split"), "0" * 64)
     rows = {"train": 1, "validation": 0, "test": 0, "dropped": 0, "truncation": {}}
-    manifest = {"status": "finished", "identity": {**hashes, "processes": 1}, "rows": rows, "steps": 1}
+    manifest = {
+        "status": "finished",
+        "identity": {**hashes, "processes": 1},
+        "rows": rows,
+        "steps": 1,
+        "started": "2026-01-01",
+    }
     manifest |= {"environment": {"python": "3.11.7", "packages": {}}, "device": "cpu", "seconds": 1.0}
     manifest |= {"finished": "2026-01-01T00:00:00.000000+00:00", "learned": {}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))

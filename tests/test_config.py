@@ -370,7 +370,7 @@ def test_the_library_classes_accept_the_sections(path: Path, tmp_path: Path, rec
 
 def test_checking_a_configuration_is_fast_and_needs_no_torch() -> None:
     code = (
-        "import sys; from sft.config import load_config; load_config('configs/calm7b.yaml');"
+        "import sys; from sft.config.load import load_config; load_config('configs/calm7b.yaml');"
         "assert not {'torch', 'transformers', 'trl', 'peft'} & set(sys.modules)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -208,7 +208,7 @@ def test_an_export_is_replaced_whole_or_not_at_all(run, adapter, monkeypatch, pr
 def test_what_a_killed_export_left_is_cleared_and_two_at_once_are_refused(tmp_path, command):
     target = tmp_path / "merged"
     killed = (
-        "import os, sys\nfrom pathlib import Path\nfrom sft.whole_directory import whole_directory\n"
+        "import os, sys\nfrom pathlib import Path\nfrom sft.system.whole_directory import whole_directory\n"
         "with whole_directory(Path(sys.argv[1])) as d: (d / 'half').write_text('x'); os._exit(9)"
     )
     assert command("-c", killed, target).returncode == 9

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import sft.training.trainer
-import train_sft
+from sft.run import checkpoints
 from sft.system.errors import UserError
-from sft.training import checkpoints
+from sft.training import train as training
 from sft.training.log import warn_of_loss
 from sft.training.trainer import RunTrainer
 
@@ -74,7 +74,7 @@ MOMENTS = {
     "the hashes": (checkpoints, "write_text", 2),
     "the new name": (Path, "rename", 3),
     "removing old ones": (checkpoints, "remove_old", 3),
-    "the end": (train_sft, "finish", 1),
+    "the end": (training, "finish", 1),
 }
 """What is being done, where in the code, and the how manieth time it is killed."""
 
@@ -237,9 +237,10 @@ def test_a_run_whose_loss_does_not_fall_says_so(tmp_path, capsys):
     assert said(*[5.0 - n / 10 for n in range(20)]) == said(5.0) == ""
 
 
-def test_a_training_without_any_end_of_text_says_so(train):
+def test_a_training_without_any_end_of_text_is_refused(train):
     done = train("data.truncation=end", "training.max_length=32")
-    assert "no training row keeps its end-of-text token, so no answer will learn to stop" in done.stderr
+    assert done.returncode == 2
+    assert "the model would never learn to stop; set data.truncation=context or a larger training" in done.stderr
 
 
 LIMITED = (

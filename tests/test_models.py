@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from sft.training import train as training
 from eval.predictions import read_predictions
 from sft.generation.answerer import Answerer, load_answerer
 from sft.generation.generate import generate
@@ -23,6 +22,7 @@ from sft.prompt.encode import encode_answer, encode_prompt
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
+from sft.training import train as training
 
 ROOT = Path(__file__).parents[1]
 REAL_GEMMA = ROOT / "models" / "gemma-3-270m"

@@ -33,9 +33,9 @@ from sft.generation.generate import batches
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.template import FormattingFunction, PromptTemplate
+from sft.run.checkpoints import ASIDE, RECORD, complete, newest_whole
 from sft.system.errors import UserError
 from sft.system.visible import visible
-from sft.training.checkpoints import ASIDE, RECORD, complete, newest_whole
 from sft.training.steps import StepCollator, StepSampler, packed, padded
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

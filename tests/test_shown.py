@@ -14,10 +14,10 @@ import torch
 from odd_texts import TEXTS
 from rich.console import Console
 
-import infer
 from eval.predictions import Prediction, write_predictions
 from eval.render.terminal import Row, print_rows
 from eval.report.sweep import report_sweep
+from sft.ask.question import ask
 from sft.checks import doctor
 from sft.data.records import CATEGORIES, Example
 from sft.generation.generate import Answer
@@ -76,7 +76,7 @@ def test_an_answer_is_streamed_visibly(tokenizer, capsys, name) -> None:
 
     fake = Fake()
     fake.tokenizer = tokenizer
-    infer.ask(fake, "問い", "", set())
+    ask(fake, "問い", "", set())
     shown = capsys.readouterr().out
     assert not OBEYED.search(shown)
     # A carriage return and the line feed behind it may come in two tokens, and are two breaks then.

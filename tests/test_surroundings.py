@@ -31,7 +31,7 @@ def use(program, trained_run: Path, run: Path) -> None:
     ):
         result = program(*words)
         assert result.returncode == 0, result.stderr
-    assert read_manifest(run)["status"] == "finished"
+    assert read_manifest(run).status == "finished"
     assert len(list(read_predictions(run / "eval" / "predictions.jsonl"))) == 16
     assert "Context QA" in (run / "eval" / "report.html").read_text(encoding="utf-8")
 
@@ -57,19 +57,19 @@ def test_a_clock_that_goes_backwards_in_another_time_zone(program, trained_run, 
         return moment[0]
 
     monkeypatch.setattr(time, "time", backwards)
-    monkeypatch.setattr("sft.run.manifest.now", lambda: datetime.fromtimestamp(backwards(), UTC).isoformat())
+    monkeypatch.setattr("sft.training.train.now", lambda: datetime.fromtimestamp(backwards(), UTC).isoformat())
     use(program, trained_run, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run")
-    assert manifest["finished"] < manifest["started"]
-    assert manifest["finished"].endswith("+00:00")
-    assert manifest["seconds"] > 0
+    assert manifest.finished < manifest.started
+    assert manifest.finished.endswith("+00:00")
+    assert manifest.seconds > 0
 
 
 def test_the_newest_run_is_told_in_utc_whatever_the_files_times(trained_run, tmp_path, tokyo):
     for name, finished in (("a", "2026-01-01T16:00:00.000000+00:00"), ("b", "2026-01-01T15:59:59.999999+00:00")):
         (tmp_path / name).mkdir()
         text = (trained_run / "manifest.json").read_text(encoding="utf-8")
-        text = text.replace(read_manifest(trained_run)["finished"], finished)
+        text = text.replace(read_manifest(trained_run).finished, finished)
         (tmp_path / name / "manifest.json").write_text(text, encoding="utf-8")
     os.utime(tmp_path / "a" / "manifest.json", (0, 0))
     os.utime(tmp_path / "b" / "manifest.json", (2**33, 2**33))

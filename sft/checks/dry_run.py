@@ -2,23 +2,20 @@
 
 import sys
 
-import torch
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from sft.checks import doctor
-from sft.checks.doctor import Line, end_of_text, length_line
-from sft.checks.model_checks import duration, memory, model_lines, number_format, sources
+from sft.checks.checks import model_checks, row_checks, weightless
+from sft.checks.doctor import Line
+from sft.checks.model_checks import sources
 from sft.config.sections import Config
-from sft.model.load import load_skeleton, load_tokenizer
-from sft.model.place import DTYPES, resolve_device, resolve_dtype
-from sft.plan.activations import micro_batch, settled
-from sft.plan.cards import Card, find_card
-from sft.plan.prepare import Prepared, hazards, prepare, read_rows, read_tokenizer
+from sft.model.load import load_tokenizer
+from sft.model.place import resolve_device, resolve_dtype
+from sft.plan.cards import find_card
+from sft.plan.prepare import prepare, read_rows, read_tokenizer
 from sft.prompt.encode import encode_texts
-from sft.prompt.encoded_rows import largest_id, row_lengths
 from sft.system.errors import UserError
-from sft.system.processes import RANK, WORLD_SIZE
+from sft.system.processes import RANK
 
 
 def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
@@ -35,56 +32,17 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     categories, texts = doctor.texts_of(split.train)
     for name, other in compared.items():
         columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
-    model, model_line = skeleton(config)
+    model, model_line = weightless(config)
     lines += model_line
     if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
-        prepared = prepare(config, data, split, tokenizer, template)
-        lines += [*row_checks(config, prepared), *model_checks(config, prepared, model, card)]
+        plan = prepare(config, data, split, tokenizer, template)
+        lines += [*row_checks(config, plan), *model_checks(config, plan, model, card)]
     lines += setting_checks(config)
     if RANK == 0:
         doctor.show(Console(), lines, columns)
         print("dry run: nothing was trained")
         if any(line.level == "red" for line in lines):
             sys.exit(1)
-
-
-def skeleton(config: Config) -> tuple[PreTrainedModel | None, list[Line]]:
-    """The model without weights; None, and the doctor's line that says why, where there is no such model."""
-    model = config.model
-    dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
-    try:
-        return load_skeleton(model.base, dtype, **model.loading), []
-    except UserError as error:
-        return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
-
-
-def row_checks(config: Config, prepared: Prepared) -> list[Line]:
-    """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
-    encoder, rows = prepared.encoder, prepared.encoded
-    return [
-        end_of_text((row["labels"] for row in rows.select_columns("labels")), prepared.tokenizer.eos_token_id),
-        length_line(row_lengths(rows), encoder.max_length, encoder.fates["train"]),
-        *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, prepared)),
-    ]
-
-
-def model_checks(config: Config, prepared: Prepared, model: PreTrainedModel, card: Card | None) -> list[Line]:
-    """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    training, lengths = config.training, row_lengths(prepared.encoded)
-    largest = max(prepared.tokenizer.pad_token_id, largest_id(prepared.encoded))
-    setting = training["activation_checkpointing"]
-    lines = model_lines(model, config.lora, config.quantization, setting is True, max(lengths), largest)
-    if any(line.level == "red" for line in lines):
-        return lines
-    layout = micro_batch(config, prepared.packed, max(lengths), model.dtype)
-    if card:
-        layout = layout._replace(checkpointing=settled(setting, model, layout, card.memory))
-    return [
-        *lines,
-        *number_format(config.model.dtype, card),
-        memory(model, layout, card),
-        duration(model, sum(lengths) * training["num_train_epochs"], layout.checkpointing, card, WORLD_SIZE),
-    ]
 
 
 def setting_checks(config: Config) -> list[Line]:

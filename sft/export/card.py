@@ -12,6 +12,7 @@ from sft.data.records import GROUPS
 from sft.export.licences import Base, Data, licence_fields, licence_section
 from sft.prompt.chat_template import separator, user_message
 from sft.prompt.template import PromptTemplate
+from sft.run.manifest import FinishedManifest
 from sft.system.visible import escaped, visible
 
 Kind = Literal["adapter", "merged"]
@@ -30,7 +31,7 @@ def model_card(
     kind: Kind,
     model_id: str | None,
     config: Config,
-    manifest: Mapping[str, Any],
+    manifest: FinishedManifest,
     template: PromptTemplate,
     settings: Mapping[str, Any],
     base: Base,
@@ -250,11 +251,11 @@ def _score_row(results: Mapping[str, Any], kind: str, scope: str, metric: str) -
     return f"| {' | '.join(cells)} |"
 
 
-def _training(config: Config, manifest: Mapping[str, Any]) -> str:
+def _training(config: Config, manifest: FinishedManifest) -> str:
     training = {key: config.training[key] for key in HYPERPARAMETERS if config.training.get(key) is not None}
     values = {
-        "training rows": manifest["rows"]["train"],
-        "optimizer steps": manifest["steps"],
+        "training rows": manifest.rows.train,
+        "optimizer steps": manifest.steps,
         **training,
         **{f"lora.{key}": value for key, value in (config.lora or {}).items() if value is not None},
         "base weights while training": json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
@@ -266,16 +267,16 @@ def _training(config: Config, manifest: Mapping[str, Any]) -> str:
     return "\n".join(["## Training", "", "| setting | value |", "|---|---|", *rows])
 
 
-def _limits(manifest: Mapping[str, Any]) -> str:
-    rows, fates = manifest["rows"], manifest["rows"]["truncation"]
-    lost = {fate: sum(counts.get(fate, 0) for counts in fates.values()) for fate in
+def _limits(manifest: FinishedManifest) -> str:
+    rows = manifest.rows
+    lost = {fate: sum(counts.get(fate, 0) for counts in rows.truncation.values()) for fate in
             ("context shortened", "end cut off", "dropped")}  # fmt: skip
     too_long = ", ".join(f"{count} {fate}" for fate, count in lost.items() if count) or "none"
     return "\n".join(
         [
             "## Limits",
             "",
-            f"- One training with one seed, on {rows['train']} rows (too long for the length limit: {too_long}).",
+            f"- One training with one seed, on {rows.train} rows (too long for the length limit: {too_long}).",
             "- Japanese instructions only; other languages were not trained and not tried.",
             "- It states wrong facts fluently, about a context as well; check what matters.",
             "- It was not aligned for safety: it has whatever the base model and the data taught it.",
@@ -284,17 +285,17 @@ def _limits(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _made(manifest: Mapping[str, Any], checked: Sequence[str]) -> str:
-    environment = manifest["environment"]
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    commit = f", this project's git commit `{environment['git_commit']}`" if environment.get("git_commit") else ""
-    since = " since it was last resumed" if manifest.get("resumed") else ""
+def _made(manifest: FinishedManifest, checked: Sequence[str]) -> str:
+    environment = manifest.environment
+    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+    commit = f", this project's git commit `{environment.git_commit}`" if environment.git_commit else ""
+    since = " since it was last resumed" if manifest.resumed else ""
     lines = [
         "## How it was made",
         "",
-        f"- {manifest['seconds']:,.0f} s{since} on {manifest['device']}, finished {manifest['finished'][:10]}{commit}.",
-        f"- Python {environment['python']}, {packages}.",
-        f"- SHA-256 of the data's usable rows: `{manifest['identity']['data']}`.",
+        f"- {manifest.seconds:,.0f} s{since} on {manifest.device}, finished {manifest.finished[:10]}{commit}.",
+        f"- Python {environment.python}, {packages}.",
+        f"- SHA-256 of the data's usable rows: `{manifest.identity.data}`.",
         *(f"- {line[0].upper()}{line[1:]}." for line in checked),
     ]
     return "\n".join(lines)

@@ -31,6 +31,7 @@ from sft.prompt.encode import encode_answer, encode_prompt
 from sft.prompt.template import PromptTemplate
 from sft.run.directory import check_learned, require_finished, run_config
 from sft.run.held_out import read_side, training_data
+from sft.run.manifest import FinishedManifest
 from sft.system.errors import UserError
 from sft.system.files import read_json
 from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
@@ -45,7 +46,7 @@ class Source(NamedTuple):
 
     run: Path
     config: Config
-    manifest: dict[str, Any]
+    manifest: FinishedManifest
     template: PromptTemplate
     tokenizer: PreTrainedTokenizerBase
     settings: dict[str, Any]

@@ -1,11 +1,11 @@
 """Whose base model and whose data a run was made of, as others can name them, and under which licences."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config.sections import Config
+from sft.run.manifest import FinishedManifest
 
 GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 BASE_LICENCES = {
@@ -50,18 +50,18 @@ class Data(NamedTuple):
     licence: str | None
 
 
-def named_base(config: Config, manifest: Mapping[str, Any], base_id: str | None) -> Base:
+def named_base(config: Config, manifest: FinishedManifest, base_id: str | None) -> Base:
     """The base model of a run; `base_id` is its hub id where the run was trained from a directory."""
     base, built = config.model.base, BUILT.get(config.model.build or "")
     hub_id = base_id or built or (None if config.model.build or os.path.isabs(base) else base)
-    commit = manifest.get("base_commit") or config.model.revision
+    commit = manifest.base_commit or config.model.revision
     return Base(hub_id or Path(base).name, hub_id, commit if hub_id == base else None)
 
 
-def named_data(config: Config, manifest: Mapping[str, Any], licence: str | None) -> Data:
+def named_data(config: Config, manifest: FinishedManifest, licence: str | None) -> Data:
     """The training data of a run; `licence` is what the user says of a file of their own."""
     path = config.data.path
-    name = ROWS.get(manifest["identity"]["data"]) or (None if os.path.isabs(path) else path)
+    name = ROWS.get(manifest.identity.data) or (None if os.path.isabs(path) else path)
     return Data(name if name and "/" in name else None, licence or DATA_LICENCES.get(name or ""))
 
 

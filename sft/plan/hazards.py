@@ -1,10 +1,12 @@
 """Settings that work and hurt the training: warnings with the rows concerned and the remedy. No torch here."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sft.data.records import CATEGORIES
-from sft.prompt.row_encoder import Fate
+
+if TYPE_CHECKING:  # imports transformers
+    from sft.prompt.row_encoder import Fate
 
 TOLERATED_LOSS = 0.01
 """Share of a category's training rows that may lose their answer's end without a warning."""
@@ -21,8 +23,6 @@ def truncation_hazards(
     """
     remedy = f"set {'data.truncation=context or ' if truncation == 'end' else ''}a larger training.max_length"
     warnings = []
-    if not any(count for (_, fate), count in fates.items() if fate in ("whole", "context shortened")):
-        warnings.append(f"no training row keeps its end-of-text token, so no answer will learn to stop; {remedy}")
     for category in CATEGORIES:
         rows = sum(count for (name, _), count in fates.items() if name == category)
         cut, dropped = fates.get((category, "end cut off"), 0), fates.get((category, "dropped"), 0)

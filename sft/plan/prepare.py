@@ -26,7 +26,7 @@ from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
 
 
-class Prepared(NamedTuple):
+class Plan(NamedTuple):
     """Everything that is settled before the base model is loaded: rows, their sides, their tokens."""
 
     data: LoadedData
@@ -71,7 +71,7 @@ def prepare(
     split: Split,
     tokenizer: PreTrainedTokenizerBase,
     template: PromptTemplate,
-) -> Prepared:
+) -> Plan:
     """Encode the rows, and print what came of it."""
     packed, micro_batches = layout(config)
     encoder = RowEncoder(
@@ -97,7 +97,7 @@ def prepare(
         show(console, data, split, encoded, encoder.fates["train"], summary)
         show_example(console, encoded, tokenizer)
     check_warmup(config, steps)
-    return Prepared(data, split, template, tokenizer, encoder, rows, encoded, validation, steps, packed)
+    return Plan(data, split, template, tokenizer, encoder, rows, encoded, validation, steps, packed)
 
 
 def layout(config: Config) -> tuple[bool, str]:
@@ -139,9 +139,9 @@ def divide(config: Config, examples: Rows) -> Split:
     return Split(train, sides.validation, sides.test)
 
 
-def hazards(config: Config, prepared: Prepared) -> list[str]:
+def hazards(config: Config, plan: Plan) -> list[str]:
     """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
-    _, split, template, tokenizer, encoder, *_ = prepared
+    _, split, template, tokenizer, encoder, *_ = plan
     contexts = [bool(example.input) for example in split.test]
     prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
     return [

@@ -1,18 +1,21 @@
 """A run's directory: who may write to it, and which run is the newest."""
 
+import contextlib
 import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from sft.config.load import load_config
 from sft.config.sections import Config
-from sft.run.manifest import read_manifest
+from sft.run.checkpoints import RECORD
+from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError
 from sft.system.files import check_inside, file_sha256
+from sft.system.processes import RANK
 
 RUNS = Path("runs")
 
@@ -24,7 +27,7 @@ def check_directory(run: Path, resume: bool, force: bool) -> None:
     if resume:
         if not (run / "manifest.json").is_file():
             raise UserError(f"{run}: there is no run to resume; start it without --resume")
-        if read_manifest(run)["status"] == "finished":
+        if read_manifest(run).status == "finished":
             raise UserError(f"{run}: this run has finished; --force trains it again from the start")
         return
     if holds_something(run):
@@ -53,7 +56,7 @@ def lock_directory(run: Path) -> IO[str]:
     """
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
-        lock = (run.parent / f".{run.name}.lock").open("a+", encoding="utf-8")
+        lock = _beside(run, "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
     try:
@@ -67,16 +70,82 @@ def lock_directory(run: Path) -> IO[str]:
     return lock
 
 
+@contextlib.contextmanager
+def owned(run: Path, resume: bool, force: bool) -> Iterator[None]:
+    """Let this process alone train into `run` while the block runs; the first of several processes stands for all.
+
+    When the block fails with nothing to go on from, a run that was to be replaced is back. Raises UserError as
+    `check_directory` and `lock_directory` do.
+    """
+    if RANK != 0:
+        yield
+        return
+    with lock_directory(run):
+        put_back(run)  # what a start before this one may have left
+        check_directory(run, resume, force)
+        if resume:
+            check_inside(run)
+        try:
+            yield
+        except BaseException:
+            put_back(run)
+            raise
+
+
 def claim_directory(run: Path) -> None:
-    """Make `run` an empty directory; a run that `check_directory` allowed to replace is removed at this moment."""
+    """Make `run` an empty directory. A run that `check_directory` allowed to replace waits beside it.
+
+    It waits until the new run has something to go on from (`forget_replaced`), and comes back if that never happens
+    (`put_back`). The caller holds the lock.
+    """
     try:
-        if run.exists():
-            old = run.with_name(f".{run.name}.replaced-{os.getpid()}")
-            run.rename(old)
-            shutil.rmtree(old)
+        if holds_something(run):
+            run.rename(_beside(run, "replaced"))
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
+
+
+def forget_replaced(run: Path) -> None:
+    """Remove the run that `run` replaced, if there is one. The caller holds the lock."""
+    discarded = _beside(run, "discarded")  # by this name, since half a run must never come back
+    if _beside(run, "replaced").exists():
+        shutil.rmtree(discarded, ignore_errors=True)
+        _beside(run, "replaced").rename(discarded)
+    shutil.rmtree(discarded, ignore_errors=True)
+
+
+def put_back(run: Path) -> None:
+    """Undo a start under --force that left nothing to go on from; otherwise finish it. The caller holds the lock."""
+    replaced = _beside(run, "replaced")
+    if not replaced.exists() or _has_begun(run):
+        forget_replaced(run)
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    replaced.rename(run)
+    print(f"{run}: the run that was there before is back", file=sys.stderr)
+
+
+def settle(run: Path) -> None:
+    """`put_back` what a killed start under --force left behind; nothing while a training runs."""
+    if not any(_beside(run, name).exists() for name in ("replaced", "discarded")):
+        return
+    with contextlib.suppress(UserError), lock_directory(run):
+        put_back(run)
+
+
+def _beside(run: Path, what: str) -> Path:
+    return run.with_name(f".{run.name}.{what}")
+
+
+def _has_begun(run: Path) -> bool:
+    """Whether there is a whole checkpoint to go on from, or the training has ended."""
+    if any((run / "checkpoints").glob(f"checkpoint-*/{RECORD}")):
+        return True
+    try:
+        return read_manifest(run).status == "finished"
+    except UserError:
+        return False
 
 
 def weights_directory(run: Path) -> Path:
@@ -87,25 +156,28 @@ def weights_directory(run: Path) -> Path:
 
 def newest_finished_run(runs: Path = RUNS) -> Path:
     """The run that finished last. Raises UserError when none has."""
+    for left in runs.glob(".*.replaced"):
+        settle(left.with_name(left.name.removeprefix(".").removesuffix(".replaced")))
     finished = []
-    for path in runs.glob("*/manifest.json"):
+    for path in runs.glob("[!.]*/manifest.json"):
         try:
             manifest = read_manifest(path.parent)
         except UserError as error:
             print(f"warning: left out: {error}", file=sys.stderr)
             continue
-        if manifest["status"] == "finished":
-            finished.append((manifest["finished"], path.parent))
+        if isinstance(manifest, FinishedManifest):
+            finished.append((manifest.finished, path.parent))
     if not finished:
         raise UserError(f"{runs}: no finished run here; train one: accelerate launch train_sft.py configs/calm7b.yaml")
     return max(finished)[1]
 
 
-def require_finished(run: Path) -> dict[str, Any]:
+def require_finished(run: Path) -> FinishedManifest:
     """The manifest of a run whose training has finished. Raises UserError for any other, and for links out of it."""
+    settle(run)
     check_inside(run)
     manifest = read_manifest(run)
-    if manifest["status"] != "finished":
+    if not isinstance(manifest, FinishedManifest):
         raise UserError(f"{run}: the training has not finished; continue it with --resume")
     return manifest
 
@@ -125,9 +197,9 @@ def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def check_learned(run: Path) -> None:
-    """Raise UserError when a file of what the run learned is missing or not what training wrote."""
+    """Raise UserError when a file of what the finished run learned is missing or not what training wrote."""
     learned = weights_directory(run)
-    for name, digest in read_manifest(run).get("learned", {}).items():
+    for name, digest in require_finished(run).learned.items():
         path = learned / name
         if not path.is_file() or file_sha256(path) != digest:
             raise UserError(f"{path}: is not what the training wrote; restore it, or train again")

@@ -39,7 +39,7 @@ def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
     """
     path = run / "split.json"
     content = read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != read_manifest(run)["identity"]["split"]:
+    if hashlib.sha256(content).hexdigest() != read_manifest(run).identity.split:
         raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
     try:
         indexes = json.loads(content)[side]
@@ -53,7 +53,7 @@ def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
 def training_data(run: Path, config: Config) -> Rows:
     """All rows of the run's data. Raises UserError when they are not those it was trained with."""
     data = load_data(config.data.path, config.data.revision)
-    if data.sha256 != read_manifest(run)["identity"]["data"]:
+    if data.sha256 != read_manifest(run).identity.data:
         raise UserError(
             f"{config.data.path}: its rows are not those that {run} was trained with, so no row can be "
             "trusted to be held out; give the same file with data.path=…"

@@ -1,40 +1,49 @@
-"""What a run's manifest has to be before it is believed: it may come from elsewhere."""
+"""`manifest.json`: what a run is, and what it takes to do it again. One type, one writer, one reader."""
 
 import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sft.system.errors import UserError
 from sft.system.files import read_json, write_text
 
+PACKAGES = (
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
+)  # fmt: skip
+
+# A run may come from elsewhere: its words are shown, its names of files are opened.
 Word = Annotated[str, Field(pattern=r"^[\w.+:\-]{1,200}$")]
+Words = Annotated[str, Field(pattern=r"^[\w ]+$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]
 
 
-class _Checked(BaseModel):
-    """What is read of a manifest, as far as it is there; other keys may stand beside it."""
+class Part(BaseModel):
+    """A part of the manifest; keys of other versions may stand beside those that are known."""
 
     model_config = ConfigDict(strict=True)
 
 
-class Identity(_Checked):
-    """What a resumed run must share."""
+class Identity(Part):
+    """What a resumed run must share. The hashes are SHA-256."""
 
     data: Sha256
     tokenizer: Sha256
     template: Sha256
     split: Sha256
     processes: int
+    divided_by: Word | None = None
+    """What divides the weights among the processes, in accelerate's words; None: each has all of them."""
 
 
-class Environment(_Checked):
+class Environment(Part):
     """What the run was made with."""
 
     python: Word
@@ -42,88 +51,99 @@ class Environment(_Checked):
     machine: Word | None = None
     git_commit: Word | None = None
 
+    @classmethod
+    def now(cls) -> Self:
+        """Versions of Python and the libraries, the machine, and this project's git commit (None outside git)."""
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        git = subprocess.run(command, capture_output=True, text=True, check=False)
+        return cls(
+            python=platform.python_version(),
+            packages={name: importlib.metadata.version(name) for name in PACKAGES},
+            machine=platform.machine(),
+            git_commit=git.stdout.strip() or None if git.returncode == 0 else None,
+        )
 
-class RowCounts(_Checked):
-    """Rows by side, and training rows by category and fate."""
+
+class RowCounts(Part):
+    """Rows by side, those that could not be used, and training rows by category and what the length limit did."""
 
     train: int
     validation: int
     test: int
     dropped: int
-    truncation: dict[Annotated[str, Field(pattern=r"^[\w ]+$")], dict[Annotated[str, Field(pattern=r"^[\w ]+$")], int]]
+    truncation: dict[Words, dict[Words, int]]
 
 
-class Manifest(_Checked):
-    """`manifest.json`, which may come from elsewhere: its words are shown, and its names of files are opened."""
+class Manifest(Part):
+    """What a run is, from its first moment on."""
 
     status: Literal["running", "finished"]
+    started: Word
+    """When it was begun, which tells its checkpoints from another run's."""
     identity: Identity
+    rows: RowCounts
+    steps: int
+    packed: bool | None = None
     environment: Environment
-    rows: RowCounts | None = None
-    steps: int | None = None
-    started: Word | None = None
-    finished: Word | None = None
-    seconds: float | None = None
-    device: Word | None = None
-    learned: dict[FileName, Sha256] | None = None
+    resumed: bool = False
+    """Whether the last start went on from a checkpoint."""
+    activation_checkpointing: bool | None = None
+    """Whether activations are computed again in the backward pass; kept on resume, since another choice rounds
+    otherwise."""
     base_commit: Word | None = None
-    resumed: bool | None = None
+    """The base model's commit on the hub; None for a directory."""
 
-    @model_validator(mode="after")
-    def _check_whole(self) -> Self:
-        wanted = (self.rows, self.steps, self.finished, self.seconds, self.device, self.learned)
-        if self.status == "finished" and None in wanted:
-            raise ValueError("a finished run has rows, steps, finished, seconds, device and learned")
-        return self
-
-
-PACKAGES = (
-    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
-)  # fmt: skip
-
-
-def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    """Write `manifest.json`: what is needed to tell what this run is, and to do it again."""
-    write_text(run / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+    def check_goes_on(self, begun: Self, changed_settings: Sequence[str]) -> None:
+        """Raise UserError, naming each difference, when a run that was begun as `begun` cannot go on as this one."""
+        now, then = self.identity.model_dump(), begun.identity.model_dump()
+        differences = [*changed_settings]
+        for name, value in now.items():
+            if value != then[name]:
+                is_hash = isinstance(value, str) and isinstance(then[name], str)
+                differences.append(f"{name} changed" if is_hash else f"{name} was {then[name]}, is {value}")
+        if differences:
+            raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
-    """Read a run's manifest. Raises UserError when there is none, or it is not one of ours."""
+class FinishedManifest(Manifest):
+    """The manifest of a run whose training has ended."""
+
+    finished: Word
+    seconds: float
+    """Of the last start; a resumed run does not count what came before."""
+    learned: dict[FileName, Sha256]
+    """The files of `adapter/` or `model/` and their hashes."""
+    memory_peak_bytes: int | None = None
+    device: Word
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, whole or not at all."""
+    values = manifest.model_dump(exclude_none=True)
+    write_text(run / "manifest.json", json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_manifest(run: Path) -> Manifest:
+    """A run's manifest. Raises UserError when there is none, or it is not one of ours."""
     try:
-        manifest = read_json(run / "manifest.json")
+        values = read_json(run / "manifest.json")
     except UserError as error:
         raise UserError(f"{run}: not a run directory ({error}); train one first") from None
     try:
-        Manifest.model_validate(manifest)
+        finished = isinstance(values, dict) and values.get("status") == "finished"
+        return (FinishedManifest if finished else Manifest).model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "it"
         raise UserError(f"{run / 'manifest.json'}: is not the manifest of a run ({place}: {first['msg']})") from None
-    return dict(manifest)
 
 
-def check_resumable(old: dict[str, Any], new: dict[str, Any], changed_settings: list[str]) -> None:
-    """Raise UserError, naming each difference, when a run begun as `old` cannot go on as `new` (two manifests)."""
-    differences = changed_settings + [
-        f"{name} changed" if isinstance(value, str) else f"{name} was {old['identity'].get(name)}, is {value}"
-        for name, value in new["identity"].items()
-        if old["identity"].get(name) != value
-    ]
-    if differences:
-        raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
-
-
-def environment() -> dict[str, Any]:
-    """Versions of Python and the libraries, the machine, and this project's git commit (None outside git)."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return {
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "machine": platform.machine(),
-        "git_commit": git.stdout.strip() or None if git.returncode == 0 else None,
-    }
+def truncation_counts(fates: Mapping[tuple[str, Any], int]) -> dict[str, dict[str, int]]:
+    """Counts by (category, fate) as the manifest holds them: category → fate → rows."""
+    counts: dict[str, dict[str, int]] = {}
+    for (category, fate), count in sorted(fates.items()):
+        counts.setdefault(category, {})[fate] = count
+    return counts
 
 
 def now() -> str:

@@ -1,10 +1,12 @@
 """SIGTERM and Ctrl-C in a training: noted, so that the step at work is dropped and the last whole one saved."""
 
+import contextlib
 import os
 import random
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +53,15 @@ class Signals:
         self.received = number
         name = signal.Signals(number).name
         print(f"\n{name}: the training stops, and its last whole step is saved", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def ends_by_signal() -> Iterator[None]:
+    """End the process by the signal that stopped the training in the block."""
+    try:
+        yield
+    except Stopped as stopped:
+        end_by_signal(stopped.number)
 
 
 def end_by_signal(number: int) -> None:

@@ -28,9 +28,9 @@ from sft.model.shared_prefix import label_copies
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import FormattingFunction
+from sft.run import checkpoints
 from sft.system.errors import UserError, disk_problem
 from sft.system.visible import visible
-from sft.training import checkpoints
 from sft.training.log import RunLog
 from sft.training.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
 from sft.training.stopping import RandomState, Signals, Stopped

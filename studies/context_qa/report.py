@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sft.run.manifest import read_manifest
+from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.files import write_text
 from studies.context_qa.analysis import analyse, to_json
 from studies.context_qa.answers import load
@@ -31,14 +31,14 @@ def _training(run: Path) -> dict[str, Any] | None:
     if not (run / "manifest.json").is_file():
         return None
     manifest = read_manifest(run)
-    if manifest["status"] != "finished":
+    if not isinstance(manifest, FinishedManifest):
         return None
     return {
-        "rows": manifest["rows"]["train"],
-        "truncation": manifest["rows"]["truncation"],
-        "steps": manifest["steps"],
-        "seconds": manifest["seconds"],
-        "device": manifest["device"],
-        "git_commit": manifest["environment"]["git_commit"],
-        "packages": manifest["environment"]["packages"],
+        "rows": manifest.rows.train,
+        "truncation": manifest.rows.truncation,
+        "steps": manifest.steps,
+        "seconds": manifest.seconds,
+        "device": manifest.device,
+        "git_commit": manifest.environment.git_commit,
+        "packages": manifest.environment.packages,
     }

@@ -22,11 +22,12 @@ from eval.predictions import read_predictions  # noqa: E402
 from sft.config.load import load_config  # noqa: E402
 from sft.data.read import load_data  # noqa: E402
 from sft.data.records import Example  # noqa: E402
+from sft.run.checkpoints import newest_whole  # noqa: E402
+from sft.run.directory import require_finished  # noqa: E402
 from sft.run.manifest import read_manifest  # noqa: E402
 from sft.system.command_line import command_parser  # noqa: E402
 from sft.system.errors import UserError, exit_on_user_error  # noqa: E402
 from sft.system.processes import RANK, WORLD_SIZE  # noqa: E402
-from sft.training.checkpoints import newest_whole  # noqa: E402
 from studies.context_qa.plan import (  # noqa: E402
     BASE,
     GREEDY,
@@ -115,7 +116,7 @@ def train(study: Study, wanted: Sequence[str]) -> None:
     if left and WORLD_SIZE > 1:
         raise UserError(f"{len(left)} trainings are left ({', '.join(left)}); train them with one process first")
     for done, name in enumerate(left):
-        seconds = [read_manifest(study.run(*study.trained()[other]))["seconds"] for other in finished_runs(study)]
+        seconds = [require_finished(study.run(*study.trained()[other])).seconds for other in finished_runs(study)]
         each = (
             f"about {duration(sum(seconds) / len(seconds) * (len(left) - done))} left" if seconds else "not timed yet"
         )
@@ -130,7 +131,7 @@ def finished_runs(study: Study) -> list[str]:
 
 def status(run: Path) -> str | None:
     """`finished` or `running` (interrupted, unless a process trains it now); None when nothing was begun."""
-    return read_manifest(run)["status"] if (run / "manifest.json").is_file() else None
+    return read_manifest(run).status if (run / "manifest.json").is_file() else None
 
 
 def check_training(study: Study, arm: str, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""A file of questions becomes a file of answers; an interrupted call goes on where it stopped."""
+"""Questions become a file of answers; an interrupted call goes on where it stopped."""
 
 import json
 import sys
@@ -11,35 +11,8 @@ from sft.generation.settings import generation_hazards
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
 from sft.system.errors import UserError, warn
-from sft.system.files import parse_json, read_bytes, write_text
+from sft.system.files import write_text
 from sft.system.progress import Progress
-from sft.system.visible import is_text
-
-
-def read_questions(path: Path) -> list[dict[str, object]]:
-    """Rows of a jsonl file, each with a text `instruction` and at most a text `input`."""
-    rows = []
-    try:
-        lines = read_bytes(path).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read as UTF-8: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-            # Every field is written again beside its answer; the lists around it are room for a deeper stack then.
-            json.dumps([[[[row]]]], ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not JSON that can be written again: {error}") from None
-        if not isinstance(row, dict) or not is_text(row.get("instruction")) or not row["instruction"].strip():
-            raise UserError(f"{path}:{number}: a row needs a text field instruction (and may have input)")
-        if row.get("input") is not None and not is_text(row["input"]):
-            raise UserError(f"{path}:{number}: input is not text")
-        rows.append(row)
-    if not rows:
-        raise UserError(f"{path}: no questions in it")
-    return rows
 
 
 def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path, system: str) -> None:
