@@ -99,5 +99,8 @@ def test_the_articles_settings_are_warned_of_and_still_run(program, tiny_base, t
 
 
 def test_warnings_need_no_torch():
-    code = "import sys, sft.plan.hazards, sft.generation.settings; assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    code = (
+        "import sys, sft.plan.hazards, sft.generation.settings; "
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -302,7 +302,8 @@ def test_predictions_that_do_not_belong_together(answers: list[Prediction], mess
 
 def test_scoring_imports_no_torch() -> None:
     program = (
-        "import sys, eval.report.document; from eval.scoring.score import score; from eval.predictions import Prediction; "
+        "import sys, eval.report.document; from eval.scoring.score import score; "
+        "from eval.predictions import Prediction; "
         "from sft.data.records import Example; "
         "row = Example('1', '塔は？', '東京タワーは1958年。', '1958年', 'closed_qa'); "
         "eval.scoring.score.score([Prediction('a', row, '', '1958年', 'eos', 1, 1, {})], 100, 0, {'1': '1958年'}); "

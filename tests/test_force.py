@@ -1,0 +1,196 @@
+"""--force over a finished run: whatever ends the new one before its first checkpoint, the old one is there."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_doctor import by_character
+from tokenizers import Regex, normalizers
+
+from sft.checks import checks, dry_run
+from sft.checks.doctor import Line
+from sft.prompt.template import ALPACA_JA
+from sft.run.checkpoints import RECORD
+from sft.run.directory import newest_finished_run
+from sft.training import train as training
+from sft.training.trainer import RunTrainer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run(trained_run, tmp_path) -> Path:
+    """A finished run that may be replaced."""
+    copy = tmp_path / "runs" / "a"
+    shutil.copytree(trained_run, copy)
+    return copy
+
+
+@pytest.fixture
+def force(program, tiny_base, run):
+    """Train over the run; its other settings are those of the tiny model."""
+
+    def start(*words: str):
+        given = [f"model.base={tiny_base}", "model.build=null", "data.train_rows=16", "training.eval_strategy=no"]
+        return program("train_sft", "configs/tiny.yaml", *given, f"run.directory={run}", *words, "--force")
+
+    return start
+
+
+def contents(directory: Path) -> dict[str, bytes | None]:
+    """Every file with its bytes, and every directory."""
+    paths = sorted(directory.rglob("*"))
+    return {str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def base(tiny_base: Path, directory: Path, **changes: object) -> str:
+    """The tiny model with another configuration."""
+    shutil.copytree(tiny_base, directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | changes))
+    return str(directory)
+
+
+def saved(tokenizer, directory: Path) -> str:
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+def more_tokens(tokenizer, directory: Path) -> str:
+    """A tokenizer with a token for the rows' first word that the model has no embedding for."""
+    tokenizer = type(tokenizer).from_pretrained(saved(tokenizer, directory))
+    tokenizer.add_tokens([f"言葉{number}" for number in range(200)] + ["以下は、"])
+    return saved(tokenizer, directory)
+
+
+STOPS = {
+    "special tokens": lambda b, t, d: [f"model.tokenizer={saved(by_character(eos_token=''), d)}"],
+    "characters": lambda b, t, d: [f"model.tokenizer={saved(by_character(), d)}"],  # patched to lose the newline
+    "model": lambda b, t, d: [f"model.base={base(b, d, model_type='no_such')}", f"model.tokenizer={b}"],
+    "LoRA": lambda b, t, d: ["lora.target_modules=[q_proj]"],
+    "output layer": lambda b, t, d: ["lora.target_modules=[lm_head,query_key_value]"],
+    "output layer, quantised": lambda b, t, d: [
+        "quantization.load_in_8bit=true", "quantization.llm_int8_skip_modules=[query_key_value]",
+    ],
+    "checkpointing": lambda b, t, d: ["training.activation_checkpointing=true"],  # patched not to be supported
+    "vocabulary": lambda b, t, d: [f"model.tokenizer={more_tokens(t, d)}"],
+    "positions": lambda b, t, d: [f"model.base={base(b, d, max_position_embeddings=16)}"],
+    "end of text": lambda b, t, d: ["data.truncation=end", "training.max_length=32"],
+    "dtype": lambda b, t, d: ["model.dtype=bfloat16"],  # patched to meet a GPU without it
+}  # fmt: skip
+"""The subject of a line that can be red → the settings that make it so, given base model, tokenizer and directory."""
+
+
+@pytest.mark.parametrize("subject", STOPS)
+def test_what_the_doctor_stops_is_refused_in_its_words_and_leaves_the_run(
+    subject, force, run, tiny_base, tokenizer, tmp_path, monkeypatch
+):
+    words = STOPS[subject](tiny_base, tokenizer, tmp_path / "other")
+    if subject == "characters":
+        lost = by_character(normalizers.Replace(Regex("\n"), " "))
+        for module in (checks, dry_run):
+            monkeypatch.setattr(module, "read_tokenizer", lambda config: (lost, ALPACA_JA))
+    if subject == "checkpointing":
+        monkeypatch.setattr("transformers.GPTNeoXForCausalLM.supports_gradient_checkpointing", False)
+    if subject == "dtype":
+        monkeypatch.setattr(checks, "card_of", lambda device: checks.Card("T4", 16e9, bfloat16=False))
+    monkeypatch.setattr(training, "load_model", lambda *_: pytest.fail("weights were loaded"))
+    before = contents(run.parent)
+    done = force(*words)
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {subject.partition(',')[0]}: ") or subject == "model"
+    assert "; " in line  # with the remedy
+    assert contents(run.parent) == before | {".a.lock": contents(run.parent)[".a.lock"]}
+    shown = force(*words, "--dry-run", *(["--card", "T4"] if subject == "dtype" else []))
+    assert shown.returncode == 1
+    assert f"STOP{subject.partition(',')[0]}".replace(" ", "") in "".join(shown.stdout.split())
+
+
+def test_every_line_that_can_be_red_is_among_them():
+    subjects = set()
+    for file in (ROOT / "sft" / "checks").glob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == Line.__name__):
+                continue
+            levels = {node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant)}
+            subject = call.args[1]
+            if "red" in levels and isinstance(subject, ast.Constant):
+                subjects.add(subject.value)
+    assert subjects - {"memory"} <= STOPS.keys()  # memory is an estimate, and warns
+    assert {"special tokens", "vocabulary", "positions", "end of text"} <= subjects
+
+
+def test_a_failure_before_the_first_checkpoint_puts_the_run_back(force, run, monkeypatch):
+    before = contents(run)
+    monkeypatch.setattr("sft.training.trainer.RunTrainer._get_grad_norm", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        force()
+    assert contents(run) == before
+    assert sorted(path.name for path in run.parent.iterdir()) == [".a.lock", "a"]
+
+
+MOMENTS = {
+    "when the old run was moved": "sft.run.directory.Path.mkdir",
+    "at the first step": "sft.training.trainer.RunTrainer._get_grad_norm",
+    "while the first checkpoint is written": "sft.run.checkpoints.complete",
+}
+KILLED = (
+    "import importlib, os, sys\n"
+    "owner, _, name = sys.argv[1].rpartition('.')\n"
+    "module, _, cls = owner.rpartition('.')\n"
+    "module = importlib.import_module(module) if cls[0].isupper() else importlib.import_module(owner)\n"
+    "owner = getattr(module, cls) if cls[0].isupper() else module\n"
+    "claimed = importlib.import_module('sft.run.directory')\n"
+    "import sft.training.train as training\n"
+    "claim = training.claim_directory\n"
+    "def armed(run):\n"
+    "    setattr(owner, name, lambda *a, **k: os._exit(9))\n"
+    "    claim(run)\n"
+    "training.claim_directory = armed\n"
+    "sys.argv = sys.argv[2:]\n"
+    "import train_sft; train_sft.main()\n"
+)
+"""A training that ends, as under kill -9, where the function of this name is called after the run was claimed."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_is_put_back_by_the_next_command_after_a_kill(moment, run, tiny_base, program, command):
+    before = contents(run)
+    words = ["configs/tiny.yaml", f"model.base={tiny_base}", "model.build=null", "data.train_rows=32"]
+    words += ["training.eval_strategy=no", "training.save_steps=1", f"run.directory={run}", "--force"]
+    killed = command("-c", KILLED, MOMENTS[moment], "train_sft", *words)
+    assert killed.returncode == 9, killed.stderr
+    assert contents(run) != before
+    answered = program("infer", run, "--instruction", "図書館は？", "generation.max_new_tokens=2")
+    assert answered.returncode == 0, answered.stderr
+    assert "the run that was there before is back" in answered.stderr
+    assert contents(run) == before
+    assert sorted(path.name for path in run.parent.iterdir()) == [".a.lock", "a"]
+
+
+def test_after_the_first_whole_checkpoint_the_new_run_stays(force, run, program, tiny_base, monkeypatch):
+    calls = iter(range(100))
+
+    def interrupted(self, *given, **named):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return original(self, *given, **named)
+
+    original = RunTrainer._get_grad_norm
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTrainer, "_get_grad_norm", interrupted)
+        stopped = force("training.total_batch_size=4", "training.save_steps=1")
+    assert stopped.returncode == 130
+    assert (run / "checkpoints" / "checkpoint-1" / RECORD).is_file()
+    assert sorted(path.name for path in run.parent.iterdir()) == [".a.lock", "a"]
+    given = [f"model.base={tiny_base}", "model.build=null", "data.train_rows=16", "training.eval_strategy=no"]
+    given += ["training.total_batch_size=4", "training.save_steps=1", f"run.directory={run}", "--resume"]
+    assert program("train_sft", "configs/tiny.yaml", *given).returncode == 0
+
+
+def test_a_hidden_directory_is_never_the_newest_run(run):
+    run.rename(run.with_name(".a.replaced"))
+    assert newest_finished_run(run.parent) == run  # back in its place
