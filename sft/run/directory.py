@@ -101,6 +101,8 @@ def claim_directory(run: Path) -> None:
     try:
         if holds_something(run):
             run.rename(_beside(run, "replaced"))
+        elif run.exists():
+            shutil.rmtree(run)  # empty directories of a failed start
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
