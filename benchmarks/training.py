@@ -31,7 +31,6 @@ from sft.system.errors import exit_on_user_error
 
 MICRO_BATCH = 4
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
-TARGETS = {"gpt_neox": ["query_key_value"], "gemma3_text": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 
 
@@ -130,7 +129,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     tokenizer = load_tokenizer(str(arguments.base))
     base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
     torch.manual_seed(0)
-    model = add_lora(base, LORA | {"target_modules": TARGETS[base.config.model_type]})
+    model = add_lora(base, LORA)
     length, truncation = arguments.max_length, "context"
     if arguments.row_tokens:
         length, truncation = arguments.row_tokens, "end"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from sft.model.families import FAMILIES, check_attention, check_checkpointing, default_targets
+from sft.model.families import FAMILIES, check_attention, check_checkpointing, default_targets, licence_of
 from sft.model.load import load_base
 from sft.model.lora import add_lora, describe_trained
 from sft.system.errors import UserError
@@ -24,14 +24,22 @@ def test_an_architecture_of_pefts_table_has_its_targets_and_one_of_none_is_refus
 
 
 def test_the_tables_targets_are_layers_of_the_small_models(small_base):
-    families = {"gpt_neox": "rinna", "gpt_neox_japanese": "abeja", "gptj": "genji", "llama": "calm2"}
-    for kind, name in {**families, "gemma3_text": "gemma-3"}.items():
+    small = {"gpt_neox": "rinna", "gpt_neox_japanese": "abeja", "gptj": "genji", "llama": "calm2"}
+    small["gemma3_text"] = "gemma-3"
+    assert small.keys() == FAMILIES.keys()
+    for kind, name in small.items():
         model = load_base(small_base(name)["base"], CPU, torch.float32)
         assert model.config.model_type == kind
         layers = {
             part.rsplit(".", 1)[-1] for part, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)
         }
         assert layers.issuperset(FAMILIES[kind].targets)
+
+
+def test_a_licence_is_known_by_the_beginning_of_a_hub_id():
+    assert licence_of("cyberagent/open-calm-7b") == "cc-by-sa-4.0"
+    assert licence_of("google/gemma-3-270m") == "gemma"
+    assert licence_of("cyberagent/calm2-7b") is licence_of("") is None
 
 
 @pytest.mark.parametrize(

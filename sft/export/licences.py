@@ -5,17 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config.sections import Config
+from sft.model.families import licence_of
 from sft.run.manifest import FinishedManifest
 
 GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
-BASE_LICENCES = {
-    "cyberagent/open-calm-": "cc-by-sa-4.0",
-    "rinna/japanese-gpt-neox-": "mit",
-    "abeja/gpt-neox-japanese-2.7b": "mit",
-    "NovelAI/genji-jp": "apache-2.0",
-    "google/gemma-": "gemma",
-}
-"""Beginnings of hub ids, and the hub's names of their licences; of others the card says to see the model's page."""
 BUILT = {"gemma-3-270m": "google/gemma-3-270m"}
 """`model.build` → the hub id of the model that is built."""
 DATA_LICENCES = {
@@ -39,8 +32,8 @@ class Base(NamedTuple):
 
     @property
     def licence(self) -> str | None:
-        """The hub's name of its licence; None when it is not in the table."""
-        return next((known for start, known in BASE_LICENCES.items() if (self.hub_id or "").startswith(start)), None)
+        """The hub's name of its licence; None when it is not known."""
+        return licence_of(self.hub_id or "")
 
 
 class Data(NamedTuple):

@@ -4,7 +4,7 @@ transformers makes a dense mask of tokens × tokens from position ids that start
 attentions registered here need no mask and take the documents' borders from `cu_seq_lens_q`. Batches that are not
 packed go through PyTorch's attention with transformers' own mask, as ever.
 
-With `shared_prefixes`, documents begin with another one of their bin (`sft.shared_prefix`) and attend as whole rows.
+With `shared_prefixes`, documents begin with another one of their bin (see that module) and attend as whole rows.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,11 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from sft.model.families import FAMILIES
 from sft.model.shared_prefix import Prefixes, own_tokens, whole_rows
 from sft.system.errors import UserError
 
 PackedAttention = Literal["auto", "dense", "documents", "varlen"]
-
-PROVED = ("gpt_neox", "llama", "gemma3_text")
-"""Architectures whose packed rows have the logits, loss and gradient of separate rows (tests/test_packing.py)."""
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose frequencies do not depend on how long a sequence is: a bin is longer than its documents."""
@@ -30,7 +28,8 @@ STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 def packing_obstacle(config: PretrainedConfig) -> str | None:
     """Why rows of this model cannot be packed, or None where packing is proved to be exact."""
-    if config.model_type not in PROVED:
+    family = FAMILIES.get(config.model_type)
+    if family is None or not family.packs:
         return f"for the architecture {config.model_type} it is not proved that packed rows do not see each other"
     ropes = getattr(config, "rope_parameters", None) or {}
     for rope in (ropes, *ropes.values()):  # Gemma3 has one a layer type

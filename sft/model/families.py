@@ -1,32 +1,74 @@
-"""What differs between model families, by architecture (`config.model_type`): a table, and its defaults checked."""
+"""Model families: all that is known of an architecture of transformers stands in one object here.
 
-import dataclasses
+What transformers' own classes say, they are asked: which attention they support, whether activations are checkpointed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    GPTNeoXJapaneseTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Tokenizer,
+)
 
+from sft.model.repair import with_sentencepiece_backend, with_whole_characters
 from sft.system.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Family:
-    """An architecture of transformers and what its models need.
+    """An architecture and what its models need."""
 
-    `targets` are LoRA's modules where `lora.target_modules` is left out: the layers the models' users adapt.
-    `tokenizer` is the repository to take the tokenizer from where a model's own may hold none; None: it has its own.
-    """
-
+    model_type: str
+    """Its name in transformers (`config.model_type`)."""
     targets: tuple[str, ...]
+    """LoRA's modules where `lora.target_modules` is left out: the layers that the models' users adapt."""
+    packs: bool = False
+    """Whether packed rows are proved to have the logits, loss and gradient of separate rows (tests/test_packing.py)."""
     tokenizer: str | None = None
+    """The repository to take the tokenizer from where a model's own may hold none; None: it has its own."""
+    repairs: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
+    """Class of a tokenizer in transformers → what mends it: a tokenizer may be loaded without its model."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Beginning of hub ids → the hub's name of their licence; of others the card says to see the model's page."""
 
 
 FAMILIES = {
-    "gpt_neox": Family(("query_key_value",)),
-    "gpt_neox_japanese": Family(("query_key_value",)),
-    "gptj": Family(("q_proj", "v_proj"), tokenizer="EleutherAI/gpt-j-6B"),
-    "llama": Family(("q_proj", "v_proj")),
-    "gemma3_text": Family(("q_proj", "k_proj", "v_proj", "o_proj")),
+    family.model_type: family
+    for family in (
+        Family(
+            "gpt_neox",
+            targets=("query_key_value",),
+            packs=True,
+            repairs={T5Tokenizer: with_sentencepiece_backend},  # rinna's
+            licences={"cyberagent/open-calm-": "cc-by-sa-4.0", "rinna/japanese-gpt-neox-": "mit"},
+        ),
+        Family(
+            "gpt_neox_japanese",
+            targets=("query_key_value",),
+            repairs={GPTNeoXJapaneseTokenizer: with_whole_characters},
+            licences={"abeja/gpt-neox-japanese-2.7b": "mit"},
+        ),
+        Family(
+            "gptj",
+            targets=("q_proj", "v_proj"),
+            tokenizer="EleutherAI/gpt-j-6B",
+            licences={"NovelAI/genji-jp": "apache-2.0"},
+        ),
+        Family("llama", targets=("q_proj", "v_proj"), packs=True),
+        Family(
+            "gemma3_text",
+            targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+            packs=True,
+            licences={"google/gemma-": "gemma"},
+        ),
+    )
 }
 """The families that are tested here. Of any other architecture PEFT's own table has the targets, if at all."""
 
@@ -54,6 +96,21 @@ def default_targets(model: PreTrainedModel) -> list[str]:
             "layers, or to all-linear"
         )
     return list(targets)
+
+
+def repaired(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or where its family has a repair for it, one that does what it should have done."""
+    for family in FAMILIES.values():
+        for kind, repair in family.repairs.items():
+            if isinstance(tokenizer, kind):
+                tokenizer = repair(tokenizer)
+    return tokenizer
+
+
+def licence_of(hub_id: str) -> str | None:
+    """The hub's name of a model's licence; None when no family knows it."""
+    known = (item for family in FAMILIES.values() for item in family.licences.items())
+    return next((licence for beginning, licence in known if hub_id.startswith(beginning)), None)
 
 
 def check_attention(config: PretrainedConfig, attention: str) -> None:

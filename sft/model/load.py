@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sft.model.families import FAMILIES, check_attention
-from sft.model.repair import repaired
+from sft.model.families import FAMILIES, check_attention, repaired
+from sft.model.repair import with_newlines
 from sft.system.errors import UserError, warn
 from sft.system.hub import hub_is_absent, loading_error
 
@@ -27,9 +27,9 @@ from sft.system.hub import hub_is_absent, loading_error
 def load_tokenizer(
     base: str, revision: str | None = None, trust_remote_code: bool = False, newline: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, with a padding token and without the faults that `repaired` mends.
+    """The base model's tokenizer, with a padding token and without the faults that its family has a repair for.
 
-    `newline` is what a newline is written as; None: see `repaired`. Raises UserError when it cannot be loaded.
+    `newline` is what a newline is written as; None: see `with_newlines`. Raises UserError when it cannot be loaded.
 
     A tokenizer without a padding token pads with its end-of-text token: labels and attention are masked by
     position, so that costs nothing, and the vocabulary keeps its size.
@@ -45,7 +45,7 @@ def load_tokenizer(
     if not tokenizer("日本")["input_ids"]:  # what transformers makes of a repository without any tokenizer
         examples = ", ".join(f"{kind}: {family.tokenizer}" for kind, family in FAMILIES.items() if family.tokenizer)
         raise UserError(f"tokenizer {base}: has no vocabulary; set model.tokenizer to one that has ({examples})")
-    tokenizer = repaired(tokenizer, newline)
+    tokenizer = with_newlines(repaired(tokenizer), newline)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

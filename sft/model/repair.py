@@ -23,16 +23,12 @@ NEWLINE = "<NL>"
 """What a newline is written as where the tokenizer has none: the convention of rinna's instruction models."""
 
 
-def repaired(tokenizer: PreTrainedTokenizerBase, newline: str | None = None) -> PreTrainedTokenizerBase:
-    """`tokenizer`, or one that does what it should have done.
+def with_newlines(tokenizer: PreTrainedTokenizerBase, newline: str | None = None) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or one that writes a newline as `newline` in tokens, and reads it back.
 
-    `newline` is what a newline is written as in tokens, and read back from; None: NEWLINE where newlines would be
-    lost, and nothing elsewhere. Raises UserError where a newline cannot be written as asked.
+    None: NEWLINE where newlines would be lost, and nothing elsewhere. Raises UserError where a newline cannot be
+    written as asked.
     """
-    if isinstance(tokenizer, transformers.GPTNeoXJapaneseTokenizer):
-        tokenizer.__class__ = GPTNeoXJapaneseTokenizer
-    if isinstance(tokenizer, T5Tokenizer) and Path(getattr(tokenizer, "vocab_file", None) or "").is_file():
-        tokenizer = _rewrapped(tokenizer, sentencepiece_backend(Path(tokenizer.vocab_file)))
     if newline is None and loses_newlines(tokenizer):
         newline = NEWLINE
     if newline is None:
@@ -40,7 +36,9 @@ def repaired(tokenizer: PreTrainedTokenizerBase, newline: str | None = None) -> 
     if not isinstance(tokenizer, TokenizersBackend):
         raise UserError(f"model.newline: {type(tokenizer).__name__} has its own way with newlines; leave it out")
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    _write_newlines(backend, newline)
+    before = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\r\n?|\n"), newline), *before])
+    backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), decoders.Replace(newline, "\n")])
     tokenizer = _rewrapped(tokenizer, backend, newline=newline)
     if loses_newlines(tokenizer):
         raise UserError(
@@ -54,6 +52,18 @@ def loses_newlines(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a newline is not what comes back when it is encoded and decoded."""
     ids = tokenizer("あ\nあ", add_special_tokens=False)["input_ids"]
     return "\n" not in tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def with_sentencepiece_backend(tokenizer: T5Tokenizer) -> PreTrainedTokenizerBase:
+    """`tokenizer` with a backend that is built again from its SentencePiece model, if that is beside it."""
+    model = Path(getattr(tokenizer, "vocab_file", None) or "")
+    return _rewrapped(tokenizer, sentencepiece_backend(model)) if model.is_file() else tokenizer
+
+
+def with_whole_characters(tokenizer: transformers.GPTNeoXJapaneseTokenizer) -> PreTrainedTokenizerBase:
+    """`tokenizer`, as an object of our class."""
+    tokenizer.__class__ = GPTNeoXJapaneseTokenizer
+    return tokenizer
 
 
 def sentencepiece_backend(model: Path) -> Tokenizer:
@@ -73,12 +83,6 @@ def sentencepiece_backend(model: Path) -> Tokenizer:
         backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     backend.normalizer = normalizers.Sequence([*steps, spaces])
     return backend
-
-
-def _write_newlines(backend: Tokenizer, newline: str) -> None:
-    before = [backend.normalizer] if backend.normalizer is not None else []
-    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\r\n?|\n"), newline), *before])
-    backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), decoders.Replace(newline, "\n")])
 
 
 def _rewrapped(tokenizer: TokenizersBackend, backend: Tokenizer, **settings: str) -> TokenizersBackend:
