@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.generation.settings import generation_hazards
+from sft.config.repetition_penalty import penalty_hazards
 from sft.plan.hazards import truncation_hazards
 
 ROOT = Path(__file__).parents[1]
@@ -41,15 +41,15 @@ STOPS = (
 )
 def test_a_penalty_is_warned_of_with_the_rows_it_hurts(penalty, scope, expected):
     settings = {"repetition_penalty": penalty, "repetition_penalty_scope": scope, "temperature": 0.7}
-    warnings = generation_hazards(settings, CONTEXTS, PROMPTS, EOS)
+    warnings = penalty_hazards(settings, CONTEXTS, PROMPTS, EOS)
     assert warnings == [text.format(f"{penalty:g}") for text in expected]
 
 
 def test_settings_that_hurt_no_row_are_not_warned_of():
     settings = {"repetition_penalty": 1.2, "repetition_penalty_scope": "all"}
-    assert generation_hazards(settings, ["", ""], [[5], [6]], EOS) == []
-    assert generation_hazards(settings | {"repetition_penalty": 5.0}, [], [], EOS) == []
-    assert generation_hazards({}, CONTEXTS, PROMPTS, EOS) == []  # effective settings leave a penalty of 1 out
+    assert penalty_hazards(settings, ["", ""], [[5], [6]], EOS) == []
+    assert penalty_hazards(settings | {"repetition_penalty": 5.0}, [], [], EOS) == []
+    assert penalty_hazards({}, CONTEXTS, PROMPTS, EOS) == []  # effective settings leave a penalty of 1 out
 
 
 def test_prompts_are_not_encoded_where_the_penalty_does_not_count_them():
@@ -57,7 +57,7 @@ def test_prompts_are_not_encoded_where_the_penalty_does_not_count_them():
         raise AssertionError("encoded for nothing")
         yield
 
-    assert generation_hazards({"repetition_penalty": 1.2}, CONTEXTS, prompts(), EOS) == []
+    assert penalty_hazards({"repetition_penalty": 1.2}, CONTEXTS, prompts(), EOS) == []
 
 
 def test_a_category_that_loses_more_than_one_row_in_a_hundred_is_named():

@@ -15,8 +15,9 @@ from eval.predictions import Prediction, write_predictions
 from eval.render.blocks import Figure
 from eval.report.document import html
 from eval.report.sweep import load_sweep, report_sweep, score_sweep, scored_sweep, sweep_blocks
-from eval.report.sweep_figures import _lines, setting_label, varying
+from eval.report.sweep_figures import _lines, varying
 from eval.scoring.score import score
+from sft.config.repetition_penalty import setting_label
 from sft.system.errors import UserError
 
 SETTINGS: list[dict[str, Any]] = [

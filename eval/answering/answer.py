@@ -17,13 +17,14 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from eval.predictions import Prediction, write_predictions
+from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt
 from sft.generation.generate import Answer, batches
-from sft.generation.settings import effective_settings, generation_hazards
+from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
 from sft.run.held_out import read_side, training_data
@@ -135,7 +136,7 @@ def answer_under(
 def _hazards(answerer: Answerer, questions: Sequence[Question], generation: Mapping[str, Any]) -> list[str]:
     asked = [(question.example.input, question.prompt.ids) for question in questions if question.prompt]
     contexts, prompts = [context for context, _ in asked], [ids for _, ids in asked]
-    return generation_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer))
+    return penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer))
 
 
 def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:

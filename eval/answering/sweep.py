@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sft.config.load import load_config
+from sft.config.repetition_penalty import GRID
 from sft.run.directory import require_finished
 from sft.system.errors import UserError
 from sft.system.files import output_directory, write_text
 from sft.system.processes import RANK
-
-DEFAULT_AXES: dict[str, list[Any]] = {
-    "repetition_penalty": [1.0, 1.2, 5.0],
-    "repetition_penalty_scope": ["generated", "all"],
-}
 
 
 def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
@@ -86,4 +82,4 @@ def split_axes(words: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
         if not values:
             raise UserError(f"command line: {key}: the list is empty")
         axes[key.removeprefix("generation.")] = values
-    return axes or DEFAULT_AXES, overrides
+    return axes or GRID, overrides

@@ -33,6 +33,7 @@ from eval.report.view import (
     verdict,
     with_interval,
 )
+from sft.config.repetition_penalty import PENALTY, SCOPE, SCOPE_MATTERS
 
 LEGEND = (
     "Mean [95% interval] over the rows of each category; a group is the mean over all of its rows. The best floor is "
@@ -122,14 +123,11 @@ def _context(results: Results) -> list[Block]:
 
 def _penalty(results: Results, sweep: Results | None) -> list[Block]:
     generation = results["settings"]["generation"]
-    keys = ("repetition_penalty", "repetition_penalty_scope", "temperature", "max_new_tokens")
+    keys = (PENALTY, SCOPE, "temperature", "max_new_tokens")
     rows = [[name, *(_setting(settings.get(key, NOTHING)) for key in keys)] for name, settings in generation.items()]
     blocks: list[Block] = [
         Heading(2, "Repetition penalty"),
-        paragraph(
-            "A penalty over the whole prompt (scope all) also counts the context as already said, and so suppresses "
-            "what an answer has to copy from it; over generated tokens only it does not."
-        ),
+        paragraph(SCOPE_MATTERS),
         Table(["answered with", "penalty", "scope", "temperature", "new tokens at most"], rows, left=1),
     ]
     if sweep is not None:

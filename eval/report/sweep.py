@@ -19,11 +19,12 @@ from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.render.terminal import Row, print_rows
 from eval.report.score_tables import score_cell
-from eval.report.sweep_figures import PENALTY, dose_figure, setting_label, sweep_figure, varying
+from eval.report.sweep_figures import dose_figure, sweep_figure, varying
 from eval.report.view import HEADLINE, Results, Scope, best_floor, estimate, interval, name_of, number, p_value
 from eval.scoring.paired import paired
 from eval.scoring.score import score
 from eval.statistics.estimates import bootstrap_means, cluster_numbers
+from sft.config.repetition_penalty import NO_PENALTY, PENALTY, setting_label
 from sft.system.errors import UserError
 from sft.system.files import read_json
 
@@ -77,7 +78,7 @@ def _other_setting(setting: Mapping[str, Any], generation: Mapping[str, Any]) ->
     Answers do not record what had no effect: a penalty of 1, and the temperature of greedy decoding.
     """
     greedy = {"temperature": 0.0} if generation.get("do_sample") is False else {}
-    used = {PENALTY: 1.0, **greedy, **generation}
+    used = {PENALTY: NO_PENALTY, **greedy, **generation}
     return next((key for key, value in setting.items() if key in used and used[key] != value), None)
 
 

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from eval.render.blocks import Figure
 from eval.render.svg import BLUE, COLOURS, LINE, MARKERS, TEXT, VERMILION, axes_of, draw, label, legend
 from eval.report.view import HEADLINE, TITLES, Results, Scope, estimate, name_of, number
+from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
 from sft.data.records import GROUP_OF
 
-PENALTY, SCOPE = "repetition_penalty", "repetition_penalty_scope"
 GROUPS_DRAWN = ("open", "context")
 
 
@@ -21,12 +21,6 @@ def varying(settings: Sequence[dict[str, Any]]) -> list[str]:
     """Keys whose value differs between settings, or that some of them lack; in the order they were given."""
     keys = list(dict.fromkeys(key for setting in settings for key in setting))
     return [key for key in keys if any(setting.get(key) != settings[0].get(key) for setting in settings)]
-
-
-def setting_label(setting: dict[str, Any], keys: Sequence[str]) -> str:
-    """`1.2, generated`: the values of `keys`; the scope is left out where a penalty of 1.0 does nothing."""
-    shown = [str(setting[key]) for key in keys if key in setting and not (key == SCOPE and setting.get(PENALTY) == 1.0)]
-    return ", ".join(shown) or "as configured"
 
 
 def sweep_figure(sweep: Results, system: str, place: int) -> Figure:
@@ -126,7 +120,7 @@ def _lines(settings: Sequence[dict[str, Any]]) -> tuple[str, list[str], dict[str
 
 def _neutral(setting: dict[str, Any], key: str) -> bool:
     """A penalty of 1.0 changes nothing, so its scope does not matter."""
-    return key == PENALTY and setting.get(PENALTY) == 1.0
+    return key == PENALTY and is_neutral(setting)
 
 
 def _line_name(setting: dict[str, Any], keys: Sequence[str]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sft.config.repetition_penalty import penalty_hazards
 from sft.generation.answerer import Answerer
-from sft.generation.settings import generation_hazards
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
 from sft.system.errors import UserError, warn
@@ -32,7 +32,7 @@ def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path,
     progress = Progress(output, digest(*model, settings, json.dumps(rows)), 0)
     positions, ids = list(prompts), list(prompts.values())
     contexts = [str(rows[position].get("input") or "") for position in positions]
-    warn(generation_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
+    warn(penalty_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
     left = [place for place in range(len(ids)) if place not in progress.done]
     with tqdm(total=len(ids), initial=len(progress.done), unit="answer", desc="answering") as bar:
         for _, number, answer in answerer.answer_all([ids[place] for place in left]):

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sft.config.repetition_penalty import penalty_hazards
 from sft.generation.answerer import Answerer, load_answerer
-from sft.generation.settings import effective_settings, generation_hazards
+from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
 from sft.system.errors import warn
@@ -23,7 +24,7 @@ def load(run: Path, overrides: Sequence[str], allow_other_template: bool, base: 
 def ask(answerer: Answerer, instruction: str, context: str, warned: set[str]) -> None:
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
     prompt = answerer.prompt(instruction, context)
-    warnings = generation_hazards(answerer.generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
+    warnings = penalty_hazards(answerer.generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
     warn(warning for warning in warnings if warning not in warned)
     warned.update(warnings)
     if prompt.context_shortened:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, PenaltyScope
 from sft.data.records import CATEGORIES, GROUPS
 from sft.data.split import named_weights
 from sft.prompt.template import checked_template
@@ -47,7 +48,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # Left unset, these two would come from the model's own files, or be 50 for top_k.
         "top_p": 1.0,
         "top_k": 0,
-        "repetition_penalty": 1.0,
+        PENALTY: NO_PENALTY,
     },
 }
 """Where the pipeline's defaults differ from the libraries'. A file's keys come on top."""
@@ -203,7 +204,7 @@ class GenerationKeys(Section):
     `generation.temperature=0` on the command line is enough.
     """
 
-    repetition_penalty_scope: Literal["generated", "all"] = "generated"
+    repetition_penalty_scope: PenaltyScope = DEFAULT_SCOPE
     """Which tokens the repetition penalty counts. generated: the answer's. all: the prompt's too."""
 
 

@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.generation.cache import can_join, growing_cache
 from sft.generation.decoding import Prepared, decode_all
 from sft.generation.penalty import ScopedRepetitionPenalty
@@ -51,9 +52,9 @@ def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig
 
     Raises UserError for values that transformers refuses.
     """
-    ours = ("repetition_penalty", "repetition_penalty_scope")
+    theirs = {key: value for key, value in settings.items() if key not in (PENALTY, SCOPE)}
     try:
-        return GenerationConfig(**{key: value for key, value in settings.items() if key not in ours}, **more)
+        return GenerationConfig(**theirs, **more)
     except ValueError as error:
         raise UserError(f"generation: {' '.join(str(error).split())[:300]}") from None
 
@@ -134,9 +135,8 @@ def _inputs(
     input_ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     processors = LogitsProcessorList([CheckedLogits()])
-    if (penalty := settings.get("repetition_penalty")) is not None:
-        scope = settings.get("repetition_penalty_scope", "generated")
-        processors.append(ScopedRepetitionPenalty(penalty, scope, mask))
+    if PENALTY in settings:
+        processors.append(ScopedRepetitionPenalty(settings[PENALTY], settings.get(SCOPE, DEFAULT_SCOPE), mask))
     return {
         "input_ids": input_ids,
         "attention_mask": mask,

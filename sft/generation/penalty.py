@@ -3,7 +3,7 @@
 import torch
 from transformers import LogitsProcessor
 
-from sft.generation.settings import Scope
+from sft.config.repetition_penalty import PenaltyScope
 
 
 class ScopedRepetitionPenalty(LogitsProcessor):
@@ -20,7 +20,7 @@ class ScopedRepetitionPenalty(LogitsProcessor):
             answers a prompt, rows may be a multiple of the prompts.
     """
 
-    def __init__(self, penalty: float, scope: Scope, prompt_mask: torch.Tensor) -> None:
+    def __init__(self, penalty: float, scope: PenaltyScope, prompt_mask: torch.Tensor) -> None:
         if penalty <= 0:
             raise ValueError(f"the repetition penalty must be above 0, not {penalty}")
         if not prompt_mask.any(dim=1).all():

@@ -8,12 +8,12 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from sft.build_base import ensure_base
+from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data
 from sft.data.records import GROUPS
 from sft.data.rows import Rows, as_dataset
 from sft.data.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
-from sft.generation.settings import generation_hazards
 from sft.model.attention import packing_obstacle
 from sft.model.load import load_base_config, load_tokenizer
 from sft.plan.hazards import truncation_hazards
@@ -146,7 +146,7 @@ def hazards(config: Config, plan: Plan) -> list[str]:
     prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
     return [
         *truncation_hazards(encoder.fates["train"], encoder.truncation, encoder.max_length),
-        *generation_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
+        *penalty_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
     ]
 
 

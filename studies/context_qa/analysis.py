@@ -14,6 +14,7 @@ import numpy as np
 from eval.scoring.paired import interaction
 from eval.scoring.tables import column, renumbered, rounded
 from eval.statistics.estimates import holm, rank_correlation
+from sft.config.repetition_penalty import SCOPE
 from sft.data.read import SUFFIXES
 from sft.data.records import CATEGORIES
 from studies.context_qa.answers import SEED, Answers, Material
@@ -102,7 +103,7 @@ def full_arms(study: Study) -> list[str]:
 
 def control(study: Study) -> str | None:
     """The decoding that is the article's but for the penalty's scope: its penalty leaves the prompt alone."""
-    wanted = study.decodings[study.article_decoding] | {"repetition_penalty_scope": "generated"}
+    wanted = study.decodings[study.article_decoding] | {SCOPE: "generated"}
     return next((name for name, settings in study.decodings.items() if settings == wanted), None)
 
 

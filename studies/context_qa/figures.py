@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from eval.metrics.floors import ORACLE
 from eval.render.svg import BLUE, GREEN, LINE, SKY, TEXT, VERMILION, WIDTH, axes_of, draw, draw_png, legend
 from eval.report.view import name_of
+from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
 from sft.data.records import GROUP_OF
 from studies.context_qa.plan import BASE, GREEDY
 
@@ -165,9 +166,9 @@ def _penalties(generation: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tu
     """
     lines: dict[str, list[tuple[float, str]]] = {scope: [] for scope in SCOPES}
     for name, settings in generation.items():
-        penalty = settings.get("repetition_penalty", 1.0)
+        penalty = settings.get(PENALTY, NO_PENALTY)
         if settings.get("temperature", 0.0) == 0:
-            for scope in SCOPES if penalty == 1.0 else [settings.get("repetition_penalty_scope", "generated")]:
+            for scope in SCOPES if penalty == NO_PENALTY else [settings.get(SCOPE, DEFAULT_SCOPE)]:
                 lines[scope].append((penalty, name))
     return {scope: sorted(points) for scope, points in lines.items() if len(points) > 1}
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sft.config.load import override
 from sft.config.origin import Origin
+from sft.config.repetition_penalty import NO_PENALTY, PENALTY
 from sft.config.sections import Section
 from sft.data.records import CATEGORIES
 from sft.system.yaml_text import read_yaml
@@ -179,7 +180,7 @@ def changed_setting(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
 
     `recorded` are settings as they took effect: what changes nothing, such as a penalty of 1, is not among them.
     """
-    without_effect = {"temperature": 0.0, "repetition_penalty": 1.0}
+    without_effect = {"temperature": 0.0, PENALTY: NO_PENALTY}
     for key, value in wanted.items():
         found = recorded.get(key, without_effect.get(key, value))
         if found != value:

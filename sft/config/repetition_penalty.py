@@ -1,0 +1,79 @@
+"""All that is known of repetition penalties, but for the processor itself (`sft.generation.penalty`). No torch here.
+
+It stands in this room since the configuration, the lowest to know of it, takes its defaults from here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+PENALTY, SCOPE = "repetition_penalty", "repetition_penalty_scope"
+"""Keys of section `generation`: transformers' own, and ours that says which tokens it counts."""
+PenaltyScope = Literal["generated", "all"]
+"""generated: the answer's tokens. all: the prompt's too, as in transformers."""
+DEFAULT_SCOPE: PenaltyScope = "generated"
+NO_PENALTY = 1.0
+"""The penalty that changes nothing, whatever its scope; the default."""
+STRONG_PENALTY = 1.3
+"""Repetition penalty from which on it is warned of; the paper that introduced it (arXiv 1909.05858) uses 1.2."""
+GRID: dict[str, list[Any]] = {PENALTY: [NO_PENALTY, 1.2, 5.0], SCOPE: ["generated", "all"]}
+"""Settings that show what a penalty does: what `python -m eval sweep` compares where nothing else is asked for."""
+
+SCOPE_MATTERS = (
+    "A penalty over the whole prompt (scope all) also counts the context as already said, and so suppresses "
+    "what an answer has to copy from it; over generated tokens only it does not."
+)
+MEASURED = (
+    "A repetition penalty that counts the prompt keeps an answer from quoting its context. Measured with a tuned "
+    "gemma-3-270m on 200 JSQuAD questions: without a penalty 61% of the answers held the right words, with 1.2 on "
+    "generated tokens 57%, with 1.2 over the prompt, too, 36%, with 5.0 over the prompt 3%."
+)
+
+
+def is_neutral(setting: Mapping[str, Any]) -> bool:
+    """Whether a setting names the penalty that changes nothing, so that its scope does not matter either."""
+    return setting.get(PENALTY) == NO_PENALTY
+
+
+def setting_label(setting: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """`1.2, generated`: the values of `keys`; the scope is left out where the penalty does nothing."""
+    shown = [str(setting[key]) for key in keys if key in setting and not (key == SCOPE and is_neutral(setting))]
+    return ", ".join(shown) or "as configured"
+
+
+def penalty_hazards(
+    settings: Mapping[str, Any], contexts: Sequence[str | bool], prompts: Iterable[Sequence[int]], eos_id: int
+) -> list[str]:
+    """Warnings about answering rows with `settings` (section `generation`); empty when nothing is wrong.
+
+    Args:
+        settings: a penalty above 1 is what can hurt, and its scope.
+        contexts: each row's context, "" where it has none; or only whether it has one.
+        prompts: each row's encoded prompt; looked at only where the penalty counts the prompt's tokens.
+        eos_id: the end-of-text id.
+    """
+    penalty = settings.get(PENALTY, NO_PENALTY)
+    warnings = []
+    if contexts and penalty >= STRONG_PENALTY:
+        warnings.append(
+            f"a repetition penalty of {penalty:g} makes answers short and keeps what they need out of them "
+            f"({_rows(len(contexts))} to answer); set generation.{PENALTY}=1.2 or less"
+        )
+    if penalty <= NO_PENALTY or settings.get(SCOPE, DEFAULT_SCOPE) != "all":
+        return warnings
+    counts = f"the repetition penalty of {penalty:g} counts the prompt, so"
+    remedy = f"set generation.{SCOPE}=generated"
+    with_context = sum(map(bool, contexts))
+    if with_context:
+        warnings.append(
+            f"{counts} answers cannot quote their context freely ({_rows(with_context)} with a context); {remedy}"
+        )
+    with_end = sum(eos_id in prompt for prompt in prompts)
+    if with_end:
+        warnings.append(
+            f"{counts} answers may not stop ({_rows(with_end)} with the end-of-text token in the prompt); {remedy}"
+        )
+    return warnings
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
