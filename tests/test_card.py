@@ -1,5 +1,7 @@
 """The model card: front matter that the hub reads, licences, numbers of the evaluation, and code for the settings."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -10,27 +12,40 @@ from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.export.card import model_card
 from sft.export.licences import ROWS, licence_fields, named_base, named_data
+from sft.export.request import Request
+from sft.export.scores import evaluation_of
+from sft.export.source import Source
 from sft.generation.settings import effective_settings
 from sft.prompt.template import ALPACA_JA
+from sft.run.manifest import Environment, FinishedManifest, Identity, RowCounts
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"
-MANIFEST = {
-    "identity": {"data": "0" * 64},
-    "rows": {"train": 13_000, "truncation": {"closed_qa": {"whole": 5, "context shortened": 3, "dropped": 2}}},
-    "steps": 300,
-    "environment": {"python": "3.11.7", "packages": {"torch": "2.13.0"}, "git_commit": "abc"},
-    "base_commit": "f00d",
-    "seconds": 1234.5,
-    "device": "cuda:0",
-    "finished": "2026-11-24T17:29:04+00:00",
-}
+NOTHING = "0" * 64
+MANIFEST = FinishedManifest(
+    status="finished",
+    started="2026-11-24T17:08:30+00:00",
+    identity=Identity(data=NOTHING, tokenizer=NOTHING, template=NOTHING, split=NOTHING, processes=1),
+    rows=RowCounts(
+        train=13_000, validation=300, test=1_500, dropped=0,
+        truncation={"closed_qa": {"whole": 5, "context shortened": 3, "dropped": 2}},
+    ),
+    steps=300,
+    environment=Environment(python="3.11.7", packages={"torch": "2.13.0"}, git_commit="abc"),
+    base_commit="f00d",
+    finished="2026-11-24T17:29:04+00:00",
+    seconds=1234.5,
+    learned={},
+    device="cuda:0",
+)  # fmt: skip
 
 
 def card_of(*overrides, kind="adapter", manifest=MANIFEST, results=None, model_id=None, base_id=None, licence=None):
     config = load_config("configs/calm7b.yaml", [f"data.path={DOLLY}", *overrides])
+    request = Request(Path("runs/calm7b"), merge=kind == "merged", push=model_id)
     base, data = named_base(config, manifest, base_id), named_data(config, manifest, licence)
+    evaluation = evaluation_of(results) if results else None
     settings = effective_settings(config.generation)
-    return model_card(kind, model_id, config, manifest, ALPACA_JA, settings, base, data, results)
+    return model_card(Source(request, config, manifest, ALPACA_JA, None, settings, base, data, evaluation))
 
 
 def test_the_front_matter_is_what_the_hub_reads():
@@ -73,7 +88,8 @@ def test_what_the_user_states_of_them_is_taken():
 def test_a_copy_of_a_known_data_set_is_known_by_its_rows(real_rows):
     for path in ("data/sample.jsonl", str(real_rows)):
         assert load_data(path).sha256 in ROWS
-    manifest = MANIFEST | {"identity": {"data": load_data(str(real_rows)).sha256}}
+    identity = MANIFEST.identity.model_copy(update={"data": load_data(str(real_rows)).sha256})
+    manifest = MANIFEST.model_copy(update={"identity": identity})
     card = card_of("data.path=/copy/of/dolly.jsonl", manifest=manifest)
     assert yaml.safe_load(card.split("---")[1])["datasets"] == [DOLLY]
     assert "Share alike" in card

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sft.export.card import CONTEXT, QUESTION
 from sft.export.export import export
+from sft.export.request import Request
+from sft.export.source import CONTEXT, QUESTION
 from sft.generation.answerer import load_answerer
 from sft.model.load import load_base
 from sft.model.lora import load_adapter
@@ -51,13 +52,13 @@ def run(tiny_base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(run):
-    export(run, run / "export" / "merged", merge=True, shard_size="1MB")
+    export(Request(run, merge=True, shard_size="1MB"))
     return run / "export" / "merged"
 
 
 @pytest.fixture(scope="module")
 def adapter(run):
-    export(run, run / "export" / "adapter")
+    export(Request(run))
     return run / "export" / "adapter"
 
 
@@ -86,7 +87,7 @@ def test_the_merged_model_says_what_base_and_adapter_say(run, merged, tiny_base)
 
 
 def test_sixteen_bits_are_rounded_once(run, tiny_base, tmp_path):
-    export(run, tmp_path / "merged", ["model.dtype=bfloat16"], merge=True)
+    export(Request(run, ["model.dtype=bfloat16"], merge=True, output=tmp_path / "merged"))
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     base = load_base(str(tiny_base), torch.device("cpu"), torch.bfloat16)
     adapter = load_file(run / "adapter" / "adapter_model.safetensors")
@@ -101,7 +102,7 @@ def test_sixteen_bits_are_rounded_once(run, tiny_base, tmp_path):
 
 def test_the_merge_is_pefts_own_for_its_other_kinds_of_lora(tiny_base, tmp_path):
     run = train(tiny_base, tmp_path / "dora", "lora.use_dora=true", "lora.use_rslora=true")
-    export(run, tmp_path / "merged", merge=True)
+    export(Request(run, merge=True, output=tmp_path / "merged"))
     expected = tuned_logits(run, tiny_base, torch.float32)
     torch.testing.assert_close(exported_logits(tmp_path / "merged"), expected, atol=1e-4, rtol=0)
 
@@ -110,7 +111,7 @@ def test_the_merge_is_pefts_own_for_its_other_kinds_of_lora(tiny_base, tmp_path)
 def test_a_quantised_run_is_merged_on_the_unquantised_base(tiny_base, tmp_path, kind, capsys):
     run = train(tiny_base, tmp_path / kind, *QUANTISED[kind])
     capsys.readouterr()
-    export(run, tmp_path / "merged", merge=True)
+    export(Request(run, merge=True, output=tmp_path / "merged"))
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert "quantization_config" not in config
     expected = tuned_logits(run, tiny_base, torch.float32)

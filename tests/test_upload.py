@@ -8,8 +8,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from sft.export.__main__ import push
-from sft.export.upload import check_login, check_repo_id
+from sft.export.upload import check_login, check_repo_id, push
 from sft.system.errors import UserError
 
 TOKEN = "hf_secret"

@@ -5,12 +5,13 @@ python -m sft.export RUN --merge                      base and adapter merged in
 python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question; --private makes it a private one
 """
 
-import argparse
 from pathlib import Path
 
+from sft.export.request import Request
+from sft.export.upload import push
 from sft.run.directory import require_finished
 from sft.system.command_line import command_parser
-from sft.system.errors import UserError, exit_on_user_error
+from sft.system.errors import exit_on_user_error
 
 
 def main() -> None:
@@ -31,45 +32,17 @@ def main() -> None:
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="with --push: a private repository")
     parser.add_argument("--yes", action="store_true", help="with --push: upload without a question")
-    arguments = parser.parse_intermixed_args()
+    request = Request(**vars(parser.parse_intermixed_args()))
     with exit_on_user_error("interrupted; nothing was exported"):
-        default = arguments.run / "export" / ("merged" if arguments.merge else "adapter")
-        target = (arguments.output or default).absolute()
-        check_arguments(arguments)
-        require_finished(arguments.run)
+        request.check()
+        require_finished(request.run)
 
         from sft.export.export import export
 
-        export(
-            arguments.run, target, arguments.overrides, arguments.merge, arguments.shard_size,
-            arguments.base_id, arguments.data_license, arguments.push,
-        )  # fmt: skip
-    if arguments.push:
-        with exit_on_user_error(f"interrupted; the export is in {target}"):
-            push(target, arguments.push, arguments.private, arguments.yes)
-
-
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be met, before any work."""
-    from sft.export.upload import check_login, check_repo_id
-
-    if (arguments.private or arguments.yes) and not arguments.push:
-        raise UserError(f"{'--private' if arguments.private else '--yes'} goes with --push")
-    if arguments.base_id:
-        check_repo_id("--base-id", arguments.base_id)
-    if arguments.push:
-        check_repo_id("--push", arguments.push)
-        check_login()
-
-
-def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
-    """Upload an export after a question."""
-    from sft.export.upload import confirm, upload
-
-    if confirm(directory, repo_id, private, yes):
-        print(f"uploaded: {upload(directory, repo_id, private)}")
-    else:
-        print(f"nothing was uploaded; the export is in {directory}")
+        export(request)
+    if request.push:
+        with exit_on_user_error(f"interrupted; the export is in {request.target}"):
+            push(request.target, request.push, request.private, request.yes)
 
 
 if __name__ == "__main__":

@@ -71,28 +71,3 @@ def licence_fields(base: str | None, data: str | None) -> dict[str, Any]:
     if len(names) == 1:
         return {"license": names.pop()}
     return {"license": "other", "license_name": "-and-".join(sorted(names, reverse=True))}
-
-
-def licence_section(base: Base, data: Data) -> str:
-    """The card's section on licences: what is known, and what is for others to look up or to state."""
-    lines = ["## Licences", ""]
-    if base.licence:
-        terms = f" ([terms]({GEMMA_TERMS}))" if base.licence == "gemma" else ""
-        lines.append(f"- Base model: {base.licence}{terms}; its conditions hold for this model, too.")
-    else:
-        lines.append("- Base model: see the base model's page; its conditions hold for this model, too.")
-    if data.hub_id and data.licence == "cc-by-sa-3.0":
-        lines.append(
-            "- Training data: [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/), databricks-dolly-15k by "
-            "Databricks"
-            + (", translated by kunishou" if data.hub_id.startswith("kunishou/") else "")
-            + ". **Share alike**: "
-            "name the source, and pass on what is built on it under the same licence."
-        )
-    elif data.licence:
-        lines.append(f"- Training data: {data.licence}.")
-    elif data.hub_id:
-        lines.append("- Training data: see the data set's page.")
-    else:
-        lines.append("- Training data: a local file; its licence is for those who share this model to state.")
-    return "\n".join(lines)

@@ -1,7 +1,6 @@
 """How far a merged model is from what it was: logits and greedy answers."""
 
 import dataclasses
-import gc
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,11 +35,15 @@ class Outputs(NamedTuple):
     answers: list[str]
 
 
-class Difference(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Difference:
     """Absolute differences between two models' logits, over all positions and the whole vocabulary."""
 
     largest: float
     mean: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2g} on average and {self.largest:.2g} at most"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,41 +58,26 @@ class MergeCheck:
     adapter_effect: Difference
     """Base with adapter against base, the scale to read the others by."""
     answers_equal: int
-    trained_logits: Difference | None = None
+    trained_logits: Difference | None
     """What was trained (quantised base with adapter) against merged; None for a run that was not quantised."""
-    trained_answers_equal: int | None = None
-    unequal: tuple[tuple[str, str], ...] = ()
+    trained_answers_equal: int | None
+    unequal: list[tuple[str, str]]
     """Answers before and after merging, where they differ."""
 
     def lines(self) -> list[str]:
         """The check in words."""
-        where = f"{self.positions} positions of {self.rows} rows"
+        effect = self.adapter_effect
         lines = [
-            f"merged against base + adapter, both {self.dtype}, on {where}: logits differ by "
-            f"{self.logits.mean:.2g} on average and {self.logits.largest:.2g} at most (the adapter's own effect: "
-            f"{self.adapter_effect.mean:.2g} and {self.adapter_effect.largest:.2g}); "
+            f"merged against base + adapter, both {self.dtype}, on {self.positions} positions of {self.rows} rows: "
+            f"logits differ by {self.logits} (the adapter's own effect: {effect.mean:.2g} and {effect.largest:.2g}); "
             f"{self.answers_equal} of {self.rows} greedy answers are equal"
         ]
         if self.trained_logits:
             lines.append(
                 "merged against what was trained, the quantised base + adapter: logits differ by "
-                f"{self.trained_logits.mean:.2g} on average and {self.trained_logits.largest:.2g} at most; "
-                f"{self.trained_answers_equal} of {self.rows} greedy answers are equal"
+                f"{self.trained_logits}; {self.trained_answers_equal} of {self.rows} greedy answers are equal"
             )
         return lines
-
-
-def weight_bytes(skeleton: PreTrainedModel) -> int:
-    """Bytes of a base model's weights, told from the model without them; weights that are shared count once.
-
-    Raises UserError when the base model's own files are quantised, since merging into them would change answers.
-    """
-    if getattr(skeleton.config, "quantization_config", None):
-        raise UserError(
-            f"model {skeleton.config.name_or_path}: its own files are quantised; give the unquantised model with "
-            "model.base=…"
-        )
-    return sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
 
 
 @torch.inference_mode()
@@ -100,13 +88,8 @@ def outputs(
     generation: Mapping[str, Any],
 ) -> Outputs:
     """Logits at the rows' last positions, and greedy answers under the run's other generation settings."""
-    logits = [
-        model(input_ids=torch.tensor([row.whole], device=model.device), logits_to_keep=POSITIONS)
-        .logits[0]
-        .float()
-        .cpu()
-        for row in rows
-    ]
+    ids = [torch.tensor([row.whole], device=model.device) for row in rows]
+    logits = [model(input_ids=row, logits_to_keep=POSITIONS).logits[0].float().cpu() for row in ids]
     greedy = {**generation, "temperature": 0.0, "max_new_tokens": min(NEW_TOKENS, generation["max_new_tokens"])}
     answers = generate(model, tokenizer, [row.prompt for row in rows], greedy)
     return Outputs(logits, [answer.text for answer in answers])
@@ -119,25 +102,23 @@ def difference(before: Outputs, after: Outputs) -> Difference:
     return Difference(max(gap.max().item() for gap in gaps), total / sum(gap.numel() for gap in gaps))
 
 
-def check(
-    base: Outputs, tuned: Outputs, merged: Outputs, dtype: torch.dtype, trained: Outputs | None = None
-) -> MergeCheck:
+def check(base: Outputs, tuned: Outputs, merged: Outputs, dtype: torch.dtype, trained: Outputs | None) -> MergeCheck:
     """Compare base, base with adapter, merged and, for a quantised run, what was trained.
 
     Raises UserError unless merging changed less than `LARGEST_SHARE` of what the adapter does; so, too, for non-finite
     logits.
     """
-    pairs = list(zip(tuned.answers, merged.answers, strict=True))
+    unequal = [pair for pair in zip(tuned.answers, merged.answers, strict=True) if pair[0] != pair[1]]
     found = MergeCheck(
-        rows=len(pairs),
-        positions=sum(len(logits) for logits in merged.logits),
+        rows=len(merged.answers),
+        positions=sum(map(len, merged.logits)),
         dtype=str(dtype).removeprefix("torch."),
         logits=difference(tuned, merged),
         adapter_effect=difference(tuned, base),
-        answers_equal=sum(before == after for before, after in pairs),
+        answers_equal=len(merged.answers) - len(unequal),
         trained_logits=difference(trained, merged) if trained else None,
         trained_answers_equal=sum(map(str.__eq__, trained.answers, merged.answers)) if trained else None,
-        unequal=tuple((before, after) for before, after in pairs if before != after),
+        unequal=unequal,
     )
     # Written so that it fails, too, where a mean is not a number, and where the adapter changes nothing at all.
     if not found.logits.mean < LARGEST_SHARE * found.adapter_effect.mean:
@@ -147,10 +128,3 @@ def check(
             "share the adapter instead, or merge with model.dtype=float32"
         )
     return found
-
-
-def free_memory() -> None:
-    """Give back the memory of a model that nothing refers to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -36,6 +36,14 @@ def check_login() -> None:
         raise UserError("--push: nobody is logged in to the hub here; run `hf auth login`, or set HF_TOKEN")
 
 
+def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
+    """Upload an export after a question."""
+    if confirm(directory, repo_id, private, yes):
+        print(f"uploaded: {upload(directory, repo_id, private)}")
+    else:
+        print(f"nothing was uploaded; the export is in {directory}")
+
+
 def confirm(directory: Path, repo_id: str, private: bool, yes: bool) -> bool:
     """Show what would be uploaded and ask, unless `yes`. Raises UserError where nobody can be asked."""
     files = _files(directory)

@@ -1,0 +1,45 @@
+"""What somebody asks of an export. No torch here."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from sft.export.upload import check_login, check_repo_id
+from sft.system.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The command line of `python -m sft.export`, whose options are explained there."""
+
+    run: Path
+    overrides: Sequence[str] = ()
+    merge: bool = False
+    output: Path | None = None
+    shard_size: str = "2GB"
+    base_id: str | None = None
+    data_license: str | None = None
+    push: str | None = None
+    private: bool = False
+    yes: bool = False
+
+    @property
+    def kind(self) -> Literal["adapter", "merged"]:
+        """What is exported: the adapter by itself, or base and adapter as one model."""
+        return "merged" if self.merge else "adapter"
+
+    @property
+    def target(self) -> Path:
+        """The directory it goes to."""
+        return (self.output or self.run / "export" / self.kind).absolute()
+
+    def check(self) -> None:
+        """Raise UserError for options that cannot be met, before any work."""
+        if (self.private or self.yes) and not self.push:
+            raise UserError(f"{'--private' if self.private else '--yes'} goes with --push")
+        if self.base_id:
+            check_repo_id("--base-id", self.base_id)
+        if self.push:
+            check_repo_id("--push", self.push)
+            check_login()

@@ -1,0 +1,78 @@
+"""The run's evaluation as its model card shows it."""
+
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft.data.records import GROUPS
+from sft.system.errors import UserError
+from sft.system.files import read_json
+from sft.system.visible import escaped
+
+METRICS = {"character_f1": "character F1", "rouge_l": "ROUGE-L"}
+
+
+class Evaluation(NamedTuple):
+    """Held-out rows, the settings they were answered with, and a table's cells by metric."""
+
+    rows: int
+    answered_with: str
+    tables: dict[str, list[list[str]]]
+
+
+def read_evaluation(run: Path) -> Evaluation | None:
+    """The run's evaluation on its held-out rows, None where there is none. Raises UserError for another version's."""
+    path = run / "eval" / "results.json"
+    if not path.is_file():
+        return None
+    results = read_json(path)
+    if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
+        raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
+    try:
+        return evaluation_of(results)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: is damaged; evaluate the run again, or move the file away") from None
+
+
+def evaluation_of(results: Mapping[str, Any]) -> Evaluation:
+    """What the card shows of an evaluation's results.json."""
+    scopes = [
+        (kind, scope)
+        for group, names in GROUPS.items()
+        for kind, scope in [("groups", group), *(("categories", name) for name in names)]
+        if scope in results["systems"]["tuned"][kind]
+    ]
+    generation = results["settings"]["generation"]["tuned"]
+    return Evaluation(
+        rows=operator.index(results["rows"]["total"]),
+        answered_with=", ".join(f"{key} {value}" for key, value in generation.items()),
+        tables={title: [_cells(results, *scope, metric) for scope in scopes] for metric, title in METRICS.items()},
+    )
+
+
+def _cells(results: Mapping[str, Any], kind: str, scope: str, metric: str) -> list[str]:
+    def found(table: Mapping[str, Any]) -> Mapping[str, Any]:
+        return table.get(kind, {}).get(scope, {}).get(metric) or {}
+
+    def shown(table: Mapping[str, Any], sign: str = "") -> str:
+        estimate = found(table)
+        if estimate.get("mean") is None:
+            return "–"
+        mean = f"{estimate['mean']:{sign}.3f}"
+        if estimate.get("ci_low") is None:
+            return mean
+        return f"{mean} [{estimate['ci_low']:{sign}.3f}, {estimate['ci_high']:{sign}.3f}]"
+
+    means = {name: found(table).get("mean") for name, table in results["floors"].items()}
+    floors = {name: mean for name, mean in means.items() if mean is not None}
+    best = max(floors, key=lambda name: floors[name], default=None)
+    systems = results["systems"]
+    return [
+        f"**{scope}, all**" if kind == "groups" else scope,
+        f"{systems['tuned'][kind][scope][metric]['n']:d}",
+        shown(systems.get("base", {})),
+        shown(systems["tuned"]),
+        shown(results["deltas"], "+"),
+        f"{floors[best]:.3f} ({escaped(best)})" if best else "–",
+    ]
