@@ -1,6 +1,7 @@
 """A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ class EncodedPrompt(NamedTuple):
     context_shortened: bool
 
 
+@dataclasses.dataclass
 class Answerer:
     """Base and tuned model of one run. `generation` holds the run's generation settings, overrides applied.
 
@@ -45,23 +47,16 @@ class Answerer:
     then has the base's own in `base_weights`.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        config: Config,
-        model: PeftModel | PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        template: PromptTemplate,
-        base_weights: dict[Parameter, torch.Tensor],
-    ) -> None:
-        self.run = run
-        self.config = config
-        self.model = model
-        self.tokenizer = tokenizer
-        self.template = template
-        self.generation: dict[str, Any] = config.generation
-        self._base: PreTrainedModel | None = None
-        self._other_weights = base_weights
+    run: Path
+    config: Config
+    model: PeftModel | PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: PromptTemplate
+    base_weights: dict[Parameter, torch.Tensor]
+    _base: PreTrainedModel | None = None
+
+    def __post_init__(self) -> None:
+        self.generation: dict[str, Any] = self.config.generation
         self.check_room(self.generation["max_new_tokens"])
 
     def check_room(self, new_tokens: int) -> None:
@@ -109,23 +104,19 @@ class Answerer:
         elif isinstance(self.model, PeftModel):
             with self.model.disable_adapter():
                 yield
-        elif self.config.lora is not None:
-            self._exchange_weights()
+        else:
+            self._exchange()
             try:
                 yield
             finally:
-                self._exchange_weights()
-        else:  # all weights were trained, so the base is another model
-            self._base = self._base or _load_base(self.config)
-            tuned, self.model = self.model, self._base
-            try:
-                yield
-            finally:
-                self.model = tuned
+                self._exchange()
 
-    def _exchange_weights(self) -> None:
-        for parameter, other in self._other_weights.items():
-            self._other_weights[parameter] = parameter.data.to(other.device)
+    def _exchange(self) -> None:
+        """Put the base in the tuned model's place, or back: its weights, or where all were trained another model."""
+        if self.config.lora is None:
+            self.model, self._base = self._base or _load(self.config), self.model
+        for parameter, other in self.base_weights.items():
+            self.base_weights[parameter] = parameter.data.to(other.device)
             parameter.data = other.to(parameter.device)
 
     @property
@@ -163,16 +154,12 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
                 "differ, and answers would suffer; --allow-other-template takes the one asked for"
             )
         template = asked
-    device = resolve_device(config.model.device)
-    if device.type == "cpu":
+    if resolve_device(config.model.device).type == "cpu":
         use_all_cores()
     ensure_base(config.model.build, config.model.base)
     if config.lora is None:
-        dtype = resolve_dtype(config.model.dtype, device)
-        model = _ready(load_base(str(weights), device, dtype, attention=config.model.attention, safetensors_only=True))
-        base_weights: dict[Parameter, torch.Tensor] = {}
-    else:
-        model, base_weights = merge_adapter(load_adapter(_load_base(config), weights).eval())
+        return Answerer(run, config, _load(config, weights), tokenizer, template, {})
+    model, base_weights = merge_adapter(load_adapter(_load(config), weights).eval())
     return Answerer(run, config, model, tokenizer, template, base_weights)
 
 
@@ -192,12 +179,14 @@ def merge_adapter(model: PeftModel) -> tuple[PeftModel | PreTrainedModel, dict[P
     return merge(model), base_weights
 
 
-def _load_base(config: Config) -> PreTrainedModel:
-    device = resolve_device(config.model.device)
-    dtype = resolve_dtype(config.model.dtype, device)
-    return _ready(load_base(config.model.base, device, dtype, config.quantization, **config.model.loading))
-
-
-def _ready(model: PreTrainedModel) -> PreTrainedModel:
+def _load(config: Config, trained: Path | None = None) -> PreTrainedModel:
+    """The base model, or the `trained` one where all weights were, ready to answer and to measure likelihoods."""
+    section = config.model
+    device = resolve_device(section.device)
+    dtype = resolve_dtype(section.dtype, device)
+    if trained:
+        model = load_base(str(trained), device, dtype, attention=section.attention, safetensors_only=True)
+    else:
+        model = load_base(section.base, device, dtype, config.quantization, **section.loading)
     add_token_nll(model)
     return model.eval()

@@ -17,7 +17,7 @@ READ_TOKENS = 1024
 """Padded tokens of prompts that are read at once, where they are more than one prompt."""
 
 
-class Prepared(NamedTuple):
+class DecodingInputs(NamedTuple):
     """What `generate` of transformers hands to a decoding loop.
 
     `model_kwargs` hold the cache, the attention mask (None: no padding), position ids where the model takes them, and
@@ -146,7 +146,7 @@ def decode_all(
     lengths: Sequence[int],
     seeds: Sequence[int],
     settings: int,
-    prepare: Callable[[Sequence[int], int], Prepared],
+    prepare: Callable[[Sequence[int], int], DecodingInputs],
     new_tokens: int,
     budget: int,
 ) -> Iterator[Decoded]:
@@ -188,7 +188,7 @@ def _read_together(places: Sequence[int], lengths: Sequence[int]) -> Iterator[Se
 
 
 def _read(
-    model: PreTrainedModel, places: Sequence[int], prepared: Sequence[Prepared], seeds: Sequence[int]
+    model: PreTrainedModel, places: Sequence[int], prepared: Sequence[DecodingInputs], seeds: Sequence[int]
 ) -> tuple[list[Newcomers], torch.Tensor]:
     """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them."""
     first = prepared[0]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -16,7 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.generation.cache import can_join, growing_cache
-from sft.generation.decoding import Prepared, decode_all
+from sft.generation.decoding import DecodingInputs, decode_all
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import FinishReason, effective_settings
 from sft.generation.streamer import decode
@@ -109,7 +110,7 @@ def generate_all(
         return
     effective = [effective_settings(settings[number]) for number in together]
 
-    def prepare(places: Sequence[int], setting: int) -> Prepared:
+    def prepare(places: Sequence[int], setting: int) -> DecodingInputs:
         inputs = _inputs(model, tokenizer, [prompts[place] for place in places], effective[setting])
         return model.generate(**inputs, past_key_values=growing_cache(model.config), custom_generate=_hand_over)
 
@@ -131,14 +132,14 @@ def _inputs(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What `generate` of transformers is called with to answer `prompts` under effective `settings`."""
-    width, padding = max(map(len, prompts)), tokenizer.pad_token_id
-    input_ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    padding, rows = tokenizer.pad_token_id, [torch.tensor(prompt, device=model.device) for prompt in prompts]
+    # By position, never by id: the padding token may be the end of text, and stand in a prompt.
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
     processors = LogitsProcessorList([CheckedLogits()])
     if PENALTY in settings:
         processors.append(ScopedRepetitionPenalty(settings[PENALTY], settings.get(SCOPE, DEFAULT_SCOPE), mask))
     return {
-        "input_ids": input_ids,
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=padding, padding_side="left"),
         "attention_mask": mask,
         "generation_config": library_config(settings, pad_token_id=padding, eos_token_id=eos_id(tokenizer)),
         "logits_processor": processors,
@@ -152,9 +153,9 @@ def _hand_over(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     **model_kwargs: Any,
-) -> Prepared:
+) -> DecodingInputs:
     """A decoding loop for `generate` of transformers that decodes nothing, but returns what it was prepared."""
-    return Prepared(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
+    return DecodingInputs(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
 
 
 _WHOLE_BATCH = {

@@ -132,7 +132,7 @@ def merge(model: PeftModel) -> PreTrainedModel:
         dtype = weights.weight.dtype
         weights.float()
         try:
-            layer.merge(safe_merge=True)
+            layer.merge(safe_merge=True)  # into new tensors: those of the base stay for whoever holds them
         except ValueError as error:
             if "NaN" not in str(error):
                 raise

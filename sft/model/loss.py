@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -145,14 +146,13 @@ def reference_nll(model: nn.Module, pad_id: int, prompts: list[list[int]], refer
     make them. An empty reference has 0.0.
     """
     device = next(model.parameters()).device
-    rows = [prompt + reference for prompt, reference in zip(prompts, references, strict=True)]
-    width = max(map(len, rows))
-    input_ids = torch.full((len(rows), width), pad_id, device=device)
-    labels = torch.full((len(rows), width), IGNORE_INDEX, device=device)
-    mask = torch.zeros((len(rows), width), dtype=torch.long, device=device)
-    for position, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        input_ids[position, : len(row)] = torch.tensor(row, device=device)
-        labels[position, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :], device=device)
-        mask[position, : len(row)] = 1
-    nll = model(input_ids=input_ids, attention_mask=mask, nll_labels=labels, use_cache=False)
+    pairs = list(zip(prompts, references, strict=True))
+    rows = [torch.tensor(prompt + reference, device=device) for prompt, reference in pairs]
+    labels = [torch.tensor([IGNORE_INDEX] * len(prompt) + reference, device=device) for prompt, reference in pairs]
+    nll = model(
+        input_ids=pad_sequence(rows, batch_first=True, padding_value=pad_id),
+        attention_mask=pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+        nll_labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
+        use_cache=False,
+    )
     return [float(part.sum()) for part in nll.split([len(reference) for reference in references])]
