@@ -19,7 +19,7 @@ from eval.predictions import Prediction, read_predictions
 from sft.config.load import load_config
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
-from sft.system.files import output_directory
+from sft.system.files import output_directory, write_whole
 from sft.system.processes import RANK
 
 RESAMPLES, SEED = 10_000, 0
@@ -153,8 +153,7 @@ def report(
     write_results(results, directory)
     sweep = scored_sweep(directory / "sweep")
     for name, render in (("report.md", markdown), ("report.html", html)):
-        text = render(results, predictions, sweep)
-        (directory / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_whole(directory / name, render(results, predictions, sweep))
     print_table(results, Console())
     print(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
 

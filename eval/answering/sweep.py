@@ -16,7 +16,7 @@ from typing import Any
 from sft.config.load import load_config
 from sft.run.directory import require_finished
 from sft.system.errors import UserError
-from sft.system.files import output_directory, write_text
+from sft.system.files import output_directory, write_whole
 from sft.system.processes import RANK
 
 DEFAULT_AXES: dict[str, list[Any]] = {
@@ -64,7 +64,7 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
     if is_main_process:
         names = [path.name for path in paths]
         summary = {"settings": answered, "predictions": names}
-        write_text(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+        write_whole(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
     return directory
 
 

@@ -33,7 +33,7 @@ from sft.run.directory import check_learned, require_finished, run_config
 from sft.run.held_out import read_side, training_data
 from sft.run.manifest import FinishedManifest
 from sft.system.errors import UserError
-from sft.system.files import read_json
+from sft.system.files import read_json, write_whole
 from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
@@ -97,9 +97,9 @@ def export(
             kind, model_id, source.config, source.manifest, source.template, source.settings, base, data,
             results, lines,
         )  # fmt: skip
-        (directory / "README.md").write_text(card, encoding="utf-8")
+        write_whole(directory / "README.md", card)
         record = {"kind": kind, "base": base.hub_id, "check": summary(found)}
-        (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_whole(directory / RECORD, json.dumps(record, indent=2) + "\n")
     for line in lines:
         print(line)
     for before, after in found.unequal if found else ():
