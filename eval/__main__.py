@@ -48,7 +48,7 @@ def evaluate_run() -> None:
     from sft.generation.answerer import load_answerer
     from sft.run.held_out import read_side, training_data
 
-    config = load_config(arguments.run / "config.yaml", arguments.overrides)
+    config = load_config(arguments.run / "config.yaml", arguments.overrides, to_train=False)
     rows = rows_to_answer(arguments.run, config)
     trained = read_side(arguments.run, "train", training_data(arguments.run, config))
     directory = output_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))

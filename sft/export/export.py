@@ -122,7 +122,7 @@ def read_source(run: Path, overrides: Sequence[str]) -> Source:
     settings = effective_settings(config.generation)
     library_config(settings)
     check_adapter(run / "adapter")
-    check_trained_on(run / "adapter", load_config(run / "config.yaml").model.base)
+    check_trained_on(run / "adapter", load_config(run / "config.yaml", to_train=False).model.base)
     check_learned(run)
     template = PromptTemplate.load(run / "adapter")
     tokenizer = load_tokenizer(str(run / "adapter"), trust_remote_code=config.model.trust_remote_code)

@@ -82,13 +82,13 @@ def sync(path: Path) -> None:
             raise
 
 
-def take_lock(file: IO | int, path: Path, shared: bool = False) -> bool:
+def take_lock(file: IO | int, path: Path) -> bool:
     """Lock an open file, which stands for `path`, for this process until it is closed; False: another one has it.
 
-    Several processes can share a lock that none has for itself. Raises UserError where the file system has no locks.
+    Raises UserError where the file system has no locks.
     """
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

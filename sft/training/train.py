@@ -105,7 +105,7 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     """
     run = config.run_directory
     begun = read_manifest(run)
-    manifest.check_goes_on(begun, load_config(run / "config.yaml").changes_training(config))
+    manifest.check_goes_on(begun, load_config(run / "config.yaml", to_train=False).changes_training(config))
     if begun.activation_checkpointing is None:
         raise UserError(f"{run}: was begun by another version of this program; --force starts again")
     # Another machine might choose otherwise about activations, and round otherwise.
