@@ -209,6 +209,8 @@ def test_wrong_override(minimal: Path, override: str, words: str) -> None:
         ("training.dataloader_num_workers=100000", "must be at most 1,024"),
         ("training.ddp_timeout=9223372036854775808", "must be below 2,147,483,648"),
         ("training.report_to=null", "expected text or a list of texts, got null"),
+        ("training.log_level=loud", "expected one of detail, debug, info"),
+        ("training.optim_args=x", 'expected text or null, got "x" (name=value, name=value)'),
         ("lora.r=9223372036854775808", "must be at most 65,536"),
         ("lora.lora_alpha=1e3", "expected an integer"),
         ("lora.layers_to_transform=[0, 2147483648]", "must be below 2,147,483,648, got 2147483648"),

@@ -28,6 +28,7 @@ HARMLESS = {
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 """How many of something."""
+LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
 UNSET: Any = None
 """The default of a key that is left to the library."""
 
@@ -218,6 +219,11 @@ class TrainingSection(TrainingKeys):
     """Every trained weight takes part in every loss."""
     report_to: str | list[str] = "none"
     seed: int = Field(42, ge=0, lt=2**32)
+    optim_args: str | None = Field(
+        UNSET, pattern=r"^\s*\w+=[^=,]+(,\s*\w+=[^=,]+)*$", description="name=value, name=value"
+    )
+    log_level: LogLevel = UNSET
+    log_level_replica: LogLevel = UNSET
     weight_decay: float = Field(UNSET, ge=0, le=1000)
     adam_beta1: float = Field(UNSET, ge=0, lt=1)
     adam_beta2: float = Field(UNSET, ge=0, lt=1)
