@@ -19,7 +19,7 @@ from eval.predictions import Prediction, read_predictions
 from sft.config.load import load_config
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
-from sft.system.files import output_directory
+from sft.system.files import output_directory, write_whole
 from sft.system.processes import RANK
 
 RESAMPLES, SEED = 10_000, 0
@@ -48,7 +48,7 @@ def evaluate_run() -> None:
     from sft.generation.answerer import load_answerer
     from sft.run.held_out import read_side, training_data
 
-    config = load_config(arguments.run / "config.yaml", arguments.overrides)
+    config = load_config(arguments.run / "config.yaml", arguments.overrides, to_train=False)
     rows = rows_to_answer(arguments.run, config)
     trained = read_side(arguments.run, "train", training_data(arguments.run, config))
     directory = output_directory(arguments.run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
@@ -153,8 +153,7 @@ def report(
     write_results(results, directory)
     sweep = scored_sweep(directory / "sweep")
     for name, render in (("report.md", markdown), ("report.html", html)):
-        text = render(results, predictions, sweep)
-        (directory / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_whole(directory / name, render(results, predictions, sweep))
     print_table(results, Console())
     print(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
 

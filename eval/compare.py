@@ -33,7 +33,7 @@ from eval.report.view import (
 from eval.scoring.paired import paired
 from eval.scoring.score import score
 from sft.system.errors import UserError
-from sft.system.files import output_directory
+from sft.system.files import output_directory, write_whole
 
 SCHEMA_VERSION = 1
 METRICS = ("character_f1", "rouge_l", "gold_contained", "exact_match", "facts_recall", "reference_bits_per_character")
@@ -161,7 +161,7 @@ def compare_runs(specs: Sequence[str], output: Path | None, resamples: int, seed
     blocks = comparison_blocks(comparison)
     text = json.dumps(comparison, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     for name, content in (("json", text), ("md", render_markdown(blocks)), ("html", render_html(blocks))):
-        (directory / f"comparison.{name}").write_text(content, encoding="utf-8", errors="backslashreplace")
+        write_whole(directory / f"comparison.{name}", content)
     print_comparison(comparison, console)
     return directory
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from sft.data.records import CATEGORIES, Example
 from sft.generation.settings import FinishReason
 from sft.system.errors import UserError
-from sft.system.files import parse_json, write_text
+from sft.system.files import parse_json, write_whole
 
 MEASURED = {
     "prompt_tokens": 10**9,
@@ -54,7 +54,7 @@ class Prediction:
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Write one JSON object a line, UTF-8, all or nothing."""
     lines = (json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions)
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_whole(path, (line + "\n" for line in lines))
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:

@@ -19,7 +19,7 @@ from eval.render.terminal import Row, narrow, print_rows
 from eval.report.view import number, p_value
 from sft.data.records import CATEGORIES, GROUPS
 from sft.system.errors import UserError
-from sft.system.files import output_directory, read_bytes, read_json
+from sft.system.files import output_directory, read_bytes, read_json, write_whole
 from sft.system.visible import visible
 
 SCHEMA_VERSION = 1
@@ -154,13 +154,14 @@ def write_sheet(
     first, second = read_answered(specs)
     directory = output or first.source.parent / f"rate-{file_name(second.name)}"
     sheet, key = directory / SHEET, directory / KEY
-    if sheet.exists() or key.exists():
-        raise UserError(f"{sheet}: is there already, perhaps with ratings; move it away or give another --output")
     text, sides = make_sheet(first, second, seed, with_reference)
+    answers = json.dumps(sides, ensure_ascii=False, indent=1) + "\n"
+    # A key without its sheet was left by a kill between the two, or the sheet is with a rater.
+    if sheet.exists() or (key.exists() and read_bytes(key) != answers.encode()):
+        raise UserError(f"{sheet}: is there already, perhaps with ratings; move it away or give another --output")
     output_directory(directory)
-    with sheet.open("w", encoding="utf-8-sig", newline="") as file:  # Excel needs the mark to see UTF-8
-        file.write(text)
-    key.write_text(json.dumps(sides, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_whole(key, answers)
+    write_whole(sheet, "\ufeff" + text)  # Excel needs the mark to see UTF-8
     return sheet, key
 
 
@@ -177,7 +178,7 @@ def collect(sheet: Path, key: Path | None, console: Console) -> Path:
         raise UserError(f"{path}: not the key of a sheet ({error}); give it with --key") from None
     found = {"schema_version": SCHEMA_VERSION, **names, **preferences(read_ratings(sheet, known))}
     out = sheet.with_name(PREFERENCES)
-    out.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_whole(out, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     _print(found, console)
     return out
 

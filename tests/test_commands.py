@@ -424,7 +424,7 @@ def test_a_sweep_answers_each_setting_once_and_reports(finished_run, program):
     assert (run / "eval" / "sweep" / "sweep.html").is_file()
     wrong = program(*words, "generation.top_p=[0.5,7]")
     assert wrong.returncode == 2
-    assert "generation.top_p: must be above 0" in wrong.stderr
+    assert "generation.top_p: must be at most 1" in wrong.stderr
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, monkeypatch):

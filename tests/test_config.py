@@ -1,5 +1,6 @@
 """The configuration layer: what loads, what is refused and in which words, and that the libraries take the result."""
 
+import json
 import re
 import resource
 import subprocess
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft.config.hints import section_keys
-from sft.config.library_keys import LIBRARY_CLASSES, REFUSED, key_types, library_table, type_of
+from sft.config.library_keys import REFUSED, TABLE, key_types, library_table
 from sft.config.load import load_config
-from sft.config.sections import OWN_KEYS, Config
+from sft.config.packages import OPTIMIZERS, REPORTERS, is_installed
+from sft.config.sections import OWN_KEYS, SECTIONS, Config
 from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -120,11 +121,11 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ),
         ("model.device=gpu", 'model.device: expected one of auto, cpu, cuda, got "gpu"'),
         ("model.revision=1e10", "model.revision: expected text or null, got 10000000000.0; put it in quotes"),
-        ("lora.init_lora_weights=pissa", "lora.init_lora_weights: must be true, false or gaussian"),
-        ("lora.bias=all", "lora.bias: must be none"),
+        ("lora.init_lora_weights=pissa", 'expected true or false or one of gaussian, got "pissa" (the others change'),
+        ("lora.bias=all", 'lora.bias: expected one of none, got "all" (biases are the base\'s'),
         ("prompt.template=alpaca-jp", "prompt.template: expected one of alpaca-ja, alpaca-en, chat or a mapping"),
         ("data=3", "data: expected a mapping, got 3"),
-        ("eval.rows_per_category=0", "eval.rows_per_category: input should be greater than or equal to 1, got 0"),
+        ("eval.rows_per_category=0", "eval.rows_per_category: must be at least 1, got 0"),
         # Keys that the pipeline owns.
         (
             "training.gradient_accumulation_steps=4",
@@ -144,13 +145,13 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ("generation.max_length=10", "generation.max_length: not set here; use generation.max_new_tokens"),
         # Values out of range, and contradictions.
         ("training.learning_rate=0", "training.learning_rate: must be above 0"),
-        ("training.max_length=null", "training.max_length: must be at least 16, got null"),
+        ("training.max_length=null", "training.max_length: expected an integer, got null"),
         ("training.max_length=8", "training.max_length: must be at least 16, got 8"),
         ("generation.temperature=-0.1", "generation.temperature: must be at least 0"),
         ("generation.repetition_penalty=0", "generation.repetition_penalty: must be above 0"),
-        ("generation.top_p=1.5", "generation.top_p: must be above 0 and at most 1"),
+        ("generation.top_p=1.5", "generation.top_p: must be at most 1 (1 keeps every token), got 1.5"),
         ("data.test_share=0.98", "data.test_share: 0.98 with data.validation_share 0.02 leaves nothing"),
-        ("data.test_share=1", "data.test_share: input should be less than 1"),
+        ("data.test_share=1", "data.test_share: must be below 1, got 1"),
         ("training.pack=sometimes", 'training.pack: expected true or false or one of auto, got "sometimes"'),
         (
             "quantization={load_in_4bit: true, load_in_8bit: true}",
@@ -170,7 +171,7 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ("data.balance.weights={1: 2}", "data.balance.weights.1: expected text, got"),
         ("data.balance.weights={open: 0, context: 0, other: 0}", "data.balance.weights: every category has weight 0"),
         ("data.balance.weights=2", "data.balance.weights: expected a mapping or null, got 2"),
-        ("data.balance.temperature=1.5", "data.balance.temperature: input should be less than or equal to 1, got 1.5"),
+        ("data.balance.temperature=1.5", "data.balance.temperature: must be at most 1, got 1.5"),
         ("data.balance.temperature=hot", "data.balance.temperature: expected a finite number or null"),
         ("data.balance={temperature: 1, by: categry}", "data.balance.by: expected one of group, category, got"),
         ("data.balance.temprature=1", "data.balance.temprature: unknown key; known: weights, temperature, by"),
@@ -187,6 +188,140 @@ def test_wrong_override(minimal: Path, override: str, words: str) -> None:
     text = message(minimal, override)
     assert text.startswith("command line: ")
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.max_length=2147483648", "must be at most 1,048,576, got 2147483648"),
+        ("training.total_batch_size=1e30", "expected an integer, got 1e+30"),
+        ("training.total_batch_size=4294967296", "must be at most 1,048,576"),
+        ("training.per_device_train_batch_size=1e30", "expected an integer"),
+        ("training.per_device_train_batch_size=100000", "must be at most 65,536"),
+        ("training.num_train_epochs=1e300", "must be at most 10,000"),
+        ("training.learning_rate=1e30", "must be at most 100"),
+        ("training.adam_epsilon=-1e308", "must be at least 0, got -1e+308"),
+        ("training.adam_beta1=1", "must be below 1"),
+        ("training.weight_decay=1e9", "must be at most 1,000"),
+        ("training.warmup_steps=-1", "must be at least 0"),
+        ("training.seed=4294967296", "must be below 4,294,967,296"),
+        ("training.save_total_limit=-1", "must be at least 0"),
+        ("training.dataloader_num_workers=100000", "must be at most 1,024"),
+        ("training.ddp_timeout=9223372036854775808", "must be below 2,147,483,648"),
+        ("training.report_to=null", "expected text or a list of texts, got null"),
+        ("training.log_level=loud", "expected one of detail, debug, info"),
+        ("training.optim_args=x", 'expected text or null, got "x" (name=value, name=value)'),
+        ("lora.r=9223372036854775808", "must be at most 65,536"),
+        ("lora.lora_alpha=1e3", "expected an integer"),
+        ("lora.layers_to_transform=[0, 2147483648]", "must be below 2,147,483,648, got 2147483648"),
+        ("lora.alpha_pattern=null", "expected a mapping, got null"),
+        ("lora.alpha_pattern.q_proj=1e30", "must be at most 1,048,576, got 1e+30"),
+        ("lora.rank_pattern={q_proj: 0}", "must be at least 1, got 0"),
+        ("lora.rank_pattern={'q.*': 2}", "takes names of modules; a regular expression would not be loaded again"),
+        ("lora.exclude_modules=[a, 'b|c']", "takes names of modules; a regular"),
+        ("quantization={load_in_8bit: true, llm_int8_threshold: 1e300}", "must be at most 1,000,000,000"),
+        ("generation.num_beams=2147483648", "must be at most 1,024"),
+        ("generation.max_new_tokens=2147483648", "must be at most 1,048,576"),
+        ("generation.temperature=1e308", "must be at most 1,000 (0 answers greedily)"),
+        ("generation.bad_words_ids=[[9223372036854775808]]", "must be below 2,147,483,648"),
+        ("generation.length_penalty=-1e308", "must be at least -1,000"),
+        ("eval.resamples=9223372036854775808", "must be at most 1,000,000"),
+        ("eval.batch_tokens=9223372036854775808", "must be below 2,147,483,648"),
+        ("eval.seed=1e30", "expected an integer"),
+        ("data.train_rows=9223372036854775808", "must be below 2,147,483,648"),
+    ],
+)
+def test_a_number_out_of_bounds_is_a_line_with_the_bound(minimal: Path, override: str, words: str) -> None:
+    text = message(minimal, override)
+    key = override.partition("=")[0]
+    assert text.startswith(f"command line: {key}")
+    assert words in text
+
+
+NUMERIC = [
+    f"{section}.{key}"
+    for section, cls in SECTIONS.items()
+    for key, field in cls.model_fields.items()
+    if re.search(r"\b(int|float)\b", str(field.annotation)) and "dict" not in str(field.annotation)
+]
+
+
+@pytest.mark.parametrize("key", NUMERIC)
+def test_every_number_has_bounds(minimal: Path, key: str) -> None:
+    for value in (2**63, -(2**63), 10**400, 1e308, -1e308):
+        assert key in message(minimal, f"{key}={value}")
+
+
+ABSENT = [
+    ("training.report_to=tensorboard", "tensorboard tensorboardX", "tensorboard"),
+    ("training.report_to=[none]", "", ""),
+    ("training.report_to=all", "", ""),
+    ("training.report_to=[wandb, mlflow]", "wandb", "wandb"),
+    ("training.report_to=comet_ml", "comet_ml", "comet-ml"),
+    ("training.report_to=azure_ml", "azureml", "azureml-core"),
+    ("training.report_to=dagshub", "mlflow", "mlflow"),
+    ("training.optim=galore_adamw_8bit", "galore_torch", "galore-torch"),
+    ("training.optim=apollo_adamw", "apollo_torch", "apollo-torch"),
+    ("training.optim=adalomo", "lomo_optim", "lomo-optim"),
+    ("training.optim=grokadamw", "grokadamw", "grokadamw"),
+    ("training.optim=schedule_free_sgd", "schedulefree", "schedulefree"),
+    ("training.optim=adamw_torch_8bit", "torchao", "torchao"),
+    ("training.optim=stable_adamw", "optimi", "torch-optimi"),
+    ("training.optim=adamw_anyprecision", "torchdistx", "git+https://github.com/pytorch/torchdistx"),
+    ("training.optim=paged_adamw_8bit", "bitsandbytes", "bitsandbytes"),
+    ("training.optim=adamw_torch", "", ""),
+    ("quantization.load_in_4bit=true", "bitsandbytes", "bitsandbytes"),
+    ("model.attention=flash_attention_2", "flash_attn kernels", "flash-attn"),
+    ("generation.cache_implementation=quantized", "optimum hqq", "optimum-quanto"),
+]
+"""A setting, the modules without which it does not work, and what to install then."""
+
+
+@pytest.mark.parametrize(("override", "modules", "package"), ABSENT, ids=[case[0] for case in ABSENT])
+def test_a_value_that_needs_a_package_says_so_where_there_is_none(
+    minimal: Path, monkeypatch: pytest.MonkeyPatch, override: str, modules: str, package: str
+) -> None:
+    absent = set(modules.split())
+
+    def find_spec(name: str) -> object:
+        found = name.partition(".")[0] not in absent
+        if not found and "." in name:
+            raise ModuleNotFoundError(name)  # as for what is in a package that is absent
+        return object() if found else None
+
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    if not absent:
+        load_config(minimal, [override])
+        return
+    text = message(minimal, override)
+    assert text.startswith(f"command line: {override.partition('=')[0].partition('.load_in')[0]}: ")
+    assert f"pip install {package}" in text
+    if override.startswith("training."):  # a finished run answers without what only training needs
+        load_config(minimal, [override], to_train=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    load_config(minimal, [override])
+
+
+def test_a_reporter_that_is_not_known_is_a_line(minimal: Path) -> None:
+    for name in ("tensorbord", "[none, all]"):
+        assert "is none of none, all, azure_ml, clearml" in message(minimal, f"training.report_to={name}")
+
+
+def test_what_needs_a_package_is_what_the_libraries_say_needs_one() -> None:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
+    from transformers.training_args import TrainingArguments
+
+    assert set(REPORTERS) == set(INTEGRATION_TO_CALLBACK)
+    for name, handler in _OPTIMIZER_HANDLERS.items():
+        args = TrainingArguments(optim=name, use_cpu=True)
+        package = next((OPTIMIZERS[x] for x in OPTIMIZERS if re.fullmatch(x, name.value)), None)
+        try:
+            handler(OptimizerContext(args, None, {}, {}, {}))
+            missing = False
+        except (ImportError, ValueError):
+            missing = True
+        assert missing is (package is not None and not is_installed(package)), name
 
 
 def test_errors_in_the_file_name_the_file(minimal: Path) -> None:
@@ -336,18 +471,19 @@ def test_refusals_point_to_keys_that_exist() -> None:
         for key, reason in reasons.items():
             for home, name in re.findall(r"\b(\w+)\.(\w+)", reason):
                 if home in Config.model_fields:
-                    assert name in section_keys(home), f"{section}.{key}: {reason}"
+                    assert name in SECTIONS[home].model_fields, f"{section}.{key}: {reason}"
 
 
 def test_table_is_that_of_the_installed_libraries() -> None:
     table = library_table()
-    assert {section: key_types(section) for section in LIBRARY_CLASSES} == table
+    assert json.loads(TABLE.read_text(encoding="utf-8")) == table
     for section, types in table.items():
         assert types, section
         shared = set(types) & set(OWN_KEYS[section].model_fields if section in OWN_KEYS else ())
         assert shared <= {"activation_checkpointing"}  # ours has another value in addition
-        for expression in types.values():
-            type_of(expression)
+        assert set(key_types(section)) == set(types) - set(REFUSED[section])
+        own = set(SECTIONS[section].model_fields) - set(types)
+        assert own == (set(OWN_KEYS[section].model_fields) - shared if section in OWN_KEYS else set())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -123,7 +123,7 @@ def test_encoding_that_was_interrupted_begins_again(cache, tokenizer, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        where, what = (RowEncoder, "encode_rows") if left == "nothing" else (encoded_rows, "write_text")
+        where, what = (RowEncoder, "encode_rows") if left == "nothing" else (encoded_rows, "write_whole")
         patch.setattr(where, what, interrupt)
         with pytest.raises(KeyboardInterrupt):
             encoder_of(tokenizer).encode(dataset, form, "train")

@@ -234,7 +234,7 @@ def test_a_failing_rename_puts_the_old_export_back(tmp_path, monkeypatch):
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="no"), whole_directory(target):
+    with pytest.raises(UserError, match="merged: cannot be written: no; choose"), whole_directory(target):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["merged", "old"]
 

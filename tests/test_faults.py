@@ -71,7 +71,7 @@ def killed(*_, **__):
 MOMENTS = {
     "a step": (RunTrainer, "_get_grad_norm", 7),
     "saving the optimizer": (RunTrainer, "_save_optimizer_and_scheduler", 2),
-    "the hashes": (checkpoints, "write_text", 2),
+    "the hashes": (checkpoints, "write_whole", 2),
     "the new name": (Path, "rename", 3),
     "removing old ones": (checkpoints, "remove_old", 3),
     "the end": (training, "finish", 1),

@@ -23,9 +23,8 @@ import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from sft.config.hints import section_keys
 from sft.config.load import load_config
-from sft.config.sections import Config
+from sft.config.sections import SECTIONS, Config
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.split import epoch_rows, split_examples
@@ -52,7 +51,7 @@ def directory():
 # Configuration
 
 MINIMAL = {"model": {"base": "x"}, "data": {"path": "y"}, "training": {"total_batch_size": 32}}
-KEYS = [(section, key) for section in Config.model_fields for key in section_keys(section)]
+KEYS = [(section, key) for section, cls in SECTIONS.items() for key in cls.model_fields]
 TRICKY = ["no", "1e3", "3e-4", "0o7", "0x1F", "1_000", "1:30", "2024-01-01", "<<", "=", "~", ".nan", "auto",
           "none", "chat", "a\nb", " ", "\u2028", "\x85", "\ufeff", "\0", "\ud800",
           "{instruction}\n", "{input}{instruction}"]  # fmt: skip

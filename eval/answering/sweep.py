@@ -17,8 +17,9 @@ from sft.config.load import load_config
 from sft.config.repetition_penalty import GRID
 from sft.run.directory import require_finished
 from sft.system.errors import UserError
-from sft.system.files import output_directory, write_text
+from sft.system.files import output_directory, write_whole
 from sft.system.processes import RANK
+from sft.system.yaml_text import parse_yaml
 
 
 def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
@@ -32,15 +33,14 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
     axes, overrides = split_axes(words)
     grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for settings in grid:  # a wrong value is an error before anything is loaded
-        load_config(
-            run / "config.yaml", [*overrides, *(f"generation.{k}={json.dumps(v)}" for k, v in settings.items())]
-        )
+        changes = [f"generation.{key}={json.dumps(value)}" for key, value in settings.items()]
+        load_config(run / "config.yaml", [*overrides, *changes], to_train=False)
 
     from eval.answering.answer import answer_under, rows_to_answer
     from sft.generation.answerer import load_answerer
     from sft.generation.settings import effective_settings
 
-    rows = rows_to_answer(run, load_config(run / "config.yaml", overrides))
+    rows = rows_to_answer(run, load_config(run / "config.yaml", overrides, to_train=False))
     answerer = load_answerer(run, overrides)
     directory = output_directory(run / "eval" / "sweep")
     answered: list[dict[str, Any]] = []
@@ -60,14 +60,12 @@ def run_sweep(run: Path, words: Sequence[str], system: str = "tuned") -> Path:
     if is_main_process:
         names = [path.name for path in paths]
         summary = {"settings": answered, "predictions": names}
-        write_text(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+        write_whole(directory / "sweep.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
     return directory
 
 
 def split_axes(words: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
     """The grid's axes by generation key, and the overrides that hold for all of it. Raises UserError for a bad list."""
-    import yaml
-
     axes: dict[str, list[Any]] = {}
     overrides = []
     for word in words:
@@ -75,10 +73,7 @@ def split_axes(words: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
         if not (key.startswith("generation.") and text.strip().startswith("[")):
             overrides.append(word)
             continue
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"command line: {key}: not a list: {text}") from None
+        values = parse_yaml(text, f"command line: {key}")
         if not values:
             raise UserError(f"command line: {key}: the list is empty")
         axes[key.removeprefix("generation.")] = values

@@ -26,7 +26,7 @@ from eval.scoring.score import score
 from eval.statistics.estimates import bootstrap_means, cluster_numbers
 from sft.config.repetition_penalty import NO_PENALTY, PENALTY, setting_label
 from sft.system.errors import UserError
-from sft.system.files import read_json
+from sft.system.files import read_json, write_whole
 
 SCHEMA_VERSION = 1
 BINS = 5
@@ -140,7 +140,7 @@ def report_sweep(directory: Path, resamples: int, seed: int, console: Console) -
         (directory / "sweep.md", render_markdown(blocks)),
         (html, render_html(blocks)),
     ):
-        path.write_text(content, encoding="utf-8", errors="backslashreplace")
+        write_whole(path, content)
     _print(results, console)
     return html
 

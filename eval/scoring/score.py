@@ -5,7 +5,6 @@ Answers that failed stay in every mean, with 0 in every text metric; rows that l
 
 import dataclasses
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from eval.scoring.tables import Scopes, column, mean_tables, renumbered, rounded
 from eval.statistics.estimates import CONFIDENCE, Array, Clusters, band_position, cluster_numbers
 from sft.data.records import CONTEXT, Example
 from sft.system.errors import UserError
+from sft.system.files import write_whole
 
 SCHEMA_VERSION = 2
 BASE, TUNED = "base", "tuned"
@@ -96,18 +96,12 @@ def score(
 
 
 def write_results(results: Mapping[str, Any], directory: Path) -> None:
-    """Write `results.json` (all but the samples) and `samples.jsonl` (a row of a system a line), UTF-8.
-
-    Each is written beside its place and moved there when it is whole.
-    """
+    """Write `results.json` (all but the samples) and `samples.jsonl` (a row of a system a line)."""
     summary = {key: value for key, value in results.items() if key != "samples"}
     text = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in results["samples"])
     for name, content in (("results.json", text), ("samples.jsonl", "".join(lines))):
-        unfinished = directory / f".{name}.unfinished"
-        # A lone surrogate in somebody's row index is written as the JSON escape it came from.
-        unfinished.write_text(content, encoding="utf-8", errors="backslashreplace")
-        os.replace(unfinished, directory / name)
+        write_whole(directory / name, content)
 
 
 def _by_system(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:

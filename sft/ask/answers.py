@@ -11,7 +11,7 @@ from sft.generation.answerer import Answerer
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
 from sft.system.errors import UserError, warn
-from sft.system.files import write_text
+from sft.system.files import write_whole
 from sft.system.progress import Progress
 
 
@@ -42,6 +42,6 @@ def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path,
     for place, position in enumerate(positions):
         text, finish_reason = results[place]
         rows[position] |= {"answer": text, "finish_reason": finish_reason}
-    write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(output, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     progress.remove()
     print(f"{output}: {len(rows)} answers", file=sys.stderr)

@@ -1,43 +1,72 @@
-"""What was probably meant by a key or section that is not known."""
+"""What is said of a key or a value that is wrong: what was probably meant, and what is expected."""
 
 import difflib
-from typing import Any
+import json
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from sft.config.library_keys import LIBRARY_CLASSES, usable_keys
-from sft.config.sections import OWN_KEYS, Config
-
-
-def section_keys(section: str) -> list[str]:
-    """Keys that may be written in a section."""
-    if section in LIBRARY_CLASSES:
-        own = OWN_KEYS[section].model_fields if section in OWN_KEYS else {}
-        return [*own, *usable_keys(section)]
-    annotation: Any = Config.model_fields[section].annotation
-    return list(annotation.model_fields)
+from sft.config.library_keys import LIBRARY_CLASSES
+from sft.config.sections import SECTIONS
 
 
 def unknown_key(section: str, key: str) -> str:
     """The nearest known key: the same one in another section, a similar one here, a similar one elsewhere."""
-    others = [name for name in Config.model_fields if name != section]
-    homes = [name for name in others if key in section_keys(name)]
-    if homes:
+    keys = {name: list(cls.model_fields) for name, cls in SECTIONS.items()}
+    here = keys.pop(section)
+    elsewhere = [f"{name}.{key}" for name in keys for key in keys[name]]
+    if homes := [name for name in keys if key in keys[name]]:
         return f"unknown key; {key} belongs to {' or '.join(homes)}"
-    near = difflib.get_close_matches(key, section_keys(section), n=1)
-    near = near or difflib.get_close_matches(key, [f"{name}.{k}" for name in others for k in section_keys(name)], n=1)
-    if near:
+    if near := difflib.get_close_matches(key, here, n=1) or difflib.get_close_matches(key, elsewhere, n=1):
         return f"unknown key; did you mean {near[0]}?"
     if section in LIBRARY_CLASSES:
         return f"unknown key; {LIBRARY_CLASSES[section]} has the keys of this section"
-    return f"unknown key; known: {', '.join(section_keys(section))}"
+    return f"unknown key; known: {', '.join(here)}"
 
 
 def unknown_section(name: str) -> str:
-    homes = [section for section in Config.model_fields if name in section_keys(section)]
-    if homes:
+    """The section that has a key of this name, or a section of a similar name."""
+    if homes := [section for section, cls in SECTIONS.items() if name in cls.model_fields]:
         return f"unknown section; {name} belongs to {' or '.join(homes)}"
-    near = difflib.get_close_matches(name, Config.model_fields, n=1)
-    return (
-        f"unknown section; did you mean {near[0]}?"
-        if near
-        else f"unknown section; known: {', '.join(Config.model_fields)}"
-    )
+    if near := difflib.get_close_matches(name, SECTIONS, n=1):
+        return f"unknown section; did you mean {near[0]}?"
+    return f"unknown section; known: {', '.join(SECTIONS)}"
+
+
+def mismatch(kind: Any, value: Any) -> str:
+    """What was expected, a type, and what was given, in words and on one line."""
+    quote = "; put it in quotes" if str in (kind, *get_args(kind)) and isinstance(value, int | float) else ""
+    near = difflib.get_close_matches(value, _choices(kind), n=1) if isinstance(value, str) else []
+    return f"expected {_words(kind)}, got {shown(value)}{quote}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, as YAML has it: true, null, "text"."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _choices(kind: Any) -> list[str]:
+    """The texts that a type allows by name."""
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    return [choice for argument in get_args(kind) for choice in _choices(argument)]
+
+
+_PLAIN = {
+    bool: "true or false", int: "an integer", float: "a finite number", str: "text", type(None): "null",
+    list: "a list", dict: "a mapping",
+}  # fmt: skip
+
+
+def _words(kind: Any) -> str:
+    """A type in words: `int | None` → "an integer or null"."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(arguments[0])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments[:12])) + (", …" if len(arguments) > 12 else "")
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_words, arguments))
+    if origin is list:
+        return "a list of " + {"text": "texts", "an integer": "integers"}.get(_words(arguments[0]), "lists")
+    return _PLAIN.get(origin or kind, "a mapping")

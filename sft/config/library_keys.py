@@ -5,7 +5,6 @@ from the installed libraries; a test compares the two.
 """
 
 import dataclasses
-import difflib
 import enum
 import functools
 import inspect
@@ -14,9 +13,9 @@ import re
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import Field
 
 TABLE = Path(__file__).with_suffix(".json")
 
@@ -137,83 +136,22 @@ _CHOICES = {
 }
 
 
-def key_types(section: str) -> dict[str, str]:
-    """Key → type expression of the library class behind `section`; empty for the pipeline's own sections."""
-    return _table().get(section, {})
+_TYPES = {
+    "Any": Any, "Literal": Literal, "bool": bool, "str": str, "list": list, "dict": dict,
+    # What no key's own range is narrower than.
+    "int": Annotated[int, Field(ge=0, lt=2**31)], "float": Annotated[float, Field(ge=0, le=1e9)],
+}  # fmt: skip
 
 
 @functools.cache
-def _table() -> dict[str, dict[str, str]]:
-    table: dict[str, dict[str, str]] = json.loads(TABLE.read_text(encoding="utf-8"))
-    return table
-
-
-def usable_keys(section: str) -> list[str]:
-    """Keys of the library class behind `section` that the pipeline does not refuse."""
-    return [key for key in key_types(section) if key not in REFUSED[section]]
-
-
-def check_value(section: str, key: str, value: Any) -> Any:
-    """`value` as the library's type: an int for a float becomes one. Raises ValueError saying what is wrong."""
-    kind = type_of(key_types(section)[key])
-    try:
-        return _adapter(kind).validate_python(value)
-    except ValueError:
-        raise ValueError(mismatch(kind, value)) from None
-
-
-def type_of(expression: str) -> Any:
-    """The type that an expression of the table stands for."""
-    names = {"Any": Any, "Literal": Literal, "bool": bool, "int": int, "float": float}
-    return eval(expression, {"__builtins__": {}}, names | {"str": str, "list": list, "dict": dict})
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
-
-
-def mismatch(kind: Any, value: Any) -> str:
-    """What was expected and what was given, in words and on one line."""
-    shown = json.dumps(value, ensure_ascii=False, default=str)  # as YAML has it: true, null, "text"
-    what = shown if len(shown) <= 60 else shown[:57] + "..."
-    quote = "; put it in quotes" if _accepts_text(kind) and isinstance(value, int | float) else ""
-    near = difflib.get_close_matches(value, _choices(kind), n=1) if isinstance(value, str) else []
-    return f"expected {describe(kind)}, got {what}{quote}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _choices(kind: Any) -> list[str]:
-    """The texts that a type allows by name."""
-    if get_origin(kind) is Literal:
-        return [str(choice) for choice in get_args(kind)]
-    return [choice for argument in get_args(kind) for choice in _choices(argument)]
-
-
-def _accepts_text(kind: Any) -> bool:
-    return kind is str or str in get_args(kind)
-
-
-def describe(kind: Any) -> str:
-    """A type in words: `int | None` → "an integer or null"."""
-    words = {
-        bool: "true or false",
-        int: "an integer",
-        float: "a finite number",
-        str: "text",
-        type(None): "null",
-        list: "a list",
-        dict: "a mapping",
+def key_types(section: str) -> dict[str, Any]:
+    """Key → type of the library class behind `section`, without what the pipeline refuses; {} for its own sections."""
+    table = json.loads(TABLE.read_text(encoding="utf-8")).get(section, {})
+    return {
+        key: eval(expression, {"__builtins__": {}}, _TYPES)
+        for key, expression in table.items()
+        if key not in REFUSED[section]
     }
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is typing.Annotated:
-        return describe(arguments[0])
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments[:12])) + (", …" if len(arguments) > 12 else "")
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
-    if origin is list:
-        return "a list of " + {str: "texts", int: "integers"}.get(arguments[0], "lists")
-    return words.get(origin or kind, "a mapping")
 
 
 def library_table() -> dict[str, dict[str, str]]:

@@ -6,35 +6,41 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from sft.config.hints import unknown_key, unknown_section
-from sft.config.library_keys import LIBRARY_CLASSES, REFUSED, check_value, key_types, mismatch
+from sft.config.hints import mismatch, shown, unknown_key, unknown_section
+from sft.config.library_keys import LIBRARY_CLASSES, REFUSED
 from sft.config.origin import Origin
-from sft.config.sections import DEFAULTS, OWN_KEYS, Config, Section
+from sft.config.packages import check_packages
+from sft.config.sections import SECTIONS, Config, Section
 from sft.config.values import check_values
 from sft.system.errors import UserError
 from sft.system.visible import holds_token
 from sft.system.yaml_text import parse_yaml, read_yaml
 
+_OTHER_TYPE = ("_type", "literal_error")
+"""Ends of pydantic's names for errors about values of another type; those of other errors come after the type."""
+_LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+
+def load_config(path: Path | str, overrides: Sequence[str] = (), to_train: bool = True) -> Config:
     """Read and check a YAML file; `overrides` are `section.key=value` with values in YAML, and the last one wins.
 
-    Raises UserError, one line that names file (or command line), section and key, for anything wrong.
+    Raises UserError, one line that names file (or command line), section and key, for anything wrong, and for a value
+    that needs a package which is not installed; what only training needs may be missing unless `to_train`.
     """
     path = Path(path)
     values = read_yaml(path)
     origin = Origin(path, frozenset(override(values, text) for text in overrides))
     _check_texts(values, "", origin)
     for name in values:
-        if name not in Config.model_fields:
+        if name not in SECTIONS:
             raise origin.error(str(name), unknown_section(str(name)))
-    sections = {name: _checked_section(name, values, origin) for name in Config.model_fields}
-    config = Config(**sections)
+    config = Config(**{name: _checked_section(name, values, origin) for name in SECTIONS})
     check_values(config, origin)
+    check_packages(config, origin, to_train)
     return config
 
 
-def _check_texts(value: Any, key: str, origin: "Origin") -> None:
+def _check_texts(value: Any, key: str, origin: Origin) -> None:
     """Refuse texts that no file could hold, and tokens of the hub, which would be kept in the run's config.yaml."""
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -76,64 +82,43 @@ def _checked_section(name: str, sections: dict[Any, Any], origin: Origin) -> Any
         return None
     if given is not None and not isinstance(given, dict):
         raise origin.error(name, mismatch(dict, given))
-    values = DEFAULTS.get(name, {}) | (given or {})
-    if name == "run" and values.get("directory") is None:
-        values["directory"] = f"runs/{origin.path.stem}"
-    if name not in LIBRARY_CLASSES:
-        return _validated(Config.model_fields[name].annotation, name, values, origin)
-    own = OWN_KEYS[name].model_fields if name in OWN_KEYS else {}
-    library = {key: value for key, value in values.items() if key not in own}
-    for key, value in library.items():
-        if key in REFUSED[name]:
+    given = given or {}
+    if name == "run" and given.get("directory") is None:
+        given = given | {"directory": f"runs/{origin.path.stem}"}
+    for key in given:
+        if key in REFUSED.get(name, {}):
             raise origin.error(f"{name}.{key}", f"not set here; {REFUSED[name][key]}")
-        if key not in key_types(name):
-            raise origin.error(f"{name}.{key}", unknown_key(name, str(key)))
-        try:
-            library[key] = check_value(name, key, value)
-        except ValueError as error:
-            raise origin.error(f"{name}.{key}", str(error)) from None
-    if name in OWN_KEYS:
-        ours = {key: value for key, value in values.items() if key in own}
-        return _validated(OWN_KEYS[name], name, ours, origin).model_dump() | library
-    return library
+    section = _validated(name, given, origin)
+    if name not in LIBRARY_CLASSES:
+        return section
+    filled_in = [key for key, field in SECTIONS[name].model_fields.items() if field.default is not None]
+    return {key: getattr(section, key) for key in dict.fromkeys([*filled_in, *given])}
 
 
-def _validated(cls: Any, name: str, values: dict[Any, Any], origin: Origin) -> Any:
-    """`values` as the section class `cls`; pydantic's errors become one line about one key."""
+def _validated(name: str, values: dict[Any, Any], origin: Origin) -> Section:
+    """`values` as section `name`; pydantic's errors become one line about one key."""
     try:
-        return cls.model_validate(values)
+        return SECTIONS[name].model_validate(values)
     except ValidationError as validation_error:
-        # A union reports every branch; the one that got deepest is what was meant.
+        # A union reports every branch; the one that got deepest, and whose type is right, is what was meant.
         errors = [(_path(values, error["loc"]), error) for error in validation_error.errors()]
-        keys, error = max(errors, key=lambda item: len(item[0]))
-    dotted, value, kind = ".".join((name, *keys)), error["input"], error["type"]
+        keys, error = max(errors, key=lambda item: (len(item[0]), not item[1]["type"].endswith(_OTHER_TYPE)))
+    dotted, kind, value = ".".join((name, *keys)), error["type"], error["input"]
     if kind == "missing":
         raise origin.error(f"{dotted}.{error['loc'][-1]}", "missing, but required")
     if kind in ("extra_forbidden", "invalid_key"):
-        key = str(error["loc"][-1])
-        if len(keys) == 1:
-            raise origin.error(dotted, unknown_key(name, key))
-        raise origin.error(dotted, f"unknown key; known: {', '.join(_nested(cls, keys[0]).model_fields)}")
+        parent: Any = _section_in(_expected(SECTIONS[name], keys[:-1])[0])
+        known = f"unknown key; known: {', '.join(parent.model_fields)}"
+        raise origin.error(dotted, unknown_key(name, keys[0]) if len(keys) == 1 else known)
     if kind == "value_error":
         raise origin.error(dotted, str(error["ctx"]["error"]))
-    if kind.startswith(("greater_than", "less_than", "string_too_short")):
-        raise origin.error(dotted, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}")
-    expected = str if error["loc"][-1] == "[key]" else _annotation(cls, keys)
-    raise origin.error(dotted, mismatch(expected, value))
-
-
-def _annotation(cls: Any, keys: Sequence[str]) -> Any:
-    """The type of what stands at `keys` in section class `cls`: a field, a nested section's, or a mapping's value."""
-    if len(keys) == 1:
-        return cls.model_fields[keys[0]].annotation
-    annotation = _nested(cls, keys[0]).model_fields[keys[1]].annotation
-    return annotation if len(keys) == 2 else next(get_args(a)[1] for a in get_args(annotation) if get_origin(a) is dict)
-
-
-def _nested(cls: Any, key: str) -> Any:
-    """The section class among the types that field `key` of `cls` may have."""
-    types = get_args(cls.model_fields[key].annotation)
-    return next(kind for kind in types if isinstance(kind, type) and issubclass(kind, Section))
+    if kind == "string_too_short":
+        raise origin.error(dotted, f"must not be empty, got {shown(value)}")
+    expected, note = _expected(SECTIONS[name], keys)
+    note = f" ({note})" if note else ""
+    if limit := next((key for key in _LIMITS if key in error.get("ctx", {})), None):
+        raise origin.error(dotted, f"must be {_LIMITS[limit]} {error['ctx'][limit]:,.12g}{note}, got {shown(value)}")
+    raise origin.error(dotted, mismatch(str if error["loc"][-1] == "[key]" else expected, value) + note)
 
 
 def _path(values: Any, location: tuple[int | str, ...]) -> list[str]:
@@ -144,3 +129,20 @@ def _path(values: Any, location: tuple[int | str, ...]) -> list[str]:
             keys.append(str(part))
             values = values[part]
     return keys
+
+
+def _expected(kind: Any, keys: Sequence[str]) -> tuple[Any, str | None]:
+    """The type of what stands at `keys` inside of a `kind`, and what its field notes about it."""
+    note = None
+    for key in keys:
+        if section := _section_in(kind):
+            kind, note = section.model_fields[key].annotation, section.model_fields[key].description
+        else:
+            kind = next(get_args(choice)[1] for choice in (kind, *get_args(kind)) if get_origin(choice) is dict)
+    return kind, note
+
+
+def _section_in(kind: Any) -> type[Section] | None:
+    """The section class that a type is, or that it has among its choices."""
+    choices = (kind, *get_args(kind))
+    return next((cls for cls in choices if isinstance(cls, type) and issubclass(cls, Section)), None)

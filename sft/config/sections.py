@@ -7,12 +7,14 @@ The other sections, and the two classes named `…Keys`, are documented here.
 
 import difflib
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, PenaltyScope
+from sft.config.library_keys import MODULE_NAME, key_types
+from sft.config.repetition_penalty import DEFAULT_SCOPE, PenaltyScope
 from sft.data.records import CATEGORIES, GROUPS
 from sft.data.split import named_weights
 from sft.prompt.template import checked_template
@@ -25,39 +27,17 @@ HARMLESS = {
 }  # fmt: skip
 """Keys that a resumed run may change: they decide what is written, not what is learned."""
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05},
-    "training": {
-        "max_length": 2048,
-        "per_device_train_batch_size": 2,
-        "per_device_eval_batch_size": 2,  # the library's 8 would need more memory than training does
-        "num_train_epochs": 3.0,
-        "learning_rate": 3e-4,
-        "logging_steps": 1.0,
-        "save_strategy": "steps",
-        "save_steps": 50.0,
-        "save_total_limit": 2,
-        "eval_strategy": "epoch",
-        "ddp_find_unused_parameters": False,  # every trained weight takes part in every loss
-        "report_to": "none",
-        "seed": 42,
-    },
-    "generation": {
-        "max_new_tokens": 128,
-        "temperature": 0.0,
-        # Left unset, these two would come from the model's own files, or be 50 for top_k.
-        "top_p": 1.0,
-        "top_k": 0,
-        PENALTY: NO_PENALTY,
-    },
-}
-"""Where the pipeline's defaults differ from the libraries'. A file's keys come on top."""
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+"""How many of something."""
+LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
+UNSET: Any = None
+"""The default of a key that is left to the library."""
 
 
 class Section(BaseModel):
-    """Strict, immutable, and without unknown keys."""
+    """Strict, immutable, without unknown keys, and built when first needed, which saves a tenth of the start."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class ModelSection(Section):
@@ -140,7 +120,7 @@ class DataSection(Section):
     """Share of the rows that the validation loss is measured on."""
     test_share: float = Field(0.10, ge=0, lt=1)
     """Share of the rows held out for `python -m eval`."""
-    train_rows: int | None = Field(None, ge=1)
+    train_rows: Count | None = None
     """At most this many training rows, with the categories' shares (those of `balance`) kept; null: all."""
     balance: Balance | None = None
     """How often an epoch shows the rows of each category; null: each row once."""
@@ -176,10 +156,35 @@ class PromptSection(Section):
     with the question (and below it the context) as the user's message; the answer ends as the template ends a turn."""
 
 
+def _module_name(name: str) -> str:
+    if not re.match(MODULE_NAME, name):
+        raise ValueError("takes names of modules; a regular expression would not be loaded again")
+    return name
+
+
+ModuleName = Annotated[str, AfterValidator(_module_name)]
+
+
+class LoraSection(Section):
+    """Keys of `peft.LoraConfig` with the pipeline's own default, range or choice; the others come on top."""
+
+    r: int = Field(8, ge=1, le=2**16)
+    lora_alpha: int = Field(16, ge=1, le=2**20)
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    init_lora_weights: bool | Literal["gaussian"] = Field(
+        UNSET, description="the others change the base's weights, which no adapter holds"
+    )
+    bias: Literal["none"] = Field(UNSET, description="biases are the base's, and answers of the base would change")
+    exclude_modules: ModuleName | list[ModuleName] | None = UNSET
+    layers_pattern: ModuleName | list[ModuleName] | None = UNSET
+    rank_pattern: dict[ModuleName, Annotated[int, Field(ge=1, le=2**16)]] = UNSET
+    alpha_pattern: dict[ModuleName, Annotated[float, Field(gt=0, le=2**20)]] = UNSET
+
+
 class TrainingKeys(Section):
     """Keys of section `training` beside those of `trl.SFTConfig`."""
 
-    total_batch_size: int = Field(ge=1)
+    total_batch_size: int = Field(ge=1, le=2**20)
     """Rows an optimizer step, over all processes; as many micro-batches as it takes make it up."""
     train_on_inputs: bool = True
     """true: loss on prompt and answer. false: on the answer and its end-of-text token only."""
@@ -197,6 +202,38 @@ class TrainingKeys(Section):
     the rows of a bin begin with alike once for all of them."""
 
 
+class TrainingSection(TrainingKeys):
+    """Keys of `trl.SFTConfig` with the pipeline's own default or range; the others come on top."""
+
+    max_length: int = Field(2048, ge=16, le=2**20)
+    per_device_train_batch_size: int = Field(2, ge=1, le=2**16)
+    per_device_eval_batch_size: int = Field(2, ge=1, le=2**16)
+    """The library's 8 would need more memory than training does."""
+    num_train_epochs: float = Field(3.0, gt=0, le=10_000)
+    learning_rate: float = Field(3e-4, gt=0, le=100)
+    logging_steps: float = Field(1.0, gt=0, le=1e9)
+    save_strategy: Literal["no", "steps", "epoch"] = "steps"
+    save_steps: float = Field(50.0, gt=0, le=1e9)
+    save_total_limit: Annotated[int, Field(ge=0, lt=2**31)] | None = 2
+    eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
+    ddp_find_unused_parameters: bool | None = False
+    """Every trained weight takes part in every loss."""
+    report_to: str | list[str] = "none"
+    seed: int = Field(42, ge=0, lt=2**32)
+    optim_args: str | None = Field(
+        UNSET, pattern=r"^\s*\w+=[^=,]+(,\s*\w+=[^=,]+)*$", description="name=value, name=value"
+    )
+    log_level: LogLevel = UNSET
+    log_level_replica: LogLevel = UNSET
+    weight_decay: float = Field(UNSET, ge=0, le=1000)
+    adam_beta1: float = Field(UNSET, ge=0, lt=1)
+    adam_beta2: float = Field(UNSET, ge=0, lt=1)
+    adam_epsilon: float = Field(UNSET, ge=0, le=1)
+    eval_steps: Annotated[float, Field(gt=0, le=1e9)] | None = UNSET
+    dataloader_num_workers: int = Field(UNSET, ge=0, le=1024)
+    dataloader_prefetch_factor: Annotated[int, Field(ge=1, le=1024)] | None = UNSET
+
+
 class GenerationKeys(Section):
     """Keys of section `generation` beside those of `transformers.GenerationConfig`.
 
@@ -208,18 +245,31 @@ class GenerationKeys(Section):
     """Which tokens the repetition penalty counts. generated: the answer's. all: the prompt's too."""
 
 
+class GenerationSection(GenerationKeys):
+    """Keys of `transformers.GenerationConfig` with the pipeline's own default or range; the others come on top."""
+
+    max_new_tokens: int = Field(128, ge=1, le=2**20)
+    temperature: float = Field(0.0, ge=0, le=1000, description="0 answers greedily")
+    # Left unset, these two would come from the model's own files, or be 50 for top_k.
+    top_p: float = Field(1.0, gt=0, le=1, description="1 keeps every token")
+    top_k: int = Field(0, ge=0, lt=2**31, description="0 keeps every token")
+    repetition_penalty: float = Field(NO_PENALTY, gt=0, le=1000, description="1 is no penalty")
+    num_beams: Annotated[int, Field(ge=1, le=1024)] | None = UNSET
+    length_penalty: Annotated[float, Field(ge=-1000, le=1000)] | None = UNSET
+
+
 class EvalSection(Section):
     """How `python -m eval` answers and scores."""
 
     data: str | None = None
     """Rows to answer, as in `data.path`; null: the run's held-out test rows."""
-    rows_per_category: int | None = Field(None, ge=1)
+    rows_per_category: Count | None = None
     """At most this many test rows a category; null: all."""
-    batch_tokens: int = Field(8192, ge=1)
+    batch_tokens: Count = 8192
     """Padded tokens a generation batch, prompt and answer together."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of sampling, shuffled references and bootstrap."""
-    resamples: int = Field(10000, ge=1)
+    resamples: int = Field(10_000, ge=1, le=1_000_000)
     """Bootstrap resamples of a confidence interval."""
 
 
@@ -290,3 +340,25 @@ class Config(Section):
 
 OWN_KEYS: dict[str, type[Section]] = {"training": TrainingKeys, "generation": GenerationKeys}
 """Library sections that hold keys of the pipeline's own as well."""
+
+
+def _with_library_keys(section: str, own: type[Section]) -> type[Section]:
+    """`own` and the keys of the library class behind `section` that it does not have."""
+    keys: dict[str, Any] = {key: (kind, UNSET) for key, kind in key_types(section).items()}
+    for key in own.model_fields.keys() & keys:
+        del keys[key]
+    return create_model(own.__name__, __base__=own, **keys)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelSection,
+    "data": DataSection,
+    "prompt": PromptSection,
+    "quantization": _with_library_keys("quantization", Section),
+    "lora": _with_library_keys("lora", LoraSection),
+    "training": _with_library_keys("training", TrainingSection),
+    "generation": _with_library_keys("generation", GenerationSection),
+    "eval": EvalSection,
+    "run": RunSection,
+}
+"""What may stand in each section."""

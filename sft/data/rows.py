@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 
@@ -204,17 +204,18 @@ def temporary_dataset(
     with tempfile.TemporaryDirectory() as directory:  # what is mapped stays until nobody needs it
         path = Path(directory) / "rows.arrow"
         try:
-            write_batches(path, schema, batches)
+            with path.open("wb") as file:
+                write_batches(file, schema, batches)
         except OSError as error:
             raise UserError(f"{directory}: rows cannot be written there: {error}; set TMPDIR") from None
         return mapped_dataset(path, fingerprint)
 
 
-def write_batches(path: Path, schema: "pyarrow.Schema", batches: "Iterable[pyarrow.RecordBatch]") -> None:
-    """Write a file for `mapped_dataset`."""
+def write_batches(file: BinaryIO, schema: "pyarrow.Schema", batches: "Iterable[pyarrow.RecordBatch]") -> None:
+    """Write what `mapped_dataset` reads."""
     import pyarrow
 
-    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+    with pyarrow.ipc.new_stream(file, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
             del batch  # with two at a time, the allocator gives nothing back: memory grew by 340 bytes a row

@@ -24,6 +24,7 @@ from sft.prompt.chat_template import set_chat_template
 from sft.prompt.encode import encode_answer, encode_prompt
 from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError
+from sft.system.files import write_whole
 from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
 
 CHECK_ROWS = 3
@@ -49,11 +50,11 @@ def export(request: Request) -> None:
         source.tokenizer.save_pretrained(directory)
         source.template.save(directory)
         lines = found.lines() if found else []
-        (directory / "README.md").write_text(model_card(source, lines), encoding="utf-8")
+        write_whole(directory / "README.md", model_card(source, lines))
         numbers = dataclasses.asdict(found) if found else None
         unequal = numbers.pop("unequal") if numbers else []  # answers hold text of the data
         record = {"kind": request.kind, "base": base.hub_id, "check": numbers}
-        (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_whole(directory / RECORD, json.dumps(record, indent=2) + "\n")
     for line in lines:
         print(line)
     for before, after in unequal:

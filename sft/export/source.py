@@ -58,7 +58,7 @@ def read_source(request: Request) -> Source:
     settings = effective_settings(config.generation)
     library_config(settings)
     check_adapter(adapter)
-    check_trained_on(adapter, load_config(run / "config.yaml").model.base)
+    check_trained_on(adapter, load_config(run / "config.yaml", to_train=False).model.base)
     check_learned(run)
     template = PromptTemplate.load(adapter)
     tokenizer = load_tokenizer(str(adapter), trust_remote_code=config.model.trust_remote_code)

@@ -141,7 +141,7 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     weights = weights_directory(run)
     if config.lora is not None:
-        check_trained_on(weights, load_config(run / "config.yaml").model.base)
+        check_trained_on(weights, load_config(run / "config.yaml", to_train=False).model.base)
     template = PromptTemplate.load(weights)
     tokenizer = load_tokenizer(str(weights), trust_remote_code=config.model.trust_remote_code)
     # A chat template can change with its tokenizer's settings; the text that was trained with cannot.

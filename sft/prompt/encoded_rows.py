@@ -1,11 +1,8 @@
 """Encoded rows on disk, memory-mapped, and kept for the next run that wants the same ones."""
 
-import contextlib
 import hashlib
 import json
-import os
 import sys
-import uuid
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ from datasets import Dataset
 
 from sft.data.rows import mapped_dataset, temporary_dataset, write_batches
 from sft.system.errors import UserError
-from sft.system.files import file_sha256, write_text
+from sft.system.files import file_sha256, whole_file, write_whole
 
 IGNORE_INDEX = -100
 """Label of a token that takes no part in the loss (PyTorch's default `ignore_index`)."""
@@ -56,21 +53,20 @@ def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
         print(f"warning: {rows} is damaged, and is made again", file=sys.stderr)
     except (OSError, ValueError, TypeError, KeyError):
         pass  # not there, or not whole
-    aside = directory / f".{key}.{uuid.uuid4().hex}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_batches(aside, SCHEMA, _batches(encode))
-        record = {"sha256": file_sha256(aside), "notes": notes()}
-        os.replace(aside, rows)
-        write_text(beside, json.dumps(record))  # rows without it do not count
-    except OSError as error:
+        with whole_file(rows) as file:
+            write_batches(file, SCHEMA, _batches(encode))
+        record = {"sha256": file_sha256(rows), "notes": notes()}
+        write_whole(beside, json.dumps(record))  # rows without it do not count
+    except (OSError, UserError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(reason, OSError):  # it is about the rows
+            raise
         raise UserError(
-            f"{directory}: encoded rows cannot be kept there: {error.strerror or error}; set HF_DATASETS_CACHE to a "
+            f"{directory}: encoded rows cannot be kept there: {reason.strerror or reason}; set HF_DATASETS_CACHE to a "
             "directory with room for them"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
     return Kept(mapped_dataset(rows, key), record["notes"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft.system.errors import UserError
-from sft.system.files import read_json
+from sft.system.files import read_json, write_whole
 
 if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedTokenizerBase
@@ -68,7 +68,7 @@ class PromptTemplate:
     def save(self, directory: Path) -> None:
         """Write the template beside an adapter."""
         text = json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
-        (directory / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        write_whole(directory / FILE_NAME, text + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> "PromptTemplate":

@@ -1,7 +1,6 @@
 """Checkpoints of a run: written aside, hashed, renamed; a run goes on from the newest that is whole, and its own."""
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft.system.errors import UserError
-from sft.system.files import file_sha256, write_text
+from sft.system.files import file_sha256, sync, write_whole
 
 RECORD = "checkpoint.json"
 """In every checkpoint, written last: whose it is, and the SHA-256 of every other file."""
@@ -27,14 +26,14 @@ def complete(checkpoint: Path, run_id: str) -> None:
     hashes = {}
     for path in _files(checkpoint):
         hashes[path.relative_to(checkpoint).as_posix()] = file_sha256(path)
-        _sync(path)
-    write_text(checkpoint / RECORD, json.dumps({"run": run_id, "files": hashes}, indent=2) + "\n")
+        sync(path)
+    write_whole(checkpoint / RECORD, json.dumps({"run": run_id, "files": hashes}, indent=2) + "\n")
     target = checkpoint.parent.parent / checkpoint.name
     if target.exists():
         target.rename(checkpoint.with_name(f"{target.name}-replaced"))
     checkpoint.rename(target)
     for directory in (target, target.parent):
-        _sync(directory)
+        sync(directory)
     shutil.rmtree(checkpoint.parent)
 
 
@@ -99,11 +98,3 @@ def _problem(path: Path, run_id: str | None) -> str | None:
 
 def _files(directory: Path) -> Iterator[Path]:
     return (path for path in sorted(directory.rglob("*")) if path.is_symlink() or not path.is_dir())
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -189,7 +189,7 @@ def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError when it wants Python code to be run that comes with the model and `overrides` do not want it, too.
     """
-    config = load_config(run / "config.yaml", overrides)
+    config = load_config(run / "config.yaml", overrides, to_train=False)
     if config.model.trust_remote_code and not any(word.startswith("model.trust_remote_code=") for word in overrides):
         raise UserError(
             f"{run / 'config.yaml'}: model.trust_remote_code runs Python code that comes with the model; if you know "

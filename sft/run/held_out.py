@@ -14,7 +14,7 @@ from sft.data.rows import Rows
 from sft.data.split import Split
 from sft.run.manifest import read_manifest
 from sft.system.errors import UserError
-from sft.system.files import read_bytes, write_pieces
+from sft.system.files import read_bytes, write_whole
 
 
 def split_text(split: Split) -> Iterator[str]:
@@ -29,7 +29,7 @@ def split_text(split: Split) -> Iterator[str]:
 
 def write_split(run: Path, split: Split) -> None:
     """Write `split.json`."""
-    write_pieces(run / "split.json", split_text(split))
+    write_whole(run / "split.json", split_text(split))
 
 
 def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:

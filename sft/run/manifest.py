@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sft.system.errors import UserError
-from sft.system.files import read_json, write_text
+from sft.system.files import read_json, write_whole
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
@@ -120,7 +120,7 @@ class FinishedManifest(Manifest):
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, whole or not at all."""
     values = manifest.model_dump(exclude_none=True)
-    write_text(run / "manifest.json", json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    write_whole(run / "manifest.json", json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_manifest(run: Path) -> Manifest:

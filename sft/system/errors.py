@@ -1,10 +1,11 @@
-"""Settings that work and hurt: warnings with the rows concerned and the remedy, before time is spent. No torch here."""
+"""What is said when something is wrong: warnings, errors that the user can put right, and how a command ends."""
 
 import contextlib
 import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from sft.system.visible import one_line
 
@@ -25,9 +26,16 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
-_DISK = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK = {os.strerror(number) for number in (*_FULL, errno.EROFS, errno.EIO)}
 _TORCH = ("PytorchStreamWriter", "iostream error", "file write failed")
 """What PyTorch's writer says when a disk is full; the reason itself is lost on the way."""
+
+
+def not_written(path: Path, error: OSError) -> UserError:
+    """That `path` cannot be written, why, and what to do."""
+    remedy = "make room, or choose another place" if error.errno in _FULL else "choose another place"
+    return UserError(f"{path}: cannot be written: {error.strerror or error}; {remedy}")
 
 
 def disk_problem(error: BaseException | None) -> str | None:
@@ -36,12 +44,11 @@ def disk_problem(error: BaseException | None) -> str | None:
     The libraries say it in many types: OSError, RuntimeError, safetensors' own.
     """
     while error is not None:
-        if not isinstance(error, UserError):
-            for reason in _DISK:
-                if reason in str(error):
-                    return reason
-            if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
-                return os.strerror(errno.ENOSPC)
+        for reason in _DISK if not isinstance(error, UserError) else ():
+            if reason in str(error):
+                return reason
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
+            return os.strerror(errno.ENOSPC)
         error = error.__cause__
     return None
 

@@ -1,36 +1,99 @@
-"""A run's directory: who may write to it, what is recorded in it, and which run is the newest."""
+"""Files: read as what they should be, and written whole or not at all."""
 
+import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
-from sft.system.errors import UserError
+from sft.system.errors import UserError, not_written
 
-
-def text_sha256(pieces: Iterable[str]) -> str:
-    """SHA-256 of a text in UTF-8, given piece by piece."""
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece.encode())
-    return digest.hexdigest()
+FIELD_TWICE = "a field is given twice"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there complete or not at all."""
-    write_pieces(path, [text])
+def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Write a file so that it is there whole or, whatever happens, as it was; see `whole_file`.
+
+    Text, in one piece or several, is written in UTF-8 with the line breaks that it has; half of a surrogate pair, which
+    UTF-8 does not have, as the escape that JSON has for it (`\\ud800`).
+    """
+    pieces = [content] if isinstance(content, str | bytes) else content
+    with whole_file(path) as file:
+        for piece in pieces:
+            file.write(piece if isinstance(piece, bytes) else piece.encode("utf-8", "backslashreplace"))
 
 
-def write_pieces(path: Path, pieces: Iterable[str]) -> None:
-    """The same for a text that comes piece by piece."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)
-    os.replace(aside, path)
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written to that becomes `path`, on the disk, when the block ends, and is gone when it fails.
+
+    What was at `path` stays as it is until then. What killed processes left of the same file is removed. Raises
+    UserError, with `path` and the reason, where the system refuses anything.
+    """
+    try:
+        with _file_beside(path) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(file.name)
+                raise
+        sync(path.parent)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def _file_beside(path: Path) -> BinaryIO:
+    """A new file beside `path`, locked as long as it is open: one that nobody holds is what a killed process left."""
+    # Cut, so that it is not too long where `path` is not.
+    start = f".{os.fsencode(path.name)[:200].decode(errors='ignore')}.writing-"
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        with contextlib.suppress(OSError), left.open("rb+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    while True:
+        file = path.with_name(start + uuid.uuid4().hex[:8]).open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks keeps what is left
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.path.exists(file.name):  # nobody took it for left before it was locked
+            return file
+        file.close()
+
+
+def sync(path: Path) -> None:
+    """Put on the disk what was written to a file, or which names a directory holds, where its file system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
+def take_lock(file: IO | int, path: Path) -> bool:
+    """Lock an open file, which stands for `path`, for this process until it is closed; False: another one has it.
+
+    Raises UserError where the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(f"{path}: cannot be locked: {error.strerror}; choose a place on a local disk") from None
+    return True
 
 
 def output_directory(path: Path) -> Path:
@@ -44,9 +107,6 @@ def output_directory(path: Path) -> Path:
             f"{path}: not a directory that can be written to: {error.strerror}; choose another, with --output where "
             "there is one"
         ) from None
-
-
-FIELD_TWICE = "a field is given twice"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -94,3 +154,11 @@ def check_inside(directory: Path) -> None:
         for path in (Path(parent, name) for name in (*names, *files)):
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise UserError(f"{path}: is a link out of {directory}, which is not followed; copy the file there")
+
+
+def text_sha256(pieces: Iterable[str]) -> str:
+    """SHA-256 of a text in UTF-8, given piece by piece."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece.encode())
+    return digest.hexdigest()

@@ -1,60 +1,87 @@
 """Work that goes on where it was interrupted: what is finished is a line in a file beside the result."""
 
-import fcntl
 import glob
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sft.system.errors import UserError
+from pydantic import TypeAdapter
+
+from sft.system.errors import UserError, not_written, warn
+from sft.system.files import take_lock, write_whole
+
+
+class Finished(NamedTuple):
+    """A line: the identity of a work, the number of one of its jobs, and the job's results."""
+
+    work: str
+    job: int
+    results: list[Any]
+
+    def line(self) -> str:
+        """The line as it is written."""
+        return json.dumps(self) + "\n"
+
+
+_FINISHED = TypeAdapter(Finished)
 
 
 class Progress:
     """Finished jobs of a long work, kept beside `path`, its result, in one file a process.
 
-    Those of another work (other model, adapter, rows, settings) are told by `identity` and thrown away. Raises
-    UserError where somebody else works on the same result.
+    A work is told from others (other model, adapter, rows, settings) by its `identity`. Theirs are kept for them, and
+    damaged lines are left out; a warning says so. Raises UserError where somebody else works on the same result.
     """
 
     def __init__(self, path: Path, identity: str, process: int) -> None:
-        self.pattern = f".{glob.escape(path.name)}.unfinished-*"
-        self.directory = path.parent
-        self.identity = identity
-        self.file = path.with_name(f".{path.name}.unfinished-{process}")
-        self._lock = self.file.open("a", encoding="utf-8")  # held as long as this object lives
+        self._path = path
+        self._identity = identity
+        self._name = path.with_name(f".{path.name}.unfinished-{process}")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{path}: is being written by another process; wait for it, or use --output") from None
+            self._file = self._name.open("a", encoding="utf-8")  # locked as long as this object lives
+        except OSError as error:
+            raise not_written(path, error) from None
+        if not take_lock(self._file, path):
+            raise UserError(f"{path}: is being written by another process; wait for it, or use --output")
+        lines, damaged = _read(self._name)
+        others = sum(line.work != identity for line in lines)
+        self._file.write("\n")  # the last line may have been cut, and must not swallow the next one
+        if damaged:
+            warn([f"{self._name}: {damaged} of its lines damaged by an interruption; their work is done again"])
+        if others:
+            warn([f"{self._name}: {others} jobs finished under other settings stay there; delete it to forget them"])
         self.done = set(self.all_results())
-        if self._results(self.file) is None:
-            self.file.write_text(json.dumps(identity) + "\n", encoding="utf-8")
-        else:  # a line that was cut by the interruption must not swallow the next one
-            with self.file.open("rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
 
     def add(self, job: int, results: list[Any]) -> None:
         """Keep the results of a job, anything that JSON holds."""
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([job, results], ensure_ascii=False) + "\n")
+        self._file.write(Finished(self._identity, job, results).line())
+        self._file.flush()
 
     def all_results(self) -> dict[int, list[Any]]:
-        """Results by job number, from all processes."""
-        results: dict[int, list[Any]] = {}
-        for file in sorted(self.directory.glob(self.pattern)):
-            results |= self._results(file) or {}
-        return results
+        """Results by job number, from all processes. Raises UserError when our file is not there any more."""
+        if not self._name.exists() or not os.path.samestat(os.fstat(self._file.fileno()), self._name.stat()):
+            raise UserError(f"{self._path}: somebody removed what was finished of it; start again")
+        lines = [line for file in self._files() for line in _read(file)[0]]
+        return {line.job: line.results for line in lines if line.work == self._identity}
 
     def remove(self) -> None:
-        """Forget it all: the result is written."""
-        for file in self.directory.glob(self.pattern):
-            file.unlink()
-        self._lock.close()
+        """Forget it all, other works' aside: the result is written."""
+        for file in self._files():
+            others = [line.line() for line in _read(file)[0] if line.work != self._identity]
+            write_whole(file, others) if others else file.unlink()
+        self._file.close()
 
-    def _results(self, file: Path) -> dict[int, list[Any]] | None:
-        """Results in one process's file; None where they are another work's, or damaged."""
+    def _files(self) -> list[Path]:
+        return sorted(self._path.parent.glob(f".{glob.escape(self._path.name)}.unfinished-*"))
+
+
+def _read(file: Path) -> tuple[list[Finished], int]:
+    """A file's whole lines, and the number of its damaged ones."""
+    found, damaged = [], 0
+    for line in filter(None, file.read_bytes().split(b"\n")):
         try:
-            identity, *jobs = map(json.loads, file.read_bytes().split(b"\n")[:-1])  # what follows the last was cut
-            return {int(job): list(results) for job, results in jobs} if identity == self.identity else None
-        except (ValueError, TypeError):
-            return None
+            found.append(_FINISHED.validate_json(line))
+        except ValueError:
+            damaged += 1
+    return found, damaged

@@ -1,14 +1,14 @@
 """A directory of large files that appears whole or not at all, and replaces only what this program made."""
 
 import contextlib
-import fcntl
 import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sft.system.errors import UserError
+from sft.system.errors import UserError, not_written
+from sft.system.files import sync, take_lock
 
 RECORD = "export.json"
 """In every export: what it is, and what the merge's check measured. What has none is not ours to replace."""
@@ -38,43 +38,49 @@ def require_space(directory: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
-    """An empty directory that becomes `target` when the block ends, and disappears when it fails.
+    """An empty directory that becomes `target`, on the disk, when the block ends, and disappears when it fails.
 
-    What was at `target` stays whole until then. What a killed process left is cleared away.
+    What was at `target` stays whole until then; where a process was killed while it replaced it, it is put back. What
+    else a killed process left is cleared away. Raises UserError where the system refuses anything.
     """
-    scratch = target.with_name(f".{target.name}.unfinished")
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        handle = os.open(scratch, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be made: {error.strerror}") from None
-    try:
+    new, old = (target.with_name(f".{target.name}.{word}") for word in ("unfinished", "replaced"))
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{target}: is being written by another process; wait for it") from None
-        for path in scratch.iterdir():
-            path.unlink() if not path.is_dir() else shutil.rmtree(path)
+            new.mkdir(parents=True, exist_ok=True)
+            handle = os.open(new, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            if not take_lock(handle, target):
+                raise UserError(f"{target}: is being written by another process; wait for it")
+            if old.exists() and not target.exists():
+                old.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+            for path in new.iterdir():
+                path.unlink() if not path.is_dir() else shutil.rmtree(path)
+        except OSError as error:
+            raise not_written(target, error) from error
         try:
-            yield scratch
-            for path in scratch.rglob("*"):  # safetensors writes files that nobody else may read
-                path.chmod(scratch.stat().st_mode & (0o777 if path.is_dir() else 0o666))
-            _replace(scratch, target)
+            yield new
+            _replace(new, old, target)
         except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
             raise
-    finally:
-        os.close(handle)
 
 
-def _replace(new: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    if target.exists():
-        target.rename(old)
+def _replace(new: Path, old: Path, target: Path) -> None:
     try:
-        new.rename(target)
-    except BaseException:
-        if old.exists():
-            old.rename(target)
-        raise
+        for path in (*new.rglob("*"), new):
+            # safetensors writes files that nobody else may read
+            path.chmod(new.stat().st_mode & (0o777 if path.is_dir() else 0o666))
+            sync(path)
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+        sync(target.parent)
+    except OSError as error:
+        raise not_written(target, error) from error
     shutil.rmtree(old, ignore_errors=True)

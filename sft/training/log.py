@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from sft.system.errors import warn
-from sft.system.files import write_text
+from sft.system.files import write_whole
 
 LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
 
@@ -27,7 +27,7 @@ class RunLog(TrainerCallback):
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             if lines and not lines[-1].endswith("\n"):
                 lines.pop()  # cut by what ended the run
-            write_text(self.path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
+            write_whole(self.path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,10 +1,13 @@
 """The picture of a training run: loss by step, validation loss by group, learning rate."""
 
+import io
 import json
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+
+from sft.system.files import write_whole
 
 matplotlib.use("Agg")
 
@@ -27,7 +30,7 @@ def plot_loss(log: Path, picture: Path) -> None:
     rates.set_ylabel("learning rate (dotted)")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
-    aside = picture.with_name(f".{picture.name}")
-    figure.savefig(aside, dpi=120, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format="png")
     plt.close(figure)
-    aside.replace(picture)
+    write_whole(picture, drawn.getvalue())

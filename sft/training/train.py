@@ -36,7 +36,7 @@ from sft.run.manifest import (
     write_manifest,
 )
 from sft.system.errors import UserError
-from sft.system.files import file_sha256, text_sha256, write_text
+from sft.system.files import file_sha256, text_sha256, write_whole
 from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
 from sft.system.whole_directory import whole_directory
 from sft.training.log import warn_of_loss
@@ -105,7 +105,7 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     """
     run = config.run_directory
     begun = read_manifest(run)
-    manifest.check_goes_on(begun, load_config(run / "config.yaml").changes_training(config))
+    manifest.check_goes_on(begun, load_config(run / "config.yaml", to_train=False).changes_training(config))
     if begun.activation_checkpointing is None:
         raise UserError(f"{run}: was begun by another version of this program; --force starts again")
     # Another machine might choose otherwise about activations, and round otherwise.
@@ -195,7 +195,7 @@ def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> 
         claim_directory(run)
     manifest.base_commit = getattr(base_of(model).config, "_commit_hash", None)
     write_manifest(run, manifest)
-    write_text(run / "config.yaml", config.to_yaml())
+    write_whole(run / "config.yaml", config.to_yaml())
     write_split(run, plan.split)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.run.manifest import FinishedManifest, read_manifest
-from sft.system.files import write_text
+from sft.system.files import write_whole
 from studies.context_qa.analysis import analyse, to_json
 from studies.context_qa.answers import load
 from studies.context_qa.figures import figures
@@ -19,10 +19,10 @@ def write_report(study: Study) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     drawn = figures(results)
     for figure in drawn:
-        write_text(directory / f"{figure.name}.svg", figure.svg + "\n")
-        (directory / f"{figure.name}.png").write_bytes(figure.png)
-    write_text(directory / "results.json", to_json(results))
-    write_text(directory / "tables.md", tables(results, drawn))
+        write_whole(directory / f"{figure.name}.svg", figure.svg + "\n")
+        write_whole(directory / f"{figure.name}.png", figure.png)
+    write_whole(directory / "results.json", to_json(results))
+    write_whole(directory / "tables.md", tables(results, drawn))
     return directory
 
 

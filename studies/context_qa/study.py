@@ -140,7 +140,7 @@ def check_training(study: Study, arm: str, seed: int) -> None:
     wanted = load_config(study.config, study.training(arm, seed)).with_absolute_paths()
     if status(run) != "finished":
         return
-    changes = load_config(run / "config.yaml").changes_training(wanted)
+    changes = load_config(run / "config.yaml", to_train=False).changes_training(wanted)
     # Where the rows lie does not matter: what is in them is checked before they are answered.
     changes = [change for change in changes if not change.startswith("data.path ")]
     if changes:
@@ -246,7 +246,7 @@ def rows_by_name(study: Study, run: Path) -> dict[RowsName, list[Example]]:
     found = {}
     for name, wanted in study.rows.items():
         choice = [f"eval.data={json.dumps(wanted.path)}", f"eval.rows_per_category={json.dumps(wanted.rows)}"]
-        rows = rows_to_answer(run, load_config(run / "config.yaml", [*study.common, *choice]))
+        rows = rows_to_answer(run, load_config(run / "config.yaml", [*study.common, *choice], to_train=False))
         found[name] = some_row_of(name, wanted, rows)
     return found
 

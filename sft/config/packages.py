@@ -1,0 +1,74 @@
+"""Values that need a package which need not be installed, found before anything is loaded and without importing any."""
+
+import contextlib
+import importlib.util
+import re
+from collections.abc import Iterator
+
+from sft.config.origin import Origin
+from sft.config.sections import Config
+
+REPORTERS = {
+    "azure_ml": "azureml-core", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet-ml",
+    "dagshub": "dagshub mlflow", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "", "mlflow": "mlflow",
+    "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
+}  # fmt: skip
+"""`training.report_to` → the packages that it needs, as pip knows them."""
+
+OPTIMIZERS = {
+    "adamw_torch_[48]bit": "torchao", "adamw_torch_xla": "torch-xla", "adamw_torch_npu_fused": "torch-npu",
+    "adamw_anyprecision": "git+https://github.com/pytorch/torchdistx", "galore_.*": "galore-torch",
+    "apollo_.*": "apollo-torch", "(ada)?lomo": "lomo-optim", "grokadamw": "grokadamw",
+    "schedule_free_.*": "schedulefree", "stable_adamw": "torch-optimi",
+    ".*(bnb|8bit|paged|ademamix|lion).*": "bitsandbytes",
+}  # fmt: skip
+"""`training.optim`, a regular expression of which the first counts → the package; the others are PyTorch's."""
+
+_MODULES = {
+    "azureml-core": ("azureml.core",), "tensorboard": ("tensorboard", "tensorboardX"), "torch-optimi": ("optimi",),
+    "git+https://github.com/pytorch/torchdistx": ("torchdistx",), "flash-attn": ("flash_attn", "kernels"),
+    "optimum-quanto": ("optimum.quanto", "hqq"),
+}  # fmt: skip
+"""Packages whose module has another name, or of which another one does the same."""
+
+
+def check_packages(config: Config, origin: Origin, to_train: bool) -> None:
+    """Raise UserError, with the pip command, for a value that needs a package which is not installed.
+
+    What only training needs may be missing unless `to_train`.
+    """
+    for key, value, packages in (*_needs_of_answers(config), *(_needs_of_training(config) if to_train else ())):
+        if packages is None:
+            raise origin.error(key, f"{value} is none of {', '.join(['none', 'all', *REPORTERS])}")
+        if missing := [package for package in packages.split() if not is_installed(package)]:
+            raise origin.error(
+                key, f"{value} needs what is not installed here: pip install {' '.join(missing)}, or choose another"
+            )
+
+
+def _needs_of_answers(config: Config) -> Iterator[tuple[str, str, str | None]]:
+    """Key, value and packages, also of what is installed."""
+    if config.quantization is not None:
+        yield "quantization", "a quantised model", "bitsandbytes"
+    if config.model.attention == "flash_attention_2":
+        yield "model.attention", "flash_attention_2", "flash-attn"
+    if config.generation.get("cache_implementation") == "quantized":
+        yield "generation.cache_implementation", "quantized", "optimum-quanto"
+
+
+def _needs_of_training(config: Config) -> Iterator[tuple[str, str, str | None]]:
+    """The same of section `training`; None for the packages of a reporter that is not known."""
+    optim, names = config.training.get("optim", ""), config.training["report_to"]
+    yield "training.optim", optim, next((OPTIMIZERS[x] for x in OPTIMIZERS if re.fullmatch(x, optim)), "")
+    names = [names] if isinstance(names, str) else names
+    for name in names if names not in (["none"], ["all"]) else []:
+        yield "training.report_to", name, REPORTERS.get(name)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package, as pip knows it, or another that does the same can be imported; it is not."""
+    for module in _MODULES.get(package, (package.replace("-", "_"),)):
+        with contextlib.suppress(ModuleNotFoundError):  # of what it is in
+            if importlib.util.find_spec(module) is not None:
+                return True
+    return False
