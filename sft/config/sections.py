@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from sft.config.library_keys import MODULE_NAME, key_types
-from sft.config.repetition_penalty import DEFAULT_SCOPE, PenaltyScope
+from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.data.records import CATEGORIES, GROUPS
 from sft.data.split import named_weights
 from sft.prompt.template import checked_template
