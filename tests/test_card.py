@@ -115,6 +115,11 @@ def test_the_whole_has_a_licence_only_where_both_parts_have(base, data, expected
     assert licence_fields(base, data) == expected
 
 
+def test_a_licence_that_somebody_gives_is_read_as_text():
+    card = card_of("data.path=/rows.jsonl", licence="[mine](https://x.example) <img src=x>")
+    assert r"- Training data: \[mine\](https://x.example) &lt;img src=x>." in card
+
+
 def test_the_evaluation_is_shown_by_category_with_intervals_and_floors():
     results = score([*answers("base", 1), *answers("tuned", 2)], resamples=100)
     card = card_of(results=results)

@@ -65,7 +65,11 @@ def test_the_files_are_shown_and_uploaded_as_one_commit(exported, monkeypatch, c
     assert "model*.safetensors" in upload["delete_patterns"]
     assert "README.md" not in upload["delete_patterns"]
     output = capsys.readouterr().out
-    for text in ("someone/model (public", "2 MB  adapter_model.safetensors", "uploaded: https://hub.example/commit/1"):
+    for text in (
+        "someone/model (public",
+        "1.5 MB  adapter_model.safetensors",
+        "uploaded: https://hub.example/commit/1",
+    ):
         assert text in output
     assert TOKEN not in output + str(hub.calls)
 

@@ -13,7 +13,7 @@ from sft.config.packages import check_packages
 from sft.config.sections import SECTIONS, Config, Section
 from sft.config.values import check_values
 from sft.system.errors import UserError
-from sft.system.visible import holds_token
+from sft.system.visible import holds_token, is_text
 from sft.system.yaml_text import parse_yaml, read_yaml
 
 _OTHER_TYPE = ("_type", "literal_error")
@@ -52,7 +52,7 @@ def _check_texts(value: Any, key: str, origin: Origin) -> None:
     elif isinstance(value, str):
         if holds_token(value):
             raise origin.error(key, "holds a login; take it out, and run `hf auth login` or set HF_TOKEN")
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if not is_text(value):
             raise origin.error(key, "is not text: it holds a null character, or bytes that are not UTF-8")
 
 
@@ -62,7 +62,7 @@ def override(values: dict[Any, Any], text: str) -> str:
     *parents, last = dotted.split(".")
     if not equals or not all([*parents, last]):
         raise UserError(f"command line: {text!r} is not section.key=value")
-    if not value_text.isprintable() and any("\ud800" <= character <= "\udfff" for character in value_text):
+    if not is_text(value_text):
         raise UserError(f"command line: {dotted}: is not text in the terminal's encoding; set LC_ALL=C.UTF-8")
     value = parse_yaml(value_text, f"command line: {dotted}")
     for parent in parents:

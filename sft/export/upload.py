@@ -4,7 +4,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sft.system.errors import UserError
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import validate_repo_id
+from rich.filesize import decimal
+
+from sft.system.errors import UserError, first_line
 
 OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
 """Files of an earlier export that must not stay beside those of a new one; everything else there is left alone."""
@@ -12,13 +17,10 @@ OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.saf
 
 def check_hub_id(option: str, hub_id: str) -> None:
     """Raise UserError, naming the option, for what cannot be the id of a repository, with an owner or without."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     try:
         validate_repo_id(hub_id)
     except HFValidationError as error:
-        raise UserError(f"{option} {hub_id}: {_first_line(error)}") from None
+        raise UserError(f"{option} {hub_id}: {first_line(error)}") from None
 
 
 def check_repo_id(option: str, repo_id: str) -> None:
@@ -30,8 +32,6 @@ def check_repo_id(option: str, repo_id: str) -> None:
 
 def check_login() -> None:
     """Raise UserError when nobody is logged in to the hub."""
-    import huggingface_hub
-
     if huggingface_hub.get_token() is None:
         raise UserError("--push: nobody is logged in to the hub here; run `hf auth login`, or set HF_TOKEN")
 
@@ -46,11 +46,10 @@ def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
 
 def confirm(directory: Path, repo_id: str, private: bool, yes: bool) -> bool:
     """Show what would be uploaded and ask, unless `yes`. Raises UserError where nobody can be asked."""
-    files = _files(directory)
+    sizes = {path.name: path.stat().st_size for path in _files(directory)}
     print(f"to be uploaded to {repo_id} ({'private' if private else 'public, unless it is private already'}):")
-    for path in files:
-        print(f"  {_size(path.stat().st_size):>9}  {path.name}")
-    print(f"  {_size(sum(path.stat().st_size for path in files)):>9}  in all", flush=True)
+    for name, size in (sizes | {"in all": sum(sizes.values())}).items():
+        print(f"  {decimal(size):>10}  {name}", flush=True)
     if yes:
         return True
     if not sys.stdin.isatty():
@@ -68,9 +67,6 @@ def upload(directory: Path, repo_id: str, private: bool) -> str:
     The repository is made when it is absent. Raises UserError when the hub refuses, or when the repository is there,
     public, and `private` was asked for.
     """
-    import huggingface_hub
-    from huggingface_hub.errors import HTTPError
-
     api = huggingface_hub.HfApi()
     try:
         # None leaves it to the owner's setting; an existing repository stays what it is.
@@ -89,23 +85,10 @@ def upload(directory: Path, repo_id: str, private: bool) -> str:
         )
     except (HTTPError, OSError, ValueError) as error:
         raise UserError(
-            f"{repo_id}: the hub did not take it ({_first_line(error)}); the export is in {directory}"
+            f"{repo_id}: the hub did not take it ({first_line(error)}); the export is in {directory}"
         ) from None
     return str(commit.commit_url)
 
 
 def _files(directory: Path) -> Sequence[Path]:
     return sorted(path for path in directory.iterdir() if path.is_file())
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

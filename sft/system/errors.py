@@ -26,6 +26,11 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+def first_line(error: Exception) -> str:
+    """What the first line of an error says, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK = {os.strerror(number) for number in (*_FULL, errno.EROFS, errno.EIO)}
 _TORCH = ("PytorchStreamWriter", "iostream error", "file write failed")

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from sft.system.errors import UserError
+from sft.system.errors import UserError, first_line
 
 
 @functools.cache
@@ -37,10 +37,9 @@ def hub_is_absent() -> bool:
 
 def loading_error(what: str, name: str, error: Exception) -> UserError:
     """What to do when `what` ("model", "tokenizer") cannot be loaded from `name`, a hub id or a directory."""
-    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    problem, remedy = first, "check model.base and that its files are whole"
+    problem, remedy = first_line(error), "check model.base and that its files are whole"
     if not Path(name).exists():
-        problem, remedy = _hub_problem(name, error) or (first, f"no directory {name} is here; check model.base")
+        problem, remedy = _hub_problem(name, error) or (problem, f"no directory {name} is here; check model.base")
     return UserError(f"{what} {name}: cannot be loaded ({problem}); {remedy}")
 
 
@@ -54,18 +53,12 @@ def _hub_problem(name: str, error: BaseException) -> tuple[str, str] | None:
         if isinstance(cause, RevisionNotFoundError):
             return "no such revision", f"check model.revision against {page}/commits/main"
         if isinstance(cause, RepositoryNotFoundError):
-            return (
-                "the hub has no such repository, or it is private",
-                f"check the spelling of {name}; for a private one run `hf auth login`; a directory works too",
-            )
-        if isinstance(cause, OfflineModeIsEnabled) or (
-            isinstance(cause, LocalEntryNotFoundError) and constants.is_offline_mode()
-        ):
-            return "not in the cache, and HF_HUB_OFFLINE is set", "unset it to download; a directory works too"
-        if isinstance(cause, LocalEntryNotFoundError):
-            return (
-                f"not in the cache, and {constants.ENDPOINT} cannot be reached",
-                "check the connection; a directory works too",
-            )
+            remedy = f"check the spelling of {name}; for a private one run `hf auth login`; a directory works too"
+            return "the hub has no such repository, or it is private", remedy
+        if isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError):
+            if isinstance(cause, OfflineModeIsEnabled) or constants.is_offline_mode():
+                return "not in the cache, and HF_HUB_OFFLINE is set", "unset it to download; a directory works too"
+            where = f"not in the cache, and {constants.ENDPOINT} cannot be reached"
+            return where, "check the connection; a directory works too"
         cause = cause.__cause__ or cause.__context__
     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sft.system.errors import UserError
+from sft.system.errors import UserError, first_line
 from sft.system.files import read_bytes
 
 VALUES_LIMIT = 10_000
@@ -40,7 +40,7 @@ def parse_yaml(text: str, place: str) -> Any:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{place}:{line} {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # TypeError: a list tagged as a mapping
-        raise UserError(f"{place}: not YAML: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+        raise UserError(f"{place}: not YAML: {first_line(error)}") from None
     except RecursionError:
         raise UserError(f"{place}: not YAML: nested too deeply") from None
 
