@@ -178,7 +178,7 @@ class LoraSection(Section):
     exclude_modules: ModuleName | list[ModuleName] | None = UNSET
     layers_pattern: ModuleName | list[ModuleName] | None = UNSET
     rank_pattern: dict[ModuleName, Annotated[int, Field(ge=1, le=2**16)]] = UNSET
-    alpha_pattern: dict[ModuleName, Annotated[float, Field(gt=0, le=2**20)]] = UNSET
+    alpha_pattern: dict[ModuleName, Annotated[int | float, Field(gt=0, le=2**20)]] = UNSET
 
 
 class TrainingKeys(Section):
@@ -344,9 +344,7 @@ OWN_KEYS: dict[str, type[Section]] = {"training": TrainingKeys, "generation": Ge
 
 def _with_library_keys(section: str, own: type[Section]) -> type[Section]:
     """`own` and the keys of the library class behind `section` that it does not have."""
-    keys: dict[str, Any] = {key: (kind, UNSET) for key, kind in key_types(section).items()}
-    for key in own.model_fields.keys() & keys:
-        del keys[key]
+    keys: dict[str, Any] = {k: (kind, UNSET) for k, kind in key_types(section).items() if k not in own.model_fields}
     return create_model(own.__name__, __base__=own, **keys)
 
 
