@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from sft.ask.questions import read_questions
-from sft.run.directory import newest_finished_run, require_finished
+from sft.run.directory import in_use, newest_finished_run
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.visible import is_text
@@ -35,21 +35,20 @@ def main() -> None:
         check_arguments(arguments)
         questions = read_questions(arguments.jsonl) if arguments.jsonl else []
         run = Path(arguments.run) if arguments.run else newest_finished_run()
-        require_finished(run)
+        with in_use(run):
+            from sft.ask.answers import answer_file
+            from sft.ask.question import ask, load
+            from sft.ask.session import converse
 
-        from sft.ask.answers import answer_file
-        from sft.ask.question import ask, load
-        from sft.ask.session import converse
-
-        answerer = load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
-        system = "base" if arguments.base else "tuned"
-        with answerer.as_system(system):
-            if arguments.jsonl:
-                answer_file(answerer, questions, arguments.output, system)
-            elif arguments.instruction:
-                ask(answerer, arguments.instruction, arguments.input, set())
-            else:
-                converse(answerer)
+            answerer = load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
+            system = "base" if arguments.base else "tuned"
+            with answerer.as_system(system):
+                if arguments.jsonl:
+                    answer_file(answerer, questions, arguments.output, system)
+                elif arguments.instruction:
+                    ask(answerer, arguments.instruction, arguments.input, set())
+                else:
+                    converse(answerer)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

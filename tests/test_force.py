@@ -13,7 +13,7 @@ from sft.checks import checks, dry_run
 from sft.checks.doctor import Line
 from sft.prompt.template import ALPACA_JA
 from sft.run.checkpoints import RECORD
-from sft.run.directory import newest_finished_run
+from sft.run.directory import in_use, lock_directory, newest_finished_run
 from sft.training import train as training
 from sft.training.trainer import RunTrainer
 
@@ -192,5 +192,32 @@ def test_after_the_first_whole_checkpoint_the_new_run_stays(force, run, program,
 
 
 def test_a_hidden_directory_is_never_the_newest_run(run):
-    run.rename(run.with_name(".a.replaced"))
+    run.rename(run.with_name(".a.replaced-run"))
     assert newest_finished_run(run.parent) == run  # back in its place
+
+
+def test_a_run_that_is_read_is_not_trained_again(force, run, program):
+    before = contents(run)
+    with in_use(run):
+        refused = force()
+        assert refused.returncode == 2
+        assert "a: is in use (asked, evaluated or exported); wait for that or stop it" in refused.stderr
+        answered = program("infer", run, "--instruction", "図書館は？", "generation.max_new_tokens=2")
+        assert answered.returncode == 0, answered.stderr  # readers share it
+    with lock_directory(run):
+        refused = program("infer", run, "--instruction", "図書館は？")
+        assert (refused.returncode, "is being trained" in refused.stderr) == (2, True)
+    assert contents(run) == before
+
+
+def test_a_link_to_a_run_shares_its_lock_and_stays_a_link(force, run, program, tiny_base):
+    link = run.with_name("link")
+    link.symlink_to(run)
+    with lock_directory(link):
+        assert "is being trained by process" in force().stderr
+    given = [f"model.base={tiny_base}", "model.build=null", "data.train_rows=16", "training.eval_strategy=no"]
+    done = program("train_sft", "configs/tiny.yaml", *given, f"run.directory={link}", "--force")
+    assert done.returncode == 0, done.stderr
+    assert link.is_symlink()
+    assert json.loads((run / "manifest.json").read_text())["rows"]["train"] == 16
+    assert sorted(path.name for path in run.parent.iterdir()) == [".a.lock", "a", "link"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sft.export.request import Request
 from sft.export.upload import push
-from sft.run.directory import require_finished
+from sft.run.directory import in_use
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
@@ -35,11 +35,10 @@ def main() -> None:
     request = Request(**vars(parser.parse_intermixed_args()))
     with exit_on_user_error("interrupted; nothing was exported"):
         request.check()
-        require_finished(request.run)
+        with in_use(request.run):
+            from sft.export.export import export
 
-        from sft.export.export import export
-
-        export(request)
+            export(request)
     if request.push:
         with exit_on_user_error(f"interrupted; the export is in {request.target}"):
             push(request.target, request.push, request.private, request.yes)

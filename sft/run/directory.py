@@ -1,7 +1,6 @@
 """A run's directory: who may write to it, and which run is the newest."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ from sft.config.sections import Config
 from sft.run.checkpoints import RECORD
 from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError
-from sft.system.files import check_inside, file_sha256
+from sft.system.files import check_inside, file_sha256, take_lock
 from sft.system.processes import RANK
 
 RUNS = Path("runs")
@@ -49,21 +48,22 @@ def holds_something(path: Path) -> bool:
 
 
 def lock_directory(run: Path) -> IO[str]:
-    """Keep other processes from training into `run` as long as the file returned is open.
+    """Keep other processes from training into `run`, and from reading it, as long as the file returned is open.
 
     Raises UserError when one does. The lock is beside the run, so that replacing the run does not lose it, and the
-    system drops it however a process ends.
+    system drops it however a process ends. A link to a run shares the run's own.
     """
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
         lock = _beside(run, "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not take_lock(lock, run):
+        if take_lock(lock, run, shared=True):
+            lock.close()
+            raise UserError(f"{run}: is in use (asked, evaluated or exported); wait for that or stop it")
         lock.seek(0)
-        raise UserError(f"{run}: is being trained by process {lock.read().strip()}; wait for it or stop it") from None
+        raise UserError(f"{run}: is being trained by process {lock.read().strip()}; wait for it or stop it")
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
@@ -98,9 +98,10 @@ def claim_directory(run: Path) -> None:
     It waits until the new run has something to go on from (`forget_replaced`), and comes back if that never happens
     (`put_back`). The caller holds the lock.
     """
+    run = run.resolve()  # a link stays, and what it leads to is replaced
     try:
         if holds_something(run):
-            run.rename(_beside(run, "replaced"))
+            run.rename(_beside(run, "replaced-run"))
         elif run.exists():
             shutil.rmtree(run)  # empty directories of a failed start
         run.mkdir(parents=True, exist_ok=True)
@@ -110,33 +111,34 @@ def claim_directory(run: Path) -> None:
 
 def forget_replaced(run: Path) -> None:
     """Remove the run that `run` replaced, if there is one. The caller holds the lock."""
-    discarded = _beside(run, "discarded")  # by this name, since half a run must never come back
-    if _beside(run, "replaced").exists():
+    discarded = _beside(run, "discarded-run")  # by this name, since half a run must never come back
+    if _beside(run, "replaced-run").exists():
         shutil.rmtree(discarded, ignore_errors=True)
-        _beside(run, "replaced").rename(discarded)
+        _beside(run, "replaced-run").rename(discarded)
     shutil.rmtree(discarded, ignore_errors=True)
 
 
 def put_back(run: Path) -> None:
     """Undo a start under --force that left nothing to go on from; otherwise finish it. The caller holds the lock."""
-    replaced = _beside(run, "replaced")
+    replaced = _beside(run, "replaced-run")
     if not replaced.exists() or _has_begun(run):
         forget_replaced(run)
         return
-    shutil.rmtree(run, ignore_errors=True)
-    replaced.rename(run)
+    shutil.rmtree(run.resolve(), ignore_errors=True)
+    replaced.rename(run.resolve())
     print(f"{run}: the run that was there before is back", file=sys.stderr)
 
 
 def settle(run: Path) -> None:
     """`put_back` what a killed start under --force left behind; nothing while a training runs."""
-    if not any(_beside(run, name).exists() for name in ("replaced", "discarded")):
+    if not any(_beside(run, name).exists() for name in ("replaced-run", "discarded-run")):
         return
     with contextlib.suppress(UserError), lock_directory(run):
         put_back(run)
 
 
 def _beside(run: Path, what: str) -> Path:
+    run = run.resolve()
     return run.with_name(f".{run.name}.{what}")
 
 
@@ -158,8 +160,8 @@ def weights_directory(run: Path) -> Path:
 
 def newest_finished_run(runs: Path = RUNS) -> Path:
     """The run that finished last. Raises UserError when none has."""
-    for left in runs.glob(".*.replaced"):
-        settle(left.with_name(left.name.removeprefix(".").removesuffix(".replaced")))
+    for left in runs.glob(".*.replaced-run"):
+        settle(left.with_name(left.name.removeprefix(".").removesuffix(".replaced-run")))
     finished = []
     for path in runs.glob("[!.]*/manifest.json"):
         try:
@@ -182,6 +184,21 @@ def require_finished(run: Path) -> FinishedManifest:
     if not isinstance(manifest, FinishedManifest):
         raise UserError(f"{run}: the training has not finished; continue it with --resume")
     return manifest
+
+
+@contextlib.contextmanager
+def in_use(run: Path) -> Iterator[FinishedManifest]:
+    """A finished run, which nobody trains again while the block runs. Raises UserError as `require_finished` does."""
+    settle(run)
+    try:
+        lock: IO[str] = _beside(run, "lock").open("a+", encoding="utf-8")
+    except OSError:  # where nothing can be written, nobody can train either
+        yield require_finished(run)
+        return
+    with lock:
+        if not take_lock(lock, run, shared=True):
+            raise UserError(f"{run}: is being trained; wait for it")
+        yield require_finished(run)
 
 
 def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:

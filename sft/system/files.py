@@ -82,13 +82,15 @@ def sync(path: Path) -> None:
             raise
 
 
-def take_lock(file: IO | int, path: Path) -> bool:
+def take_lock(file: IO | int, path: Path, shared: bool = False) -> bool:
     """Lock an open file, which stands for `path`, for this process until it is closed; False: another one has it.
+
+    `shared`: together with others that want it so.
 
     Raises UserError where the file system has no locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
