@@ -44,6 +44,7 @@ class Measure(NamedTuple):
 class Step(NamedTuple):
     """A module and its arguments, and which of its `ratio` lines is which measure."""
 
+    module: str
     words: list[str]
     measures: dict[str, str]
 
@@ -69,34 +70,23 @@ MEASURES = [
 ]
 
 
-def steps(data: str, repeats: int) -> dict[str, list[Step]]:
-    """What is run, by the name of the module."""
+def steps(data: str, repeats: int) -> list[Step]:
+    """What is run."""
     common = ["--data", data, "--repeats", str(repeats)]
-    pair = ["--variants", "packed,alpaca", *common]
-    memory = {"alpaca-packed-memory": "training_memory"}
-    return {
-        "preparation": [Step(common, {measure.name: measure.name for measure in MEASURES[:7]})],
-        "training": [
-            Step(["--dtype", "bfloat16", *pair], {"packed-alpaca-cpu": "training_bf16"} | memory),
-            Step([*pair], {"packed-alpaca-cpu": "training_fp32"}),
-            Step(["--answers-only", "--dtype", "bfloat16", *pair], {"packed-alpaca-cpu": "training_bf16_answers"}),
-            Step(["--answers-only", *pair], {"packed-alpaca-cpu": "training_fp32_answers"}),
-            Step(
-                ["--dtype", "bfloat16", "--rows", "8", "--variants", "packed,trl", *common],
-                {"packed-trl-cpu": "training_trl_bf16"},
-            ),
-            Step(
-                ["--dtype", "bfloat16", "--growth", *common],
-                {"memory-of-rows": "training_memory_rows", "speed-of-length": "training_length"},
-            ),
-        ],
-        "answering": [
-            Step(
-                [str(RUN), "--rows", str(ANSWERING_ROWS), "--tokens", str(ANSWER_TOKENS), "--repeats", str(repeats)],
-                {"answering_fixed": "answering_fixed", "answering_varied": "answering_varied"},
-            )
-        ],
-    }
+    bf16, pair = ["--dtype", "bfloat16", *common], ["--variants", "packed,alpaca"]
+    answers = [str(RUN), "--rows", str(ANSWERING_ROWS), "--tokens", str(ANSWER_TOKENS), "--repeats", str(repeats)]
+    ours = {measure.name: measure.name for measure in MEASURES}  # those that a module calls by the same name
+    memory, growth = {"alpaca-packed-memory": "training_memory"}, {"memory-of-rows": "training_memory_rows"}
+    return [
+        Step("preparation", common, ours),
+        Step("training", bf16 + pair, {"packed-alpaca-cpu": "training_bf16"} | memory),
+        Step("training", common + pair, {"packed-alpaca-cpu": "training_fp32"}),
+        Step("training", [*bf16, *pair, "--answers-only"], {"packed-alpaca-cpu": "training_bf16_answers"}),
+        Step("training", [*common, *pair, "--answers-only"], {"packed-alpaca-cpu": "training_fp32_answers"}),
+        Step("training", [*bf16, "--rows", "8", "--variants", "packed,trl"], {"packed-trl-cpu": "training_trl_bf16"}),
+        Step("training", [*bf16, "--growth"], growth | {"speed-of-length": "training_length"}),
+        Step("answering", answers, ours),
+    ]
 
 
 def main() -> None:
@@ -110,14 +100,9 @@ def main() -> None:
     values: dict[str, float] = {}
     failed = False
     with exit_on_user_error():
-        for module, its_steps in steps(arguments.data, arguments.repeats).items():
-            if arguments.only and module not in arguments.only.split(","):
-                continue
-            if module == "answering" and not (RUN / "adapter").is_dir():
-                train_run()
-            for step in its_steps:
-                print(f"== python -m benchmarks.{module} {' '.join(step.words)}", flush=True)
-                failed |= run(module, step, values)
+        for step in steps(arguments.data, arguments.repeats):
+            if not arguments.only or step.module in arguments.only.split(","):
+                failed |= run(step, values)
         show(values, time.perf_counter() - started)
     sys.exit(failed)
 
@@ -128,29 +113,31 @@ def train_run() -> None:
     subprocess.run([sys.executable, "train_sft.py", *words, "--force"], check=True, stdout=subprocess.DEVNULL)
 
 
-def run(module: str, step: Step, values: dict[str, float]) -> bool:
+def run(step: Step, values: dict[str, float]) -> bool:
     """Run a step, show what it prints, note its measures in `values`; whether it failed."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *step.words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        out, err = process.communicate()
-    for line in out.splitlines():
-        words = line.split()
-        if words[:1] == ["ratio"] and words[1] in step.measures:
-            name = step.measures[words[1]]
-            values[name] = float(words[2])
-            print(f"ratio {name} {words[2]}", flush=True)
-        elif words[:1] != ["ratio"]:
+    if step.module == "answering" and not (RUN / "adapter").is_dir():
+        train_run()
+    print(f"== python -m benchmarks.{step.module} {' '.join(step.words)}", flush=True)
+    command = [sys.executable, "-m", f"benchmarks.{step.module}", *step.words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if not line.startswith("ratio "):
             print(line, flush=True)
-    if process.returncode:
-        print(err, file=sys.stderr)
-    return process.returncode != 0
+            continue
+        _, ratio, value = line.split()
+        if name := step.measures.get(ratio):
+            values[name] = float(value)
+            print(f"ratio {name} {value}", flush=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+    return done.returncode != 0
 
 
 def show(values: dict[str, float], seconds: float) -> None:
     """Print the measures with their aims."""
     table = Table(title=f"{platform.machine()}, {os.cpu_count()} CPUs, {seconds / 60:.0f} min", box=box.SIMPLE_HEAD)
-    for heading, justify in (("measure", "left"), ("value", "right"), ("aim", "right"), ("reached", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("measure", "value", "aim", "reached"):
+        table.add_column(heading, justify="right" if heading in ("value", "aim") else "left")
     for measure in MEASURES:
         if measure.name in values:
             aim = "" if measure.aim is None else f"{'≤' if measure.at_most else '≥'} {measure.aim:g}"

@@ -11,23 +11,17 @@ Prints the medians of both ways, how many answers are equal (all of them in floa
 import statistics
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
+from benchmarks.turns import print_ratios
 from sft.generation.answerer import Answerer, load_answerer
 from sft.generation.generate import Answer, generate_all
 from sft.prompt.encode import eos_id
 from sft.run.directory import require_finished
+from sft.run.held_out import read_side, training_data
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
-
-
-class Seconds(NamedTuple):
-    """What something took: of all this process's threads, and on the clock."""
-
-    cpu: float
-    clock: float
 
 
 def main() -> None:
@@ -58,38 +52,29 @@ def main() -> None:
 
 def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
     """The encoded prompts of the first test rows, which are in hash order."""
-    from sft.run.held_out import read_side, training_data
-
     examples = read_side(answerer.run, "test", training_data(answerer.run, answerer.config))[:rows]
     return [answerer.prompt(example.instruction, example.input).ids for example in examples]
 
 
 def compare(name: str, answerer: Answerer, prompts: list[list[int]], repeats: int) -> bool:
     """Time both ways `repeats` times in turns and print the medians. Returns whether all answers are equal."""
-    times: dict[str, list[Seconds]] = {"one by one": [], "batched": []}
+    times: dict[str, list[tuple[float, float]]] = {"one by one": [], "batched": []}
     answers: dict[str, list[Answer]] = {}
     for _ in tqdm(range(repeats), desc=name, unit="round"):
         for way, budget in (("one by one", 1), ("batched", answerer.config.eval.batch_tokens)):
             cpu, clock = time.process_time(), time.perf_counter()
-            answers[way] = answer_all(answerer, prompts, budget)
-            times[way].append(Seconds(time.process_time() - cpu, time.perf_counter() - clock))
-    middle = {way: Seconds(*map(statistics.median, zip(*found, strict=True))) for way, found in times.items()}
-    for way, found in answers.items():
-        tokens, seconds = sum(answer.tokens for answer in found), middle[way]
-        print(f"{name:6} {way:10} {tokens} tokens, {seconds.cpu:.1f} s of CPU, {seconds.clock:.1f} s on the clock")
+            found = generate_all(answerer.model, answerer.tokenizer, prompts, [answerer.generation], budget)
+            answers[way] = [answer for _, _, answer in sorted(found, key=lambda item: item[1])]
+            times[way].append((time.process_time() - cpu, time.perf_counter() - clock))
+    middle = {way: [statistics.median(seconds) for seconds in zip(*found, strict=True)] for way, found in times.items()}
+    for way, (cpu, clock) in middle.items():
+        tokens = sum(answer.tokens for answer in answers[way])
+        print(f"{name:6} {way:10} {tokens} tokens, {cpu:.1f} s of CPU, {clock:.1f} s on the clock")
     equal = sum(a == b for a, b in zip(*answers.values(), strict=True))
     print(f"{name:6} equal answers: {equal} of {len(prompts)}")
-    one, batched = middle.values()
-    on_cpu = answerer.model.device.type == "cpu"
-    print(f"ratio answering_{name} {one.cpu / batched.cpu if on_cpu else one.clock / batched.clock:.2f}")
+    measured = 0 if answerer.model.device.type == "cpu" else 1
+    print_ratios({f"answering_{name}": middle["one by one"][measured] / middle["batched"][measured]})
     return equal == len(prompts)
-
-
-def answer_all(answerer: Answerer, prompts: list[list[int]], batch_tokens: int) -> list[Answer]:
-    """Answers in the order of the prompts; a budget of 1 token answers them one by one."""
-    found = generate_all(answerer.model, answerer.tokenizer, prompts, [answerer.generation], batch_tokens)
-    answers = {place: answer for _, place, answer in found}
-    return [answers[place] for place in range(len(prompts))]
 
 
 if __name__ == "__main__":

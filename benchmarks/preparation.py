@@ -23,10 +23,17 @@ import time
 from pathlib import Path
 
 from benchmarks.random_base import random_base
-from benchmarks.turns import in_turns
+from benchmarks.turns import in_turns, print_ratios
 from sft.data.read import load_data
+from sft.data.rows import as_dataset
+from sft.data.split import split_examples
+from sft.model.load import load_tokenizer
+from sft.prompt.encoded_rows import row_lengths
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
+from sft.training.steps import StepSampler, packed
 
 COMMANDS = {
     "help": ["train_sft.py", "--help"],
@@ -64,18 +71,16 @@ def start_up(repeats: int) -> None:
             clock = time.perf_counter()
             done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
             seconds.append(time.perf_counter() - clock)
-            wanted = 2 if name == "configuration_check" else 0
-            if done.returncode != wanted:
+            if done.returncode != (2 if name == "configuration_check" else 0):
                 sys.exit(f"error: {' '.join(words)} ended with {done.returncode}: {done.stderr}")
         print(f"{' '.join(words):60} {statistics.median(seconds):.2f} s")
-        print(f"ratio {name}_seconds {statistics.median(seconds):.2f}")
+        print_ratios({f"{name}_seconds": statistics.median(seconds)})
 
 
 def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     """Prepare the rows in all ways in turns, and print the medians."""
-    files = {"cold": repeated(arguments.data, arguments.rows, scratch)}
-    files["cached"] = files["cold"]
-    files["more"] = repeated(arguments.data, 4 * arguments.rows, scratch)
+    fewer, more = (repeated(arguments.data, rows, scratch) for rows in (arguments.rows, 4 * arguments.rows))
+    files = {"cold": fewer, "cached": fewer, "more": more}
     variants = {way: ["--only", "--base", str(arguments.base), "--data", str(file)] for way, file in files.items()}
 
     def cache(way: str, repeat: int) -> dict[str, str]:
@@ -87,9 +92,8 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> None:
             f"{way:6} {found['rows']:7,.0f} rows, {found['tokens']:10,.0f} tokens: read and divided in "
             f"{found['reading']:.2f} s, tokenised and packed in {found['clock']:.2f} s ({found['cpu']:.2f} s of CPU)"
         )
-    print(f"ratio preparation_cold_seconds {middle['cold']['clock']:.2f}")
-    print(f"ratio preparation_cached_seconds {middle['cached']['clock']:.2f}")
-    print(f"ratio preparation_growth {middle['more']['cpu'] / middle['cold']['cpu']:.2f}")
+    print_ratios({f"preparation_{way}_seconds": middle[way]["clock"] for way in ("cold", "cached")})
+    print_ratios({"preparation_growth": middle["more"]["cpu"] / middle["cold"]["cpu"]})
 
 
 def repeated(data: str, rows: int, scratch: Path) -> Path:
@@ -107,14 +111,6 @@ def repeated(data: str, rows: int, scratch: Path) -> Path:
 
 def prepare(base: Path, data: str) -> dict[str, float]:
     """Seconds it takes to read and divide the rows, and to tokenise them and pack all steps of an epoch."""
-    from sft.data.rows import as_dataset
-    from sft.data.split import split_examples
-    from sft.model.load import load_tokenizer
-    from sft.prompt.encoded_rows import row_lengths
-    from sft.prompt.row_encoder import RowEncoder
-    from sft.prompt.template import ALPACA_JA, FormattingFunction
-    from sft.training.steps import StepSampler, packed
-
     tokenizer = load_tokenizer(str(base))
     clock = time.perf_counter()
     loaded = load_data(data)

@@ -14,6 +14,7 @@ many times as long another takes, and how many times its memory. Fails when loss
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -21,13 +22,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from trl import SFTConfig, SFTTrainer
 
 from benchmarks.random_base import random_base
-from benchmarks.turns import in_turns
+from benchmarks.turns import Found, in_turns, print_ratios
 from sft.data.read import load_data
+from sft.model.load import load_base, load_tokenizer
+from sft.model.lora import add_lora
+from sft.model.place import use_all_cores
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
+from sft.training.trainer import RunTrainer
 
 MICRO_BATCH = 4
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
@@ -54,102 +66,83 @@ def main() -> None:
         if arguments.only:
             print(json.dumps(measure(arguments)))
             return
-        arguments.base = arguments.base or random_base(arguments.data)
-        sys.exit(growth(arguments) if arguments.growth else compare(arguments))
+        words = [*sys.argv[1:], "--base", str(arguments.base or random_base(arguments.data)), "--only"]
+        sys.exit(growth(arguments, words) if arguments.growth else compare(arguments, words))
 
 
-def compare(arguments: argparse.Namespace) -> int:
-    """Run the variants in turns and print what they took; 1 when they do not train the same."""
+def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
+    """Run the variants in turns and print what they took; true when they do not train the same."""
     names = arguments.variants.split(",")
-    base = ["--base", str(arguments.base)]
-    medians = in_turns(
-        "benchmarks.training", {n: [*sys.argv[1:], *base, "--only", n] for n in names}, arguments.repeats
-    )
+    medians = in_turns("benchmarks.training", {name: [*words, name] for name in names}, arguments.repeats)
+    wrong = False
+    first, ours = names[0], medians[names[0]]
     for name, result in medians.items():
-        print(
-            f"{name:8} {result['wall']:8.1f} s wall {result['cpu']:8.1f} s CPU  "
-            f"{result['tokens'] / result['cpu']:7.0f} tokens/s CPU  {result['memory'] / 2**20:7.0f} MiB  "
-            f"loss {result['loss']:.6f}  gradient norm {result['gradient_norm']:.6f}"
-        )
-    ours = medians[names[0]]
-    wrong = 0
-    for name in names[1:]:
-        for what in ("wall", "cpu", "memory"):
-            print(f"ratio {names[0]}-{name}-{what} {medians[name][what] / ours[what]:.2f}")
-        print(f"ratio {name}-{names[0]}-memory {ours['memory'] / medians[name]['memory']:.2f}")
+        print(f"{name:24} {_speed(result)}  loss {result['loss']:.6f}  gradient norm {result['gradient_norm']:.6f}")
         for what in ("loss", "gradient_norm"):
-            difference = abs(medians[name][what] / ours[what] - 1)
+            difference = abs(result[what] / ours[what] - 1)
             if difference > TOLERANCE[arguments.dtype]:
-                print(f"error: {what} of {name} and {names[0]} differ by {difference:.1e}", file=sys.stderr)
-                wrong = 1
+                print(f"error: {what} of {name} and {first} differ by {difference:.1e}", file=sys.stderr)
+                wrong = True
+    for name in names[1:]:
+        print_ratios({f"{first}-{name}-{what}": medians[name][what] / ours[what] for what in ("wall", "cpu", "memory")})
+        print_ratios({f"{name}-{first}-memory": ours["memory"] / medians[name]["memory"]})
     return wrong
 
 
-def growth(arguments: argparse.Namespace) -> int:
+def growth(arguments: argparse.Namespace, words: list[str]) -> bool:
     """How memory grows with the rows of a step, and speed with the length of rows; prints the medians' ratios."""
-    common = ["--base", str(arguments.base), "--data", arguments.data, "--dtype", arguments.dtype, "--only", "packed"]
     variants = {
-        "32 rows": [*common, "--rows", "32"],
-        "128 rows": [*common, "--rows", "128"],
-        "32 rows of 128 tokens": [*common, "--rows", "32", "--row-tokens", "128"],
-        "2 rows of 2,048 tokens": [*common, "--rows", "2", "--row-tokens", "2048"],
+        "32 rows": ["--rows", "32"],
+        "128 rows": ["--rows", "128"],
+        "32 rows of 128 tokens": ["--rows", "32", "--row-tokens", "128"],
+        "2 rows of 2,048 tokens": ["--rows", "2", "--row-tokens", "2048"],
     }
+    variants = {name: [*words, "packed", *more] for name, more in variants.items()}
     medians = in_turns("benchmarks.training", variants, arguments.repeats)
-    memory = [found["memory"] for found in medians.values()]
-    speed = [found["tokens"] / found["cpu"] for found in medians.values()]
-    for name, tokens, size in zip(medians, speed, memory, strict=True):
-        print(f"{name:24} {tokens:7.0f} tokens/s CPU  {size / 2**20:7.0f} MiB")
-    print(f"ratio memory-of-rows {memory[1] / memory[0]:.2f}")
-    print(f"ratio speed-of-length {speed[3] / speed[2]:.2f}")
-    return 0
+    for name, found in medians.items():
+        print(f"{name:24} {_speed(found)}")
+    few, many, short, long = medians.values()
+    print_ratios({"memory-of-rows": many["memory"] / few["memory"]})
+    print_ratios({"speed-of-length": long["tokens"] / long["cpu"] / (short["tokens"] / short["cpu"])})
+    return False
+
+
+def _speed(found: Found) -> str:
+    return (
+        f"{found['wall']:8.1f} s wall {found['cpu']:8.1f} s CPU  {found['tokens'] / found['cpu']:7.0f} tokens/s CPU  "
+        f"{found['memory'] / 2**20:7.0f} MiB"
+    )
+
+
+class Work(NamedTuple):
+    """What every variant is given: a model, and the rows of one step as they are and encoded."""
+
+    arguments: argparse.Namespace
+    model: Any
+    tokenizer: Any
+    encoder: RowEncoder
+    rows: Dataset
+    encoded: Dataset
+    settings: dict[str, Any]
+    """Arguments of TrainingArguments and its kind that all of them share."""
+
+
+class Clock(TrainerCallback):
+    """Times the step, from its rows at hand to its weights changed."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """One optimizer step of one variant: seconds, useful tokens, bytes beyond the loaded model, loss, gradient norm."""
-    import torch
-    from datasets import Dataset
-    from transformers import TrainerCallback
-
-    from sft.model.load import load_base, load_tokenizer
-    from sft.model.lora import add_lora
-    from sft.model.place import use_all_cores
-    from sft.prompt.row_encoder import RowEncoder
-    from sft.prompt.template import ALPACA_JA, FormattingFunction
-
-    class Clock(TrainerCallback):
-        """Times the step, from its rows at hand to its weights changed."""
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-
     use_all_cores()
-    tokenizer = load_tokenizer(str(arguments.base))
-    base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
-    torch.manual_seed(0)
-    model = add_lora(base, LORA)
-    length, truncation = arguments.max_length, "context"
-    if arguments.row_tokens:
-        length, truncation = arguments.row_tokens, "end"
-    encoder = RowEncoder(tokenizer, length, truncation, not arguments.answers_only)  # type: ignore[arg-type]
-    fields = ("index", "instruction", "input", "output", "category")
-    examples = load_data(arguments.data).examples[: arguments.rows]
-    repeats = 100 if arguments.row_tokens else 1  # long enough to be cut at the length that is wanted
-    rows = Dataset.from_list(
-        [{name: getattr(e, name) for name in fields} | {"output": e.output * repeats} for e in examples]
-    )
-    encoded = encoder.encode(rows, FormattingFunction(ALPACA_JA), "train")
-    ids = torch.arange(2, 66)[None]
-    model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
-    model.zero_grad()
     with tempfile.TemporaryDirectory() as scratch:
-        settings = {
-            "output_dir": scratch, "use_cpu": True, "bf16": False, "num_train_epochs": 1, "logging_steps": 1,
-            "save_strategy": "no", "report_to": "none", "dataloader_pin_memory": False, "disable_tqdm": True,
-        }  # fmt: skip
-        trainer = TRAINERS[arguments.only](model, tokenizer, encoder, rows, encoded, settings, arguments)
+        work = prepare(arguments, scratch)
+        trainer = TRAINERS[arguments.only](work)
         clock = Clock()
         trainer.add_callback(clock)
         before = _status("VmRSS")
@@ -164,54 +157,67 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
             trainer.train()
     log = next(record for record in trainer.state.log_history if "grad_norm" in record)
     return {
-        "wall": clock.wall, "cpu": clock.cpu, "tokens": sum(map(len, encoded["input_ids"])),
+        "wall": clock.wall, "cpu": clock.cpu, "tokens": sum(map(len, work.encoded["input_ids"])),
         "memory": _status("VmHWM") - before, "loss": log["loss"], "gradient_norm": log["grad_norm"],
     }  # fmt: skip
 
 
-def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
+def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
+    """Load the model and encode the rows of the step."""
+    tokenizer = load_tokenizer(str(arguments.base))
+    base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
+    torch.manual_seed(0)
+    model = add_lora(base, LORA)
+    length, repeats = arguments.row_tokens or arguments.max_length, 100 if arguments.row_tokens else 1
+    # Rows of a wanted length are made long enough to be cut there.
+    truncation: Any = "end" if arguments.row_tokens else "context"
+    encoder = RowEncoder(tokenizer, length, truncation, not arguments.answers_only)
+    examples = map(dataclasses.asdict, load_data(arguments.data).examples[: arguments.rows])
+    rows = Dataset.from_list([row | {"output": row["output"] * repeats} for row in examples])
+    encoded = encoder.encode(rows, FormattingFunction(ALPACA_JA), "train")
+    ids = torch.arange(2, 66)[None]
+    model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
+    model.zero_grad()
+    settings = {
+        "output_dir": scratch, "use_cpu": True, "bf16": False, "num_train_epochs": 1, "logging_steps": 1,
+        "save_strategy": "no", "report_to": "none", "dataloader_pin_memory": False, "disable_tqdm": True,
+    }  # fmt: skip
+    return Work(arguments, model, tokenizer, encoder, rows, encoded, settings)
+
+
+def ours(work: Work) -> Trainer:
     """This project's trainer."""
-    from trl import SFTConfig
-
-    from sft.prompt.template import ALPACA_JA, FormattingFunction
-    from sft.training.trainer import RunTrainer
-
-    packed = arguments.only == "packed"
-    micro_batch = arguments.max_length // encoder.max_length if packed else MICRO_BATCH
+    packed = work.arguments.only == "packed"
     config = SFTConfig(
-        per_device_train_batch_size=micro_batch, activation_checkpointing=False,
-        completion_only_loss=False, logging_nan_inf_filter=False, **settings,
+        per_device_train_batch_size=work.arguments.max_length // work.encoder.max_length if packed else MICRO_BATCH,
+        activation_checkpointing=False, completion_only_loss=False, logging_nan_inf_filter=False, **work.settings,
     )  # fmt: skip
     return RunTrainer(
-        model=model, args=config, train_dataset=rows, eval_datasets={}, tokenizer=tokenizer,
-        formatting_func=FormattingFunction(ALPACA_JA), encoder=encoder, pack=packed, total_batch_size=len(rows),
-        log_path=Path(settings["output_dir"]) / "log.jsonl", run_id="",
+        model=work.model, args=config, train_dataset=work.rows, eval_datasets={}, tokenizer=work.tokenizer,
+        formatting_func=FormattingFunction(ALPACA_JA), encoder=work.encoder, pack=packed,
+        total_batch_size=len(work.rows), log_path=Path(work.settings["output_dir"]) / "log.jsonl", run_id="",
     )  # fmt: skip
 
 
-def alpaca(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
+def alpaca(work: Work) -> Trainer:
     """What alpaca-lora's finetune.py does."""
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
-
-    config = TrainingArguments(
-        per_device_train_batch_size=MICRO_BATCH, gradient_accumulation_steps=-(-len(encoded) // MICRO_BATCH), **settings
-    )
-    collator = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
-    encoded = encoded.remove_columns(["index", "category"])
-    model.config.use_cache = False
-    return Trainer(model=model, args=config, train_dataset=encoded, data_collator=collator)
+    collator = DataCollatorForSeq2Seq(work.tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
+    work.model.config.use_cache = False
+    config = TrainingArguments(**in_micro_batches(work))
+    return Trainer(work.model, config, collator, work.encoded.remove_columns(["index", "category"]))
 
 
-def trl(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
+def trl(work: Work) -> Trainer:
     """SFTTrainer with its own defaults: checkpointed activations, its fused head."""
-    from trl import SFTConfig, SFTTrainer
+    config = SFTConfig(max_length=work.arguments.max_length, **in_micro_batches(work))
+    encoded = work.encoded.remove_columns(["index", "category"])
+    return SFTTrainer(model=work.model, args=config, train_dataset=encoded, processing_class=work.tokenizer)
 
-    config = SFTConfig(
-        per_device_train_batch_size=MICRO_BATCH, gradient_accumulation_steps=-(-len(encoded) // MICRO_BATCH),
-        max_length=arguments.max_length, **settings,
-    )  # fmt: skip
-    encoded = encoded.remove_columns(["index", "category"])
-    return SFTTrainer(model=model, args=config, train_dataset=encoded, processing_class=tokenizer)
+
+def in_micro_batches(work: Work) -> dict[str, Any]:
+    """The settings of a step in micro-batches of MICRO_BATCH rows, whose gradients are accumulated."""
+    count = -(-len(work.encoded) // MICRO_BATCH)
+    return work.settings | {"per_device_train_batch_size": MICRO_BATCH, "gradient_accumulation_steps": count}
 
 
 TRAINERS = {"packed": ours, "padded": ours, "alpaca": alpaca, "trl": trl}

@@ -31,3 +31,9 @@ def in_turns(
     return {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()
     }
+
+
+def print_ratios(values: Mapping[str, float]) -> None:
+    """A line `ratio NAME VALUE` for each, which `python -m benchmarks` looks for."""
+    for name, value in values.items():
+        print(f"ratio {name} {value:.2f}")

@@ -14,17 +14,11 @@ ROOM_TOKENS = 64
 class GrowingLayer(DynamicLayer):
     """DynamicLayer, except that `keys` and `values` are the filled part of larger tensors."""
 
-    keys: torch.Tensor
-    values: torch.Tensor
-
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append keys and values, (rows, heads, tokens, width), and return all."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys = _append(self.keys, key_states)
-        self.values = _append(self.values, value_states)
+        _grow(self, key_states, value_states)
         return self.keys, self.values
 
 
@@ -34,20 +28,20 @@ class GrowingSlidingLayer(DynamicSlidingWindowLayer):
     What has left the window is left behind when memory is set aside anew.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
-
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append keys and values, (rows, heads, tokens, width), and return what the new tokens may see."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         before, tokens = self.sliding_window - 1, key_states.shape[2]
+        _grow(self, key_states, value_states, before)
         self.cumulative_length += tokens
-        self.keys = _append(self.keys, key_states, before)
-        self.values = _append(self.values, value_states, before)
         return self.keys[:, :, -before - tokens :], self.values[:, :, -before - tokens :]
+
+
+def _grow(layer: Any, keys: torch.Tensor, values: torch.Tensor, needed: int | None = None) -> None:
+    if not layer.is_initialized:
+        layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = _append(layer.keys, keys, needed), _append(layer.values, values, needed)
 
 
 def growing_cache(config: PretrainedConfig) -> DynamicCache:

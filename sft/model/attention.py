@@ -7,10 +7,12 @@ packed go through PyTorch's attention with transformers' own mask, as ever.
 With `shared_prefixes`, documents begin with another one of their bin (see that module) and attend as whole rows.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch.nn.attention import varlen
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -65,60 +67,68 @@ def _mask(attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool
     return sdpa_mask(attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs)
 
 
-def _within_documents(attend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
-    """The attention of a model whose packed batches `attend` does, and PyTorch's own attention all others."""
+class Documents(NamedTuple):
+    """Where the documents of a packed batch begin and end, and how they attend."""
 
-    def attention(
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        dropout: float = 0.0,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        cu_seq_lens_q: torch.Tensor | None = None,
-        max_length_q: int = 0,
-        shared_prefixes: Prefixes | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, None]:
-        if attention_mask is None or attention_mask.numel():  # see `_mask`
-            if shared_prefixes is not None:
-                raise ValueError("documents that share prefixes have no attention mask")
-            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-        if cu_seq_lens_q is None:
-            raise ValueError(
-                "position_ids start again within a row, but cu_seq_lens_q does not say where documents end"
-            )
-        if shared_prefixes is None:
-            return attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window), None
-        query, key, value = (whole_rows(states, shared_prefixes) for states in (query, key, value))
-        attended = attend(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window)
-        return own_tokens(attended, shared_prefixes), None
-
-    return attention
+    borders: torch.Tensor
+    """(documents + 1,) first tokens of the documents, and the end of the last one, in int32."""
+    longest: int
+    """Tokens of the longest document."""
+    dropout: float
+    scaling: float | None
+    """What scores are multiplied by; None: 1 / sqrt(head size)."""
+    window: int | None
+    """Tokens that a token sees, itself included; None: all before it."""
 
 
-def _documents(
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents], torch.Tensor]
+"""Queries, keys and values (1, heads, tokens, size) of whole documents one after another → (1, tokens, heads, size)."""
+
+
+def _attention(
+    attend: Attend,
+    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    borders: torch.Tensor,
-    longest: int,
-    dropout: float,
-    scaling: float | None,
-    sliding_window: int | None,
-) -> torch.Tensor:
-    lengths = borders.diff().tolist()
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
+    shared_prefixes: Prefixes | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' interface of an attention: packed batches go to `attend`, all others to PyTorch's own."""
+    if attention_mask is None or attention_mask.numel():  # not the mark that `_mask` makes
+        if shared_prefixes is not None:
+            raise ValueError("documents that share prefixes have no attention mask")
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    if cu_seq_lens_q is None:
+        raise ValueError("position_ids start again within a row, but cu_seq_lens_q does not say where documents end")
+    documents = Documents(cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window)
+    if shared_prefixes is None:
+        return attend(query, key, value, documents), None
+    # The prefix is put in front of each row that shares it, so that the row attends as if it stood there alone; what
+    # its tokens attended to is known from the prefix's own row, and is left out again.
+    query, key, value = (whole_rows(states, shared_prefixes) for states in (query, key, value))
+    return own_tokens(attend(query, key, value, documents), shared_prefixes), None
+
+
+def _one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+    """A call of attention for each document: work that grows with the squares of rows, and not of the whole bin."""
+    lengths = documents.borders.diff().tolist()
     outputs = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
-        window = _window_mask(q.shape[2], sliding_window, q.device)
-        if window is None and not dropout and _is_short(q):
-            outputs.append(_ShortDocument.apply(q[0], k[0], v[0], scaling or q.shape[-1] ** -0.5))
+        window = _window_mask(q.shape[2], documents.window, q.device)
+        if window is None and not documents.dropout and _is_short(q):
+            outputs.append(_ShortDocument.apply(q[0], k[0], v[0], documents.scaling or q.shape[-1] ** -0.5))
             continue
         attended = scaled_dot_product_attention(
-            q, k, v, window, dropout, is_causal=window is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
+            q, k, v, window, documents.dropout, is_causal=window is None, scale=documents.scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
         outputs.append(attended.transpose(1, 2))
     return torch.cat(outputs, dim=1)
 
@@ -182,30 +192,21 @@ def _window_mask(length: int, sliding_window: int | None, device: torch.device) 
     return torch.ones(length, length, dtype=torch.bool, device=device).tril_().triu_(1 - sliding_window)
 
 
-def _varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    borders: torch.Tensor,
-    longest: int,
-    dropout: float,
-    scaling: float | None,
-    sliding_window: int | None,
-) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    if dropout:
+def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+    """PyTorch's kernel for documents of different lengths, all in one call."""
+    if documents.dropout:
         raise ValueError("varlen attention has no dropout")
     # Its window counts the tokens before a token, transformers' the token itself as well.
-    window = (-1 if sliding_window is None else sliding_window - 1, 0)
-    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
-    attended = varlen_attn(
+    window = (-1 if documents.window is None else documents.window - 1, 0)
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # (tokens, heads, size)
+    borders, longest = documents.borders, documents.longest
+    attended = varlen.varlen_attn(
         q, k, v, borders, borders, longest, longest,
-        scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
+        scale=documents.scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
     return attended.unsqueeze(0)
 
 
-for _name, _attend in (("packed_documents", _documents), ("packed_varlen", _varlen)):
-    AttentionInterface.register(_name, _within_documents(_attend))
+for _name, _attend in (("packed_documents", _one_by_one), ("packed_varlen", _varlen)):
+    AttentionInterface.register(_name, functools.partial(_attention, _attend))
     AttentionMaskInterface.register(_name, _mask)

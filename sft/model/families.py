@@ -39,37 +39,23 @@ class Family:
     """Beginning of hub ids → the hub's name of their licence; of others the card says to see the model's page."""
 
 
-FAMILIES = {
-    family.model_type: family
-    for family in (
-        Family(
-            "gpt_neox",
-            targets=("query_key_value",),
-            packs=True,
-            repairs={T5Tokenizer: with_sentencepiece_backend},  # rinna's
-            licences={"cyberagent/open-calm-": "cc-by-sa-4.0", "rinna/japanese-gpt-neox-": "mit"},
-        ),
-        Family(
-            "gpt_neox_japanese",
-            targets=("query_key_value",),
-            repairs={GPTNeoXJapaneseTokenizer: with_whole_characters},
-            licences={"abeja/gpt-neox-japanese-2.7b": "mit"},
-        ),
-        Family(
-            "gptj",
-            targets=("q_proj", "v_proj"),
-            tokenizer="EleutherAI/gpt-j-6B",
-            licences={"NovelAI/genji-jp": "apache-2.0"},
-        ),
-        Family("llama", targets=("q_proj", "v_proj"), packs=True),
-        Family(
-            "gemma3_text",
-            targets=("q_proj", "k_proj", "v_proj", "o_proj"),
-            packs=True,
-            licences={"google/gemma-": "gemma"},
-        ),
-    )
-}
+_FAMILIES = (
+    Family(
+        "gpt_neox", ("query_key_value",), packs=True, repairs={T5Tokenizer: with_sentencepiece_backend},  # rinna's
+        licences={"cyberagent/open-calm-": "cc-by-sa-4.0", "rinna/japanese-gpt-neox-": "mit"},
+    ),
+    Family(
+        "gpt_neox_japanese", ("query_key_value",), repairs={GPTNeoXJapaneseTokenizer: with_whole_characters},
+        licences={"abeja/gpt-neox-japanese-2.7b": "mit"},
+    ),
+    Family(
+        "gptj", ("q_proj", "v_proj"), tokenizer="EleutherAI/gpt-j-6B",
+        licences={"NovelAI/genji-jp": "apache-2.0"},
+    ),
+    Family("llama", ("q_proj", "v_proj"), packs=True),
+    Family("gemma3_text", ("q_proj", "k_proj", "v_proj", "o_proj"), packs=True, licences={"google/gemma-": "gemma"}),
+)  # fmt: skip
+FAMILIES = {family.model_type: family for family in _FAMILIES}
 """The families that are tested here. Of any other architecture PEFT's own table has the targets, if at all."""
 
 ATTENTION_FLAGS = {

@@ -1,8 +1,9 @@
 """The base model and its tokenizer, loaded for one device in 4-bit, 8-bit or unquantised."""
 
+import contextlib
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -36,12 +37,8 @@ def load_tokenizer(
     """
     if trust_remote_code and int(os.environ.get("RANK", 0)) == 0:
         warn([f"model.trust_remote_code: Python code that comes with {base} is run; read it, and pin model.revision"])
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
-        )
-    except Exception as error:  # of files of the wrong kind, its libraries raise what they like
-        raise loading_error("tokenizer", base, error) from None
+    with _loading("tokenizer", base, Exception):  # of files of the wrong kind, its libraries raise what they like
+        tokenizer = AutoTokenizer.from_pretrained(base, **_source(revision, trust_remote_code))
     if not tokenizer("日本")["input_ids"]:  # what transformers makes of a repository without any tokenizer
         examples = ", ".join(f"{kind}: {family.tokenizer}" for kind, family in FAMILIES.items() if family.tokenizer)
         raise UserError(f"tokenizer {base}: has no vocabulary; set model.tokenizer to one that has ({examples})")
@@ -53,12 +50,8 @@ def load_tokenizer(
 
 def load_base_config(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
     """The base model's architecture, without its weights. Raises UserError when it cannot be loaded."""
-    try:
-        return AutoConfig.from_pretrained(
-            base, revision=revision, trust_remote_code=trust_remote_code, local_files_only=hub_is_absent()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise loading_error("model", base, error) from None
+    with _loading("model", base, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return AutoConfig.from_pretrained(base, **_source(revision, trust_remote_code))
 
 
 def load_base(
@@ -80,20 +73,16 @@ def load_base(
     """
     if attention != "auto":
         check_attention(load_base_config(base, revision, trust_remote_code), attention)
-    try:
+    with _loading("model", base, OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError):
         model = AutoModelForCausalLM.from_pretrained(
             base,
-            revision=revision,
             dtype=dtype,
             device_map={"": device} if device else None,
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
             attn_implementation=None if attention == "auto" else attention,
-            trust_remote_code=trust_remote_code,
             use_safetensors=True if safetensors_only else None,
-            local_files_only=hub_is_absent(),
+            **_source(revision, trust_remote_code),
         )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise loading_error("model", base, error) from None
     model.requires_grad_(False)
     # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
     theirs = model.generation_config
@@ -127,14 +116,24 @@ def load_skeleton(
     if attention != "auto":
         check_attention(config, attention)
     eager = "eager" if attention == "eager" else None
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, attn_implementation=eager, trust_remote_code=trust_remote_code
-            )
-    except (OSError, ValueError, ImportError) as error:
-        raise loading_error("model", base, error) from None
+    with _loading("model", base, OSError, ValueError, ImportError), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=eager, trust_remote_code=trust_remote_code
+        )
     return model.requires_grad_(False)
+
+
+def _source(revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    return {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": hub_is_absent()}
+
+
+@contextlib.contextmanager
+def _loading(what: str, base: str, *errors: type[Exception]) -> Iterator[None]:
+    """What the libraries raise in loading becomes a UserError."""
+    try:
+        yield
+    except errors as error:
+        raise loading_error(what, base, error) from None
 
 
 def _keep_4bit_weights_trainable(model: PreTrainedModel) -> None:

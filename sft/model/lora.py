@@ -131,19 +131,15 @@ def merge(model: PeftModel) -> PreTrainedModel:
         weights = layer.get_base_layer()
         dtype = weights.weight.dtype
         weights.float()
+        finite = True
         try:
             layer.merge(safe_merge=True)  # into new tensors: those of the base stay for whoever holds them
         except ValueError as error:
             if "NaN" not in str(error):
                 raise
-            raise _not_finite(name) from None
-        weights.to(dtype)
-        if not all(parameter.isfinite().all() for parameter in weights.parameters()):
-            raise _not_finite(name)
+            finite = False
+        if not (finite and all(parameter.isfinite().all() for parameter in weights.to(dtype).parameters())):
+            raise UserError(
+                f"merging {name}: a weight is not a finite number; the adapter is damaged, or model.dtype too narrow"
+            )
     return model.unload()
-
-
-def _not_finite(name: str) -> UserError:
-    return UserError(
-        f"merging {name}: a weight is not a finite number; the adapter is damaged, or model.dtype too narrow"
-    )

@@ -5,6 +5,7 @@ forward pass in which nothing is computed, and what autograd would keep for the 
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -170,21 +171,23 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
     own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
     kept: dict[int, tuple[torch.UntypedStorage, int | None]] = {}  # holding a storage keeps its address from reuse
     inputs: list[int] = []
-    layer: list[int | None] = [None]
+    layer: int | None = None  # the one that the forward pass is in
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept.setdefault(storage._cdata, (storage, layer[0]))
+            kept.setdefault(storage._cdata, (storage, layer))
         return tensor
 
     def enter(module: Any, arguments: Any, named: Any) -> None:
+        nonlocal layer
         hidden = arguments[0] if arguments else named["hidden_states"]
-        layer[0] = len(inputs)
+        layer = len(inputs)
         inputs.append(hidden.numel() * hidden.element_size())
 
     def leave(*_: Any) -> None:
-        layer[0] = None
+        nonlocal layer
+        layer = None
 
     def keep_input(module: Any, arguments: Any) -> None:
         if arguments[0].requires_grad:
@@ -200,23 +203,18 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
     # Attention on a GPU keeps the mask as a bias in every layer.
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool, device="meta") if layout.masked else None
     kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
-    was_training = model.training
     try:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), kernels:
             ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
             model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
-    layers = [0] * len(inputs)
-    outside = 0
+    sizes: Counter[int | None] = Counter()
     for storage, number in kept.values():
-        if number is None:
-            outside += storage.nbytes()
-        else:
-            layers[number] += storage.nbytes()
-    return _Kept(outside, layers, inputs, max((storage.nbytes() for storage, _ in kept.values()), default=0))
+        sizes[number] += storage.nbytes()
+    largest = max((storage.nbytes() for storage, _ in kept.values()), default=0)
+    return _Kept(sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest)
 
 
 class _AsOnGpu(TorchFunctionMode):
@@ -252,7 +250,3 @@ class _Attention(torch.autograd.Function):
         normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, output, normaliser, bias)
         return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        raise NotImplementedError("nothing is computed here")

@@ -106,8 +106,7 @@ class MicroBatches(Dataset[list[dict[str, Any]]]):
         self.rows = rows.select_columns(["index", "input_ids", "labels"])
 
     def __getitem__(self, numbers: list[int]) -> list[dict[str, Any]]:
-        columns = self.rows[numbers]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return self.rows.__getitems__(numbers)
 
     def __len__(self) -> int:
         return len(self.rows)
