@@ -8,6 +8,7 @@ Prints the medians of both ways, how many answers are equal (all of them in floa
 `ratio answering_fixed VALUE` and `ratio answering_varied VALUE`: of CPU time on a CPU, of the clock's on a GPU.
 """
 
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -58,10 +59,11 @@ def main() -> None:
 
 def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
     """The encoded prompts of the first test rows, which are in hash order."""
+    from sft.data.rows import examples_of
     from sft.run.held_out import read_side, training_data
 
-    examples = read_side(answerer.run, "test", training_data(answerer.run, answerer.config))[:rows]
-    return [answerer.prompt(example.instruction, example.input).ids for example in examples]
+    examples = examples_of(read_side(answerer.run, "test", training_data(answerer.run, answerer.config)))
+    return [answerer.prompt(example.instruction, example.input).ids for example in itertools.islice(examples, rows)]
 
 
 def compare(name: str, answerer: Answerer, prompts: list[list[int]], repeats: int) -> bool:

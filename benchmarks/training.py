@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns
 from sft.data.read import load_data
+from sft.data.rows import select
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
@@ -130,17 +131,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
     torch.manual_seed(0)
     model = add_lora(base, LORA)
-    length, truncation = arguments.max_length, "context"
-    if arguments.row_tokens:
-        length, truncation = arguments.row_tokens, "end"
-    encoder = RowEncoder(tokenizer, length, truncation, not arguments.answers_only)  # type: ignore[arg-type]
-    fields = ("index", "instruction", "input", "output", "category")
-    examples = load_data(arguments.data).examples[: arguments.rows]
-    repeats = 100 if arguments.row_tokens else 1  # long enough to be cut at the length that is wanted
-    rows = Dataset.from_list(
-        [{name: getattr(e, name) for name in fields} | {"output": e.output * repeats} for e in examples]
+    encoder = RowEncoder(
+        tokenizer,
+        FormattingFunction(ALPACA_JA),
+        arguments.row_tokens or arguments.max_length,
+        "end" if arguments.row_tokens else "context",
+        train_on_inputs=not arguments.answers_only,
     )
-    encoded = encoder.encode(rows, FormattingFunction(ALPACA_JA), "train")
+    rows = select(load_data(arguments.data).rows, slice(arguments.rows))
+    repeats = 100 if arguments.row_tokens else 1  # long enough to be cut at the length that is wanted
+    encoded = encoder.encode(Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])).rows
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
     model.zero_grad()
@@ -149,7 +149,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
             "output_dir": scratch, "use_cpu": True, "bf16": False, "num_train_epochs": 1, "logging_steps": 1,
             "save_strategy": "no", "report_to": "none", "dataloader_pin_memory": False, "disable_tqdm": True,
         }  # fmt: skip
-        trainer = TRAINERS[arguments.only](model, tokenizer, encoder, rows, encoded, settings, arguments)
+        trainer = TRAINERS[arguments.only](model, tokenizer, encoder, encoded, settings, arguments)
         clock = Clock()
         trainer.add_callback(clock)
         before = _status("VmRSS")
@@ -169,11 +169,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     }  # fmt: skip
 
 
-def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
+def ours(model: Any, tokenizer: Any, encoder: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
     """This project's trainer."""
     from trl import SFTConfig
 
-    from sft.prompt.template import ALPACA_JA, FormattingFunction
     from sft.training.trainer import RunTrainer
 
     packed = arguments.only == "packed"
@@ -183,13 +182,13 @@ def ours(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, sett
         completion_only_loss=False, logging_nan_inf_filter=False, **settings,
     )  # fmt: skip
     return RunTrainer(
-        model=model, args=config, train_dataset=rows, eval_datasets={}, tokenizer=tokenizer,
-        formatting_func=FormattingFunction(ALPACA_JA), encoder=encoder, pack=packed, total_batch_size=len(rows),
+        model=model, args=config, train_dataset=encoded, eval_datasets={}, tokenizer=tokenizer,
+        encoder=encoder, pack=packed, total_batch_size=len(encoded),
         log_path=Path(settings["output_dir"]) / "log.jsonl", run_id="",
     )  # fmt: skip
 
 
-def alpaca(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
+def alpaca(model: Any, tokenizer: Any, encoder: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
     """What alpaca-lora's finetune.py does."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -202,7 +201,7 @@ def alpaca(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, se
     return Trainer(model=model, args=config, train_dataset=encoded, data_collator=collator)
 
 
-def trl(model: Any, tokenizer: Any, encoder: Any, rows: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
+def trl(model: Any, tokenizer: Any, encoder: Any, encoded: Any, settings: dict, arguments: Any) -> Any:
     """SFTTrainer with its own defaults: checkpointed activations, its fused head."""
     from trl import SFTConfig, SFTTrainer
 
