@@ -8,6 +8,7 @@ Prints the medians of both ways, how many answers are equal (all of them in floa
 `ratio answering_fixed VALUE` and `ratio answering_varied VALUE`: of CPU time on a CPU, of the clock's on a GPU.
 """
 
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.turns import print_ratios
+from sft.data.rows import examples_of
 from sft.generation.answerer import Answerer, load_answerer
 from sft.generation.generate import Answer, generate_all
 from sft.prompt.encode import eos_id
@@ -52,8 +54,8 @@ def main() -> None:
 
 def held_out_prompts(answerer: Answerer, rows: int) -> list[list[int]]:
     """The encoded prompts of the first test rows, which are in hash order."""
-    examples = read_side(answerer.run, "test", training_data(answerer.run, answerer.config))[:rows]
-    return [answerer.prompt(example.instruction, example.input).ids for example in examples]
+    examples = examples_of(read_side(answerer.run, "test", training_data(answerer.run, answerer.config)))
+    return [answerer.prompt(example.instruction, example.input).ids for example in itertools.islice(examples, rows)]
 
 
 def compare(name: str, answerer: Answerer, prompts: list[list[int]], repeats: int) -> bool:

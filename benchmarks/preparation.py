@@ -25,8 +25,8 @@ from pathlib import Path
 from benchmarks.random_base import random_base
 from benchmarks.turns import in_turns, print_ratios
 from sft.data.read import load_data
-from sft.data.rows import as_dataset
-from sft.data.split import split_examples
+from sft.data.rows import examples_of
+from sft.data.split import split_rows
 from sft.model.load import load_tokenizer
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
@@ -98,7 +98,7 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> None:
 
 def repeated(data: str, rows: int, scratch: Path) -> Path:
     """A file with so many rows of `data`; those that come again are numbered, so that they are others."""
-    examples = load_data(data).examples
+    examples = list(examples_of(load_data(data).rows))
     path = scratch / f"{rows}.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
@@ -113,15 +113,13 @@ def prepare(base: Path, data: str) -> dict[str, float]:
     """Seconds it takes to read and divide the rows, and to tokenise them and pack all steps of an epoch."""
     tokenizer = load_tokenizer(str(base))
     clock = time.perf_counter()
-    loaded = load_data(data)
-    dataset = as_dataset(split_examples(loaded.examples, 0, 0).train, loaded.sha256)
+    rows = split_rows(load_data(data).rows, 0, 0).train
     reading = time.perf_counter() - clock
     clock, cpu = time.perf_counter(), time.process_time()
-    encoded = RowEncoder(tokenizer, 2048).encode(dataset, FormattingFunction(ALPACA_JA), "train")
-    lengths = row_lengths(encoded)
+    lengths = row_lengths(RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), 2048).encode(rows).rows)
     steps = list(StepSampler(lengths, 128, functools.partial(packed, capacity=2048), 42, lambda: 0))
     found = {"clock": time.perf_counter() - clock, "cpu": time.process_time() - cpu, "reading": reading}
-    return found | {"rows": len(dataset), "tokens": sum(lengths), "steps": len(steps)}
+    return found | {"rows": len(rows), "tokens": sum(lengths), "steps": len(steps)}
 
 
 if __name__ == "__main__":

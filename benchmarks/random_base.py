@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sft.build_base import build_tiny
 from sft.data.read import load_data
+from sft.data.rows import examples_of
 
 
 def random_base(data: str) -> Path:
@@ -11,6 +12,6 @@ def random_base(data: str) -> Path:
     loaded = load_data(data)
     directory = Path(f"scratch/benchmark-gpt-neox-{loaded.sha256[:12]}")
     if not directory.exists():
-        texts = [text for e in loaded.examples for text in (e.instruction, e.input, e.output)]
+        texts = [text for e in examples_of(loaded.rows) for text in (e.instruction, e.input, e.output)]
         build_tiny(directory, texts, vocabulary=52_096, layers=6, width=768, heads=12)
     return directory

@@ -14,7 +14,6 @@ many times as long another takes, and how many times its memory. Fails when loss
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks.random_base import random_base
 from benchmarks.turns import Found, in_turns, print_ratios
 from sft.data.read import load_data
+from sft.data.rows import select
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import add_lora
 from sft.model.place import use_all_cores
@@ -115,13 +115,12 @@ def _speed(found: Found) -> str:
 
 
 class Work(NamedTuple):
-    """What every variant is given: a model, and the rows of one step as they are and encoded."""
+    """What every variant is given: a model, and the encoded rows of one step."""
 
     arguments: argparse.Namespace
     model: Any
     tokenizer: Any
     encoder: RowEncoder
-    rows: Dataset
     encoded: Dataset
     settings: dict[str, Any]
     """Arguments of TrainingArguments and its kind that all of them share."""
@@ -171,10 +170,9 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
     length, repeats = arguments.row_tokens or arguments.max_length, 100 if arguments.row_tokens else 1
     # Rows of a wanted length are made long enough to be cut there.
     truncation: Any = "end" if arguments.row_tokens else "context"
-    encoder = RowEncoder(tokenizer, length, truncation, not arguments.answers_only)
-    examples = map(dataclasses.asdict, load_data(arguments.data).examples[: arguments.rows])
-    rows = Dataset.from_list([row | {"output": row["output"] * repeats} for row in examples])
-    encoded = encoder.encode(rows, FormattingFunction(ALPACA_JA), "train")
+    encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, truncation, not arguments.answers_only)
+    rows = select(load_data(arguments.data).rows, slice(arguments.rows))
+    encoded = encoder.encode(Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])).rows
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
     model.zero_grad()
@@ -182,7 +180,7 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
         "output_dir": scratch, "use_cpu": True, "bf16": False, "num_train_epochs": 1, "logging_steps": 1,
         "save_strategy": "no", "report_to": "none", "dataloader_pin_memory": False, "disable_tqdm": True,
     }  # fmt: skip
-    return Work(arguments, model, tokenizer, encoder, rows, encoded, settings)
+    return Work(arguments, model, tokenizer, encoder, encoded, settings)
 
 
 def ours(work: Work) -> Trainer:
@@ -193,9 +191,9 @@ def ours(work: Work) -> Trainer:
         activation_checkpointing=False, completion_only_loss=False, logging_nan_inf_filter=False, **work.settings,
     )  # fmt: skip
     return RunTrainer(
-        model=work.model, args=config, train_dataset=work.rows, eval_datasets={}, tokenizer=work.tokenizer,
-        formatting_func=FormattingFunction(ALPACA_JA), encoder=work.encoder, pack=packed,
-        total_batch_size=len(work.rows), log_path=Path(work.settings["output_dir"]) / "log.jsonl", run_id="",
+        model=work.model, args=config, train_dataset=work.encoded, eval_datasets={}, tokenizer=work.tokenizer,
+        encoder=work.encoder, pack=packed, total_batch_size=len(work.encoded),
+        log_path=Path(work.settings["output_dir"]) / "log.jsonl", run_id="",
     )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def evaluate_run() -> None:
     require_finished(arguments.run)
 
     from eval.answering.answer import answer_rows, rows_to_answer
+    from sft.data.rows import examples_of
     from sft.generation.answerer import load_answerer
     from sft.run.held_out import read_side, training_data
 
@@ -55,7 +56,7 @@ def evaluate_run() -> None:
     answerer = load_answerer(arguments.run, arguments.overrides, arguments.allow_other_template)
     predictions = answer_rows(answerer, rows, directory / "predictions.jsonl")
     if RANK == 0:
-        outputs = {row.index: row.output for row in trained}
+        outputs = {row.index: row.output for row in examples_of(trained)}
         report(predictions, directory, config.eval.resamples, config.eval.seed, outputs)
 
 
@@ -170,9 +171,10 @@ def _training_outputs(path: str | None, predictions: Sequence[Prediction]) -> di
     if path is None:
         return None
     from sft.data.read import load_data
+    from sft.data.rows import examples_of
 
     evaluated = {(prediction.example.index, prediction.example.instruction) for prediction in predictions}
-    rows = load_data(path).examples
+    rows = examples_of(load_data(path).rows)
     return {row.index: row.output for row in rows if (row.index, row.instruction) not in evaluated}
 
 

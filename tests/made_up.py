@@ -1,12 +1,21 @@
-"""Answers made up for tests of reports: eight categories, Japanese text, and one answer that attacks its reader."""
+"""Rows and answers made up for tests: eight categories, Japanese text, and one answer that attacks its reader."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from datasets import Dataset
 
 from eval.predictions import Prediction
 from sft.data.records import CATEGORIES, CONTEXT, Example
+from sft.data.rows import write_rows
 
 HOSTILE = "````\n# 見出し\n<script>alert(1)</script>\x1b[2J"
 GENERATION = {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated", "temperature": 0.7}
+
+
+def on_disk(examples: Iterable[Example]) -> Dataset:
+    """The examples as rows on disk."""
+    return write_rows(map(dataclasses.asdict, examples)).rows
 
 
 def rows(each: int = 4) -> Iterator[Example]:

@@ -25,7 +25,8 @@ from eval.predictions import read_predictions
 from sft.ask.questions import read_questions
 from sft.config.load import load_config
 from sft.data.read import load_data
-from sft.data.split import split_examples
+from sft.data.rows import examples_of
+from sft.data.split import split_rows
 from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
@@ -116,7 +117,7 @@ def test_a_bad_line_is_dropped_and_counted_and_its_neighbours_stay(tmp_path: Pat
     last = ROW | {"index": "9", "output": "末尾。"}
     path.write_bytes(lines(ROW) + bad.rstrip(b"\n") + b"\n" + lines(last))
     data = load_data(str(path))
-    assert [(e.index, e.output) for e in data.examples] == [("7", "東京です。"), ("9", "末尾。")]
+    assert [(e.index, e.output) for e in examples_of(data.rows)] == [("7", "東京です。"), ("9", "末尾。")]
     assert [(drop.place, drop.reason.startswith(reason)) for drop in data.dropped] == [("line 2", True)], data.dropped
     assert data.drop_counts.total() == 1
 
@@ -136,7 +137,7 @@ def test_odd_texts_are_kept_to_the_letter(tmp_path: Path, suffix: str, name: str
         path.write_bytes(text.getvalue().encode())
     else:
         path.write_bytes(lines(row) if suffix == "jsonl" else lines([row]))
-    (example,) = load_data(str(path)).examples
+    (example,) = examples_of(load_data(str(path)).rows)
     assert (example.instruction, example.input, example.output) == (row["instruction"], row["input"], row["output"])
 
 
@@ -160,7 +161,7 @@ def test_what_is_only_unusual_loses_no_row(tmp_path: Path, name: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD[name])
     data = load_data(str(path))
-    assert (len(data.examples), data.dropped) == (2, [])
+    assert (len(data.rows), data.dropped) == (2, [])
 
 
 def parquet(*rows: dict[str, Any]) -> bytes:
@@ -261,7 +262,7 @@ def test_a_parquet_row_that_is_no_text_is_dropped_alone(tmp_path: Path) -> None:
     columns["time"] = pyarrow.array([2**62] * 3, pyarrow.timestamp("ms"))
     (tmp_path / "rows.parquet").write_bytes(parquet_of(pyarrow.table(columns)))
     data = load_data(str(tmp_path / "rows.parquet"))
-    assert [example.output for example in data.examples] == ["a", "c"]
+    assert [example.output for example in examples_of(data.rows)] == ["a", "c"]
     assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 2", "not UTF-8")]
 
 
@@ -310,16 +311,16 @@ def test_single_rows_duplicates_and_long_fields(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines(ROW))
     data = load_data(str(path))
-    assert list(map(len, split_examples(data.examples, 0.02, 0.1))) == [1, 0, 0]
+    assert list(map(len, split_rows(data.rows, 0.02, 0.1))) == [1, 0, 0]
     # Equal texts are one unit of the split, so no side can hold what another was trained on.
     path.write_bytes(lines(*(ROW | {"index": str(n)} for n in range(50))))
-    split = split_examples(load_data(str(path)).examples, 0.02, 0.1)
+    split = split_rows(load_data(str(path)).rows, 0.02, 0.1)
     assert sorted(map(len, split)) == [0, 0, 50]
     path.write_bytes(lines(*[ROW] * 50))
     assert load_data(str(path)).drop_counts == {("duplicate index", "open_qa"): 49}
     long = "長" * 3_500_000  # 10 MB
     path.write_bytes(lines(ROW | {"output": long}, OTHER))
-    assert [len(example.output) for example in load_data(str(path)).examples] == [3_500_000, 5]
+    assert [len(example.output) for example in examples_of(load_data(str(path)).rows)] == [3_500_000, 5]
 
 
 QUESTIONS: dict[str, tuple[bytes, str]] = {

@@ -75,7 +75,7 @@ def test_the_end_of_the_turn_is_supervised_and_ends_answers(chat):
     template = chat_template(tokenizer)
     tokenizer.eos_token = template.end
     row = {"instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
-    encoded = RowEncoder(tokenizer, 512, train_on_inputs=False).encode_row(row, FormattingFunction(template))
+    encoded = RowEncoder(tokenizer, FormattingFunction(template), 512, train_on_inputs=False).encode_row(row)
     answer = [*encode_text(tokenizer, "東京です。"), tokenizer.convert_tokens_to_ids(end)]
     assert encoded.labels == [-100] * encoded.prompt_tokens + answer
     assert encoded.input_ids[: encoded.prompt_tokens] == encode_prompt(tokenizer, template.render("首都は?"))

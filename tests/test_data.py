@@ -9,6 +9,7 @@ import pytest
 
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
+from sft.data.rows import examples_of
 from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
@@ -30,23 +31,22 @@ def test_the_four_formats_give_the_same_examples(tmp_path):
         writer.writerow(ROW)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW]), paths["parquet"])
     loaded = [load_data(str(path)) for path in paths.values()]
-    assert [data.examples for data in loaded] == [[EXAMPLE]] * 4
+    assert [list(examples_of(data.rows)) for data in loaded] == [[EXAMPLE]] * 4
     assert len({data.sha256 for data in loaded}) == 1
 
 
 def test_the_english_dolly_schema_is_read(tmp_path):
     row = {"instruction": "When?", "context": "In 1990.", "response": "1990", "category": "closed_qa"}
-    assert load_data(jsonl(tmp_path / "rows.jsonl", row)).examples == [
-        Example("1", "When?", "In 1990.", "1990", "closed_qa")
-    ]
+    rows = load_data(jsonl(tmp_path / "rows.jsonl", row)).rows
+    assert list(examples_of(rows)) == [Example("1", "When?", "In 1990.", "1990", "closed_qa")]
 
 
 def test_every_row_of_the_sample_is_usable():
     data = load_data("data/sample.jsonl")
     assert not data.dropped
-    assert len(data.examples) >= 240
+    assert len(data.rows) >= 240
     for category in CATEGORIES:
-        rows = [example for example in data.examples if example.category == category]
+        rows = [example for example in examples_of(data.rows) if example.category == category]
         assert len(rows) >= 20
         with_context = category in ("closed_qa", "information_extraction", "summarization")
         assert all(bool(example.input) is with_context for example in rows), category
@@ -74,7 +74,7 @@ def test_every_row_of_the_sample_is_usable():
 )
 def test_an_unusable_row_is_counted_by_reason_and_named_by_line(tmp_path, bad, reason):
     data = load_data(jsonl(tmp_path / "rows.jsonl", ROW, bad))
-    assert data.examples == [EXAMPLE]
+    assert list(examples_of(data.rows)) == [EXAMPLE]
     assert [(drop.place, drop.reason.startswith(reason)) for drop in data.dropped] == [("line 2", True)]
     (line,) = data.drop_report()
     assert "dropped 1 row" in line
@@ -118,5 +118,5 @@ def test_a_missing_file_and_an_unreachable_hub_are_one_clear_line():
 
 def test_all_real_rows_are_usable(real_rows):
     data = load_data(str(real_rows))
-    assert len(data.examples) == 15_015
+    assert len(data.rows) == 15_015
     assert not data.dropped

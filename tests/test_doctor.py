@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import on_disk
 from rich.cells import cell_len
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -113,7 +114,7 @@ def test_tokens_per_character_are_those_of_a_rows_texts():
         Example("2", "東京は", "", "ガ", "open_qa"),
         Example("2", "東京は", "", "ガ", "open_qa"),  # an epoch may show a row twice
     ]
-    categories, texts = doctor.texts_of(rows)
+    categories, texts = doctor.texts_of(on_disk(rows))
     apart = by_character(normalizers.NFD())  # ガ falls into two, the second of them unknown
     shares = doctor.tokens_per_character(categories, texts, encode_texts(apart, texts))
     assert (shares["closed_qa"], shares["open_qa"], shares["all"]) == (1.0, 5 / 4, 11 / 10)

@@ -505,12 +505,13 @@ def test_memory_stays_flat_over_two_thousand_steps(words, command, tmp_path):
 ANSWERING = """
 import json, sys
 from pathlib import Path
-from sft.answerer import load_answerer
-from sft.data import load_data
-from sft.generation import generate_all
+from sft.data.read import load_data
+from sft.data.rows import examples_of
+from sft.generation.answerer import load_answerer
+from sft.generation.generate import generate_all
 
 answerer = load_answerer(Path(sys.argv[1]), ["generation.max_new_tokens=8"])
-examples = list(load_data("data/sample.jsonl").examples)
+examples = list(examples_of(load_data("data/sample.jsonl").rows))
 prompts = [answerer.prompt(e.instruction, e.input).ids for e in examples][:250]
 
 def resident():

@@ -9,6 +9,7 @@ from eval.metrics.floors import CEILINGS, CONSTANT, FLOORS, lead, oracle_sentenc
 from eval.metrics.reference import character_f1, chrf, rouge_l
 from sft.data.read import load_data
 from sft.data.records import Example
+from sft.data.rows import examples_of
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ MEASURED["summarization"]["oracle_sentence"] = (0.50, 0.37, 0.30)
 
 @pytest.mark.parametrize("category", MEASURED)
 def test_values_on_real_rows_are_those_measured_before(real_rows: Path, category: str) -> None:
-    rows = [example for example in load_data(str(real_rows)).examples if example.category == category]
+    rows = [example for example in examples_of(load_data(str(real_rows)).rows) if example.category == category]
     rows = random.Random(0).sample(rows, 300)
     for name, expected in MEASURED[category].items():
         answers = (FLOORS | CEILINGS)[name](rows, 0)

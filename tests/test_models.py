@@ -117,7 +117,7 @@ def train(program, monkeypatch, section, run, words):
 
 def check_supervision(tokenizer, bos_in_front):
     """Exactly the answer and one end-of-text token are supervised, and the prompt is the one answered later."""
-    row = RowEncoder(tokenizer, 2048, train_on_inputs=False).encode_row(ROW, FormattingFunction(ALPACA_JA))
+    row = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), 2048, train_on_inputs=False).encode_row(ROW)
     prompt = encode_prompt(tokenizer, ALPACA_JA.render(ROW["instruction"], ROW["input"]))
     answer = encode_answer(tokenizer, TEXT)
     assert row.input_ids == [*prompt, *answer, tokenizer.eos_token_id]

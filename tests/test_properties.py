@@ -22,12 +22,14 @@ import torch
 import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from made_up import on_disk
 
 from sft.config.load import load_config
 from sft.config.sections import SECTIONS, Config
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
-from sft.data.split import epoch_rows, split_examples
+from sft.data.rows import category_counts, examples_of
+from sft.data.split import epoch_rows, split_rows
 from sft.generation.generate import batches
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.prompt.encoded_rows import IGNORE_INDEX
@@ -164,10 +166,11 @@ def test_a_line_is_a_row_with_its_texts_unchanged_or_a_counted_drop(examples, ot
         path = folder / "rows.jsonl"
         path.write_bytes(b"".join(lines))
         data = load_data(str(path))
-    assert len(data.examples) + sum(data.drop_counts.values()) == sum(bool(line.strip()) for line in lines)
-    assert [row for row in data.examples if row.index.endswith("番")] == examples
+    loaded = list(examples_of(data.rows))
+    assert len(loaded) + sum(data.drop_counts.values()) == sum(bool(line.strip()) for line in lines)
+    assert [row for row in loaded if row.index.endswith("番")] == examples
     given_rows = iter(lines)
-    for row in data.examples:  # each is said, text for text, by a line after that of the one before
+    for row in loaded:  # each is said, text for text, by a line after that of the one before
         assert any(says(line, row) for line in given_rows)
 
 
@@ -203,7 +206,7 @@ def test_every_format_gives_the_same_examples_and_a_hash_of_their_content_alone(
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "e.parquet")
         loaded_data = [load_data(str(path)) for path in sorted(folder.iterdir())]
         for found in loaded_data:
-            assert found.examples == examples
+            assert list(examples_of(found.rows)) == examples
             assert not found.drop_counts
         assert len({found.sha256 for found in loaded_data}) == 1
         changed = data.draw(st.integers(0, len(rows) - 1))
@@ -283,13 +286,17 @@ def unit(row):
     return bool(row.input), text
 
 
+def divided(rows, *shares):
+    return [list(examples_of(side)) for side in split_rows(on_disk(rows), *shares)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(UNITS, st.floats(0, 0.5), st.floats(0, 0.49), st.randoms(use_true_random=False))
 @example(
     [Example("0", "問", "文脈", "答", "open_qa"), Example("1", "問", " 文脈", "答", "open_qa")], 0.4, 0.375, Random(0)
 )
 def test_sides_hold_every_row_once_and_no_unit_twice_in_their_shares_whatever_the_order(rows, validation, test, draw):
-    split = split_examples(rows, validation, test)
+    split = divided(rows, validation, test)
     assert sorted((row for side in split for row in side), key=lambda row: int(row.index)) == rows
     units = [{unit(row) for row in side} for side in split]
     assert sum(map(len, units)) == len(set.union(*units))
@@ -301,7 +308,7 @@ def test_sides_hold_every_row_once_and_no_unit_twice_in_their_shares_whatever_th
         held_out = [sum(sizes[key] for key in members & side) for side in units]
         assert abs(held_out[2] - test * total) <= half + 1e-6
         assert abs(held_out[1] + held_out[2] - (test + validation) * total) <= half + 1e-6
-    assert split_examples(draw.sample(rows, len(rows)), validation, test) == split
+    assert divided(draw.sample(rows, len(rows)), validation, test) == split
 
 
 WEIGHTS = st.dictionaries(st.sampled_from(CATEGORIES[:3]), st.floats(0, 4))
@@ -310,19 +317,19 @@ WEIGHTS = st.dictionaries(st.sampled_from(CATEGORIES[:3]), st.floats(0, 4))
 @settings(max_examples=100, deadline=None)
 @given(UNITS, WEIGHTS, st.integers(0, 80))
 def test_an_epoch_has_each_category_as_often_as_its_weight_says_and_its_beginning_in_proportion(rows, weights, limit):
-    epoch = epoch_rows(rows, weights, None)
+    epoch = epoch_rows(on_disk(rows), weights, None)
     sizes = Counter(row.category for row in rows)
     wanted = {category: round(weights.get(category, 1) * n) for category, n in sizes.items()}
-    assert {c: n for c, n in wanted.items() if n} == epoch.counts()
+    assert {c: n for c, n in wanted.items() if n} == category_counts(epoch)
     for category, places in wanted.items():
         own = [row for row in rows if row.category == category]
         expected = Counter(own[place % len(own)] for place in range(places))
-        assert Counter(row for row in epoch if row.category == category) == expected
-    head = epoch_rows(rows, weights, limit)
+        assert Counter(row for row in examples_of(epoch) if row.category == category) == expected
+    head = epoch_rows(on_disk(rows), weights, limit)
     assert len(head) == min(limit, len(epoch))
     for category, places in wanted.items():  # each within half a row of its quantile, which others' halves can move
         share = places / max(1, len(epoch))
-        assert abs(head.counts()[category] - share * len(head)) <= 0.5 + len(wanted) * share / 2 + 1e-6
+        assert abs(category_counts(head)[category] - share * len(head)) <= 0.5 + len(wanted) * share / 2 + 1e-6
 
 
 # Steps

@@ -93,13 +93,13 @@ def test_rows_fit_and_end_once_and_their_labels_are_their_own_tokens(any_tokeniz
         {"instruction": texts(tokenizer, 4), "input": texts(tokenizer, 30), "output": texts(tokenizer, 8)}
     )
     rows = data.draw(st.lists(row, min_size=1, max_size=3))
-    encoder, formatting = RowEncoder(tokenizer, **options), FormattingFunction(TEMPLATE)
-    together = encoder.encode_rows(rows, formatting)
-    assert together == [encoder.encode_row(row, formatting) for row in rows]
+    encoder = RowEncoder(tokenizer, FormattingFunction(TEMPLATE), **options)
+    together = encoder.encode_rows(rows)
+    assert together == [encoder.encode_row(row) for row in rows]
     for row, encoded in zip(rows, together, strict=True):
         ids, labels, prompt_tokens = encoded.input_ids, encoded.labels, encoded.prompt_tokens
         answer = [*encode_answer(tokenizer, row["output"]), tokenizer.eos_token_id]
-        prompt = encode_prompt(tokenizer, formatting(row)["prompt"])
+        prompt = encode_prompt(tokenizer, encoder.formatting_func(row)["prompt"])
         if encoded.fate == "dropped":
             assert ids == labels == []
             least = encode_prompt(tokenizer, TEMPLATE.render(row["instruction"], row["input"][:1])) + answer

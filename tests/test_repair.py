@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, GPTNeoXTokenizer
 
 from sft.data.read import load_data
+from sft.data.rows import examples_of
 from sft.generation.streamer import CharacterStreamer
 from sft.model.families import repaired
 from sft.model.load import load_tokenizer
@@ -52,7 +53,8 @@ def t5(request, tmp_path_factory):
 def test_a_t5_tokenizer_gives_sentencepieces_ids_and_no_end_of_text(t5):
     directory, reference = t5
     tokenizer = load_tokenizer(str(directory))
-    sample = [text for e in load_data("data/sample.jsonl").examples for text in (e.instruction, e.input, e.output)]
+    examples = examples_of(load_data("data/sample.jsonl").rows)
+    sample = [text for e in examples for text in (e.instruction, e.input, e.output)]
     for text in [*TEXTS, *sample, *mixtures(1500)]:
         ids = encode_text(tokenizer, text)
         assert ids == reference.encode(text.replace("\n", "<NL>")), text
@@ -143,11 +145,11 @@ def test_a_row_of_special_token_texts_has_no_special_tokens_but_its_own(family, 
     section = small_base(family)
     tokenizer = load_tokenizer(section.get("tokenizer", section["base"]))
     own = "".join(tokenizer.all_special_tokens)
-    encoder = RowEncoder(tokenizer, 4096, train_on_inputs=False)
+    encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), 4096, train_on_inputs=False)
     for text in (own, odd_texts.TEXTS["end of text"], odd_texts.TEXTS["ends of other families"]):
         text = f"前{text}後{text}"
         row = {"index": "1", "instruction": text, "input": text, "output": text, "category": "closed_qa"}
-        encoded = encoder.encode_row(row, FormattingFunction(ALPACA_JA))
+        encoded = encoder.encode_row(row)
         prompt, answer = encoded.input_ids[: encoded.prompt_tokens], encoded.input_ids[encoded.prompt_tokens :]
         start = bos_ids(tokenizer)
         assert prompt[: len(start)] == start

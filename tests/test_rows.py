@@ -1,4 +1,4 @@
-"""Rows on disk: the same sequences as lists, the same split as from lists, and memory that hardly grows with rows."""
+"""Rows on disk: what was written, the same split as from lists, few reads, and memory that hardly grows with rows."""
 
 import errno
 import hashlib
@@ -11,16 +11,30 @@ import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import on_disk
 
+import sft.data.read
 import sft.data.rows
+from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
-from sft.data.rows import FIELDS, RowFile, Rows, SeenTexts, as_dataset
-from sft.data.split import split_examples
+from sft.data.rows import (
+    SCHEMA,
+    SeenTexts,
+    category_counts,
+    examples_of,
+    of_categories,
+    select,
+    with_context,
+)
+from sft.data.split import split_rows
+from sft.plan.prepare import hazards, prepare, read_rows, read_tokenizer
+from sft.prompt.template import FormattingFunction
 from sft.run.held_out import split_text
 from sft.system.errors import UserError
 from sft.system.files import text_sha256
@@ -33,20 +47,22 @@ EXAMPLES = st.lists(
 ).map(lambda rows: [Example(str(n), *fields, ("答",) * (n % 3)) for n, fields in enumerate(rows)])
 
 
+@settings(deadline=None)
 @given(EXAMPLES, st.data())
-def test_rows_on_disk_are_the_sequence_that_a_list_is(examples, data):
-    rows = Rows.of(RowFile(examples))
-    assert list(rows) == examples
-    assert rows == examples
-    assert [rows[place] for place in range(-len(rows), len(rows))] == examples * 2
+def test_rows_on_disk_are_selected_as_lists_are(examples, data):
+    rows = on_disk(examples)
+    assert list(examples_of(rows)) == examples
     part = data.draw(st.slices(len(examples)))
-    assert rows[part] == examples[part]
+    assert list(examples_of(select(rows, part))) == examples[part]
     places = data.draw(st.lists(st.integers(0, len(examples) - 1)) if examples else st.just([]))
-    chosen = rows.select(np.array(places, int))
-    assert chosen == [examples[place] for place in places]
-    assert chosen.counts() == Counter(examples[place].category for place in places)
+    chosen, expected = select(rows, np.array(places, int)), [examples[place] for place in places]
+    assert list(examples_of(chosen)) == expected
+    assert chosen["instruction"][:] == [example.instruction for example in expected]
+    assert with_context(chosen).tolist() == [bool(example.input) for example in expected]
+    assert category_counts(chosen) == Counter(example.category for example in expected)
     wanted = data.draw(st.sets(st.sampled_from(CATEGORIES)))
-    assert chosen.of_categories(wanted) == [e for e in chosen if e.category in wanted]
+    assert list(examples_of(of_categories(chosen, wanted))) == [e for e in expected if e.category in wanted]
+    assert list(examples_of(select(chosen, slice(None, None, -2)))) == expected[::-2]
 
 
 def split_of_lists(examples, validation_share, test_share):
@@ -71,16 +87,17 @@ def split_of_lists(examples, validation_share, test_share):
     return [sorted(side, key=lambda example: sha(example.index)) for side in sides]
 
 
+@settings(deadline=None)
 @given(EXAMPLES, st.sampled_from([0.0, 0.02, 0.3]), st.sampled_from([0.0, 0.1, 0.25]))
 def test_the_split_is_that_of_lists_and_whole_hashes(examples, validation_share, test_share):
-    split = split_examples(Rows.of(RowFile(examples)), validation_share, test_share)
-    assert list(map(list, split)) == split_of_lists(examples, validation_share, test_share)
+    split = split_rows(on_disk(examples), validation_share, test_share)
+    assert [list(examples_of(side)) for side in split] == split_of_lists(examples, validation_share, test_share)
 
 
 def test_the_split_file_is_the_json_of_the_sides(tmp_path):
-    split = split_examples(load_data("data/sample.jsonl").examples, 0.02, 0.1)
+    split = split_rows(load_data("data/sample.jsonl").rows, 0.02, 0.1)
     text = "".join(split_text(split))
-    sides = {name: [example.index for example in side] for name, side in split._asdict().items()}
+    sides = {name: [example.index for example in examples_of(side)] for name, side in split._asdict().items()}
     assert text == json.dumps(sides, ensure_ascii=False) + "\n"
     # What earlier runs have in their manifests: with another hash they could not be evaluated or resumed.
     assert text_sha256([text]) == "f0c04485ee0c60183f091e08b2036e5edca338a4e04656abca9eb29437e95d70"
@@ -89,23 +106,31 @@ def test_the_split_file_is_the_json_of_the_sides(tmp_path):
 @given(st.lists(st.integers(0, 60)))
 def test_texts_are_met_for_the_first_time_once(numbers):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft.rows, "RECENT", 4)
+        patch.setattr(sft.data.rows, "RECENT", 4)
         seen = SeenTexts()
         assert [seen.add(str(number)) for number in numbers] == [
             number not in numbers[:place] for place, number in enumerate(numbers)
         ]
 
 
-def test_a_data_set_of_rows_is_mapped_and_its_fingerprint_is_its_contents():
+def test_rows_are_mapped_and_their_fingerprint_is_their_content():
     data = load_data("data/sample.jsonl")
-    part = data.examples[::-3]
-    dataset = as_dataset(part, data.sha256)
-    assert dataset.to_list() == [{name: getattr(e, name) for name in FIELDS} for e in part]
-    assert dataset.select([3, 1])["index"][:] == [part[3].index, part[1].index]
-    assert dataset.cache_files  # memory-mapped
-    assert dataset._fingerprint == as_dataset(load_data("data/sample.jsonl").examples[::-3], data.sha256)._fingerprint
-    assert dataset._fingerprint != as_dataset(data.examples[::3], data.sha256)._fingerprint
-    assert dataset._fingerprint != as_dataset(part, "")._fingerprint
+    part = select(data.rows, slice(None, None, -3))
+    assert data.rows.data.schema.names == SCHEMA.names
+    assert part.cache_files  # memory-mapped
+    again = load_data("data/sample.jsonl").rows
+    assert part._fingerprint == select(again, slice(None, None, -3))._fingerprint
+    assert part._fingerprint != select(again, slice(None, None, 3))._fingerprint
+    fewer = on_disk(list(examples_of(again))[:-1])
+    assert select(fewer, [0])._fingerprint != select(again, [0])._fingerprint
+
+
+def test_categories_need_not_be_known_ones():
+    texts = ["社内手続き", "A", "社内手続き", "あ"]
+    rows = on_disk(Example(str(n), "問", "", "答", text) for n, text in enumerate(texts))
+    assert category_counts(rows) == {"A": 1, "あ": 1, "社内手続き": 2}
+    assert list(examples_of(of_categories(rows, ["社内手続き"])))[1].index == "2"
+    assert sorted(index for side in split_rows(rows, 0.2, 0.2) for index in side["index"]) == ["0", "1", "2", "3"]
 
 
 def test_a_full_disk_is_one_clear_line(monkeypatch):
@@ -113,22 +138,59 @@ def test_a_full_disk_is_one_clear_line(monkeypatch):
         def write(self, data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sft.rows.tempfile, "TemporaryFile", lambda **_: Full())
-    with pytest.raises(UserError, match="TMPDIR"):
+    monkeypatch.setattr(sft.data.rows.tempfile, "TemporaryFile", Full)
+    with pytest.raises(UserError, match="rows cannot be written there: No space left on device; set TMPDIR"):
         load_data("data/sample.jsonl")
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_row_is_read_once_from_its_file_and_once_to_be_encoded(tiny_base, tmp_path, monkeypatch, cached):
+    """And encoded once. What is counted: lines of the file, rows whose texts leave the Arrow file, formatted rows."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    config = load_config(
+        Path("configs/tiny.yaml"), [f"model.base={tiny_base}", "model.build=null", "data.validation_share=0.1"]
+    )
+
+    def settle():
+        data, split = read_rows(config)
+        prepared = prepare(config, data, split, *read_tokenizer(config))
+        hazards(config, prepared)
+        assert text_sha256(split_text(split)) == text_sha256(split_text(split))
+        return prepared
+
+    if cached:
+        settle()
+    reads = Counter()
+
+    def count(where, what, name, weight):
+        function = getattr(where, what)
+
+        def counted(*arguments, **options):
+            reads[name] += weight(arguments[0])
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(where, what, counted)
+
+    count(sft.data.read, "_parse_line", "file", lambda line: 1)
+    count(datasets.arrow_dataset, "format_table", "rows", lambda t: t.num_rows * ("output" in t.column_names))
+    count(FormattingFunction, "__call__", "formatted", lambda self: 1)
+    prepared = settle()
+    rows = len(SAMPLE.read_text(encoding="utf-8").splitlines())
+    trained = len(prepared.split.train) + len(prepared.split.validation)
+    assert +reads == ({"file": rows} if cached else {"file": rows, "rows": trained, "formatted": trained})
+
+
 PREPARED = """
-import json, sys, threading, time
-from sft.data import load_data
-from sft.encoded_rows import row_lengths, token_counts
-from sft.model import load_tokenizer
-from sft.prompt import ALPACA_JA, FormattingFunction
-from sft.rows import as_dataset
-from sft.run import split_text, text_sha256
-from sft.split import epoch_rows, split_examples
-from sft.steps import StepSampler, packed
-from sft.tokenization import RowEncoder
+import sys, threading, time
+from sft.data.read import load_data
+from sft.data.split import epoch_rows, split_rows
+from sft.model.load import load_tokenizer
+from sft.prompt.encoded_rows import row_lengths, token_counts
+from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.template import ALPACA_JA, FormattingFunction
+from sft.run.held_out import split_text
+from sft.system.files import text_sha256
+from sft.training.steps import StepSampler, packed
 
 def anonymous():
     with open("/proc/self/status") as status:
@@ -136,18 +198,18 @@ def anonymous():
 
 def prepare(path):
     data = load_data(path)
-    split = split_examples(data.examples, 0.02, 0.1)
+    split = split_rows(data.rows, 0.02, 0.1)
     train = epoch_rows(split.train, {"closed_qa": 2.0}, None)
     epoch_rows(split.train, {"closed_qa": 2.0}, len(split.train) // 2)
     text_sha256(split_text(split))
-    dataset = as_dataset(train, data.sha256)
     if len(sys.argv) == 2:
-        return data, split, dataset
-    encoded = RowEncoder(load_tokenizer(sys.argv[2]), 512).encode(dataset, FormattingFunction(ALPACA_JA), "train")
+        return data, split, train
+    encoder = RowEncoder(load_tokenizer(sys.argv[2]), FormattingFunction(ALPACA_JA), 512)
+    encoded = encoder.encode(train).rows
     token_counts(encoded)
     sampler = StepSampler(row_lengths(encoded), 128, lambda lengths, n: packed(lengths, n, 512), 1, lambda: 0)
     next(iter(sampler))
-    return data, split, dataset, encoded, sampler
+    return data, split, train, encoded, sampler
 
 def watch():
     while True:
@@ -173,9 +235,11 @@ def bytes_a_row(tmp_path, few, many, *more):
             for number in range(count):
                 row = rows[number % len(rows)] | {"index": str(number)}
                 file.write(json.dumps(row | {"instruction": f"{row['instruction']}（{number}）"}) + "\n")
+        # Arrow's own allocator takes memory in steps of megabytes, which would count where rows are few.
         found = subprocess.run(
-            [sys.executable, "-c", PREPARED, path, *more], capture_output=True, text=True, check=True
-        )
+            [sys.executable, "-c", PREPARED, path, *more],
+            capture_output=True, text=True, check=True, env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
+        )  # fmt: skip
         peaks.append(int(found.stdout))
     return (peaks[1] - peaks[0]) / (many - few)
 
@@ -185,7 +249,9 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the resident set'
 
 @on_linux
 def test_memory_hardly_grows_with_rows(tmp_path):
-    assert bytes_a_row(tmp_path, 20_000, 100_000) < 64  # with fewer rows, what allocators round up to counts
+    grown = bytes_a_row(tmp_path, 20_000, 100_000)  # with fewer rows, what allocators round up to counts
+    print(f"{grown:.1f} bytes a row")
+    assert grown < 64
 
 
 @on_linux

@@ -7,10 +7,12 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import on_disk
 
 from sft.data.read import load_data
-from sft.data.records import CATEGORIES, Example
-from sft.data.split import Split, category_head, epoch_rows, named_weights, split_examples, tempered_weights
+from sft.data.records import CATEGORIES, Example, named_weights
+from sft.data.rows import examples_of, select
+from sft.data.split import Split, category_head, epoch_rows, split_rows, tempered_weights
 from sft.run.held_out import read_side, split_text
 from sft.run.manifest import write_manifest
 from sft.system.files import text_sha256
@@ -20,8 +22,16 @@ def rows(count, category="open_qa", **fields):
     return [Example(f"{category}{n}", f"問{n}", "", "答", category) for n in range(count)]
 
 
+def divided(examples, *shares):
+    return [list(examples_of(side)) for side in split_rows(on_disk(examples), *shares)]
+
+
+def epoch_of(examples, weights, limit):
+    return list(examples_of(epoch_rows(on_disk(examples), weights, limit)))
+
+
 def test_each_category_is_split_by_the_shares():
-    split = split_examples([*rows(500), *rows(100, "brainstorming")], 0.02, 0.10)
+    split = divided([*rows(500), *rows(100, "brainstorming")], 0.02, 0.10)
     assert [Counter(e.category for e in side) for side in split] == [
         {"open_qa": 440, "brainstorming": 88},
         {"open_qa": 10, "brainstorming": 2},
@@ -32,7 +42,7 @@ def test_each_category_is_split_by_the_shares():
 def test_the_split_does_not_depend_on_the_rows_order():
     examples = rows(300)
     shuffled = random.Random(0).sample(examples, len(examples))
-    assert split_examples(examples, 0.02, 0.1) == split_examples(shuffled, 0.02, 0.1)
+    assert divided(examples, 0.02, 0.1) == divided(shuffled, 0.02, 0.1)
 
 
 def test_rows_with_the_same_context_or_question_share_a_side():
@@ -41,7 +51,7 @@ def test_rows_with_the_same_context_or_question_share_a_side():
         for n in range(200)
         for category in ("closed_qa", "summarization")
     ] + [Example(f"again{n}", f"問{n % 40}", "", f"答{n}", "open_qa") for n in range(200)]
-    split = split_examples(examples, 0.1, 0.2)
+    split = divided(examples, 0.1, 0.2)
     assert sum(map(len, split)) == len(examples)
     for key in (lambda e: e.input or None, lambda e: (e.instruction, e.input)):
         sides = [{key(e) for e in side} - {None} for side in split]
@@ -51,7 +61,7 @@ def test_rows_with_the_same_context_or_question_share_a_side():
 
 
 def test_no_context_of_the_real_rows_stands_on_two_sides(real_rows):
-    split = split_examples(load_data(str(real_rows)).examples, 0.02, 0.10)
+    split = [list(examples_of(side)) for side in split_rows(load_data(str(real_rows)).rows, 0.02, 0.10)]
     contexts = [{e.input for e in side if e.input} for side in split]
     assert not contexts[0] & (contexts[1] | contexts[2])
     assert not contexts[1] & contexts[2]
@@ -61,9 +71,15 @@ def test_no_context_of_the_real_rows_stands_on_two_sides(real_rows):
 
 def test_heads_keep_the_categories_shares_and_limit_each_category():
     examples = [*rows(300), *rows(100, "closed_qa")]
-    assert Counter(e.category for e in epoch_rows(examples, {}, 40)) == {"open_qa": 30, "closed_qa": 10}
-    assert epoch_rows(examples, {}, None) == examples
-    assert Counter(e.category for e in category_head(examples, 7)) == {"open_qa": 7, "closed_qa": 7}
+    assert Counter(e.category for e in epoch_of(examples, {}, 40)) == {"open_qa": 30, "closed_qa": 10}
+    assert epoch_of(examples, {}, None) == examples
+    mixed = on_disk(random.Random(0).sample(examples, len(examples)))
+    head, chosen = list(examples_of(category_head(mixed, 7))), Counter()
+    assert list(examples_of(category_head(mixed, None))) == list(examples_of(mixed))
+    for example in examples_of(mixed):
+        chosen[example.category] += 1
+        assert (example in head) is (chosen[example.category] <= 7)
+    assert head == [example for example in examples_of(mixed) if example in head]
 
 
 def names(examples):
@@ -74,17 +90,17 @@ def test_a_weight_repeats_the_first_rows_of_a_category_or_leaves_out_its_last():
     examples = [*rows(3), *rows(2, "closed_qa")]
     weights = {"open_qa": 2 / 3, "closed_qa": 2.5}  # 2 and 5 places
     closed = ["closed_qa0", "closed_qa1"]
-    assert names(epoch_rows(examples, weights, None)) == ["open_qa0", "open_qa1", *closed, *closed, "closed_qa0"]
-    assert names(epoch_rows(examples, {"open_qa": 0}, None)) == closed
+    assert names(epoch_of(examples, weights, None)) == ["open_qa0", "open_qa1", *closed, *closed, "closed_qa0"]
+    assert names(epoch_of(examples, {"open_qa": 0}, None)) == closed
 
 
 def test_a_beginning_of_a_balanced_epoch_keeps_the_proportions_and_repeats_nothing():
     examples = [*rows(4), *rows(2, "closed_qa")]
     # (position + 0.5) / places: open 0.125 0.375 0.625 0.875; closed, twice each, the same, and c before o.
-    head = epoch_rows(examples, {"closed_qa": 2}, 4)
+    head = epoch_of(examples, {"closed_qa": 2}, 4)
     assert names(head) == ["closed_qa0", "open_qa0", "closed_qa1", "open_qa1"]
-    assert names(epoch_rows(examples, {"closed_qa": 2}, 6)) == [*names(head), "closed_qa0", "open_qa2"]
-    assert len(epoch_rows(examples, {"closed_qa": 2}, 99)) == 8
+    assert names(epoch_of(examples, {"closed_qa": 2}, 6)) == [*names(head), "closed_qa0", "open_qa2"]
+    assert len(epoch_of(examples, {"closed_qa": 2}, 99)) == 8
 
 
 def test_a_categorys_own_weight_wins_over_its_groups():
@@ -116,25 +132,28 @@ def test_a_temperature_evens_out_groups_or_categories_and_the_largest_keeps_its_
 def test_whatever_the_temperature_no_row_is_lost_and_a_beginning_is_one_of_the_epoch(counts, temperature, by, limit):
     examples = [example for category, count in counts.items() for example in rows(count, category)]
     weights = tempered_weights(counts, temperature, by)
-    epoch = epoch_rows(examples, weights, None)
+    epoch = epoch_of(examples, weights, None)
     assert set(epoch) == set(examples)
     assert Counter(e.category for e in epoch) == {c: round(weights[c] * n) for c, n in counts.items()}
     repeated = Counter(epoch)
     for category in counts:  # within a category rows come equally often, or once more
         times = {repeated[example] for example in examples if example.category == category}
         assert max(times) - min(times) <= 1
-    head = epoch_rows(examples, weights, limit)
+    head = epoch_of(examples, weights, limit)
     assert len(head) == min(limit, len(epoch))
     assert not Counter(head) - repeated
-    assert epoch_rows(examples, dict.fromkeys(counts, 1.0), limit) == epoch_rows(examples, {}, limit)
+    assert epoch_of(examples, dict.fromkeys(counts, 1.0), limit) == epoch_of(examples, {}, limit)
 
 
 def test_rows_that_an_epoch_repeats_are_read_back_from_a_runs_split(tmp_path):
     examples = rows(3)
-    text = "".join(split_text(Split(epoch_rows(examples, {"open_qa": 2}, None), [], [])))
+    data = on_disk(examples)
+    nothing = select(data, [])
+    text = "".join(split_text(Split(epoch_rows(data, {"open_qa": 2}, None), nothing, nothing)))
     assert json.loads(text)["train"] == names(examples) * 2
     (tmp_path / "split.json").write_text(text)
     hashes = dict.fromkeys(("data", "tokenizer", "template", "split"), text_sha256(text))
     environment = {"python": "3.11.7", "packages": {}}
     write_manifest(tmp_path, {"status": "running", "identity": {**hashes, "processes": 1}, "environment": environment})
-    assert read_side(tmp_path, "train", examples) == examples * 2
+    assert list(examples_of(read_side(tmp_path, "train", data))) == examples * 2
+    assert not read_side(tmp_path, "test", data)

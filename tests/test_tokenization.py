@@ -5,6 +5,7 @@ from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
 from sft.data.read import load_data
+from sft.data.rows import select
 from sft.prompt.encode import encode_prompt, encode_text, shorten_context
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.row_encoder import RowEncoder
@@ -38,7 +39,7 @@ def variant(request, tiny_base):
 
 def encoded(tokenizer, row, **options):
     options = {"max_length": 512} | options
-    return RowEncoder(tokenizer, **options).encode_row(row, FormattingFunction(ALPACA_JA))
+    return RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), **options).encode_row(row)
 
 
 def test_all_tokens_are_supervised_with_loss_on_inputs(variant):
@@ -64,7 +65,7 @@ def test_one_end_of_text_at_the_end_and_bos_only_where_the_tokenizer_adds_it(var
 def test_the_training_prompt_is_the_answering_prompt_token_for_token(variant):
     for template in (ALPACA_JA, ALPACA_EN):
         for row in (ROW, CONTEXT_ROW):
-            training = RowEncoder(variant, 2048).encode_row(row, FormattingFunction(template))
+            training = RowEncoder(variant, FormattingFunction(template), 2048).encode_row(row)
             answering = encode_prompt(variant, template.render(row["instruction"], row["input"]))
             assert training.input_ids[: training.prompt_tokens] == answering
 
@@ -102,10 +103,10 @@ def test_a_too_long_row_loses_context_from_its_end_and_nothing_else(tokenizer):
     "row", [ROW | {"output": "長い答え。" * 100}, CONTEXT_ROW | {"instruction": "長い問い。" * 100}]
 )
 def test_a_row_that_does_not_fit_without_context_is_dropped_and_counted(tokenizer, row):
-    encoder = RowEncoder(tokenizer, 100)
-    dataset = encoder.encode(Dataset.from_list([ROW, row]), FormattingFunction(ALPACA_JA), "train")
-    assert len(dataset) == 1
-    assert encoder.fates["train"][row["category"], "dropped"] == 1
+    encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), 100)
+    rows, fates = encoder.encode(Dataset.from_list([ROW, row]))
+    assert len(rows) == 1
+    assert fates[row["category"], "dropped"] == 1
 
 
 def test_cutting_the_end_takes_answer_and_end_of_text_as_alpaca_lora_does(tokenizer):
@@ -134,10 +135,9 @@ def test_shortening_keeps_the_longest_beginning_that_fits(tokenizer):
 
 
 def test_every_whole_real_row_supervises_exactly_one_end_of_text(real_rows, tokenizer):
-    rows = [{f: getattr(e, f) for f in ROW} for e in load_data(str(real_rows)).examples[:1000]]
-    encoder = RowEncoder(tokenizer, 256, train_on_inputs=False)
-    dataset = encoder.encode(Dataset.from_list(rows), FormattingFunction(ALPACA_JA), "train")
-    assert len(dataset) + sum(n for (_, fate), n in encoder.fates["train"].items() if fate == "dropped") == 1000
-    for labels in dataset["labels"]:
+    encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), 256, train_on_inputs=False)
+    rows, fates = encoder.encode(select(load_data(str(real_rows)).rows, slice(1000)))
+    assert len(rows) + sum(n for (_, fate), n in fates.items() if fate == "dropped") == 1000
+    for labels in rows["labels"]:
         assert labels.count(0) == 1
         assert labels[-1] == 0

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
 from sft.data.read import load_data
+from sft.data.rows import select
 from sft.model.adapter import check_adapter
 from sft.model.load import load_base
 from sft.model.lora import add_lora, check_targets, load_adapter
@@ -23,8 +23,7 @@ CPU = torch.device("cpu")
 
 
 def sample_rows(count):
-    fields = ("index", "instruction", "input", "output", "category")
-    return [{name: getattr(e, name) for name in fields} for e in load_data("data/sample.jsonl").examples[:count]]
+    return select(load_data("data/sample.jsonl").rows, slice(count))
 
 
 def make_trainer(
@@ -41,6 +40,9 @@ def make_trainer(
     model = load_base(str(base), CPU, torch.float32, quantization)
     torch.manual_seed(0)
     rows = sample_rows(20)
+    encoder = RowEncoder(
+        tokenizer, formatting_func or FormattingFunction(ALPACA_JA), 512, train_on_inputs=train_on_inputs
+    )
     settings = {
         "per_device_train_batch_size": 1, "num_train_epochs": 1,
         "learning_rate": 1e-2, "logging_steps": 1, "save_strategy": "no", "eval_strategy": "epoch",
@@ -52,11 +54,10 @@ def make_trainer(
             output_dir=str(tmp_path / "checkpoints"), use_cpu=True, bf16=False, report_to="none",
             completion_only_loss=False, dataloader_pin_memory=False, **settings,
         ),
-        train_dataset=Dataset.from_list(rows[:16]),
-        eval_datasets={"open": Dataset.from_list(rows[16:18]), "context": Dataset.from_list(rows[18:])},
+        train_dataset=select(rows, slice(16)),
+        eval_datasets={"open": select(rows, slice(16, 18)), "context": select(rows, slice(18, 20))},
         tokenizer=tokenizer,
-        formatting_func=formatting_func or FormattingFunction(ALPACA_JA),
-        encoder=RowEncoder(tokenizer, 512, train_on_inputs=train_on_inputs),
+        encoder=encoder,
         run_id="", log_path=tmp_path / "log.jsonl",
         total_batch_size=8,
         pack=pack,
@@ -81,10 +82,34 @@ def test_the_formatting_function_makes_every_row_and_nothing_is_ignored(
     trainer = make_trainer(tiny_base, tokenizer, tmp_path, formatting_func=Seeing(template))
     assert seen == [str(n) for n in range(1, 21)]
     first = sample_rows(1)[0]
+    assert trainer._formatting_func is trainer._encoder.formatting_func  # what the library was given
     text = tokenizer.decode(trainer.train_dataset[0]["input_ids"])
     assert text == f"問:{first['instruction']}\n{first['input']}{first['output']}<|endoftext|>"
     messages = [record.getMessage() for record in caplog.records] + [str(w.message) for w in recwarn]
     assert not [message for message in messages if "ignored" in message]
+
+
+def test_another_formatting_function_makes_other_labels_and_what_is_encoded_is_not_encoded_again(
+    tiny_base, tokenizer, tmp_path, monkeypatch
+):
+    class Polite(FormattingFunction):
+        def __call__(self, row):
+            return super().__call__(row) | {"completion": f"{row['output']}以上です。"}
+
+    def answers(trainer):
+        rows = [trainer.train_dataset, *trainer.eval_dataset.values()]
+        return [tokenizer.decode([n for n in labels if n >= 0]) for side in rows for labels in side["labels"]]
+
+    usual = make_trainer(tiny_base, tokenizer, tmp_path, train_on_inputs=False)
+    polite = make_trainer(tiny_base, tokenizer, tmp_path, Polite(ALPACA_JA), train_on_inputs=False)
+    end = "<|endoftext|>"
+    assert answers(polite) == [f"{text.removesuffix(end)}以上です。{end}" for text in answers(usual)]
+    # As a training has it: encoded before there is a model, and not again.
+    encoder = polite._encoder
+    encoded = encoder.encode(sample_rows(16)).rows
+    monkeypatch.setattr(RowEncoder, "encode_rows", lambda *_: pytest.fail("encoded again"))
+    assert polite._prepare_dataset(encoded, tokenizer, polite.args, False, encoder.formatting_func, "train") is encoded
+    assert encoded["labels"][:] == polite.train_dataset["labels"][:]
 
 
 @pytest.mark.parametrize("train_on_inputs", [True, False])

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig
 
 from sft.data.read import load_data
+from sft.data.rows import examples_of
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import add_lora
 from sft.prompt.row_encoder import RowEncoder
@@ -122,7 +123,8 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def test_the_training_is_its_plain_twin(small_base, tmp_path, family, pack, answers_only):
     section = small_base(family)
     tokenizer = load_tokenizer(section["base"])
-    by_length = sorted(load_data("data/sample.jsonl").examples, key=lambda example: len(example.input + example.output))
+    sample = examples_of(load_data("data/sample.jsonl").rows)
+    by_length = sorted(sample, key=lambda example: len(example.input + example.output))
     examples = [example for example in by_length if example.input][: ROWS // 2] + by_length[: ROWS // 2]
     model = loaded(section["base"])
     trainer = WatchedTrainer(
@@ -136,8 +138,7 @@ def test_the_training_is_its_plain_twin(small_base, tmp_path, family, pack, answ
         train_dataset=Dataset.from_list([dataclasses.asdict(example) for example in examples]),
         eval_datasets={},
         tokenizer=tokenizer,
-        formatting_func=FormattingFunction(TEMPLATE),
-        encoder=RowEncoder(tokenizer, 1024, train_on_inputs=not answers_only),
+        encoder=RowEncoder(tokenizer, FormattingFunction(TEMPLATE), 1024, train_on_inputs=not answers_only),
         log_path=tmp_path / "log.jsonl",
         run_id="",
         total_batch_size=STEP_ROWS,
@@ -168,7 +169,7 @@ def test_the_training_is_its_plain_twin(small_base, tmp_path, family, pack, answ
 def test_the_twin_would_notice_another_mean(small_base):
     section = small_base("open-calm")
     tokenizer, model = load_tokenizer(section["base"]), loaded(section["base"])
-    examples = load_data("data/sample.jsonl").examples[:STEP_ROWS]
+    examples = list(examples_of(load_data("data/sample.jsonl").rows))[:STEP_ROWS]
     rows = [plain_row(tokenizer, example, answers_only=True) for example in examples]
     over_tokens = plain_loss(model, rows, tokenizer.pad_token_id)
     over_rows = torch.stack([plain_loss(model, [row], tokenizer.pad_token_id) for row in rows]).mean()

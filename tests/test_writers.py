@@ -17,14 +17,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow
 import pytest
-from made_up import answers
+from made_up import answers, on_disk
 
 from eval import rate
 from eval.predictions import write_predictions
 from sft.config.load import load_config
 from sft.data.records import Example
-from sft.data.rows import Rows
 from sft.data.split import Split
 from sft.prompt import encoded_rows
 from sft.prompt.template import ALPACA_JA
@@ -52,7 +52,6 @@ OTHER_WAYS = {
     "sft/training/log.py": {"open"},  # a line more for each logged step; whole lines alone are read
     "sft/run/checkpoints.py": {"rename"},  # directories that several processes add to, hashed
     "sft/run/directory.py": {"open", "rename"},  # the lock of a run, and the run that --force replaces
-    "sft/data/rows.py": {"open"},  # in a directory that is gone with the process
     "sft/build_base.py": {"open", "rename", "save_pretrained"},  # a base model, in a directory of its own, renamed
     "sft/config/library_keys.py": {"write_text"},  # a table of the source
     "sft/export/export.py": {"copyfile", "save_pretrained"},  # into a whole_directory
@@ -102,7 +101,7 @@ def make_manifest(directory, trained_run):
 
 def make_split(directory):
     rows = [[Example(f"{side}{n}", "問い", "", "答え", "open_qa") for n in range(20)] for side in range(3)]
-    return lambda: write_split(directory, Split(*map(Rows.of, rows)))
+    return lambda: write_split(directory, Split(*map(on_disk, rows)))
 
 
 def make_start_of_a_run(directory, monkeypatch, trained_run):
@@ -112,7 +111,7 @@ def make_start_of_a_run(directory, monkeypatch, trained_run):
     monkeypatch.setattr(train, "base_of", lambda model: model)
     config = load_config(trained_run / "config.yaml", [f"run.directory={directory}"])
     manifest = read_manifest(trained_run).model_copy(update={"resumed": True})
-    split = Split(*(Rows.of([Example(f"{n}", "問い", "", "答え", "open_qa")]) for n in range(3)))
+    split = Split(*(on_disk([Example(f"{n}", "問い", "", "答え", "open_qa")]) for n in range(3)))
     model = SimpleNamespace(config=SimpleNamespace())
     return lambda: train.record_start(config, SimpleNamespace(split=split), model, manifest)
 
@@ -155,8 +154,9 @@ def make_export(directory, trained_run):
 
 def make_encoded_rows(directory, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", directory)
-    batch = {"input_ids": [[1, 2]] * 50, "labels": [[1, 2]] * 50, "index": ["1"] * 50, "category": ["open_qa"] * 50}
-    return lambda: encoded_rows.kept("key", lambda: iter([batch, batch]), lambda: {"notes": "x"})
+    rows = [{"input_ids": [1, 2], "labels": [1, 2], "index": "1", "category": "open_qa"}] * 50
+    batch = pyarrow.RecordBatch.from_pylist(rows, encoded_rows.SCHEMA)
+    return lambda: encoded_rows.kept("key", iter([batch, batch]), lambda: {"notes": "x"})
 
 
 def make_answers(directory, tokenizer):

@@ -21,6 +21,7 @@ from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
+from sft.data.rows import examples_of
 from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt
 from sft.generation.generate import Answer, batches
@@ -66,9 +67,10 @@ def rows_to_answer(run: Path, config: Config) -> list[Example]:
 
     Raises UserError when there are none, and when the run's data or split changed since it was trained.
     """
+    limit = config.eval.rows_per_category
     if config.eval.data:
-        return category_head(hash_order(load_data(config.eval.data).examples), config.eval.rows_per_category)
-    rows = category_head(read_side(run, "test", training_data(run, config)), config.eval.rows_per_category)
+        return [*examples_of(category_head(hash_order(load_data(config.eval.data).rows), limit))]
+    rows = [*examples_of(category_head(read_side(run, "test", training_data(run, config)), limit))]
     if not rows:
         raise UserError(
             f"{run}: its test side is empty (data.test_share is 0, or there are too few rows); give others: eval.data"

@@ -76,18 +76,18 @@ def weightless(config: Config) -> tuple[PreTrainedModel | None, list[Line]]:
 
 def row_checks(config: Config, plan: Plan) -> list[Line]:
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
-    encoder, rows = plan.encoder, plan.encoded
+    rows, fates = plan.train
     return [
         end_of_text((row["labels"] for row in rows.select_columns("labels")), plan.tokenizer.eos_token_id),
-        length_line(row_lengths(rows), encoder.max_length, encoder.fates["train"]),
+        length_line(row_lengths(rows), plan.encoder.max_length, fates),
         *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, plan)),
     ]
 
 
 def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card | None) -> list[Line]:
     """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    training, lengths = config.training, row_lengths(plan.encoded)
-    largest = max(plan.tokenizer.pad_token_id, largest_id(plan.encoded))
+    training, lengths = config.training, row_lengths(plan.train.rows)
+    largest = max(plan.tokenizer.pad_token_id, largest_id(plan.train.rows))
     setting = training["activation_checkpointing"]
     lines = model_lines(model, config.lora, config.quantization, setting is True, max(lengths), largest)
     if any(line.level == "red" for line in lines):

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from datasets import Dataset
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from sft.data.records import CATEGORIES, Example
+from sft.data.records import CATEGORIES
+from sft.data.rows import examples_of
 from sft.prompt.encode import bos_ids, encode_text, encode_texts
 from sft.prompt.row_encoder import Fate
 from sft.system.visible import visible
@@ -191,18 +193,17 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[s
     console.print(", ".join(verdict), highlight=False)
 
 
-def texts_of(rows: Iterable[Example]) -> tuple[list[str], list[str]]:
+def texts_of(rows: Dataset) -> tuple[list[str], list[str]]:
     """Categories and texts of instruction, input and output of each row, a row that comes again only once."""
-    unique = {row.index: row for row in rows}.values()
+    unique = {row.index: row for row in examples_of(rows)}.values()
     texts = [text for row in unique for text in (row.instruction, row.input, row.output)]
     return [row.category for row in unique for _ in range(3)], texts
 
 
 def tokenizer_lines(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, rows: Sequence[Example]
+    tokenizer: PreTrainedTokenizerBase, prompt: str, categories: Sequence[str], texts: Sequence[str]
 ) -> tuple[list[Line], dict[str, float | None]]:
-    """What can be said of a tokenizer by itself and over the training rows, and its `tokens_per_character`."""
-    categories, texts = texts_of(rows)
+    """What can be said of a tokenizer by itself and over the rows' texts, and its `tokens_per_character`."""
     ids = encode_texts(tokenizer, texts)
     shares = tokens_per_character(categories, texts, ids)
     lines = [special_tokens(tokenizer), characters(tokenizer, prompt), row_texts(tokenizer, texts, ids)]

@@ -27,9 +27,9 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     compared = {name: load_tokenizer(name, None, config.model.trust_remote_code) for name in others}
     data, split = read_rows(config)
     tokenizer, template = read_tokenizer(config)
-    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), split.train)
-    columns = {config.model.tokenizer or config.model.base: shares}
     categories, texts = doctor.texts_of(split.train)
+    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), categories, texts)
+    columns = {config.model.tokenizer or config.model.base: shares}
     for name, other in compared.items():
         columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
     model, model_line = weightless(config)

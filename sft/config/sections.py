@@ -15,8 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
-from sft.data.records import CATEGORIES, GROUPS
-from sft.data.split import named_weights
+from sft.data.records import CATEGORIES, GROUPS, named_weights
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
 

@@ -1,4 +1,4 @@
-"""Rows of a hub data set or a local file become checked `Example`s; nothing is dropped without being counted."""
+"""Rows of a hub data set or a local file are checked and kept on disk; nothing is dropped without being counted."""
 
 import csv
 import dataclasses
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import datasets
 import pyarrow.parquet
 
-from sft.data.records import CATEGORIES, Example
-from sft.data.rows import RowFile, Rows, SeenTexts
+from sft.data.records import CATEGORIES
+from sft.data.rows import SeenTexts, write_rows
 from sft.system.errors import UserError
 from sft.system.files import FIELD_TWICE, parse_json
 from sft.system.hub import hub_is_absent
@@ -37,12 +37,12 @@ class Dropped(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedData:
-    """The usable rows of a data set, the unusable ones, and the SHA-256 over the usable rows' content.
+    """The usable rows of a data set (see `sft.data.rows`), the unusable ones, and the SHA-256 of the usable ones.
 
     `dropped` holds the first few unusable rows of each (reason, category), `drop_counts` counts them all.
     """
 
-    examples: Rows
+    rows: datasets.Dataset
     dropped: list[Dropped]
     drop_counts: Counter[tuple[str, str]]
     sha256: str
@@ -58,7 +58,7 @@ class LoadedData:
 
 
 class BadRow(ValueError):
-    """A row that cannot become an `Example`; the message is the reason that is counted."""
+    """A row that cannot be used; the message is the reason that is counted."""
 
 
 def load_data(path: str, revision: str | None = None) -> LoadedData:
@@ -70,9 +70,9 @@ def load_data(path: str, revision: str | None = None) -> LoadedData:
     rows = _local_rows(Path(path)) if _is_local(path) else _hub_rows(path, revision)
     dropped: list[Dropped] = []
     counts: Counter[tuple[str, str]] = Counter()
-    file = RowFile(_usable(rows, dropped, counts))
-    data = LoadedData(Rows.of(file), dropped, counts, file.sha256)
-    if not file:
+    kept, sha256 = write_rows(_usable(rows, dropped, counts))
+    data = LoadedData(kept, dropped, counts, sha256)
+    if not kept:
         reasons = "; ".join(data.drop_report()[:3]) or "it is empty"
         raise UserError(f"{path}: no usable row ({reasons}); rows need instruction, output and category")
     return data
@@ -80,13 +80,13 @@ def load_data(path: str, revision: str | None = None) -> LoadedData:
 
 def _usable(
     rows: Iterable[tuple[str, Any]], dropped: list[Dropped], counts: Counter[tuple[str, str]]
-) -> Iterator[Example]:
+) -> Iterator[dict[str, Any]]:
     """Yield the usable rows; count the others, and add the first few of each kind to `dropped`."""
     seen = SeenTexts()
     for number, (place, row) in enumerate(rows, start=1):
         try:
-            example = example_from_row(row, default_index=str(number))
-            if not seen.add(example.index):
+            fields = checked_row(row, default_index=str(number))
+            if not seen.add(fields["index"]):
                 raise BadRow("duplicate index")
         except BadRow as error:
             category = row.get("category") if isinstance(row, dict) else None
@@ -95,11 +95,11 @@ def _usable(
             if counts[drop.reason, drop.category] <= SHOWN_DROPS:
                 dropped.append(drop)
             continue
-        yield example
+        yield fields
 
 
-def example_from_row(row: Any, default_index: str) -> Example:
-    """Check one row in dolly-ja's or the English dolly's schema. Raises BadRow with the reason."""
+def checked_row(row: Any, default_index: str) -> dict[str, Any]:
+    """The fields of `Example` that a row in dolly-ja's or the English dolly's schema has. Raises BadRow."""
     if isinstance(row, BadRow):
         raise row
     if not isinstance(row, dict):
@@ -127,7 +127,7 @@ def example_from_row(row: Any, default_index: str) -> Example:
     if not isinstance(index, str | int) or isinstance(index, bool):
         raise BadRow("index is neither text nor a whole number")
     _check_text(str(index), "index")
-    return Example(index=str(index), answers=_answers(row.get("answers")), **values)
+    return values | {"index": str(index), "answers": _answers(row.get("answers"))}
 
 
 def _check_text(value: str, name: str) -> None:
@@ -139,14 +139,14 @@ def _check_text(value: str, name: str) -> None:
         raise BadRow(f"{name} is not valid Unicode (a lone surrogate)") from None
 
 
-def _answers(value: Any) -> tuple[str, ...]:
+def _answers(value: Any) -> list[str]:
     if value is None:
-        return ()
+        return []
     if not isinstance(value, list) or not all(isinstance(answer, str) and answer.strip() for answer in value):
         raise BadRow("answers is not a list of texts")
     for answer in value:
         _check_text(answer, "answers")
-    return tuple(value)
+    return value
 
 
 def _is_local(path: str) -> bool:
@@ -250,12 +250,11 @@ def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:
     if hub_is_absent():
         datasets.config.HF_HUB_OFFLINE = True  # no argument makes it ask its cache alone
     try:
-        rows = datasets.load_dataset(path, revision=revision, split="train")
+        for number, row in enumerate(datasets.load_dataset(path, revision=revision, split="train"), start=1):
+            yield f"row {number}", row
     except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(
             f"data set {path}: cannot be loaded from the hub ({first}); check the id and the connection, "
             "or set data.path to a local file"
         ) from None
-    for number, row in enumerate(rows, start=1):
-        yield f"row {number}", row

@@ -1,152 +1,145 @@
-"""Rows that stay on disk: a file of examples, selections of it at 4 bytes a row, and data sets for the trainer.
-
-No torch here.
-"""
+"""Rows on disk: an Arrow file, memory-mapped, and selections of it at 4 bytes a row. No torch here."""
 
 import hashlib
 import json
-import operator
-import os
 import tempfile
-from array import array
+import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, overload
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset
+from datasets.table import InMemoryTable, MemoryMappedTable
 
-from sft.data.records import CATEGORIES, Example
+from sft.data.records import FIELDS, Example
 from sft.system.errors import UserError
 
-if TYPE_CHECKING:  # these take seconds
-    import pyarrow
-    from datasets import Dataset
+_TEXT = pyarrow.large_string()  # a thousand rows may hold more than 2 GB
+SCHEMA = pyarrow.schema(
+    [
+        ("index", pyarrow.string()),
+        ("instruction", _TEXT),
+        ("input", _TEXT),
+        ("output", _TEXT),
+        ("category", pyarrow.string()),
+        ("answers", pyarrow.list_(_TEXT)),
+        ("text_hash", pyarrow.uint64()),
+        ("index_hash", pyarrow.uint64()),
+    ]
+)
+"""The columns of rows: the fields of `Example`, and two hashes that say in which order rows are divided.
 
-
-NAMES = sorted(CATEGORIES)
-CODES = {category: code for code, category in enumerate(NAMES)}
-"""A category's place in alphabetical order, which is what memory holds of it."""
-
-FIELDS = ("index", "instruction", "input", "output", "category")
-"""What the trainer's data sets hold of an example."""
+`text_hash` is that of what must not be torn apart (see `sft.data.split`), `index_hash` of the index.
+"""
 
 BATCH = 1000
 RECENT = 2**14
 
 
-class RowFile(Sequence[Example]):
-    """Examples in a nameless temporary file, read one at a time; 9 bytes of memory a row.
+class WrittenRows(NamedTuple):
+    """Rows with the columns SCHEMA, and the SHA-256 of their content, which is their fingerprint, too."""
 
-    `sha256` is the hash of the rows' content, `categories` their codes. Raises UserError when the disk is full.
+    rows: Dataset
+    sha256: str
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]]) -> WrittenRows:
+    """Write rows with the fields of `Example` to a nameless file. Raises UserError when the disk is full."""
+    digest = hashlib.sha256()
+    left = iter(rows)
+
+    def batches() -> Iterator[pyarrow.RecordBatch]:
+        while batch := list(islice(left, BATCH)):
+            for row in batch:
+                values = [row[name] for name in FIELDS]
+                digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+            columns = {name: [row[name] for row in batch] for name in FIELDS}
+            columns["text_hash"] = [number(_inseparable(row)) for row in batch]
+            columns["index_hash"] = [number(row["index"]) for row in batch]
+            yield pyarrow.RecordBatch.from_pydict(columns, SCHEMA)
+
+    return WrittenRows(temporary_dataset(SCHEMA, batches(), digest.hexdigest), digest.hexdigest())
+
+
+def _inseparable(row: Mapping[str, Any]) -> str:
+    """What a row shares with others of its unit in the split: its context or, without one, its instruction."""
+    kind, text = ("context", row["input"]) if row["input"] else ("instruction", row["instruction"])
+    return f"{kind}:{' '.join(unicodedata.normalize('NFKC', text).split())}"
+
+
+def short_digest(text: str) -> bytes:
+    """The first 16 bytes of a text's SHA-256: enough to tell texts apart, and to order them as the whole does."""
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def number(text: str) -> int:
+    """The first 8 bytes of a text's SHA-256 as a number: they sort as the hashes do."""
+    return int.from_bytes(short_digest(text)[:8])
+
+
+def examples_of(rows: Dataset) -> Iterator[Example]:
+    """The rows one by one, to look at."""
+    for batch in rows.select_columns(list(FIELDS)).iter(BATCH):
+        batch["answers"] = map(tuple, batch["answers"])
+        yield from map(Example, *(batch[name] for name in FIELDS))
+
+
+def select(rows: Dataset, places: Any) -> Dataset:
+    """The rows at these places, in the places' order, at 4 bytes a row; one may come several times.
+
+    `places` is anything that indexes a NumPy array. `Dataset.select` makes a list of Python's numbers of it, which
+    takes 40 bytes a row meanwhile.
     """
-
-    def __init__(self, examples: Iterable[Example]) -> None:
-        self.categories = bytearray()
-        self._file = tempfile.TemporaryFile(buffering=2**20)  # noqa: SIM115, it is open as long as this object
-        self._starts = array("Q", [0])
-        digest = hashlib.sha256()
-        for example in examples:
-            line = json.dumps(_values(example), ensure_ascii=False).encode() + b"\n"
-            digest.update(line)
-            self._write(line)
-            self._starts.append(self._starts[-1] + len(line))
-            self.categories.append(CODES[example.category])
-        self._write()
-        self.sha256 = digest.hexdigest()
-
-    def _write(self, line: bytes | None = None) -> None:
-        try:
-            self._file.flush() if line is None else self._file.write(line)
-        except OSError as error:
-            raise UserError(
-                f"{tempfile.gettempdir()}: rows cannot be written there: {error.strerror}; set TMPDIR to a directory "
-                "with room for the data"
-            ) from None
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, position: Any) -> Any:
-        start, end = self._starts[position], self._starts[position + 1]
-        fields = json.loads(os.pread(self._file.fileno(), end - start, start).decode())
-        fields[-1] = tuple(fields[-1])
-        return Example(*fields)
+    positions = np.arange(len(rows), dtype=np.uint32) if rows._indices is None else _positions(rows)
+    chosen = np.ascontiguousarray(positions[places])
+    fingerprint = hashlib.sha256(rows._fingerprint.encode())
+    fingerprint.update(chosen.data)
+    indices = InMemoryTable(pyarrow.table({"indices": chosen}))
+    return Dataset(rows.data, indices_table=indices, fingerprint=fingerprint.hexdigest())
 
 
-def _values(example: Example) -> tuple:
-    return (
-        example.index, example.instruction, example.input, example.output, example.category, example.answers,
-    )  # fmt: skip
+def numbers(rows: Dataset, column: str) -> np.ndarray:
+    """A column of numbers."""
+    return _chosen(rows, rows.data.column(column).to_numpy())
 
 
-class Rows(Sequence[Example]):
-    """A selection of examples by position: a sequence like a list of them, of which memory holds the positions.
+def with_context(rows: Dataset) -> np.ndarray:
+    """Whether each row has a context, read without the texts."""
+    return _chosen(rows, pyarrow.compute.binary_length(rows.data.column("input")).to_numpy() > 0)
 
-    `source` holds the examples, `codes` (uint8) the category of each, and `positions` (int32) says which of them,
-    in which order; one may come several times.
-    """
 
-    def __init__(self, source: Sequence[Example], codes: np.ndarray, positions: np.ndarray) -> None:
-        self._source = source
-        self._codes = codes
-        self.positions = positions
+def categories(rows: Dataset) -> tuple[np.ndarray, list[str]]:
+    """Each row's category, as its place among the names, and the names in alphabetical order."""
+    column = rows.data.column("category").dictionary_encode().combine_chunks()
+    names, place = np.unique(column.dictionary.to_pylist(), return_inverse=True)
+    codes = place.astype(np.min_scalar_type(len(names)))[column.indices.to_numpy()]
+    return _chosen(rows, codes), names.tolist()
 
-    @classmethod
-    def of(cls, examples: Sequence[Example]) -> "Rows":
-        """All of the examples, in their order."""
-        if isinstance(examples, Rows):
-            return examples
-        if isinstance(examples, RowFile):
-            codes = np.frombuffer(examples.categories, np.uint8)
-        else:
-            codes = np.array([CODES[example.category] for example in examples], np.uint8)
-        return cls(examples, codes, np.arange(len(examples), dtype=np.int32))
 
-    def select(self, places: np.ndarray) -> "Rows":
-        """The rows at these places of this selection, in the places' order; or those where a mask is true."""
-        return Rows(self._source, self._codes, self.positions[places])
+def category_counts(rows: Dataset) -> Counter[str]:
+    """Rows by category; a row that comes several times counts as often."""
+    codes, names = categories(rows)
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
-    def of_categories(self, categories: Collection[str]) -> "Rows":
-        """The rows of some categories."""
-        return self.select(np.isin(self.categories, [CODES[category] for category in categories]))
 
-    @property
-    def categories(self) -> np.ndarray:
-        """Each row's category, as its place in `NAMES` (uint8)."""
-        return self._codes[self.positions]
+def of_categories(rows: Dataset, wanted: Collection[str]) -> Dataset:
+    """The rows of some categories."""
+    codes, names = categories(rows)
+    return select(rows, np.isin(codes, [code for code, name in enumerate(names) if name in wanted]))
 
-    def counts(self) -> Counter[str]:
-        """Rows by category; a row that comes several times counts as often."""
-        counts = np.bincount(self.categories, minlength=len(NAMES)).tolist()
-        return Counter({category: count for category, count in zip(NAMES, counts, strict=True) if count})
 
-    def __len__(self) -> int:
-        return len(self.positions)
+def _chosen(rows: Dataset, values: np.ndarray) -> np.ndarray:
+    return values if rows._indices is None else values[_positions(rows)]
 
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> "Rows": ...
-    def __getitem__(self, place: int | slice) -> "Example | Rows":
-        if isinstance(place, slice):
-            return Rows(self._source, self._codes, self.positions[place])
-        return self._source[int(self.positions[place])]
 
-    def __iter__(self) -> Iterator[Example]:
-        for start in range(0, len(self), BATCH):
-            yield from map(self._source.__getitem__, self.positions[start : start + BATCH].tolist())
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(map(operator.eq, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} rows>"
+def _positions(rows: Dataset) -> np.ndarray:
+    return rows._indices.column(0).to_numpy()
 
 
 class SeenTexts:
@@ -170,60 +163,35 @@ class SeenTexts:
         return True
 
 
-def short_digest(text: str) -> bytes:
-    """The first 16 bytes of a text's SHA-256: enough to tell texts apart, and to order them as the whole does."""
-    return hashlib.sha256(text.encode()).digest()[:16]
-
-
-def as_dataset(rows: Rows, data_sha256: str) -> "Dataset":
-    """The rows as a memory-mapped data set with the columns `FIELDS`.
-
-    Its fingerprint depends on the hash of the data's content and on which rows of it these are, and on nothing else.
-    Raises UserError when the disk is full.
-    """
-    import pyarrow
-
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in FIELDS])
-    examples = iter(rows)
-
-    def batches() -> "Iterator[pyarrow.RecordBatch]":
-        while batch := [{name: getattr(e, name) for name in FIELDS} for e in islice(examples, BATCH)]:
-            yield pyarrow.RecordBatch.from_pylist(batch, schema)
-
-    fingerprint = hashlib.sha256(data_sha256.encode() + rows.positions.tobytes()).hexdigest()
-    return temporary_dataset(schema, batches(), fingerprint)
-
-
 def temporary_dataset(
-    schema: "pyarrow.Schema", batches: "Iterable[pyarrow.RecordBatch]", fingerprint: str | None = None
-) -> "Dataset":
-    """A memory-mapped data set in a file that is gone when it is not used any more.
+    schema: pyarrow.Schema,
+    batches: Iterable[pyarrow.RecordBatch],
+    fingerprint: Callable[[], str | None] = lambda: None,
+) -> Dataset:
+    """A memory-mapped data set in a nameless file, which is gone when it is not used any more.
 
-    Raises UserError when the disk is full.
+    `fingerprint` is asked when all is written; None: one of chance. Raises UserError when the disk is full.
     """
-    with tempfile.TemporaryDirectory() as directory:  # what is mapped stays until nobody needs it
-        path = Path(directory) / "rows.arrow"
-        try:
-            with path.open("wb") as file:
-                write_batches(file, schema, batches)
-        except OSError as error:
-            raise UserError(f"{directory}: rows cannot be written there: {error}; set TMPDIR") from None
-        return mapped_dataset(path, fingerprint)
+    try:
+        with tempfile.TemporaryFile() as file:
+            write_batches(file, schema, batches)
+            return mapped_dataset(Path(f"/dev/fd/{file.fileno()}"), fingerprint())
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()}: rows cannot be written there: {error.strerror or error}; set TMPDIR to a "
+            "directory with room for the data"
+        ) from None
 
 
-def write_batches(file: BinaryIO, schema: "pyarrow.Schema", batches: "Iterable[pyarrow.RecordBatch]") -> None:
+def write_batches(file: BinaryIO, schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordBatch]) -> None:
     """Write what `mapped_dataset` reads."""
-    import pyarrow
-
     with pyarrow.ipc.new_stream(file, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
             del batch  # with two at a time, the allocator gives nothing back: memory grew by 340 bytes a row
+    file.flush()
 
 
-def mapped_dataset(path: Path, fingerprint: str | None) -> "Dataset":
+def mapped_dataset(path: Path, fingerprint: str | None) -> Dataset:
     """The data set in a file; memory holds what is looked at. None: a fingerprint of chance."""
-    from datasets import Dataset
-    from datasets.table import MemoryMappedTable
-
     return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=fingerprint)

@@ -3,15 +3,15 @@
 And how often an epoch shows the rows of each category.
 """
 
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
+from datasets import Dataset
 
-from sft.data.records import GROUP_OF, Example
-from sft.data.rows import NAMES, Rows, short_digest
+from sft.data.records import GROUP_OF
+from sft.data.rows import categories, numbers, select
 
 
 class Split(NamedTuple):
@@ -20,23 +20,31 @@ class Split(NamedTuple):
     `train` may hold a row several times, where an epoch shows it several times.
     """
 
-    train: Rows
-    validation: Rows
-    test: Rows
+    train: Dataset
+    validation: Dataset
+    test: Dataset
 
 
-def split_examples(examples: Sequence[Example], validation_share: float, test_share: float) -> Split:
-    """Split `examples` by category so that each side gets its share of every category, to the nearest row.
+def split_rows(rows: Dataset, validation_share: float, test_share: float) -> Split:
+    """Split rows by category so that each side gets its share of every category, to the nearest row.
 
     Rows with the same context (or, without one, the same instruction) form a unit that is never torn
     apart. Units are ordered by the SHA-256 of their text, so the split does not depend on the rows'
     order, on a random generator or on the platform. Shares are in [0, 1); the rest trains.
     """
-    rows = Rows.of(examples)
-    order, starts = _units(rows)
-    sizes = np.diff(starts, append=np.int32(len(rows)))
+    rows = hash_order(rows)
+    side = _sides(numbers(rows, "text_hash"), categories(rows)[0], validation_share, test_share)
+    return Split(*(select(rows, side == number) for number in (2, 1, 0)))
+
+
+def _sides(units: np.ndarray, categories: np.ndarray, validation_share: float, test_share: float) -> np.ndarray:
+    """Each row's side: 0 tests, 1 validates, 2 trains. `units` are hashes, equal for rows of one unit."""
+    order = np.argsort(units, kind="stable").astype(np.int32)
+    units = units[order]
+    starts = np.flatnonzero(np.append(True, units[1:] != units[:-1])[: len(units)]).astype(np.int32)
+    sizes = np.diff(starts, append=np.int32(len(units)))
     # A unit that spans categories counts in the first of them by name.
-    strata = np.minimum.reduceat(rows.categories[order], starts) if len(rows) else np.empty(0, np.uint8)
+    strata = np.minimum.reduceat(categories[order], starts) if len(units) else categories
     side_of_unit = np.empty(len(sizes), np.uint8)
     for stratum in np.unique(strata):
         members = strata == stratum
@@ -45,32 +53,14 @@ def split_examples(examples: Sequence[Example], validation_share: float, test_sh
         middles = (np.cumsum(lengths) - lengths / 2) / lengths.sum()
         bounds = [test_share, test_share + validation_share]
         side_of_unit[members] = np.searchsorted(bounds, middles, side="right")
-    side = np.repeat(side_of_unit, sizes)
-    return Split(*(hash_order(rows.select(order[side == number])) for number in (2, 1, 0)))
+    side = np.empty(len(units), np.uint8)
+    side[order] = np.repeat(side_of_unit, sizes)
+    return side
 
 
-def _units(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the rows, those of a unit together and units in order, and where in it each unit starts."""
-    digests = _digests(map(_unit_key, rows), len(rows))
-    order = np.argsort(digests, kind="stable").astype(np.int32)
-    digests = digests[order]
-    return order, np.flatnonzero(np.append(True, digests[1:] != digests[:-1])[: len(rows)]).astype(np.int32)
-
-
-def hash_order(examples: Sequence[Example]) -> Rows:
-    """The examples in the order of a hash of their index: any beginning is a fair sample, the same everywhere."""
-    rows = Rows.of(examples)
-    return rows.select(np.argsort(_digests((row.index for row in rows), len(rows)), kind="stable"))
-
-
-def _digests(texts: Iterable[str], count: int) -> np.ndarray:
-    """The first 8 bytes of each text's SHA-256, as numbers: they sort as the hashes do."""
-    return np.fromiter((int.from_bytes(short_digest(text)[:8]) for text in texts), np.uint64, count)
-
-
-def named_weights(named: Mapping[str, float]) -> dict[str, float]:
-    """Each category's weight, from weights by category or group name; the category's own wins, unnamed ones have 1."""
-    return {category: named.get(category, named.get(group, 1.0)) for category, group in GROUP_OF.items()}
+def hash_order(rows: Dataset) -> Dataset:
+    """The rows in the order of a hash of their index: any beginning is a fair sample, the same everywhere."""
+    return select(rows, np.argsort(numbers(rows, "index_hash"), kind="stable"))
 
 
 def tempered_weights(
@@ -89,44 +79,39 @@ def tempered_weights(
     return {category: (largest / sizes[unit_of[category]]) ** (1 - temperature) for category in counts}
 
 
-def epoch_rows(examples: Sequence[Example], weights: Mapping[str, float], rows: int | None) -> Rows:
-    """The rows of an epoch, at most `rows` (None: all), categories in the proportions that `weights` give them.
+def epoch_rows(rows: Dataset, weights: Mapping[str, float], limit: int | None) -> Dataset:
+    """The rows of an epoch, at most `limit` (None: all), categories in the proportions that `weights` give them.
 
-    A category of n examples and weight w has round(w × n) places, filled by its examples in their order and from the
+    A category of n rows and weight w has round(w × n) places, filled by its rows in their order and from the
     start again where they do not suffice; 0 leaves it out. What is not in `weights` has weight 1. A beginning of the
-    epoch keeps the proportions; a whole one has the examples in their order, then those that come again.
+    epoch keeps the proportions; a whole one has the rows in their order, then those that come again.
     """
-    everything = Rows.of(examples)
-    codes = everything.categories
-    sizes = np.bincount(codes, minlength=len(NAMES)).tolist()
-    counts = [round(weights.get(category, 1.0) * size) for category, size in zip(NAMES, sizes, strict=True)]
+    codes, names = categories(rows)
+    sizes = np.bincount(codes, minlength=len(names)).tolist()
+    counts = [round(weights.get(category, 1.0) * size) for category, size in zip(names, sizes, strict=True)]
     keys = np.empty(sum(counts), np.int64)  # a place's round and row in one number; categories in order of their names
+    shares = np.empty(len(keys))  # how much of its category lies before a place
     start = 0
     for code, count in enumerate(counts):
         if count:
             members = np.flatnonzero(codes == code)
             round_, member = np.divmod(np.arange(count), len(members))
             keys[start : start + count] = round_ * len(codes) + members[member]
+            shares[start : start + count] = (np.arange(count) + 0.5) / count
             start += count
-    if rows is None or rows >= len(keys):
+    if limit is None or limit >= len(keys):
         keys.sort()
     else:
-        shares = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
-        keys = keys[np.argsort(shares, kind="stable")[:rows]]
-    return everything.select(keys % max(1, len(codes)))
+        keys = keys[np.argsort(shares, kind="stable")[:limit]]
+    return select(rows, keys % max(1, len(codes)))
 
 
-def category_head(examples: Iterable[Example], rows: int | None) -> list[Example]:
-    """At most `rows` examples of each category, in their order; None means all."""
-    counts: dict[str, int] = defaultdict(int)
-    chosen = []
-    for example in examples:
-        counts[example.category] += 1
-        if rows is None or counts[example.category] <= rows:
-            chosen.append(example)
-    return chosen
-
-
-def _unit_key(example: Example) -> str:
-    kind, text = ("context", example.input) if example.input else ("instruction", example.instruction)
-    return f"{kind}:{' '.join(unicodedata.normalize('NFKC', text).split())}"
+def category_head(rows: Dataset, limit: int | None) -> Dataset:
+    """At most `limit` rows of each category, in their order; None means all."""
+    if limit is None:
+        return rows
+    codes, _ = categories(rows)
+    order = np.argsort(codes, kind="stable")
+    in_order = codes[order]
+    place_in_category = np.arange(len(codes)) - np.searchsorted(in_order, in_order)
+    return select(rows, np.sort(order[place_in_category < limit]))

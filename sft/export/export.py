@@ -11,6 +11,7 @@ from huggingface_hub.serialization._base import parse_size_to_int
 from peft import LoraConfig
 
 from sft.build_base import ensure_base
+from sft.data.rows import examples_of
 from sft.export.card import model_card
 from sft.export.merge_check import CheckRow, MergeCheck, check, outputs
 from sft.export.request import Request
@@ -128,7 +129,7 @@ def check_rows(source: Source) -> list[CheckRow]:
     """The first rows of each kind, with a context and without, that are no longer than in training."""
     run, config, tokenizer, template = source.request.run, source.config, source.tokenizer, source.template
     data = training_data(run, config)
-    examples = read_side(run, "test", data) or read_side(run, "train", data)
+    examples = list(examples_of(read_side(run, "test", data) or read_side(run, "train", data)))
     set_chat_template(tokenizer, template, map(dataclasses.asdict, examples[:100]))
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:

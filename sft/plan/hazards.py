@@ -17,7 +17,7 @@ def truncation_hazards(
 ) -> list[str]:
     """A warning for each category of which more than 1% of the training rows lose their answer, or the end of it.
 
-    `fates` counts (category, fate) as `RowEncoder.fates` does, `truncation` is `data.truncation`, and `max_length`
+    `fates` counts (category, fate) as `EncodedRows.fates` does, `truncation` is `data.truncation`, and `max_length`
     `training.max_length` in tokens. A dropped row's answer is lost whole; one cut off at the end still loses at
     least its end-of-text token.
     """

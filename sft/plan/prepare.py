@@ -11,16 +11,16 @@ from sft.build_base import ensure_base
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data
-from sft.data.records import GROUPS
-from sft.data.rows import Rows, as_dataset
-from sft.data.split import Split, epoch_rows, named_weights, split_examples, tempered_weights
+from sft.data.records import GROUPS, named_weights
+from sft.data.rows import category_counts, examples_of, of_categories, with_context
+from sft.data.split import Split, epoch_rows, split_rows, tempered_weights
 from sft.model.attention import packing_obstacle
 from sft.model.load import load_base_config, load_tokenizer
 from sft.plan.hazards import truncation_hazards
 from sft.plan.preview import balance_line, show, show_example
 from sft.prompt.encode import encode_prompt, eos_id
 from sft.prompt.encoded_rows import row_lengths
-from sft.prompt.row_encoder import RowEncoder
+from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError
 from sft.system.processes import RANK, WORLD_SIZE
@@ -34,8 +34,7 @@ class Plan(NamedTuple):
     template: PromptTemplate
     tokenizer: PreTrainedTokenizerBase
     encoder: RowEncoder
-    train: Dataset
-    encoded: Dataset
+    train: EncodedRows
     validation: dict[str, Dataset]
     steps: int
     packed: bool
@@ -43,13 +42,13 @@ class Plan(NamedTuple):
     @property
     def longest(self) -> int:
         """Tokens of the longest training row."""
-        return max(row_lengths(self.encoded))
+        return max(row_lengths(self.train.rows))
 
 
 def read_rows(config: Config) -> tuple[LoadedData, Split]:
     """The rows, checked, and their sides."""
     data = load_data(config.data.path, config.data.revision)
-    return data, divide(config, data.examples)
+    return data, divide(config, data.rows)
 
 
 def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTemplate]:
@@ -73,31 +72,34 @@ def prepare(
     template: PromptTemplate,
 ) -> Plan:
     """Encode the rows, and print what came of it."""
+    training = config.training
     packed, micro_batches = layout(config)
     encoder = RowEncoder(
-        tokenizer, config.training["max_length"], config.data.truncation, config.training["train_on_inputs"]
+        tokenizer,
+        FormattingFunction(template),
+        training["max_length"],
+        config.data.truncation,
+        training["train_on_inputs"],
     )
-    format_row = FormattingFunction(template)
-    rows = as_dataset(split.train, data.sha256)
-    encoded = encoder.encode(rows, format_row, "train")
-    if not len(encoded):
+    train = encoder.encode(split.train)
+    if not train.rows:
         raise UserError("no training row fits training.max_length; raise it")
-    members = {group: split.validation.of_categories(categories) for group, categories in GROUPS.items()}
-    groups = {group: as_dataset(rows, data.sha256) for group, rows in members.items() if rows}
+    members = {group: of_categories(split.validation, categories) for group, categories in GROUPS.items()}
+    groups = {group: encoder.encode(rows) for group, rows in members.items() if rows}
     # A group none of whose rows fits has no validation loss.
-    validation = {group: rows for group, rows in groups.items() if len(encoder.encode(rows, format_row, group))}
-    steps = optimizer_steps(len(encoded), config.training["total_batch_size"], config.training["num_train_epochs"])
+    validation = {group: encoded.rows for group, encoded in groups.items() if encoded.rows}
+    steps = optimizer_steps(len(train.rows), training["total_batch_size"], training["num_train_epochs"])
     if RANK == 0:
         console = Console()
-        lost = sum(n for group in groups for (_, fate), n in encoder.fates[group].items() if fate == "dropped")
+        lost = sum(n for encoded in groups.values() for (_, fate), n in encoded.fates.items() if fate == "dropped")
         if lost:
             console.print(f"{lost} validation rows do not fit training.max_length and are left out", style="yellow")
         share = f" over {WORLD_SIZE} processes" if WORLD_SIZE > 1 else ""
-        summary = f"{steps} optimizer steps of {config.training['total_batch_size']} rows{share}, {micro_batches}"
-        show(console, data, split, encoded, encoder.fates["train"], summary)
-        show_example(console, encoded, tokenizer)
+        summary = f"{steps} optimizer steps of {training['total_batch_size']} rows{share}, {micro_batches}"
+        show(console, data, split, train, summary)
+        show_example(console, train.rows, tokenizer)
     check_warmup(config, steps)
-    return Plan(data, split, template, tokenizer, encoder, rows, encoded, validation, steps, packed)
+    return Plan(data, split, template, tokenizer, encoder, train, validation, steps, packed)
 
 
 def layout(config: Config) -> tuple[bool, str]:
@@ -120,16 +122,16 @@ def layout(config: Config) -> tuple[bool, str]:
     return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
 
 
-def divide(config: Config, examples: Rows) -> Split:
+def divide(config: Config, rows: Dataset) -> Split:
     """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
-    sides = split_examples(examples, config.data.validation_share, config.data.test_share)
+    sides = split_rows(rows, config.data.validation_share, config.data.test_share)
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
     balance = config.data.balance
     if natural and balance:
         if balance.temperature is None:
             weights = named_weights(balance.weights or {})
         else:
-            weights = tempered_weights(sides.train.counts(), balance.temperature, balance.by)
+            weights = tempered_weights(category_counts(sides.train), balance.temperature, balance.by)
         train = epoch_rows(sides.train, weights, config.data.train_rows)
         if RANK == 0:
             print(balance_line(train, natural))
@@ -141,11 +143,11 @@ def divide(config: Config, examples: Rows) -> Split:
 
 def hazards(config: Config, plan: Plan) -> list[str]:
     """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
-    _, split, template, tokenizer, encoder, *_ = plan
-    contexts = [bool(example.input) for example in split.test]
-    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in split.test)
+    _, split, template, tokenizer, encoder, train, *_ = plan
+    contexts = with_context(split.test).tolist()
+    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in examples_of(split.test))
     return [
-        *truncation_hazards(encoder.fates["train"], encoder.truncation, encoder.max_length),
+        *truncation_hazards(train.fates, encoder.truncation, encoder.max_length),
         *penalty_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
     ]
 

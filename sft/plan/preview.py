@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data.read import LoadedData
 from sft.data.records import CATEGORIES, GROUPS
-from sft.data.rows import Rows
+from sft.data.rows import category_counts
 from sft.data.split import Split
 from sft.prompt.encoded_rows import IGNORE_INDEX, token_counts
-from sft.prompt.row_encoder import FATES, Fate
+from sft.prompt.row_encoder import FATES, EncodedRows, Fate
 from sft.system.visible import visible
 
 
@@ -29,7 +29,7 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     table.add_column("category", no_wrap=True)
     for heading in ("usable", "train", "valid.", "test", "shorter", "cut", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
-    columns = [side.counts() for side in (data.examples, *split)]
+    columns = [category_counts(rows) for rows in (data.rows, *split)]
     for category in CATEGORIES:
         counts = [column[category] for column in columns] + [fates[category, fate] for fate in FATES[1:]]
         table.add_row(category, *map(str, counts))
@@ -39,9 +39,10 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     return table
 
 
-def balance_line(train: Rows, natural: Rows) -> str:
+def balance_line(train: Dataset, natural: Dataset) -> str:
     """What `data.balance` made of an epoch: its rows by group, those that come again counted again, and before."""
-    after, before = ([len(rows.of_categories(names)) for names in GROUPS.values()] for rows in (train, natural))
+    counts = [category_counts(rows) for rows in (train, natural)]
+    after, before = ([sum(found[name] for name in names) for names in GROUPS.values()] for found in counts)
     balanced = ", ".join(f"{group} {count}" for group, count in zip(GROUPS, after, strict=True))
     return f"balanced: {balanced} rows an epoch (natural: {', '.join(map(str, before))})"
 
@@ -59,16 +60,14 @@ def example_preview(row: dict, tokenizer: PreTrainedTokenizerBase) -> Text:
     return preview
 
 
-def show(
-    console: Console, data: LoadedData, split: Split, train: Dataset, fates: Counter[tuple[str, Fate]], summary: str
-) -> None:
+def show(console: Console, data: LoadedData, split: Split, train: EncodedRows, summary: str) -> None:
     """Print all of it."""
     for line in data.drop_report():
         console.print(line, style="yellow", markup=False, highlight=False)
-    console.print(rows_table(data, split, fates))
-    tokens, supervised = token_counts(train)
+    console.print(rows_table(data, split, train.fates))
+    tokens, supervised = token_counts(train.rows)
     console.print(
-        f"{len(train):,} training rows, {tokens:,} tokens, {supervised:,} of them supervised", highlight=False
+        f"{len(train.rows):,} training rows, {tokens:,} tokens, {supervised:,} of them supervised", highlight=False
     )
     console.print(summary, markup=False, highlight=False)
 

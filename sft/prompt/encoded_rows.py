@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.compute
 from datasets import Dataset
 
-from sft.data.rows import mapped_dataset, temporary_dataset, write_batches
+from sft.data.rows import mapped_dataset, write_batches
 from sft.system.errors import UserError
 from sft.system.files import file_sha256, whole_file, write_whole
 
@@ -33,12 +33,8 @@ class Kept(NamedTuple):
     notes: Any
 
 
-Encode = Callable[[], Iterator[dict[str, list]]]
-"""Makes rows, batch by batch, with the columns of SCHEMA."""
-
-
-def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
-    """The rows with this key: those that are there, or else what `encode` makes.
+def kept(key: str, batches: Iterator[pyarrow.RecordBatch], notes: Callable[[], Any]) -> Kept:
+    """The rows with this key: those that are there, or else `batches`, which have the columns of SCHEMA.
 
     `notes` is asked when all of them are written. They are kept in the directory of the `datasets` library's cache,
     which HF_HOME and HF_DATASETS_CACHE move, and which can be deleted at any time. Rows that are not as they were
@@ -56,7 +52,7 @@ def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with whole_file(rows) as file:
-            write_batches(file, SCHEMA, _batches(encode))
+            write_batches(file, SCHEMA, batches)
         record = {"sha256": file_sha256(rows), "notes": notes()}
         write_whole(beside, json.dumps(record))  # rows without it do not count
     except (OSError, UserError) as error:
@@ -68,15 +64,6 @@ def kept(key: str, encode: Encode, notes: Callable[[], Any]) -> Kept:
             "directory with room for them"
         ) from None
     return Kept(mapped_dataset(rows, key), record["notes"])
-
-
-def for_once(encode: Encode, notes: Callable[[], Any]) -> Kept:
-    """The rows that `encode` makes, in a file that is gone when they are not used any more."""
-    return Kept(temporary_dataset(SCHEMA, _batches(encode)), notes())
-
-
-def _batches(encode: Encode) -> Iterator[pyarrow.RecordBatch]:
-    return (pyarrow.RecordBatch.from_pydict(columns, SCHEMA) for columns in encode())
 
 
 def digest(*parts: str | bytes) -> str:

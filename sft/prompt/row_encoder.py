@@ -6,16 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import pyarrow
 import tokenizers
 import transformers
 from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from sft.data.rows import temporary_dataset
 from sft.prompt.encode import encode_answers, encode_prompts, eos_id, is_all_data, shorten_context, tokenizer_sha256
-from sft.prompt.encoded_rows import IGNORE_INDEX, SCHEMA, digest, for_once, kept
+from sft.prompt.encoded_rows import IGNORE_INDEX, SCHEMA, digest, kept
 from sft.prompt.template import FormattingFunction
 from sft.system.processes import RANK
 
@@ -36,14 +38,19 @@ class Encoded:
     fate: Fate
 
 
-class RowEncoder:
-    """Encodes data sets of rows with a tokenizer, and counts what happened to them.
+class EncodedRows(NamedTuple):
+    """The rows that fit, with the columns of SCHEMA, and how many rows had which fate, by (category, fate)."""
 
-    Each set is encoded once however often it is asked for, with the first formatting function given: the preview
-    and the trainer share the work.
+    rows: Dataset
+    fates: Counter[tuple[str, Fate]]
+
+
+class RowEncoder:
+    """Encodes rows as a formatting function writes them, and counts what happened to them.
 
     Args:
         tokenizer: the base model's tokenizer.
+        formatting_func: row → prompt and completion; the trainer is given the same one.
         max_length: the most tokens of a row, its end-of-text token included.
         truncation: "context" takes what is too much from the end of a row's context, and drops a row
             whose instruction and answer alone do not fit; "end" cuts the row's end off, answer and
@@ -54,58 +61,44 @@ class RowEncoder:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
+        formatting_func: FormattingFunction,
         max_length: int,
         truncation: Literal["context", "end"] = "context",
         train_on_inputs: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
+        self.formatting_func = formatting_func
         self.max_length = max_length
         self.truncation = truncation
         self.train_on_inputs = train_on_inputs
-        self.fates: dict[str, Counter[tuple[str, Fate]]] = {}
         self._eos = eos_id(tokenizer)
-        self._done: dict[str, Dataset] = {}
 
-    def encode(self, dataset: Dataset, formatting_func: FormattingFunction, name: str) -> Dataset:
-        """The rows that fit, with the columns of SCHEMA; `fates[name]` counts (category, fate).
+    def encode(self, rows: Dataset) -> EncodedRows:
+        """Encode rows with the fields of `Example`.
 
-        They are kept on disk for the next run with the same rows, tokenizer, template and settings.
+        They are kept on disk for the next run with the same rows, tokenizer, template and settings, unless tokenizer or
+        formatting function are code that nobody knows.
         """
-        if dataset._fingerprint not in self._done:
-            fates: Counter[tuple[str, Fate]] = Counter()
+        fates: Counter[tuple[str, Fate]] = Counter()
+        batches = self._batches(rows, fates)
+        if not is_all_data(self.tokenizer) or type(self.formatting_func) is not FormattingFunction:
+            return EncodedRows(temporary_dataset(SCHEMA, batches), fates)
+        key = digest(self._identity, rows._fingerprint, self.formatting_func.template.sha256)
+        found = kept(key, batches, lambda: [(*what, count) for what, count in fates.items()])
+        return EncodedRows(found.rows, Counter({(category, fate): count for category, fate, count in found.notes}))
 
-            def encode() -> Iterator[dict[str, list]]:
-                return self._batches(dataset, formatting_func, fates)
-
-            def notes() -> list[tuple[str, str, int]]:
-                return [(*what, count) for what, count in fates.items()]
-
-            if is_all_data(self.tokenizer):
-                key = digest(self._identity, dataset._fingerprint, formatting_func.template.sha256)
-                rows, counts = kept(key, encode, notes)
-            else:
-                rows, counts = for_once(encode, notes)
-            self._done[dataset._fingerprint] = rows
-            self.fates[name] = Counter({(category, fate): count for category, fate, count in counts})
-        return self._done[dataset._fingerprint]
-
-    def _batches(
-        self, dataset: Dataset, formatting_func: FormattingFunction, fates: Counter[tuple[str, Fate]]
-    ) -> Iterator[dict[str, list]]:
+    def _batches(self, rows: Dataset, fates: Counter[tuple[str, Fate]]) -> Iterator[pyarrow.RecordBatch]:
         # A bar for what takes long only.
-        with tqdm(total=len(dataset), desc="encoding", unit="row", delay=3, disable=None if RANK == 0 else True) as bar:
-            for batch in dataset.iter(BATCH):
-                rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-                columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-                for row, encoded in zip(rows, self.encode_rows(rows, formatting_func), strict=True):
+        with tqdm(total=len(rows), desc="encoding", unit="row", delay=3, disable=None if RANK == 0 else True) as bar:
+            for columns in rows.iter(BATCH):
+                batch = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+                fitting = []
+                for row, encoded in zip(batch, self.encode_rows(batch), strict=True):
                     fates[row["category"], encoded.fate] += 1
                     if encoded.fate != "dropped":
-                        columns["input_ids"].append(encoded.input_ids)
-                        columns["labels"].append(encoded.labels)
-                        for name in ("index", "category"):
-                            columns[name].append(row[name])
-                yield columns
-                bar.update(len(rows))
+                        fitting.append(row | {"input_ids": encoded.input_ids, "labels": encoded.labels})
+                yield pyarrow.RecordBatch.from_pylist(fitting, SCHEMA)
+                bar.update(len(batch))
 
     @functools.cached_property
     def tokenizer_sha256(self) -> str:
@@ -117,29 +110,25 @@ class RowEncoder:
         """Hash of all that decides about a row's tokens, but for the row and the template: this code is part of it."""
         settings = [self.max_length, self.truncation, self.train_on_inputs, self._eos]
         versions = [tokenizers.__version__, transformers.__version__]
-        here = Path(__file__).parent
-        sources = [
-            (here / name).read_bytes() for name in ("template.py", "encode.py", "row_encoder.py", "encoded_rows.py")
-        ]
+        files = ("template.py", "encode.py", "row_encoder.py", "encoded_rows.py")
+        sources = [(Path(__file__).parent / name).read_bytes() for name in files]
         return digest(self.tokenizer_sha256, json.dumps([settings, versions]), *sources)
 
-    def encode_row(self, row: Mapping[str, Any], formatting_func: FormattingFunction) -> Encoded:
+    def encode_row(self, row: Mapping[str, Any]) -> Encoded:
         """Encode one row with fields instruction, input, output."""
-        return self.encode_rows([row], formatting_func)[0]
+        return self.encode_rows([row])[0]
 
-    def encode_rows(self, rows: Sequence[Mapping[str, Any]], formatting_func: FormattingFunction) -> list[Encoded]:
+    def encode_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Encoded]:
         """The same for many rows at once."""
-        texts = list(map(formatting_func, rows))
+        texts = list(map(self.formatting_func, rows))
         prompts = encode_prompts(self.tokenizer, [text["prompt"] for text in texts])
         answers = encode_answers(self.tokenizer, [text["completion"] for text in texts])
         return [
-            self._fitted(row, formatting_func, prompt, [*answer, self._eos])
+            self._fitted(row, prompt, [*answer, self._eos])
             for row, prompt, answer in zip(rows, prompts, answers, strict=True)
         ]
 
-    def _fitted(
-        self, row: Mapping[str, Any], formatting_func: FormattingFunction, prompt: list[int], answer: list[int]
-    ) -> Encoded:
+    def _fitted(self, row: Mapping[str, Any], prompt: list[int], answer: list[int]) -> Encoded:
         if len(prompt) + len(answer) <= self.max_length:
             return self._labelled(prompt, answer, "whole")
         if self.truncation == "end":
@@ -147,7 +136,7 @@ class RowEncoder:
         shorter = shorten_context(
             self.tokenizer,
             row["input"],
-            lambda context: formatting_func({**row, "input": context})["prompt"],
+            lambda context: self.formatting_func({**row, "input": context})["prompt"],
             self.max_length - len(answer),
         )
         if shorter is None:

@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset
 
 from sft.config.sections import Config
 from sft.data.read import load_data
-from sft.data.records import Example
-from sft.data.rows import Rows
+from sft.data.rows import BATCH, select
 from sft.data.split import Split
 from sft.run.manifest import read_manifest
 from sft.system.errors import UserError
@@ -21,8 +22,8 @@ def split_text(split: Split) -> Iterator[str]:
     """Which row, by index, is on which side, as the run's `split.json` has it: a JSON object, piece by piece."""
     for number, (name, side) in enumerate(split._asdict().items()):
         yield f'{", " if number else "{"}"{name}": ['
-        for place, example in enumerate(side):
-            yield (", " if place else "") + json.dumps(example.index, ensure_ascii=False)
+        for place, batch in enumerate(side.select_columns("index").iter(BATCH)):
+            yield (", " if place else "") + json.dumps(batch["index"], ensure_ascii=False)[1:-1]
         yield "]"
     yield "}\n"
 
@@ -32,8 +33,8 @@ def write_split(run: Path, split: Split) -> None:
     write_whole(run / "split.json", split_text(split))
 
 
-def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
-    """The rows of one side ("train", "validation" or "test") of a run's split, in its order.
+def read_side(run: Path, side: str, rows: Dataset) -> Dataset:
+    """The rows of one side ("train", "validation" or "test") of a run's split, in its order; `rows` are all there are.
 
     Raises UserError when the split is not the one that the run was trained with.
     """
@@ -42,15 +43,14 @@ def read_side(run: Path, side: str, examples: Sequence[Example]) -> Rows:
     if hashlib.sha256(content).hexdigest() != read_manifest(run).identity.split:
         raise UserError(f"{path}: was changed after the training, so no row can be trusted to be held out")
     try:
-        indexes = json.loads(content)[side]
-        wanted = set(indexes)
-        places = {example.index: place for place, example in enumerate(examples) if example.index in wanted}
-        return Rows.of(examples).select(np.array([places[index] for index in indexes], np.int32))
+        indexes = pyarrow.array(json.loads(content)[side], pyarrow.string())
+        places = pyarrow.compute.index_in(indexes, value_set=rows.data.column("index"))
+        return select(rows, places.to_numpy())  # which raises ValueError where there is no such index
     except (ValueError, RecursionError, KeyError, TypeError):
         raise UserError(f"{path}: is not a split of these rows") from None
 
 
-def training_data(run: Path, config: Config) -> Rows:
+def training_data(run: Path, config: Config) -> Dataset:
     """All rows of the run's data. Raises UserError when they are not those it was trained with."""
     data = load_data(config.data.path, config.data.revision)
     if data.sha256 != read_manifest(run).identity.data:
@@ -58,4 +58,4 @@ def training_data(run: Path, config: Config) -> Rows:
             f"{config.data.path}: its rows are not those that {run} was trained with, so no row can be "
             "trusted to be held out; give the same file with data.path=…"
         )
-    return data.examples
+    return data.rows

@@ -20,7 +20,6 @@ from sft.model.lora import add_lora, base_of, describe_trained, train_all
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.plan.activations import choose, less_memory
 from sft.plan.prepare import Plan
-from sft.prompt.template import FormattingFunction
 from sft.run import checkpoints
 from sft.run.directory import claim_directory, forget_replaced, owned
 from sft.run.held_out import split_text, write_split
@@ -78,7 +77,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
 def begin_manifest(plan: Plan, resumed: bool) -> Manifest:
     """The manifest of a run that has just begun."""
     sides = {name: len(side) for name, side in plan.split._asdict().items()}
-    truncation = truncation_counts(plan.encoder.fates["train"])
+    truncation = truncation_counts(plan.train.fates)
     return Manifest(
         status="running",
         started=now(),
@@ -161,10 +160,9 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
     trainer = RunTrainer(
         model=model,
         args=arguments,
-        train_dataset=plan.train,
+        train_dataset=plan.train.rows,
         eval_datasets=plan.validation,
         tokenizer=plan.tokenizer,
-        formatting_func=FormattingFunction(plan.template),
         encoder=plan.encoder,
         log_path=config.run_directory / "log.jsonl",
         run_id=manifest.started,

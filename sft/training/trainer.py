@@ -27,7 +27,6 @@ from sft.model.loss import add_token_nll
 from sft.model.shared_prefix import label_copies
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
-from sft.prompt.template import FormattingFunction
 from sft.run import checkpoints
 from sft.system.errors import UserError, disk_problem
 from sft.system.visible import visible
@@ -63,7 +62,7 @@ class NotFinite(UserError):
 class RunTrainer(SFTTrainer):
     """SFTTrainer for prompt–answer rows whose labels are known by position.
 
-    Differences to TRL 1.16: rows are prepared by `encoder` from what `formatting_func` returns (TRL's own
+    Differences to TRL 1.16: rows are prepared by `encoder` from what the formatting function returns (TRL's own
     preparation refuses a formatting function with answer-only loss, and encodes special-token text inside the
     data as special tokens); a batch is a process's whole share of an optimizer step, packed without padding or
     padded in micro-batches; the loss sees supervised positions only; adapter weights stay fp32 on quantised bases;
@@ -74,11 +73,10 @@ class RunTrainer(SFTTrainer):
         model: a PEFT model with its base frozen, or a model whose weights are all trained.
         args: TRL's configuration. Its packing, accumulation and completion-only loss must be off. The batch sizes per
             device bound a micro-batch: so many padded rows, or so many times the encoder's `max_length` packed tokens.
-        train_dataset: rows with instruction, input, output, category.
+        train_dataset: rows as `encoder` made them, or with the fields that it makes them of.
         eval_datasets: such rows by group name; may be empty.
         tokenizer: the base model's tokenizer.
-        formatting_func: row → prompt and completion.
-        encoder: makes token ids and labels of them.
+        encoder: makes token ids and labels, through its formatting function.
         log_path: where each logged step is appended as one JSON object a line.
         run_id: tells the run's checkpoints from another's.
         total_batch_size: rows an optimizer step, over all processes.
@@ -94,7 +92,6 @@ class RunTrainer(SFTTrainer):
         train_dataset: Dataset,
         eval_datasets: dict[str, Dataset],
         tokenizer: PreTrainedTokenizerBase,
-        formatting_func: FormattingFunction,
         encoder: RowEncoder,
         log_path: Path,
         run_id: str,
@@ -116,7 +113,7 @@ class RunTrainer(SFTTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_datasets or None,
             processing_class=tokenizer,
-            formatting_func=formatting_func,
+            formatting_func=encoder.formatting_func,
         )
         recast_trainable(model)  # TRL casts the adapter of a quantised base to bf16
         add_token_nll(base_of(model))
@@ -138,7 +135,9 @@ class RunTrainer(SFTTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
     ) -> Dataset:
-        return self._encoder.encode(dataset, formatting_func, dataset_name)
+        # Like TRL's own, it leaves rows alone that are token ids already: their number and lengths must be known before
+        # there is a model.
+        return dataset if "input_ids" in dataset.column_names else self._encoder.encode(dataset).rows
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches that are this process's share of an optimizer step each; not for accelerate to divide again."""

@@ -22,6 +22,7 @@ from eval.predictions import read_predictions  # noqa: E402
 from sft.config.load import load_config  # noqa: E402
 from sft.data.read import load_data  # noqa: E402
 from sft.data.records import Example  # noqa: E402
+from sft.data.rows import examples_of  # noqa: E402
 from sft.run.checkpoints import newest_whole  # noqa: E402
 from sft.run.directory import require_finished  # noqa: E402
 from sft.run.manifest import read_manifest  # noqa: E402
@@ -88,7 +89,7 @@ def check_rows(study: Study) -> None:
     for name, wanted in study.rows.items():
         if wanted.path:
             try:
-                rows = load_data(wanted.path).examples
+                rows = list(examples_of(load_data(wanted.path).rows))
             except UserError as error:
                 raise UserError(f"rows.{name}.path: {error}") from None
             some_row_of(name, wanted, rows)
