@@ -1,4 +1,4 @@
-"""What will happen, before any GPU hour: a page of lines, and those about tokenizer and rows (the rest: model_checks).
+"""What will happen, before any GPU hour: a page of lines, and the lines about tokenizer and rows.
 
 A line is green, yellow (look: it runs, and may not be what is wanted) or red (STOP: a GPU hour would be wasted).
 """
@@ -151,7 +151,7 @@ def efficiency(shares: Mapping[str, float | None]) -> Line:
 
 
 def length_line(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
-    """Rows against `training.max_length`. What costs answers is a warning of `sft.hazards`."""
+    """Rows against `training.max_length`. What costs answers is a warning of `sft.plan.hazards`."""
     counts: Counter[Fate] = Counter()
     for (_, fate), count in fates.items():
         counts[fate] += count

@@ -1,4 +1,4 @@
-"""What will happen to this model on this card: lines of the doctor's page (`sft.doctor`), without loading weights."""
+"""What will happen to this model on this card: lines of the doctor's page, without loading weights."""
 
 from collections.abc import Mapping
 from pathlib import Path

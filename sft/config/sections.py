@@ -1,4 +1,4 @@
-"""The configuration: one YAML file a model or experiment, checked without importing torch.
+"""What may stand in a YAML file: the sections, their keys, types, bounds and defaults.
 
 The sections `quantization`, `lora`, `training` and `generation` hold the keys of `transformers.BitsAndBytesConfig`,
 `peft.LoraConfig`, `trl.SFTConfig` and `transformers.GenerationConfig`, so those libraries' documentation applies.

@@ -1,1 +1,1 @@
-"""sft/training."""
+"""A training, from the checked configuration to the saved adapter."""

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with our preparation, our loss, validation by group, and a log that hides nothing."""
+"""What a training says while it runs: a bar, a line a logged step, and the same as JSON lines in `log.jsonl`."""
 
 import json
 from pathlib import Path
