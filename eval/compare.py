@@ -1,42 +1,33 @@
-"""Systems of several runs over the same rows: paired differences against the first. No torch here."""
+"""`python -m eval compare`: systems of several runs over the same rows, each against the first. No torch here."""
 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
-from eval.predictions import Prediction, read_predictions
+from eval.border import json_text
+from eval.metrics.catalogue import HEADLINE, REPORTED
+from eval.metrics.metric import Metric
+from eval.predictions import TUNED, Prediction, read_predictions
 from eval.render.blocks import Block, Cell, Heading, Table, paragraph
 from eval.render.html import render_html
 from eval.render.markdown import render_markdown
+from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import Row, narrow, print_rows
 from eval.report.score_tables import score_cell
-from eval.report.view import (
-    HEADLINE,
-    TUNED,
-    Results,
-    Scope,
-    all_scopes,
-    estimate,
-    interval,
-    measured,
-    name_of,
-    number,
-    p_value,
-    rows_in,
-    with_interval,
-)
-from eval.scoring.paired import paired
-from eval.scoring.score import score
+from eval.report.view import measured
+from eval.scoring.measured import measure
+from eval.scoring.paired import differences, interaction
+from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
+from eval.scoring.score import results_of
 from sft.system.errors import UserError
 from sft.system.files import output_directory, write_whole
 
-SCHEMA_VERSION = 1
-METRICS = ("character_f1", "rouge_l", "gold_contained", "exact_match", "facts_recall", "reference_bits_per_character")
+COMPARISON_VERSION = 1
 PREDICTIONS = Path("eval") / "predictions.jsonl"
 
 
@@ -46,6 +37,50 @@ class Answered(NamedTuple):
     name: str
     source: Path
     predictions: list[Prediction]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """Where a system's answers came from."""
+
+    file: str
+    system: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FromFirst(Differences):
+    """Differences of a system from the first; `interaction` as in `Results`."""
+
+    interaction: dict[str, Interaction] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """What comparison.json holds: as `Results`, and each system − the first."""
+
+    schema_version: int
+    settings: Settings
+    sources: dict[str, Source]
+    rows: RowCounts
+    answers: dict[str, AnswerCounts]
+    systems: dict[str, Scores]
+    floors: dict[str, Scores]
+    differences: dict[str, FromFirst]
+
+
+def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_000, seed: int = 0) -> None:
+    """Compare, write comparison.{json,md,html}, and print the table."""
+    if len(specs) < 2:
+        raise UserError("there is nothing to compare: give two runs or more")
+    answered = read_answered(specs)
+    comparison = compare(answered, resamples, seed)
+    directory = output_directory(output or directory_beside(answered, "compare"))
+    blocks = comparison_blocks(comparison)
+    texts = {"comparison.md": render_markdown(blocks), "comparison.html": render_html(blocks)}
+    for name, text in ({"comparison.json": json_text(dataclasses.asdict(comparison))} | texts).items():
+        write_whole(directory / name, text)
+    print_comparison(comparison, Console())
+    print(f"{directory / 'comparison.md'}: every metric; comparison.html and comparison.json are beside it")
 
 
 def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
@@ -60,115 +95,19 @@ def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
         predictions = list(read_predictions(path))
         own = [prediction for prediction in predictions if prediction.system == chosen]
         if not own:
-            known = ", ".join(dict.fromkeys(prediction.system for prediction in predictions)) or "none"
+            known = ", ".join(dict.fromkeys(prediction.system for prediction in predictions))
             raise UserError(f"{path}: no answers of system {chosen!r}; it has {known}; choose one with {path}:SYSTEM")
-        found.append((_run_name(path), chosen, path, own))
-    names = [name for name, *_ in found]
-    plain = len(set(names)) == len(names)
-    labels = [name if plain else f"{name}:{chosen}" for name, chosen, *_ in found]
-    if len(set(labels)) < len(labels):  # runs of one name in two places
-        labels = [f"{path}:{chosen}" for _, chosen, path, _ in found]
-    repeated = [label for at, label in enumerate(labels) if label in labels[:at]]
+        found.append((path, chosen, own))
+    namings = (
+        [_run_name(path) for path, *_ in found],
+        [f"{_run_name(path)}:{chosen}" for path, chosen, _ in found],
+        [f"{path}:{chosen}" for path, chosen, _ in found],  # runs of one name in two places
+    )
+    names = next((names for names in namings if len(set(names)) == len(names)), namings[-1])
+    repeated = [name for at, name in enumerate(names) if name in names[:at]]
     if repeated:
         raise UserError(f"{repeated[0]} is given twice; give different runs, files or systems")
-    return [Answered(label, path, own) for label, (_, _, path, own) in zip(labels, found, strict=True)]
-
-
-def check_same_rows(answered: Sequence[Answered]) -> None:
-    """Raise UserError, with how many rows differ, unless all answered the same questions."""
-    first = answered[0]
-    rows = {prediction.example.index: prediction.example for prediction in first.predictions}
-    for other in answered[1:]:
-        others = {prediction.example.index: prediction.example for prediction in other.predictions}
-        alone = sorted(rows.keys() ^ others.keys())
-        changed = sorted(index for index in rows.keys() & others.keys() if rows[index] != others[index])
-        if alone or changed:
-            raise UserError(
-                f"{first.name} ({len(rows)} rows) and {other.name} ({len(others)} rows) did not answer the same rows: "
-                f"{len(alone)} are in one only, {len(changed)} have another text under the same index "
-                f"(for example {[*alone, *changed][0]!r}); answer the same rows with both"
-            )
-
-
-def compare(answered: Sequence[Answered], resamples: int, seed: int) -> dict[str, Any]:
-    """Means of every system and paired differences (each − the first), as comparison.json holds them."""
-    check_same_rows(answered)
-    renamed = [[dataclasses.replace(p, system=a.name) for p in a.predictions] for a in answered]
-    results = score([prediction for part in renamed for prediction in part], resamples, seed)
-    names = [a.name for a in answered]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "settings": results["settings"],
-        "sources": {a.name: {"file": a.source.name, "system": a.predictions[0].system} for a in answered},
-        "rows": results["rows"],
-        "answers": {name: results["answers"][name] for name in names},
-        "systems": {name: results["systems"][name] for name in names},
-        "floors": results["floors"],
-        "differences": {
-            name: paired(renamed[0], part, resamples, seed) for name, part in zip(names[1:], renamed[1:], strict=True)
-        },
-    }
-
-
-def comparison_blocks(comparison: Results) -> list[Block]:
-    """The comparison as a document."""
-    first, *others = comparison["systems"]
-    blocks: list[Block] = [
-        Heading(1, f"Comparison with {first}"),
-        paragraph(
-            f"{comparison['rows']['total']} rows answered by all. Differences are paired, each system minus {first}; p "
-            "is corrected (Holm) within each comparison, not over several of them."
-        ),
-    ]
-    for name in others:
-        found = comparison["differences"][name]
-        change = estimate({"groups": {"both": found.get("interaction", {})}}, Scope("groups", "both"), HEADLINE)
-        if change["mean"] is not None:
-            text = f"{name}: the difference on context minus that on open is {with_interval(change, signed=True)} in "
-            blocks.append(paragraph(f"{text}{name_of(HEADLINE)}, p {p_value(change['p'])}."))
-    scopes = all_scopes(comparison)
-    for metric in measured(comparison, scopes, METRICS):
-        blocks += [Heading(2, name_of(metric)), _table(comparison, scopes, metric)]
-    settings = comparison["settings"]["generation"]
-    keys = sorted({key for values in settings.values() for key in values})
-    rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
-    return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows, left=1)]
-
-
-def print_comparison(comparison: Results, console: Console) -> None:
-    """Character F1 of every system and its difference from the first, by category and group."""
-    first, *others = comparison["systems"]
-    for name in others:
-        rows = []
-        for scope in all_scopes(comparison):
-            means = [estimate(comparison["systems"][n], scope, HEADLINE)["mean"] for n in (first, name)]
-            delta = estimate(comparison["differences"][name], scope, HEADLINE)
-            change = f"{number(delta['mean'], signed=True)} {interval(delta, signed=True)}".strip()
-            cells = [str(rows_in(comparison, scope)), *map(number, means), change, p_value(delta["p_holm"])]
-            rows.append(Row(scope.label, cells, scope.kind == "groups"))
-        title = f"{name_of(HEADLINE)}: {narrow(name, 24)} against {narrow(first, 24)}"
-        print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)
-
-
-def compare_runs(specs: Sequence[str], output: Path | None, resamples: int, seed: int, console: Console) -> Path:
-    """Compare, write comparison.{json,md,html} and print the table; returns the directory written to."""
-    if len(specs) < 2:
-        raise UserError("there is nothing to compare: give two runs or more")
-    answered = read_answered(specs)
-    comparison = compare(answered, resamples, seed)
-    names = "-".join(file_name(a.name) for a in answered[1:])
-    directory = output_directory(output or answered[0].source.parent / f"compare-{names}")
-    blocks = comparison_blocks(comparison)
-    text = json.dumps(comparison, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    for name, content in (("json", text), ("md", render_markdown(blocks)), ("html", render_html(blocks))):
-        write_whole(directory / f"comparison.{name}", content)
-    print_comparison(comparison, console)
-    return directory
-
-
-def file_name(name: str) -> str:
-    """A system's name as part of a file's; it may be a path, or hold anything."""
-    return re.sub(r"[:/\\\0]", "-", name).strip("-")
+    return [Answered(name, path, own) for name, (path, _, own) in zip(names, found, strict=True)]
 
 
 def _source(spec: str, system: str) -> tuple[Path, str]:
@@ -191,21 +130,91 @@ def _run_name(path: Path) -> str:
     return directory.parent.name if directory.name == PREDICTIONS.parent.name else directory.name
 
 
-def _table(comparison: Results, scopes: Sequence[Scope], metric: str) -> Table:
-    first, *others = comparison["systems"]
-    header = ["category", "n", first]
+def directory_beside(answered: Sequence[Answered], command: str) -> Path:
+    """Where a command's files about the others go: a directory beside the first's answers.
+
+    A system's name may be a path, or hold anything.
+    """
+    names = "-".join(re.sub(r"[:/\\\0]", "-", one.name).strip("-") for one in answered[1:])
+    return answered[0].source.parent / f"{command}-{names}"
+
+
+def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0) -> Comparison:
+    """Means of every system and paired differences; each answer is measured once.
+
+    Raises UserError when they did not answer the same rows.
+    """
+    renamed = [dataclasses.replace(p, system=one.name) for one in answered for p in one.predictions]
+    together = measure(renamed, resamples, seed)
+    results, tables = results_of(together), together.tables
+    names = [one.name for one in answered]
+    found = {}
+    for name in names[1:]:
+        pair = together.rows, tables[names[0]], tables[name]
+        changes = differences(*pair)
+        found[name] = FromFirst(changes.categories, changes.groups, interaction(*pair))
+    return Comparison(
+        schema_version=COMPARISON_VERSION,
+        settings=results.settings,
+        sources={one.name: Source(one.source.name, one.predictions[0].system) for one in answered},
+        rows=results.rows,
+        answers={name: results.answers[name] for name in names},
+        systems={name: results.systems[name] for name in names},
+        floors=results.floors,
+        differences=found,
+    )
+
+
+def comparison_blocks(comparison: Comparison) -> list[Block]:
+    """The comparison as a document."""
+    first, *others = comparison.systems
+    blocks: list[Block] = [
+        Heading(1, f"Comparison with {first}"),
+        paragraph(
+            f"{comparison.rows.total} rows answered by all. Differences are paired, each system minus {first}; p is "
+            "corrected (Holm) within each comparison, not over several of them."
+        ),
+    ]
+    for name in others:
+        change = comparison.differences[name].interaction.get(HEADLINE.key)
+        if change and change.mean is not None:
+            text = f"{name}: the difference on context minus that on open is {with_interval(change, signed=True)} in "
+            blocks.append(paragraph(f"{text}{HEADLINE.name}, p {p_value(change.p)}."))
+    shown = [metric for metric in REPORTED if metric.compared]
+    for metric in measured(comparison.systems, comparison.rows.scopes(), shown):
+        blocks += [Heading(2, metric.name), _table(comparison, metric)]
+    settings = comparison.settings.generation
+    keys = sorted({key for values in settings.values() for key in values})
+    rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
+    return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows, left=1)]
+
+
+def _table(comparison: Comparison, metric: Metric) -> Table:
+    first, *others = comparison.systems
+    header, scopes = ["category", "n", first], comparison.rows.scopes()
     for name in others:
         header += [name, "difference", "p (Holm)"]
     rows: list[list[str | Cell]] = []
     for scope in scopes:
-        row: list[str | Cell] = [scope.label, str(rows_in(comparison, scope)), _mean(comparison, first, scope, metric)]
+        means = {name: score_cell(scores.of(scope, metric)) for name, scores in comparison.systems.items()}
+        row: list[str | Cell] = [scope.label, str(comparison.rows.of(scope)), means[first]]
         for name in others:
-            delta = estimate(comparison["differences"][name], scope, metric)
-            row += [_mean(comparison, name, scope, metric), score_cell(delta, signed=True), p_value(delta["p_holm"])]
+            delta = comparison.differences[name].of(scope, metric)
+            row += [means[name], score_cell(delta, signed=True), p_value(delta.p_holm)]
         rows.append(row)
-    strong = frozenset(at for at, scope in enumerate(scopes) if scope.kind == "groups")
-    return Table(header, rows, left=1, strong=strong)
+    return Table(header, rows, left=1, strong=frozenset(at for at, scope in enumerate(scopes) if scope.is_group))
 
 
-def _mean(comparison: Mapping[str, Any], system: str, scope: Scope, metric: str) -> Cell:
-    return score_cell(estimate(comparison["systems"][system], scope, metric))
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Character F1 of every system and its difference from the first, by category and group."""
+    first, *others = comparison.systems
+    for name in others:
+        rows = []
+        for scope in comparison.rows.scopes():
+            means = [number(comparison.systems[n].of(scope, HEADLINE).mean) for n in (first, name)]
+            delta = comparison.differences[name].of(scope, HEADLINE)
+            change = with_interval(delta, signed=True)
+            cells = [str(comparison.rows.of(scope)), *means, change, p_value(delta.p_holm)]
+            rows.append(Row(scope.label, cells, scope.is_group))
+        title = f"{HEADLINE.name}: {narrow(name, 24)} against {narrow(first, 24)}"
+        print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)

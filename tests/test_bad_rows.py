@@ -487,7 +487,7 @@ PREDICTION = {
 PREDICTIONS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "holds no prediction"),
     "cut off": (lines(PREDICTION)[:-30], ":1: the last line is cut off"),
-    "another kind of row": (lines(ROW), ":1: not a prediction: unknown field index"),
+    "another kind of row": (lines(ROW), ":1: not a prediction: no field system"),
     "a field twice": (lines(PREDICTION)[:-2] + b', "text": "x"}\n', ":1: not a prediction: a field is given twice"),
     "terminal escapes as a field": (lines(PREDICTION | {"\x1b]0;x\x07\n\u202e": 1}), ":1: not a prediction: unknown"),
     "a key of 10 MB": (lines(PREDICTION | {"k" * 10**7: 1}), ":1: not a prediction: unknown field kkk"),

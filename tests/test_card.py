@@ -1,5 +1,6 @@
 """The model card: front matter that the hub reads, licences, numbers of the evaluation, and code for the settings."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,8 @@ def test_a_licence_that_somebody_gives_is_read_as_text():
 
 
 def test_the_evaluation_is_shown_by_category_with_intervals_and_floors():
-    results = score([*answers("base", 1), *answers("tuned", 2)], resamples=100)
+    texts = score([*answers("base", 1), *answers("tuned", 2)], resamples=100).texts()
+    results = json.loads(texts["results.json"])
     card = card_of(results=results)
     tuned = results["systems"]["tuned"]["categories"]["closed_qa"]["character_f1"]
     floors = {name: t["categories"]["closed_qa"]["character_f1"]["mean"] for name, t in results["floors"].items()}

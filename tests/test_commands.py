@@ -245,6 +245,22 @@ def test_help_is_instant(command):
         assert "torch" not in {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
 
 
+def test_an_evaluation_that_cannot_start_says_so_before_torch_is_imported(finished_run, command, tmp_path):
+    run, _ = finished_run
+    for words, message in (
+        ([tmp_path / "nowhere"], "not a run directory"),
+        ([run, "eval.qqq=1"], "eval.qqq: unknown key"),
+        (["sweep", tmp_path / "nowhere"], "not a run directory"),
+        (["sweep", run, "generation.top_p=[0.5, 7]"], "generation.top_p: must be above 0"),
+        (["score", tmp_path / "nowhere"], "no such file"),
+        (["compare", run], "nothing to compare"),
+    ):
+        result = command("-X", "importtime", "-m", "eval", *words)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert "torch" not in {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+
+
 def test_infer_without_any_finished_run_says_what_to_do(command, tmp_path):
     for name in ("infer.py", "sft"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -1,14 +1,12 @@
 """Comparing runs: the same rows enforced, the right sign, files beside the first run."""
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 
 import pytest
 from made_up import answers
 from rich.cells import cell_len
-from rich.console import Console
 
 from eval.compare import compare, compare_runs, read_answered
 from eval.predictions import Prediction, write_predictions
@@ -27,10 +25,12 @@ def runs(tmp_path: Path) -> tuple[str, str]:
     return first, run(tmp_path / "B", *answers("base", 0), *answers("tuned", 3))
 
 
-def test_the_second_minus_the_first_is_written_and_printed(runs: tuple[str, str]) -> None:
-    out = io.StringIO()
-    directory = compare_runs(runs, None, 200, 0, Console(file=out, width=80))
-    assert directory == Path(runs[0]) / "eval" / "compare-B"
+def test_the_second_minus_the_first_is_written_and_printed(
+    runs: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    compare_runs(runs, None, 200)
+    directory = Path(runs[0]) / "eval" / "compare-B"
     found = json.loads((directory / "comparison.json").read_text())
     means = [found["systems"][name]["groups"]["context"]["character_f1"]["mean"] for name in ("実験A", "B")]
     delta = found["differences"]["B"]["groups"]["context"]["character_f1"]
@@ -39,14 +39,16 @@ def test_the_second_minus_the_first_is_written_and_printed(runs: tuple[str, str]
     assert found["sources"]["B"] == {"file": "predictions.jsonl", "system": "tuned"}
     assert "character F1" in (directory / "comparison.md").read_text()
     assert (directory / "comparison.html").read_text().startswith("<!DOCTYPE html>")
-    lines = [line for line in out.getvalue().splitlines() if "_qa" in line or "all" in line]
+    *printed, last = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if "_qa" in line or "all" in line]
     assert len({cell_len(line) for line in lines}) == 1
-    assert max(map(cell_len, out.getvalue().splitlines())) <= 80
+    assert max(map(cell_len, printed)) <= 80
+    assert last.startswith(f"{directory / 'comparison.md'}: ")
 
 
 def test_comparing_twice_gives_the_same_bytes(runs: tuple[str, str], tmp_path: Path) -> None:
     for name in ("one", "two"):
-        compare_runs(runs, tmp_path / name, 100, 0, Console(file=io.StringIO()))
+        compare_runs(runs, tmp_path / name, 100)
     for file in ("comparison.json", "comparison.md", "comparison.html"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -72,17 +74,16 @@ def test_different_rows_are_refused_with_their_number(tmp_path: Path) -> None:
 def test_runs_of_one_name_in_two_places_stay_apart(tmp_path: Path) -> None:
     runs = [run(tmp_path / place / "A", *answers("tuned", 1)) for place in ("x", "y")]
     assert [found.name for found in read_answered(runs)] == [f"{r}/eval/predictions.jsonl:tuned" for r in runs]
-    directory = compare_runs(runs, None, 50, 0, Console(file=io.StringIO()))
-    assert directory.parent == tmp_path / "x" / "A" / "eval"
+    compare_runs(runs, None, 50)
+    (directory,) = (tmp_path / "x" / "A" / "eval").glob("compare-*")
     same = json.loads((directory / "comparison.json").read_text())["differences"].popitem()[1]["groups"]["context"]
     assert (same["character_f1"]["mean"], same["character_f1"]["p"]) == (0, 1)  # nothing differs
 
 
 def test_a_systems_name_is_no_path(runs: tuple[str, str], tmp_path: Path) -> None:
     other = run(tmp_path / "C", *answers("../../x", 1))
-    assert compare_runs([runs[0], f"{other}:../../x"], None, 50, 0, Console(file=io.StringIO())).parent == (
-        tmp_path / "実験A" / "eval"
-    )
+    compare_runs([runs[0], f"{other}:../../x"], None, 50)
+    assert len(list((tmp_path / "実験A" / "eval").glob("compare-*/comparison.json"))) == 1
 
 
 def test_a_directory_that_cannot_be_written_is_one_clear_line(
@@ -90,19 +91,19 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file: not a directory that can be written to: File exists; choose another"):
-        compare_runs(runs, tmp_path / "file", 50, 0, Console())
+        compare_runs(runs, tmp_path / "file", 50)
 
     def read_only(dir: Path) -> None:  # root could write whatever the mode
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     with pytest.raises(UserError, match="out: not a directory that can be written to: Read-only file system; choose"):
-        compare_runs(runs, tmp_path / "out", 50, 0, Console())
+        compare_runs(runs, tmp_path / "out", 50)
 
 
 def test_wrong_words_are_one_clear_line(runs: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give two runs or more"):
-        compare_runs(runs[:1], None, 50, 0, Console())
+        compare_runs(runs[:1], None, 50)
     with pytest.raises(UserError, match="tuned is given twice"):
         read_answered([runs[0], runs[0]])
     with pytest.raises(UserError, match="no answers of system 'x'; it has base, tuned"):

@@ -10,17 +10,18 @@ from made_up import answers
 
 from eval.render.blocks import Figure
 from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
+from eval.scoring.results import Results
 from eval.scoring.score import score
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, Any]:
+def results() -> Results:
     return score([*answers("base", 1), *answers("tuned", 3)], resamples=100)
 
 
-def drawn(results: dict[str, Any]) -> list[Figure]:
+def drawn(results: Results) -> list[Figure]:
     return [forest_figure(results), *delta_figure(results), *copy_figure(results), length_figure(results)]
 
 
@@ -28,7 +29,7 @@ def texts(figure: Figure) -> list[str]:
     return ["".join(element.itertext()).strip() for element in ET.fromstring(figure.svg).iter(f"{SVG}text")]
 
 
-def test_every_figure_is_xml_that_scales_to_its_place(results: dict[str, Any]) -> None:
+def test_every_figure_is_xml_that_scales_to_its_place(results: Results) -> None:
     figures = drawn(results)
     assert len(figures) == 4
     for figure in figures:
@@ -43,7 +44,7 @@ def test_every_figure_is_xml_that_scales_to_its_place(results: dict[str, Any]) -
         assert root.get("aria-label")
 
 
-def test_labels_are_text_in_fonts_that_have_japanese(results: dict[str, Any]) -> None:
+def test_labels_are_text_in_fonts_that_have_japanese(results: Results) -> None:
     renamed = score([*answers("日本語モデル<b>", 1), *answers("調整済み & $x$", 3)], resamples=50)
     figure = forest_figure(renamed)
     assert {"日本語モデル<b>", "調整済み & $x$", "information_extraction", "context, all"} <= set(texts(figure))
@@ -52,16 +53,16 @@ def test_labels_are_text_in_fonts_that_have_japanese(results: dict[str, Any]) ->
     assert "information_extraction" in texts(forest_figure(results))
 
 
-def test_the_same_results_give_the_same_bytes_and_leave_no_trace(results: dict[str, Any], command: Any) -> None:
+def test_the_same_results_give_the_same_bytes_and_leave_no_trace(results: Results, command: Any) -> None:
     before = dict(matplotlib.rcParams)
     assert drawn(results) == drawn(results)
     assert dict(matplotlib.rcParams) == before
-    loaded = "from eval import figures; import sys; print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
+    loaded = "import eval.report.figures, sys; print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     assert command("-c", loaded).stdout.split() == ["False", "False"]
     assert not re.search(r"20\d\d-\d\d-\d\d", drawn(results)[0].svg)
 
 
-def test_ids_of_figures_in_one_page_do_not_meet(results: dict[str, Any]) -> None:
+def test_ids_of_figures_in_one_page_do_not_meet(results: Results) -> None:
     ids = [set(re.findall(r'\sid="([^"]+)"', figure.svg)) for figure in drawn(results)]
     assert len(set().union(*ids)) == sum(map(len, ids))
     for figure, own in zip(drawn(results), ids, strict=True):

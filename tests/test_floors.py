@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eval.metrics.floors import CEILINGS, CONSTANT, FLOORS, lead, oracle_sentence, sentences, shuffled
-from eval.metrics.reference import character_f1, chrf, rouge_l
+from eval.metrics.overlap import character_f1, chrf, rouge_l
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of

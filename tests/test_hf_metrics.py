@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.metrics.reference import character_f1, exact_match, rouge_l
+from eval.metrics.overlap import character_f1, exact_match, rouge_l
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = ["東京です。", "大阪", ""]

@@ -15,13 +15,13 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
+from eval.metrics.catalogue import OWN_METRICS
 from eval.metrics.correctness import KINDS, facts, facts_recall, unsupported_facts
 from eval.metrics.grounding import SHORTEST, extraction, fragments
-from eval.metrics.reference import TEXT_METRICS, character_f1, edit_similarity, text_scores
-from eval.metrics.rows import GROUNDING, REFERENCE_METRICS, STYLE, own_scores
-from eval.metrics.text import fenced, normalise, tokens
+from eval.metrics.overlap import character_f1, chrf, edit_similarity, exact_match, gold_contained, rouge_l
+from eval.metrics.text import normalise, tokens
 from eval.render.blocks import Table
-from eval.render.markdown import render_markdown
+from eval.render.markdown import fenced, render_markdown
 from eval.render.terminal import NAME_CELLS, Row, narrow, print_rows
 from eval.statistics import estimates as statistics
 from eval.statistics.estimates import (
@@ -41,8 +41,12 @@ WORDS = ["東京", "タワー", "は", "333", "メートル", "です。", "１�
          "\n", "、", "三百", "カ\u3099", "İ", "Σ", "ﾞ", "\x00", "\x1b[2J", "\u202e", "`", "````", "|", "\\",
          "<b>"]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=10).map("".join)
-SHARES = [name for name in REFERENCE_METRICS if name != "density"]
+TEXT_METRICS = {f.__name__: f for f in (rouge_l, character_f1, edit_similarity, chrf, exact_match, gold_contained)}
 SYMMETRIC = ("rouge_l", "character_f1", "edit_similarity", "exact_match")
+
+
+def text_scores(answer, references):
+    return {name: metric(answer, references) for name, metric in TEXT_METRICS.items()}
 
 
 # Metrics
@@ -126,12 +130,14 @@ def test_normalising_is_done_once_and_words_lose_nothing_but_spaces(text):
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
 def test_what_is_measured_of_an_answer_alone_is_a_share_or_missing(answer, context, instruction):
-    found = own_scores(answer, Example("1", instruction, context, "", "closed_qa"))
-    assert all(found[name] is None or 0 <= found[name] <= 1 for name in SHARES)
+    row = Example("1", instruction, context, "", "closed_qa")
+    found = {metric: metric.measure_text(answer, row) for metric in OWN_METRICS}
+    assert all(value is None or 0 <= value <= 1 for metric, value in found.items() if metric.key != "density")
     if not context.strip():
-        assert all(found[name] is None for name in GROUNDING)
+        assert all(value is None for metric, value in found.items() if metric.section == "grounding")
     if not normalise(answer):
-        assert all(found[name] is None for name in STYLE if name != "punctuation_share")
+        alike = [metric for metric in found if metric.section == "style" and metric.key != "punctuation_share"]
+        assert all(found[metric] is None for metric in alike)
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,17 +1,16 @@
 """Blind ratings: a sheet that gives nothing away and calculates nothing, and the way back."""
 
 import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 from made_up import answers
-from rich.console import Console
 
 from eval.compare import Answered
 from eval.predictions import write_predictions
 from eval.rate import Rating, collect, make_sheet, neutral, preferences, write_sheet
+from eval.scoring.results import Scope
 from sft.system.errors import UserError
 
 KEY = "sheet.key.json"
@@ -24,7 +23,8 @@ def sheet(tmp_path: Path) -> Path:
         (tmp_path / name / "eval").mkdir(parents=True)
         write_predictions(answers("tuned", quality), tmp_path / name / "eval" / "predictions.jsonl")
         specs.append(str(tmp_path / name))
-    return write_sheet(specs, None, seed=0)[0]
+    write_sheet(specs, None, seed=0)
+    return tmp_path / "A" / "eval" / "rate-B" / "sheet.csv"
 
 
 def read(sheet: Path, encoding: str = "utf-8-sig") -> list[dict[str, str]]:
@@ -57,10 +57,10 @@ def test_sides_depend_on_seed_and_row_alone() -> None:
     one, two = (Answered(name, Path(name), answers("tuned", quality)) for name, quality in (("A", 1), ("B", 3)))
     text, key = make_sheet(one, two, 0, with_reference=True)
     assert make_sheet(one, two, 0, with_reference=True) == (text, key)
-    assert make_sheet(one, two, 1, with_reference=True)[1]["rows"] != key["rows"]
+    assert make_sheet(one, two, 1, with_reference=True)[1].rows != key.rows
     fewer = [a._replace(predictions=a.predictions[:9]) for a in (one, two)]
-    sides = {row["index"]: row["1"] for row in key["rows"].values()}
-    for row in make_sheet(*fewer, 0, with_reference=False)[1]["rows"].values():
+    sides = {row["index"]: row["1"] for row in key.rows.values()}
+    for row in make_sheet(*fewer, 0, with_reference=False)[1].rows.values():
         assert sides[row["index"]] == row["1"]
     assert "reference" in text.splitlines()[0]
 
@@ -76,7 +76,7 @@ def test_controls_are_visible_and_long_cells_are_cut_with_a_note() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "cp932"])
-def test_ratings_come_back_as_they_were_given(sheet: Path, encoding: str) -> None:
+def test_ratings_come_back_as_they_were_given(sheet: Path, encoding: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read(sheet)
     key = json.loads((sheet.parent / KEY).read_text())["rows"]
     for number, row in enumerate(rows):
@@ -84,17 +84,19 @@ def test_ratings_come_back_as_they_were_given(sheet: Path, encoding: str) -> Non
         row["preference"] = "TIE " if number % 8 == 0 else "" if number % 8 == 1 else second
     rows[2]["preference"] = {"1": "１", "2": "２"}[rows[2]["preference"]]  # as a Japanese keyboard types it
     write(sheet, rows, encoding)
-    out = io.StringIO()
-    found = json.loads(collect(sheet, None, Console(file=out, width=80)).read_text())
+    capsys.readouterr()
+    collect(sheet, None)
+    found = json.loads((sheet.parent / "preferences.json").read_text())
     groups = found["groups"].values()
     assert [sum(group[name] for group in groups) for name in ("first", "second", "tie", "not_rated")] == [0, 24, 4, 4]
     assert all(group["share_second"] == 1 for group in groups)
-    assert "preferred: B over A" in out.getvalue()
+    assert "preferred: B over A" in capsys.readouterr().out
 
 
 def test_deleted_rows_count_as_not_rated(sheet: Path) -> None:
     write(sheet, read(sheet)[:10])
-    found = json.loads(collect(sheet, None, Console(file=io.StringIO())).read_text())
+    collect(sheet, None)
+    found = json.loads((sheet.parent / "preferences.json").read_text())
     assert sum(group["not_rated"] for group in found["groups"].values()) == 32
     assert found["groups"]["open"]["share_second"] is None
 
@@ -114,7 +116,7 @@ def test_a_wrong_cell_is_named_by_its_line(sheet: Path, column: str, value: str,
     rows[1][column] = value
     write(sheet, rows)
     with pytest.raises(UserError, match=message):
-        collect(sheet, None, Console())
+        collect(sheet, None)
 
 
 def test_other_bad_input_is_one_clear_line(sheet: Path, tmp_path: Path) -> None:
@@ -124,14 +126,14 @@ def test_other_bad_input_is_one_clear_line(sheet: Path, tmp_path: Path) -> None:
         write_sheet([str(tmp_path / "A")], None, seed=0)
     (tmp_path / "other.csv").write_text("id;preference\n1;2\n")
     with pytest.raises(UserError, match="not the key of a sheet"):
-        collect(tmp_path / "other.csv", None, Console())
+        collect(tmp_path / "other.csv", None)
     with pytest.raises(UserError, match=r"other.csv:1: no column 'id'"):
-        collect(tmp_path / "other.csv", sheet.parent / KEY, Console())
+        collect(tmp_path / "other.csv", sheet.parent / KEY)
     (tmp_path / "other.csv").write_bytes(b"id,preference\n\x81\x20")
     with pytest.raises(UserError, match="neither UTF-8 nor Shift-JIS"):
-        collect(tmp_path / "other.csv", sheet.parent / KEY, Console())
+        collect(tmp_path / "other.csv", sheet.parent / KEY)
     with pytest.raises(UserError, match="cannot be read"):
-        collect(tmp_path / "absent.csv", sheet.parent / KEY, Console())
+        collect(tmp_path / "absent.csv", sheet.parent / KEY)
 
 
 @pytest.mark.parametrize(("name", "value"), [("1", "b"), ("category", "quiz"), ("2", None)])
@@ -141,14 +143,14 @@ def test_a_damaged_key_is_one_clear_line(sheet: Path, name: str, value: str | No
     key["rows"]["r0001"][name] = value
     path.write_text(json.dumps(key))
     with pytest.raises(UserError, match="not the key of a sheet"):
-        collect(sheet, None, Console())
+        collect(sheet, None)
 
 
 def test_shares_intervals_and_p_by_hand() -> None:
     found = preferences([Rating("open_qa", side) for side in ["second"] * 9 + ["first"] + ["tie"] * 5])
-    summary = found["categories"]["open_qa"]
-    assert summary["share_second"] == 0.9
-    assert (summary["ci_low"], summary["ci_high"]) == pytest.approx((0.59585, 0.98212), abs=1e-4)  # Wilson
-    assert summary["p"] == pytest.approx(2 * 11 / 1024, abs=1e-6)
-    assert found["groups"]["open"] == summary
-    assert "context" not in found["groups"]
+    summary = found[Scope("categories", "open_qa")]
+    assert summary.share_second == 0.9
+    assert (summary.ci_low, summary.ci_high) == pytest.approx((0.59585, 0.98212), abs=1e-4)  # Wilson
+    assert summary.p == pytest.approx(2 * 11 / 1024, abs=1e-6)
+    assert list(found) == [Scope("categories", "open_qa"), Scope("groups", "open")]
+    assert found[Scope("groups", "open")] == summary

@@ -1,27 +1,37 @@
 """The report: verdict, tables, escaping, highlighting, and the width of the terminal table."""
 
-import copy
+import dataclasses
 import io
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 from made_up import HOSTILE, answers
 from rich.cells import cell_len
 from rich.console import Console
 
+from eval.metrics.catalogue import HEADLINE
 from eval.predictions import Prediction
 from eval.render.blocks import Heading, Paragraph, Span, Table
 from eval.render.html import marked, render_html
 from eval.render.markdown import render_markdown
-from eval.report.document import document, html, markdown
-from eval.report.samples import chosen, shared_spans
+from eval.render.numbers import p_value
+from eval.report.document import document
+from eval.report.samples import chosen, quoted
 from eval.report.terminal import print_table
-from eval.report.view import Scope, estimate, in_words, p_value, verdict
+from eval.report.view import in_words, verdict
+from eval.scoring.results import Difference, Results, Scope, Scores
 from eval.scoring.score import score
 from sft.data.records import Example
 
 VOID = {"meta", "wbr", "br"}
+
+
+def markdown(results: Results, predictions: list[Prediction]) -> str:
+    return render_markdown(document(results, predictions))
+
+
+def html(results: Results, predictions: list[Prediction]) -> str:
+    return render_html(document(results, predictions))
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +40,13 @@ def predictions() -> list[Prediction]:
 
 
 @pytest.fixture(scope="module")
-def results(predictions: list[Prediction]) -> dict[str, Any]:
+def results(predictions: list[Prediction]) -> Results:
     training = {"t1": "東京かもしれない、と思う。", "t2": "東京3です。1981年。"}
     return score(predictions, resamples=200, training_outputs=training)
 
 
 @pytest.fixture(scope="module")
-def page(results: dict[str, Any], predictions: list[Prediction]) -> str:
+def page(results: Results, predictions: list[Prediction]) -> str:
     return html(results, predictions)
 
 
@@ -64,7 +74,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_sections_come_in_a_readers_order(results: dict[str, Any], predictions: list[Prediction]) -> None:
+def test_sections_come_in_a_readers_order(results: Results, predictions: list[Prediction]) -> None:
     blocks = document(results, predictions)
     sections = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
     assert sections == [
@@ -107,20 +117,18 @@ def test_every_table_scrolls_in_a_box_of_its_own(page: str) -> None:
     assert ".table { overflow-x: auto;" in page
 
 
-def test_an_answer_that_is_markup_is_shown_and_not_run(page: str, results: dict[str, Any]) -> None:
+def test_an_answer_that_is_markup_is_shown_and_not_run(page: str, results: Results) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;�[2J" in page
     assert not [c for c in page if ord(c) < 32 and c != "\n"]
 
 
-def test_the_same_results_give_the_same_bytes(
-    results: dict[str, Any], predictions: list[Prediction], page: str
-) -> None:
+def test_the_same_results_give_the_same_bytes(results: Results, predictions: list[Prediction], page: str) -> None:
     assert html(results, predictions) == page
     assert markdown(results, predictions) == markdown(results, predictions)
 
 
-def test_markdown_tables_are_rectangular(results: dict[str, Any], predictions: list[Prediction]) -> None:
+def test_markdown_tables_are_rectangular(results: Results, predictions: list[Prediction]) -> None:
     tables: list[list[str]] = [[]]
     for line in markdown(results, predictions).splitlines():
         if line.startswith("| "):
@@ -131,7 +139,7 @@ def test_markdown_tables_are_rectangular(results: dict[str, Any], predictions: l
         assert len({line.count("|") for line in table}) == 1, table[0]
 
 
-def test_model_text_stays_inside_its_fence(results: dict[str, Any], predictions: list[Prediction]) -> None:
+def test_model_text_stays_inside_its_fence(results: Results, predictions: list[Prediction]) -> None:
     report = markdown(results, predictions)
     assert "\x1b" not in report
     assert "`````text\n````\n# 見出し\n<script>alert(1)</script>�[2J\n`````" in report
@@ -173,12 +181,11 @@ def test_markdown_escapes_links_and_keeps_intervals() -> None:
     ],
 )
 def test_a_difference_in_words(low: float | None, high: float | None, p: float | None, words: str) -> None:
-    assert in_words({"mean": 0.1, "ci_low": low, "ci_high": high, "n": 8, "p_holm": p}) == words
+    assert in_words(Difference(0.1, low, high, 8, 0, None, p, "sign-flip")) == words
 
 
 def test_two_rows_that_agree_show_no_difference() -> None:
-    delta = {"mean": 0.1, "ci_low": 0.01, "ci_high": 0.19, "n": 2, "p": 0.5, "p_holm": 1.0}
-    assert in_words(delta) == "no difference that 2 rows can show"
+    assert in_words(Difference(0.1, 0.01, 0.19, 2, 0, 0.5, 1.0, "sign-flip")) == "no difference that 2 rows can show"
 
 
 def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
@@ -189,28 +196,29 @@ def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
         return [Prediction(name, row, "", text, "eos", 1, 1, {}) for row in rows]
 
     found = score(system("base", "わからない") + system("tuned", "東京"), resamples=200)
-    assert found["floors"]["echo"]["groups"]["open"]["character_f1"]["mean"] > 0.6
+    assert found.floors["echo"].groups["open"]["character_f1"].mean > 0.6
     assert "better, and below the best floor" in verdict(found, "open").text
     above = score(system("base", "わからない") + system("tuned", "東京都の人口は人です"), resamples=200)
     assert "below the best floor" not in verdict(above, "open").text
 
 
-def test_the_verdict_is_one_line_with_both_systems(results: dict[str, Any]) -> None:
+def test_the_verdict_is_one_line_with_both_systems(results: Results) -> None:
     line = verdict(results, "context").text
-    means = [
-        estimate(results["systems"][s], Scope("groups", "context"), "character_f1")["mean"] for s in ("base", "tuned")
-    ]
+    means = [results.systems[s].of(Scope("groups", "context"), HEADLINE).mean for s in ("base", "tuned")]
     assert f"{means[0]:.3f} → {means[1]:.3f}" in line
     assert "best floor" in line
     assert "\n" not in line
 
 
-def test_what_is_absent_reads_not_available(results: dict[str, Any], predictions: list[Prediction]) -> None:
-    bare = copy.deepcopy(results)
-    for key in ("ceilings", "normalised", "reference", "interaction", "overlap", "signatures", "floors"):
-        bare.pop(key)
-    for scores in bare["deltas"]["groups"].values():
-        scores["character_f1"].pop("p_holm")
+def test_what_is_absent_reads_not_available(results: Results, predictions: list[Prediction]) -> None:
+    untested = {
+        group: named | {"character_f1": dataclasses.replace(named["character_f1"], p_holm=None)}
+        for group, named in results.deltas.groups.items()
+    }
+    bare = dataclasses.replace(
+        results, ceilings={}, normalised={}, reference=Scores({}, {}), interaction={}, overlap={}, signatures={},
+        floors={}, deltas=dataclasses.replace(results.deltas, groups=untested),
+    )  # fmt: skip
     for text in (markdown(bare, predictions), html(bare, predictions)):
         assert "n/a" in text
         assert "None" not in text.replace("None.", "")
@@ -243,7 +251,7 @@ def test_one_system_and_one_row_can_be_reported() -> None:
     ],
 )
 def test_spans_shared_with_the_context(text: str, context: str, spans: list[str]) -> None:
-    assert [text[start:end] for start, end in shared_spans(text, context)] == spans
+    assert [text[start:end] for start, end in quoted(text, context)] == spans
 
 
 def test_marks_go_around_escaped_text() -> None:
@@ -269,7 +277,7 @@ def test_answers_are_highlighted_where_they_quote_their_context() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_terminal_table_fits_and_aligns(results: dict[str, Any], width: int) -> None:
+def test_terminal_table_fits_and_aligns(results: Results, width: int) -> None:
     out = io.StringIO()
     print_table(results, Console(file=out, width=width))
     text = out.getvalue()

@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.__main__ import _training_outputs
+from eval.border import from_json
+from eval.metrics.catalogue import BY_KEY, FLOOR_METRICS, OWN_METRICS
 from eval.metrics.floors import CONSTANT
-from eval.metrics.reference import TEXT_METRICS
-from eval.metrics.rows import METRICS, REFERENCE_METRICS
 from eval.predictions import Prediction
-from eval.scoring.score import score, write_results
+from eval.score import report, training_outputs
+from eval.scoring.results import Results, RowCounts, ScoredRow, SharedPassage
+from eval.scoring.score import score
+from eval.statistics.estimates import Estimate
 from sft.data.records import CATEGORIES, CONTEXT, Example
 from sft.generation.settings import FinishReason
 from sft.system.errors import UserError
@@ -53,55 +55,44 @@ def predictions() -> list[Prediction]:
 
 def test_structure_and_values(predictions: list[Prediction]) -> None:
     results = score(predictions)
-    assert list(results["systems"]) == ["base", "tuned"]
-    assert list(results["floors"]) == ["echo", "shuffled", "constant", "lead"]
-    assert list(results["ceilings"]) == ["oracle_sentence"]
-    tuned = results["systems"]["tuned"]
-    assert list(tuned["categories"]) == ["open_qa", "closed_qa"]
-    assert list(tuned["groups"]) == ["open", "context"]
-    assert tuple(tuned["groups"]["open"]) == METRICS
-    assert tuned["categories"]["open_qa"]["exact_match"] == {
-        "mean": 1.0,
-        "ci_low": 1.0,
-        "ci_high": 1.0,
-        "n": 3,
-        "missing": 0,
-    }
-    assert results["systems"]["base"]["groups"]["open"]["character_f1"]["mean"] == 0
-    assert results["deltas"]["groups"]["open"]["character_f1"]["mean"] == 1
-    assert tuned["groups"]["open"]["reference_bits_per_character"]["mean"] == 2
-    assert tuple(results["floors"]["echo"]["groups"]["open"]) == tuple(TEXT_METRICS)
-    assert list(results["floors"]["lead"]["categories"]) == ["closed_qa"]
-    assert list(results["ceilings"]["oracle_sentence"]["groups"]) == ["context"]
-    assert tuple(results["reference"]["groups"]["context"]) == REFERENCE_METRICS
-    assert tuple(results["signatures"]) == METRICS
-    assert results["settings"]["generation"]["base"]["repetition_penalty"] == 1.2
-    assert (results["settings"]["resamples"], results["settings"]["seed"]) == (10_000, 0)
-    assert results["settings"]["constant"] == CONSTANT
-    assert results["overlap"] == {}
-    assert results["rows"] == {
-        "total": 5,
-        "clusters": 4,
-        "categories": {"open_qa": 3, "closed_qa": 2},
-        "groups": {"open": 3, "context": 2},
-    }
-    assert len(results["samples"]) == 10
+    assert list(results.systems) == ["base", "tuned"]
+    assert list(results.floors) == ["echo", "shuffled", "constant", "lead"]
+    assert list(results.ceilings) == ["oracle_sentence"]
+    tuned = results.systems["tuned"]
+    assert list(tuned.categories) == ["open_qa", "closed_qa"]
+    assert list(tuned.groups) == ["open", "context"]
+    assert list(tuned.groups["open"]) == list(BY_KEY)
+    assert tuned.categories["open_qa"]["exact_match"] == Estimate(1.0, 1.0, 1.0, 3, 0)
+    assert results.systems["base"].groups["open"]["character_f1"].mean == 0
+    assert results.deltas.groups["open"]["character_f1"].mean == 1
+    assert tuned.groups["open"]["reference_bits_per_character"].mean == 2
+    assert list(results.floors["echo"].groups["open"]) == [metric.key for metric in FLOOR_METRICS]
+    assert list(results.floors["lead"].categories) == ["closed_qa"]
+    assert list(results.ceilings["oracle_sentence"].groups) == ["context"]
+    assert list(results.reference.groups["context"]) == [metric.key for metric in OWN_METRICS]
+    assert list(results.signatures) == list(BY_KEY)
+    assert results.settings.generation["base"]["repetition_penalty"] == 1.2
+    assert (results.settings.resamples, results.settings.seed) == (10_000, 0)
+    assert results.settings.constant == CONSTANT
+    assert results.overlap == {}
+    assert results.rows == RowCounts(5, 4, {"open_qa": 3, "closed_qa": 2}, {"open": 3, "context": 2})
+    assert len(results.samples) == 10
 
 
 def test_one_context_has_a_mean_but_no_interval(predictions: list[Prediction]) -> None:
-    found = score(predictions)["systems"]["tuned"]["categories"]["closed_qa"]["gold_contained"]
-    assert (found["n"], found["ci_low"], found["ci_high"]) == (2, None, None)
+    found = score(predictions).systems["tuned"].categories["closed_qa"]["gold_contained"]
+    assert (found.n, found.ci_low, found.ci_high) == (2, None, None)
 
 
 def test_what_was_not_measured_is_counted_as_missing(predictions: list[Prediction]) -> None:
-    found = score(predictions)["systems"]["tuned"]["categories"]["closed_qa"]["reference_bits_per_character"]
-    assert found == {"mean": None, "ci_low": None, "ci_high": None, "n": 0, "missing": 2}
+    found = score(predictions).systems["tuned"].categories["closed_qa"]["reference_bits_per_character"]
+    assert found == Estimate(None, None, None, 0, 2)
 
 
 def test_a_group_is_the_mean_over_rows_not_over_categories() -> None:
     rows = [example("1"), example("2"), example("3"), example("4", "general_qa")]
     answers = [prediction("tuned", row, row.output if row.index == "4" else "大阪") for row in rows]
-    assert score(answers)["systems"]["tuned"]["groups"]["open"]["exact_match"]["mean"] == 0.25
+    assert score(answers).systems["tuned"].groups["open"]["exact_match"].mean == 0.25
 
 
 def test_failed_answers_stay_in_the_denominator_with_zero() -> None:
@@ -111,35 +102,35 @@ def test_failed_answers_stay_in_the_denominator_with_zero() -> None:
         prediction("base", rows[1], rows[1].output, "error"),
     ]
     results = score(answers)
-    found = results["systems"]["base"]["categories"]["open_qa"]
-    assert (found["exact_match"]["mean"], found["exact_match"]["n"]) == (0.5, 2)
-    assert (found["eos_rate"]["mean"], found["length_ratio"]["mean"]) == (0.5, 0.5)
-    assert results["answers"]["base"]["error"] == 1
+    found = results.systems["base"].categories["open_qa"]
+    assert (found["exact_match"].mean, found["exact_match"].n) == (0.5, 2)
+    assert (found["eos_rate"].mean, found["length_ratio"].mean) == (0.5, 0.5)
+    assert results.answers["base"].error == 1
 
 
 def test_floors_echo_the_question_and_never_use_a_rows_own_reference() -> None:
     rows = [example(str(n), output=chr(ord("あ") + n) * 3) for n in range(20)]
     rows[0] = dataclasses.replace(rows[0], instruction=rows[0].output)
     rows.append(example("alone", "general_qa"))
-    floors = score([prediction("tuned", row, "はい") for row in rows])["floors"]
-    assert floors["echo"]["categories"]["open_qa"]["exact_match"]["mean"] == 0.05
-    assert floors["shuffled"]["categories"]["open_qa"]["character_f1"]["mean"] == 0
-    assert floors["shuffled"]["categories"]["general_qa"]["character_f1"]["n"] == 0
-    assert floors["shuffled"]["groups"]["open"]["character_f1"]["missing"] == 1
+    floors = score([prediction("tuned", row, "はい") for row in rows]).floors
+    assert floors["echo"].categories["open_qa"]["exact_match"].mean == 0.05
+    assert floors["shuffled"].categories["open_qa"]["character_f1"].mean == 0
+    assert floors["shuffled"].categories["general_qa"]["character_f1"].n == 0
+    assert floors["shuffled"].groups["open"]["character_f1"].missing == 1
 
 
 def test_lead_oracle_and_constant() -> None:
     context = {"category": "closed_qa", "input": "塔の話。\n東京タワーは高い。大阪にも塔がある。"}
     rows = [example("1", output="東京タワー", **context), example("2", output="大阪", **context), example("3")]
     results = score([prediction("a", row, "はい") for row in rows])
-    lead = results["floors"]["lead"]["categories"]["closed_qa"]["exact_match"]
-    assert (lead["mean"], lead["n"]) == (0, 2)
-    oracle = results["ceilings"]["oracle_sentence"]["categories"]["closed_qa"]
+    lead = results.floors["lead"].categories["closed_qa"]["exact_match"]
+    assert (lead.mean, lead.n) == (0, 2)
+    oracle = results.ceilings["oracle_sentence"].categories["closed_qa"]
     # 東京タワーは高い(8) against 東京タワー(5); 大阪にも塔がある(8) against 大阪(2)
-    assert oracle["character_f1"]["mean"] == pytest.approx((2 * 5 / 13 + 2 * 2 / 10) / 2, abs=1e-6)
-    constant = results["floors"]["constant"]["groups"]
-    assert constant["open"]["character_f1"]["n"] == 1
-    assert constant["context"]["character_f1"]["n"] == 2
+    assert oracle["character_f1"].mean == pytest.approx((2 * 5 / 13 + 2 * 2 / 10) / 2, abs=1e-6)
+    constant = results.floors["constant"].groups
+    assert constant["open"]["character_f1"].n == 1
+    assert constant["context"]["character_f1"].n == 2
 
 
 def test_normalised_score_lies_between_best_floor_and_ceiling() -> None:
@@ -148,14 +139,14 @@ def test_normalised_score_lies_between_best_floor_and_ceiling() -> None:
     rows += [example(str(n)) for n in range(3)]
     oracle = [prediction("oracle", row, row.output if row.input else "大阪") for row in rows]
     echo = [prediction("echo", row, row.instruction) for row in rows]
-    found = score(oracle + echo)["normalised"]
-    at_ceiling = found["oracle"]["groups"]["context"]["character_f1"]
-    assert (at_ceiling["mean"], at_ceiling["ceiling"], at_ceiling["ceiling_name"]) == (1, 1, "oracle_sentence")
-    assert at_ceiling["n"] == 4
-    below = found["oracle"]["groups"]["open"]["character_f1"]
-    assert (below["ceiling"], below["ceiling_name"]) == (1, "perfect")
-    assert below["mean"] == pytest.approx((0 - below["floor"]) / (1 - below["floor"]), abs=1e-5)
-    assert found["echo"]["groups"]["open"]["rouge_l"]["mean"] <= 0  # an echo is never above the best floor
+    found = score(oracle + echo).normalised
+    at_ceiling = found["oracle"].groups["context"]["character_f1"]
+    assert (at_ceiling.mean, at_ceiling.ceiling, at_ceiling.ceiling_name) == (1, 1, "oracle_sentence")
+    assert at_ceiling.n == 4
+    below = found["oracle"].groups["open"]["character_f1"]
+    assert (below.ceiling, below.ceiling_name) == (1, "perfect")
+    assert below.mean == pytest.approx((0 - below.floor) / (1 - below.floor), abs=1e-5)
+    assert found["echo"].groups["open"]["rouge_l"].mean <= 0  # an echo is never above the best floor
 
 
 def test_a_row_counts_for_every_metric_that_it_has_the_input_for() -> None:
@@ -166,37 +157,26 @@ def test_a_row_counts_for_every_metric_that_it_has_the_input_for() -> None:
     ]
     nlls = {"reference_nll": 2.0, "reference_nll_without_context": 3.0}
     answers = [prediction("a", row, "1958年と12回", **nlls) for row in rows]
-    found = score(answers)["systems"]["a"]["groups"]
-    assert found["context"]["facts_recall"] | {"ci_low": 0, "ci_high": 0} == {
-        "mean": 1.0,
-        "ci_low": 0,
-        "ci_high": 0,
-        "n": 1,
-        "missing": 1,
-    }
-    assert found["context"]["unsupported_facts"]["mean"] == (0.5 + 1) / 2
-    assert found["context"]["context_gain"]["n"] == 2
-    assert found["open"]["facts_recall"]["mean"] == 1
+    found = score(answers).systems["a"].groups
+    recall = found["context"]["facts_recall"]
+    assert (recall.mean, recall.n, recall.missing) == (1.0, 1, 1)
+    assert found["context"]["unsupported_facts"].mean == (0.5 + 1) / 2
+    assert found["context"]["context_gain"].n == 2
+    assert found["open"]["facts_recall"].mean == 1
     for metric in ("unsupported_facts", "coverage", "noun_support", "context_gain"):
-        assert (found["open"][metric]["n"], found["open"][metric]["missing"]) == (0, 1)
+        assert (found["open"][metric].n, found["open"][metric].missing) == (0, 1)
 
 
 def test_overlaps_with_training_outputs(predictions: list[Prediction]) -> None:
     training = {"7": "はい、東京1は大阪の東", "9": "東京の話。です"}
     results = score(predictions, resamples=100, training_outputs=training)
-    assert results["systems"]["tuned"]["categories"]["open_qa"]["training_overlap"]["mean"] == pytest.approx(7 / 3)
-    assert results["overlap"]["tuned"][0] == {
-        "index": "1",
-        "category": "open_qa",
-        "length": 3,
-        "passage": "東京1",
-        "training_index": "7",
-    }
-    assert len(results["overlap"]["base"]) == 5
+    assert results.systems["tuned"].categories["open_qa"]["training_overlap"].mean == pytest.approx(7 / 3)
+    assert results.overlap["tuned"][0] == SharedPassage("1", "open_qa", 3, "東京1", "7")
+    assert len(results.overlap["base"]) == 5
     measured = [dataclasses.replace(answer, training_overlap=4) for answer in predictions]
     results = score(measured, resamples=100)
-    assert results["systems"]["base"]["groups"]["open"]["training_overlap"]["mean"] == 4
-    assert results["overlap"] == {}
+    assert results.systems["base"].groups["open"]["training_overlap"].mean == 4
+    assert results.overlap == {}
 
 
 def test_deltas_and_interaction(predictions: list[Prediction]) -> None:
@@ -204,30 +184,30 @@ def test_deltas_and_interaction(predictions: list[Prediction]) -> None:
     rows += [example(f"c{n}", "closed_qa", input=f"文脈{n}。", output=f"大阪{n}") for n in range(12)]
     answers = [p for row in rows for p in both(row, "京都", row.output if row.category == "open_qa" else "京都")]
     results = score(answers)
-    gained = results["deltas"]["categories"]["open_qa"]["gold_contained"]
-    assert (gained["mean"], gained["test"], gained["p"]) == (1, "binomial", round(2 / 2**12, 6))
-    assert gained["p_holm"] > gained["p"]
-    assert results["deltas"]["categories"]["open_qa"]["chrf"]["p_holm"] is None
-    assert results["deltas"]["categories"]["closed_qa"]["character_f1"]["p"] == 1
-    assert results["interaction"]["gold_contained"]["mean"] == -1
-    assert results["interaction"]["gold_contained"]["p"] == pytest.approx(1e-4, abs=2e-4)
-    assert score(predictions[::2])["deltas"] == {}
-    one = score([p for p in answers if p.example.index == "1"])["deltas"]["groups"]["open"]["rouge_l"]
-    assert (one["ci_low"], one["p"], one["p_holm"]) == (None, None, None)
+    gained = results.deltas.categories["open_qa"]["gold_contained"]
+    assert (gained.mean, gained.test, gained.p) == (1, "binomial", round(2 / 2**12, 6))
+    assert gained.p_holm > gained.p
+    assert results.deltas.categories["open_qa"]["chrf"].p_holm is None
+    assert results.deltas.categories["closed_qa"]["character_f1"].p == 1
+    assert results.interaction["gold_contained"].mean == -1
+    assert results.interaction["gold_contained"].p == pytest.approx(1e-4, abs=2e-4)
+    assert not score(predictions[::2]).deltas.groups
+    one = score([p for p in answers if p.example.index == "1"]).deltas.groups["open"]["rouge_l"]
+    assert (one.ci_low, one.p, one.p_holm) == (None, None, None)
 
 
 def test_length_and_bits_are_ratios_of_characters() -> None:
     rows = [example("1", output="あ"), example("2", output="あ" * 9)]
     nlls = {"1": 11 * math.log(2), "2": 9 * math.log(2)}
     answers = [prediction("base", row, "い" * 10, reference_nll=nlls[row.index]) for row in rows]
-    found = score(answers)["systems"]["base"]["groups"]["open"]
-    assert found["length_ratio"]["mean"] == 2  # 20 / 10, not (10 + 10/9) / 2
-    assert found["reference_bits_per_character"]["mean"] == 2
+    found = score(answers).systems["base"].groups["open"]
+    assert found["length_ratio"].mean == 2  # 20 / 10, not (10 + 10/9) / 2
+    assert found["reference_bits_per_character"].mean == 2
 
 
 def test_all_answers_of_a_benchmark_count() -> None:
     row = example("1", output="東京", answers=("東京", "東京都"))
-    assert score([prediction("base", row, "東京都")])["systems"]["base"]["groups"]["open"]["exact_match"]["mean"] == 1
+    assert score([prediction("base", row, "東京都")]).systems["base"].groups["open"]["exact_match"].mean == 1
 
 
 TEXT = st.text("東京はの。、1年アー \n\x00\ud800", max_size=12)
@@ -247,15 +227,17 @@ def test_whatever_the_texts_results_are_json_and_do_not_depend_on_order(
         row = example(str(number), category, instruction=instruction, input=context, output=output)
         answers += both(row, first, second, reference_nll=nll, reference_nll_without_context=3.0)
     results = score(answers, 50, 0, training)
-    json.dumps(results, allow_nan=False)
     assert score(answers[::-1], 50, 0, training) == results
+    summary, lines = results.texts().values()
+    assert from_json(json.loads(summary), Results) == dataclasses.replace(results, samples=[])
+    assert [from_json(json.loads(line), ScoredRow) for line in lines.splitlines()] == results.samples
 
 
 def test_the_best_floor_is_measured_on_rows_that_have_a_ceiling() -> None:
     rows = [example("1", "closed_qa", input="東京")] + [example(n, "summarization", output="東京") for n in "23"]
-    found = score([prediction("a", row, "東京") for row in rows])["normalised"]["a"]["groups"]["context"]["rouge_l"]
-    assert (found["n"], found["missing"]) == (1, 2)  # shuffled is best on the rows without a context
-    assert found["floor_name"] != "shuffled"
+    found = score([prediction("a", row, "東京") for row in rows]).normalised["a"].groups["context"]["rouge_l"]
+    assert (found.n, found.missing) == (1, 2)  # shuffled is best on the rows without a context
+    assert found.floor_name != "shuffled"
 
 
 def test_identical_predictions_in_any_order_write_identical_files(
@@ -265,13 +247,14 @@ def test_identical_predictions_in_any_order_write_identical_files(
     random.Random(1).shuffle(shuffled)
     for name, answers in (("a", predictions), ("b", shuffled)):
         (tmp_path / name).mkdir()
-        write_results(score(answers, resamples=500, training_outputs={"1": "東京の"}), tmp_path / name)
+        report(answers, tmp_path / name, resamples=500, training_outputs={"1": "東京の"})
     for file in ("results.json", "samples.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     results = json.loads((tmp_path / "a/results.json").read_text(encoding="utf-8"))
     assert "samples" not in results
     assert len((tmp_path / "a/samples.jsonl").read_text(encoding="utf-8").splitlines()) == 10
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["results.json", "samples.jsonl"]
+    names = [path.name for path in (tmp_path / "a").iterdir()]
+    assert sorted(names) == ["report.html", "report.md", "results.json", "samples.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -281,11 +264,11 @@ def test_identical_predictions_in_any_order_write_identical_files(
         ([prediction("base", example("1"), "東京")] * 2, "row '1' of system 'base' appears twice"),
         (
             [prediction("base", example(i), "東京") for i in "12"] + [prediction("tuned", example("1"), "東京")],
-            "different rows: 1 are in one only, for example '2'",
+            "1 are in one only, 0 have another text under the same index (for example '2')",
         ),
         (
             [prediction("base", example("1"), "a"), prediction("tuned", example("1", output="別"), "a")],
-            "1 of 1 rows are not the same question in system 'base' and system 'tuned', for example '1'",
+            "base (1 rows) and tuned (1 rows) did not answer the same rows: 0 are in one only, 1 have another text",
         ),
         (
             [prediction("base", example(i), "a", generation={"temperature": float(i)}) for i in "12"],
@@ -302,7 +285,7 @@ def test_predictions_that_do_not_belong_together(answers: list[Prediction], mess
 
 def test_scoring_imports_no_torch() -> None:
     program = (
-        "import sys, eval.report.document; from eval.scoring.score import score; "
+        "import sys, eval.score, eval.compare, eval.rate, eval.sweep; "
         "from eval.predictions import Prediction; "
         "from sft.data.records import Example; "
         "row = Example('1', '塔は？', '東京タワーは1958年。', '1958年', 'closed_qa'); "
@@ -356,4 +339,4 @@ def test_a_benchmark_that_counts_from_1_hides_no_training_row(tmp_path: Path) ->
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     held_out, foreign = example("1", "open_qa", instruction="質問1"), example("2", "open_qa", instruction="別の質問")
     answers = [prediction("a", row, "東京") for row in (held_out, foreign)]
-    assert _training_outputs(str(path), answers) == {"2": "答え2"}
+    assert training_outputs(str(path), answers) == {"2": "答え2"}

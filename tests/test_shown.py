@@ -16,7 +16,7 @@ from rich.console import Console
 
 from eval.predictions import Prediction, write_predictions
 from eval.render.terminal import Row, print_rows
-from eval.report.sweep import report_sweep
+from eval.sweep import report_sweep
 from sft.ask.question import ask
 from sft.checks import doctor
 from sft.data.records import CATEGORIES, Example
@@ -155,11 +155,12 @@ def reported(predictions, tmp_path_factory) -> Path:
     return directory
 
 
-def test_reports_of_hostile_answers(reported, program, predictions) -> None:
+def test_reports_of_hostile_answers(reported, program, predictions, capsys) -> None:
     training = reported / "training.jsonl"
     rows = [{"instruction": "他の問い", "output": p.text, "category": "open_qa"} for p in predictions[:9]]
     training.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    outputs = [printed(lambda console: report_sweep(reported / "sweep", 20, 0, console))]
+    report_sweep(reported / "sweep", 20)
+    outputs = [capsys.readouterr().out]
     path = reported / "predictions.jsonl"
     for words in (
         ["score", path, "--training-data", training],

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from made_up import rows as dolly_rows
 
-from eval.predictions import Prediction, read_predictions, write_predictions
+from eval.predictions import BASE, Prediction, read_predictions, write_predictions
 from sft.config.load import load_config
 from sft.data.records import Example
 from sft.system.errors import UserError
 from studies.context_qa.analysis import analyse
 from studies.context_qa.answers import load
 from studies.context_qa.figures import figures
-from studies.context_qa.plan import BASE, Cell, RowsName, Study, cells, changed_setting, load_study
+from studies.context_qa.plan import Cell, RowsName, Study, cells, changed_setting, load_study
 from studies.context_qa.report import write_report
 from studies.context_qa.sections import shown
 from studies.context_qa.study import check_decodings, check_rows

@@ -1,7 +1,6 @@
 """The report of a sweep: the table, the interaction's sign, the figures, and wrong directories."""
 
 import dataclasses
-import io
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,14 +8,16 @@ from typing import Any
 
 import pytest
 from made_up import answers
-from rich.console import Console
 
 from eval.predictions import Prediction, write_predictions
 from eval.render.blocks import Figure
-from eval.report.document import html
-from eval.report.sweep import load_sweep, report_sweep, score_sweep, scored_sweep, sweep_blocks
-from eval.report.sweep_figures import _lines, varying
+from eval.render.html import render_html
+from eval.report.document import document
+from eval.report.sweep import sweep_blocks
+from eval.report.sweep_figures import _lines
 from eval.scoring.score import score
+from eval.scoring.sweep import Sweep, load_sweep, score_sweep, varying
+from eval.sweep import read_sweep_results, report_sweep
 from sft.config.repetition_penalty import setting_label
 from sft.system.errors import UserError
 
@@ -44,43 +45,39 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sweep_is_scored_reported_and_found_again(directory: Path) -> None:
-    out = io.StringIO()
-    page = report_sweep(directory, 200, 0, Console(file=out, width=80))
-    found = scored_sweep(directory)
+def test_a_sweep_is_scored_reported_and_found_again(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = directory / "sweep.html"
+    report_sweep(directory, 200)
+    found = read_sweep_results(directory)
     assert found is not None
-    first, same, harmed = found["systems"]["tuned"]["interaction"]
+    first, same, harmed = found.systems["tuned"].interaction
     assert first is None
-    assert same["character_f1"]["mean"] == 0
-    assert harmed["character_f1"]["mean"] > 0.2  # context lost more than open
-    assert harmed["groups"]["open"]["mean"] == 0
-    assert harmed["groups"]["context"]["mean"] == pytest.approx(harmed["character_f1"]["mean"], abs=1e-5)
-    assert "5.0, all" in out.getvalue()
+    assert same.character_f1.mean == 0
+    assert harmed.character_f1.mean > 0.2  # context lost more than open
+    assert harmed.groups["open"].mean == 0
+    assert harmed.groups["context"].mean == pytest.approx(harmed.character_f1.mean, abs=1e-5)
+    assert "5.0, all" in capsys.readouterr().out
     assert "5.0, all" in (directory / "sweep.md").read_text()
     assert page.read_text().count("<svg") == 2
     before = page.read_bytes()
-    report_sweep(directory, 200, 0, Console(file=io.StringIO()))
+    report_sweep(directory, 200)
     assert page.read_bytes() == before
 
 
 def test_the_dose_is_taken_where_context_is_worst(directory: Path) -> None:
     sweep = load_sweep(directory)
-    found = score_sweep(sweep.settings, sweep.predictions, 100, 0)
-    dose = found["systems"]["tuned"]["dose"]
-    assert (dose["first"], dose["second"]) == (0, 2)
-    assert len(dose["points"]) == 32
-    assert [point[0] for point in dose["points"]] == sorted(point[0] for point in dose["points"])
-    assert sum(part["n"] for part in dose["bins"]) == 32
-    assert all(lost == 0 for _, lost, category in dose["points"] if category == "open_qa")
+    found = score_sweep(sweep, 100)
+    dose = found.systems["tuned"].dose
+    assert (dose.first, dose.second) == (0, 2)
+    assert len(dose.points) == 32
+    assert [point[0] for point in dose.points] == sorted(point[0] for point in dose.points)
+    assert sum(part.n for part in dose.bins) == 32
+    assert all(lost == 0 for _, lost, category in dose.points if category == "open_qa")
 
 
 def test_figures_of_the_sweep_are_xml(directory: Path) -> None:
     sweep = load_sweep(directory)
-    figures = [
-        block
-        for block in sweep_blocks(score_sweep(sweep.settings, sweep.predictions, 50, 0))
-        if isinstance(block, Figure)
-    ]
+    figures = [block for block in sweep_blocks(score_sweep(sweep, 50)) if isinstance(block, Figure)]
     assert len(figures) == 2
     for figure in figures:
         ET.fromstring(figure.svg)
@@ -88,9 +85,9 @@ def test_figures_of_the_sweep_are_xml(directory: Path) -> None:
 
 
 def test_the_runs_report_takes_the_sweep_in(directory: Path) -> None:
-    report_sweep(directory, 50, 0, Console(file=io.StringIO()))
+    report_sweep(directory, 50)
     predictions = [*answers("base", 1), *answers("tuned", 3)]
-    page = html(score(predictions, resamples=50), predictions, scored_sweep(directory))
+    page = render_html(document(score(predictions, resamples=50), predictions, read_sweep_results(directory)))
     assert page.count("<svg") == 6
     assert "Not swept yet" not in page
 
@@ -122,7 +119,7 @@ def test_other_grids_have_an_axis_too() -> None:
         ("[]", "not a sweep"),
         ('{"settings": [{}], "predictions": []}', "as many predictions as settings"),
         ('{"settings": [{"a": NaN}], "predictions": ["a"]}', "not JSON compliant"),
-        ('{"settings": [1], "predictions": ["a"]}', "every setting has to be an object"),
+        ('{"settings": [1], "predictions": ["a"]}', "settings.0 is 1, not an object"),
         ('{"settings": [{}], "predictions": ["absent.jsonl"]}', "no such file, though"),
     ],
 )
@@ -137,9 +134,9 @@ def test_a_wrong_directory_is_one_clear_line(tmp_path: Path, content: str, messa
 def test_settings_over_different_rows_or_systems_are_refused() -> None:
     first, second, _ = answered()
     with pytest.raises(UserError, match="rows"):
-        score_sweep(SETTINGS[:2], [first, second[1:]], 50, 0)
+        score_sweep(Sweep(SETTINGS[:2], [first, second[1:]]), 50)
     with pytest.raises(UserError, match="setting 2 was answered by base, the first by tuned"):
-        score_sweep(SETTINGS[:2], [first, answers("base")], 50, 0)
+        score_sweep(Sweep(SETTINGS[:2], [first, answers("base")]), 50)
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,6 @@ def command(monkeypatch, *words):
     def make():
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["eval", *map(str, words)])
-            patch.setattr("eval.__main__.RESAMPLES", 50)
             eval.__main__.main()
 
     return make
@@ -216,13 +215,14 @@ def make_comparison(directory, monkeypatch):
 
 
 def make_sweep(directory, monkeypatch, trained_run):
-    from eval.answering.sweep import run_sweep
+    from eval.answering.settings import read_grid
+    from eval.answering.sweep import answer_grid
 
-    monkeypatch.setattr("eval.answering.answer.rows_to_answer", lambda *_: [])
-    monkeypatch.setattr("eval.answering.answer.answer_under", lambda *_, **__: [])
-    monkeypatch.setattr("sft.generation.answerer.load_answerer", lambda *_: SimpleNamespace(generation={}))
+    monkeypatch.setattr("eval.answering.sweep.rows_to_answer", lambda *_: [])
+    monkeypatch.setattr("eval.answering.sweep.answer_under", lambda *_, **__: [])
+    monkeypatch.setattr("eval.answering.sweep.load_answerer", lambda *_: SimpleNamespace(generation={}))
     shutil.copytree(trained_run, directory / "run", ignore=shutil.ignore_patterns("checkpoints"))
-    return lambda: run_sweep(directory / "run", [])
+    return lambda: answer_grid(directory / "run", read_grid(directory / "run", []))
 
 
 def make_report_of_a_sweep(directory, monkeypatch):
@@ -239,8 +239,8 @@ def make_rating_sheet(directory, monkeypatch):
 
 
 def make_preferences(directory, monkeypatch):
-    sheet, _ = rate.write_sheet(list(map(str, two_runs(directory))), directory, seed=0)
-    return command(monkeypatch, "rate", "--collect", sheet)
+    rate.write_sheet(list(map(str, two_runs(directory))), directory, seed=0)
+    return command(monkeypatch, "rate", "--collect", directory / rate.SHEET)
 
 
 def make_report_of_a_study(directory, monkeypatch):

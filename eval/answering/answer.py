@@ -32,8 +32,10 @@ from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError, warn
 from sft.system.progress import Progress
 
-SYSTEMS = ("base", "tuned")
 NO_PROMPT = EncodedPrompt("", [], False)
+LIKELIHOODS = ("reference_nll", "reference_nll_without_context")
+"""`Prediction`'s fields of the reference's likelihood, given the prompt and given it without its context."""
+ANSWER = "answer"
 
 JOB_BATCHES = 4
 """Full batches that the rows of an answering job make: the more, the less its end weighs, when no row is waiting for
@@ -78,14 +80,6 @@ def rows_to_answer(run: Path, config: Config) -> list[Example]:
     return rows
 
 
-def answer_rows(
-    answerer: Answerer, rows: Sequence[Example], path: Path, systems: Sequence[str] = SYSTEMS, likelihoods: bool = True
-) -> list[Prediction]:
-    """Answer every row with each system as the run is configured; see `answer_under`."""
-    (predictions,) = answer_under(answerer, rows, {path: answerer.generation}, systems, likelihoods)
-    return predictions
-
-
 def answer_under(
     answerer: Answerer,
     rows: Sequence[Example],
@@ -105,8 +99,10 @@ def answer_under(
     jobs = [job for system in systems for job in _jobs(answerer, questions, new_tokens, system)]
     state = PartialState(cpu=answerer.model.device.type == "cpu")
     if state.is_main_process:
+        contexts = [question.example.input for question in questions if question.prompt]
+        prompts = [question.prompt.ids for question in questions if question.prompt]
         for generation in settings.values():
-            warn(_hazards(answerer, questions, generation))
+            warn(penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer)))
     progress = {
         path: Progress(path, _identity(answerer, generation, settings, rows, jobs), state.process_index)
         for path, generation in settings.items()
@@ -135,24 +131,17 @@ def answer_under(
     return list(predictions.values())
 
 
-def _hazards(answerer: Answerer, questions: Sequence[Question], generation: Mapping[str, Any]) -> list[str]:
-    asked = [(question.example.input, question.prompt.ids) for question in questions if question.prompt]
-    contexts, prompts = [context for context, _ in asked], [ids for _, ids in asked]
-    return penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer))
-
-
 def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
     reference = encode_answer(answerer.tokenizer, example.output)
     try:
         prompt = answerer.prompt(example.instruction, example.input, new_tokens)
     except UserError:
         return Question(example, None, reference, {})
-    prompts = {"reference_nll": prompt.ids}
+    prompts = [prompt.ids]
     if example.input:
-        bare = answerer.template.render(example.instruction)
-        prompts["reference_nll_without_context"] = encode_prompt(answerer.tokenizer, bare)
+        prompts.append(encode_prompt(answerer.tokenizer, answerer.template.render(example.instruction)))
     room = answerer.context_length - len(reference)
-    fitting = {name: (ids, reference) for name, ids in prompts.items() if len(ids) <= room}
+    fitting = {name: (ids, reference) for name, ids in zip(LIKELIHOODS, prompts, strict=False) if len(ids) <= room}
     return Question(example, prompt, reference, fitting if likelihoods else {})
 
 
@@ -165,12 +154,8 @@ def _jobs(answerer: Answerer, questions: Sequence[Question], new_tokens: int, sy
     pairs = [(row, field) for row, question in enumerate(questions) for field in question.likelihoods]
     texts = [prompt + reference for prompt, reference in (questions[row].likelihoods[field] for row, field in pairs)]
     for batch in batches(texts, 0, budget):
-        yield Job(
-            "likelihood of the references",
-            system,
-            [pairs[place][0] for place in batch],
-            [pairs[place][1] for place in batch],
-        )
+        members = [pairs[place] for place in batch]
+        yield Job("likelihood of the references", system, [row for row, _ in members], [field for _, field in members])
 
 
 def _identity(
@@ -228,18 +213,15 @@ def _predictions(
     jobs: Sequence[Job],
     results: dict[int, list[Any]],
 ) -> Iterator[Prediction]:
-    answers: dict[tuple[str, int], Answer] = {}
-    likelihoods: dict[tuple[str, int, str], float] = {}
+    found: dict[tuple[str, int, str], Any] = {}
     for number, job in enumerate(jobs):
-        for place, result in enumerate(results[number]):
-            if job.fields:
-                likelihoods[job.system, job.rows[place], job.fields[place]] = result
-            else:
-                answers[job.system, job.rows[place]] = Answer(*result)
+        fields = job.fields or [ANSWER] * len(job.rows)
+        for row, field, result in zip(job.rows, fields, results[number], strict=True):
+            found[job.system, row, field] = result
     settings = effective_settings(generation)
     for system in systems:
         for row, question in enumerate(questions):
-            answer = answers.get((system, row), Answer("", "error", 0))
+            answer = Answer(*found.get((system, row, ANSWER), ("", "error", 0)))
             prompt = question.prompt or NO_PROMPT
             seen = set(prompt.ids)
             repeated = sum(token in seen for token in question.reference) / max(1, len(question.reference))
@@ -254,7 +236,6 @@ def _predictions(
                 generation=settings,
                 context_shortened=prompt.context_shortened,
                 reference_tokens=len(question.reference),
-                reference_nll=likelihoods.get((system, row, "reference_nll")),
-                reference_nll_without_context=likelihoods.get((system, row, "reference_nll_without_context")),
+                **{field: found.get((system, row, field)) for field in LIKELIHOODS},
                 reference_tokens_in_prompt=repeated if question.prompt else None,
             )

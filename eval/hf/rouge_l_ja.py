@@ -1,41 +1,14 @@
 """ROUGE-L F measure on MeCab tokens, as a module for `evaluate.load("eval/hf/rouge_l_ja.py")`.
 
 `evaluate` copies this file away before it imports it, so the project's root must be on the import path.
-It finds the imports by reading the lines: one a line, and the class is `evaluate.Metric`, because a
-`Metric` of this module's own would be taken for the metric.
+It takes the first of the file's classes for the metric, so the base class is reached through its module.
 """
 
-from typing import Any
-
-import datasets
-import evaluate
-
-from eval.metrics.reference import rouge_l
-from eval.metrics.rows import signatures
-
-_INPUTS = """predictions: list of answers.
-references: for each answer one reference, or a list of them of which the best counts.
-Returns {"rouge_l": mean over the answers, 0–1}.
-"""
+from eval.hf import reference_metric
+from eval.metrics.overlap import rouge_l
 
 
-class RougeLJa(evaluate.Metric):
-    """Thin wrapper of `eval.metrics.reference.rouge_l`, which has the definition."""
+class RougeLJa(reference_metric.ReferenceMetric):
+    """`eval.metrics.overlap.rouge_l`."""
 
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=rouge_l.__doc__ or "",
-            citation="",
-            inputs_description=f"{_INPUTS}Signature: {signatures()['rouge_l']}",
-            features=[
-                datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
-                datasets.Features({"predictions": text, "references": text}),
-            ],
-        )
-
-    def _compute(
-        self, *, predictions: list[str], references: list[str] | list[list[str]], **_: Any
-    ) -> dict[str, float]:
-        scores = [rouge_l(answer, golds) for answer, golds in zip(predictions, references, strict=True)]
-        return {"rouge_l": sum(scores) / len(scores)}
+    function = staticmethod(rouge_l)

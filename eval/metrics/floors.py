@@ -9,7 +9,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 
-from eval.metrics.reference import character_f1
+from eval.metrics.overlap import character_f1
 from sft.data.records import CATEGORIES, CONTEXT, Example
 
 CONSTANT = "それは、世界の多くの国で人々に広く知られ、長い歴史の中で重要な役割を果たしてきたものの一つです。"

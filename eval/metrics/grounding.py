@@ -21,29 +21,38 @@ class Extraction(NamedTuple):
     density: float
 
 
-def fragments(answer: str, context: str) -> list[str]:
-    """The passages of the normalised answer that are copied from the normalised context, in order, not overlapping.
+def shared_spans(text: str, source: str, shortest: int = SHORTEST) -> list[tuple[int, int]]:
+    """Where `text` repeats `source` for `shortest` (≥ 1) characters or more: (start, end), ordered, not overlapping.
 
-    From the left: where the next four characters of the answer stand in the context, the longest passage that
-    starts there and stands in the context is taken, and the search goes on behind it; otherwise one character
+    From the left: where the next `shortest` characters of the text stand in the source, the longest passage that
+    starts there and stands in the source is taken, and the search goes on behind it; otherwise one character
     is passed over. That is the greedy matching of Grusky et al. 2018 (N18-1065, figure 3), with characters for
-    words and four as the shortest passage. An answer below four characters is copied when all of it is.
+    words.
     """
-    text, source = normalise(answer), normalise(context)
-    shortest = min(SHORTEST, len(text))
     found, start = [], 0
-    while shortest and start + shortest <= len(text):
+    while start + shortest <= len(text):
         end = start + shortest
         if text[start:end] not in source:
             start += 1
             continue
         while end < len(text) and text[start : end + 1] in source:
             end += 1
-        found.append(text[start:end])
+        found.append((start, end))
         start = end
     return found
 
 
+def fragments(answer: str, context: str) -> list[str]:
+    """The passages of the normalised answer that are copied from the normalised context, in order.
+
+    A passage has four characters or more; an answer below four characters is copied when all of it is.
+    """
+    text, source = normalise(answer), normalise(context)
+    spans = shared_spans(text, source, min(SHORTEST, len(text))) if text else []
+    return [text[start:end] for start, end in spans]
+
+
+@functools.lru_cache(64)  # coverage and density of a text are asked for one after the other
 def extraction(answer: str, context: str) -> Extraction | None:
     """Extractive coverage and density over `fragments`.
 
@@ -69,7 +78,7 @@ def noun_support(answer: str, context: str) -> float | None:
 def number_support(answer: str, context: str) -> float | None:
     """Share of the answer's different numbers and dates that the context states, 0–1; None also without any.
 
-    Spellings and precision as in `eval.correctness`.
+    Spellings and precision as in `eval.metrics.correctness`.
     """
     found = facts(answer)
     return _share(found.numbers | found.dates, facts(context).implied) if normalise(context) else None

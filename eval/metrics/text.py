@@ -1,4 +1,4 @@
-"""Text made comparable: normalised, cut into tokens; and quoted in Markdown. No torch here."""
+"""Text made comparable: normalised and cut into tokens. No torch here."""
 
 import functools
 import os
@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import fugashi
 import unidic_lite
-
-from sft.system.visible import visible
 
 NORMALISATION = "nfkc+lowercase+whitespace-to-one-space+trailing-。-dropped"
 """What `normalise` does, for the signatures of the metrics."""
@@ -61,19 +59,6 @@ def words(text: str) -> tuple[Word, ...]:
     """MeCab tokens of `normalise(text)` with their parts of speech, punctuation included, whitespace left out."""
     nodes = _tagger()(normalise(text))
     return tuple(Word(node.surface, *map(sys.intern, node.feature[:2])) for node in nodes)
-
-
-def fenced(text: str, shown: int) -> str:
-    """A Markdown code block of at most the first `shown` characters, which nothing in them can end.
-
-    Its fence is longer than any run of backticks inside. Empty text reads "(empty)".
-    """
-    content = visible(text)
-    if len(content) > shown:
-        content = f"{content[:shown]}… ({len(content)} characters)"
-    longest = max((len(run) for run in re.findall("`+", content)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{content or '(empty)'}\n{fence}"
 
 
 @functools.cache

@@ -19,6 +19,11 @@ class Cell(NamedTuple):
     detail: str = ""
 
 
+def text_of(cell: str | Cell) -> str:
+    """What is read first of a table's cell."""
+    return cell.text if isinstance(cell, Cell) else cell
+
+
 class Span(NamedTuple):
     """Characters `start` to `end` (exclusive) of a text."""
 

@@ -5,8 +5,21 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Span, Strong, Table
-from eval.report.view import NOTHING
+from eval.render.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Figure,
+    Heading,
+    Paragraph,
+    Quote,
+    Sample,
+    Span,
+    Strong,
+    Table,
+    text_of,
+)
+from eval.render.numbers import NOTHING
 from sft.system.visible import visible
 
 STYLE = Path(__file__).with_name("report.css")
@@ -95,7 +108,7 @@ def _table(table: Table) -> str:
     header = "".join(f'<th scope="col"{_kind(i, table)}>{shown(table.header[i])}</th>' for i in columns)
     body, section = [], None
     for number, row in enumerate(table.rows):
-        name = _text(row[0])
+        name = text_of(row[0])
         if table.sectioned and name != section:
             heading = f'<th scope="rowgroup" colspan="{len(columns)}"><span>{shown(name)}</span></th>'
             body.append(f'<tr class="section">{heading}</tr>')
@@ -109,16 +122,12 @@ def _table(table: Table) -> str:
 def _cell(cell: str | Cell, column: int, table: Table) -> str:
     first = 1 if table.sectioned else 0
     detail = f"<small>{shown(cell.detail)}</small>" if isinstance(cell, Cell) and cell.detail else ""
-    text = shown(_text(cell))
+    text = shown(text_of(cell))
     if column == first:
         # Names of categories may break at their underscores, so that a phone has room for the numbers.
         return f'<th scope="row">{text.replace("_", "_<wbr>")}{detail}</th>'
     kind = ' class="nothing"' if text == NOTHING else _kind(column, table)
     return f"<td{kind}>{text}{detail}</td>"
-
-
-def _text(cell: str | Cell) -> str:
-    return cell.text if isinstance(cell, Cell) else cell
 
 
 def _kind(column: int, table: Table) -> str:

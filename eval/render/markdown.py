@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from eval.metrics.text import fenced
 from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Strong, Table
-from sft.system.visible import escaped
+from sft.system.visible import escaped, visible
 
 TEXT_SHOWN = 1200
 _INTERVAL = re.compile(r"\\\[([-+–.,\d ]*)\\\](?!\()")
@@ -38,6 +37,19 @@ def inline(text: str) -> str:
     """Plain text inside a line of Markdown; intervals keep their brackets, spaces at the ends stay."""
     core = _INTERVAL.sub(r"[\1]", escaped(text))
     return f"{' ' * text[:1].isspace()}{core}{' ' * bool(core and text[-1:].isspace())}"
+
+
+def fenced(text: str, shown: int) -> str:
+    """A Markdown code block of at most the first `shown` characters, which nothing in them can end.
+
+    Its fence is longer than any run of backticks inside. Empty text reads "(empty)".
+    """
+    content = visible(text)
+    if len(content) > shown:
+        content = f"{content[:shown]}… ({len(content)} characters)"
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{content or '(empty)'}\n{fence}"
 
 
 def _table(table: Table) -> str:

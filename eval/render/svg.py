@@ -13,8 +13,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from eval.predictions import SYSTEMS
 from eval.render.terminal import narrow
-from eval.report.view import BASE, TUNED
+from eval.statistics.estimates import Interval
 from sft.system.visible import visible
 
 WIDTH = 3.9
@@ -94,7 +95,11 @@ def _painted(salt: str, height: float, paint: Callable[[Figure], None]) -> Itera
 
 def system_style(name: str, number: int) -> tuple[str, str]:
     """(colour, marker) of a system: base and tuned always have theirs, others by their place."""
-    place = {BASE: 0, TUNED: 1}.get(name, number)
+    return style_at(SYSTEMS.index(name) if name in SYSTEMS else number)
+
+
+def style_at(place: int) -> tuple[str, str]:
+    """(colour, marker) by place."""
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
 
 
@@ -108,6 +113,30 @@ def axes_of(figure: Figure, left: float, bottom: float, top: float, right: float
     width, height = figure.get_size_inches()
     box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     return figure.add_axes(box)
+
+
+def panel(
+    figure: Figure, title: str, above: float, height: float = 1.45, left: float = 0.5, right: float = 0.12
+) -> Axes:
+    """Axes of `height` inches under a title, `above` inches from the top, for figures with several of them."""
+    whole = figure.get_size_inches()[1]
+    axes = axes_of(figure, left=left, bottom=whole - above - height, top=above, right=right)
+    axes.set_title(label(title), loc="left", fontsize=9, fontweight="bold", pad=4)
+    return axes
+
+
+def entry(colour: str, marker: str = "", **style: Any) -> Line2D:
+    """What stands for a line or its points in a legend."""
+    return Line2D([], [], color=colour, marker=marker, **style)
+
+
+def interval_line(axes: Axes, points: Sequence[tuple[float, Interval]], colour: str, marker: str, **style: Any) -> None:
+    """A line through the means at each x, with their intervals; nothing where nothing was measured."""
+    known = [(x, found.mean, found.ends) for x, found in points if found.mean is not None]
+    axes.plot([x for x, *_ in known], [mean for _, mean, _ in known], color=colour, marker=marker, **style)
+    for x, _, ends in known:
+        if ends:
+            axes.plot([x, x], ends, color=colour, linewidth=1, alpha=0.7)
 
 
 def legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:

@@ -1,31 +1,21 @@
 """Figures of one scored run, as SVG text in `Figure` blocks. No torch here."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from eval.metrics.catalogue import COVERAGE, EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, LENGTH_RATIO
+from eval.metrics.metric import Metric
+from eval.predictions import BASE, TUNED
+from eval.render import svg
 from eval.render.blocks import Figure
-from eval.render.svg import BAND, LINE, SOFT, TEXT, axes_of, draw, label, legend, system_style
-from eval.report.view import (
-    BASE,
-    HEADLINE,
-    SIGNIFICANT,
-    TUNED,
-    Estimate,
-    Results,
-    Scope,
-    all_scopes,
-    best_floor,
-    ceiling,
-    estimate,
-    measured,
-    name_of,
-    number,
-)
+from eval.render.numbers import number
+from eval.report.view import SIGNIFICANT, measured
+from eval.scoring.results import ON_CONTEXT, Results, Scope, best
+from eval.statistics.estimates import Interval
 from sft.data.records import GROUP_OF
 
 ROW_HEIGHT = 0.5
@@ -35,145 +25,138 @@ LENGTHS = (1 / 16, 16.0)
 _JITTER = 0.025
 
 
-def forest_figure(results: Results, metric: str = HEADLINE) -> Figure:
+def forest_figure(results: Results, metric: Metric = HEADLINE) -> Figure:
     """Every system's mean and interval by category and group, over the band from best floor to oracle."""
-    scopes, systems = all_scopes(results), results["systems"]
+    scopes, systems = results.rows.scopes(), results.systems
 
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, scopes, top=0.25 + 0.17 * (len(systems) + 1))
         for y, scope in enumerate(scopes):
-            _band(axes, y, best_floor(results, scope, metric).mean, ceiling(results, scope, metric).mean)
-            for place, name in enumerate(systems):
+            _band(axes, y, *(best(limits, scope, metric).mean for limits in (results.floors, results.ceilings)))
+            for place, (name, scores) in enumerate(systems.items()):
                 offset = 0.2 * (place - (len(systems) - 1) / 2) / max(1, len(systems) - 1)
-                _point(axes, y + MIDDLE + offset, estimate(systems[name], scope, metric), *system_style(name, place))
+                _point(axes, y + MIDDLE + offset, scores.of(scope, metric), *svg.system_style(name, place))
         axes.set_xlim(left=0)
-        axes.set_xlabel(name_of(metric))
-        floor = Line2D([], [], color=BAND, linewidth=7, solid_capstyle="butt")
-        legend(figure, [*_system_entries(systems), ("best floor (dark) to oracle", floor)])
+        axes.set_xlabel(metric.name)
+        floor = svg.entry(svg.BAND, linewidth=7, solid_capstyle="butt")
+        svg.legend(figure, [*_system_entries(systems), ("best floor (dark) to oracle", floor)])
 
     words = "; ".join(
-        f"{scope.label}: " + ", ".join(f"{s} {number(estimate(v, scope, metric)['mean'])}" for s, v in systems.items())
+        f"{scope.label}: " + ", ".join(f"{name} {number(s.of(scope, metric).mean)}" for name, s in systems.items())
         for scope in scopes
     )
     height = 0.75 + 0.17 * (len(systems) + 1) + ROW_HEIGHT * len(scopes)
     caption = (
-        f"{name_of(metric)} with 95% intervals. The dark line is the best floor: on it or left of it, an answer shows "
+        f"{metric.name} with 95% intervals. The dark line is the best floor: on it or left of it, an answer shows "
         "no understanding. The grey band ends at the best single sentence of the context."
     )
-    return Figure(draw("forest", height, paint, f"{name_of(metric)} by category. {words}"), caption)
+    return Figure(svg.draw("forest", height, paint, f"{metric.name} by category. {words}"), caption)
 
 
-def delta_figure(results: Results, metric: str = HEADLINE) -> list[Figure]:
+def delta_figure(results: Results, metric: Metric = HEADLINE) -> list[Figure]:
     """Paired differences tuned − base with intervals; nothing when there is no pair."""
-    scopes, deltas = all_scopes(results), results.get("deltas")
-    if not deltas:
+    if not results.deltas.groups:
         return []
-    found = {scope: estimate(deltas, scope, metric) for scope in scopes}
+    found = {scope: results.deltas.of(scope, metric) for scope in results.rows.scopes()}
+    scopes = list(found)
 
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, scopes, top=0.6)
-        axes.axvline(0, color=TEXT, linewidth=1)
-        colour, marker = system_style(TUNED, 1)
-        for y, scope in enumerate(scopes):
-            sure = found[scope]["p_holm"] is not None and found[scope]["p_holm"] <= SIGNIFICANT
-            _point(axes, y + MIDDLE, found[scope], colour, marker, filled=sure)
+        axes.axvline(0, color=svg.TEXT, linewidth=1)
+        colour, marker = svg.system_style(TUNED, 1)
+        for y, delta in enumerate(found.values()):
+            sure = delta.p_holm is not None and delta.p_holm <= SIGNIFICANT
+            _point(axes, y + MIDDLE, delta, colour, marker, filled=sure)
         reach = max((abs(x) for x in axes.get_xlim()), default=0.1)
         axes.set_xlim(-reach, reach)
-        axes.set_xlabel(f"{name_of(metric)}, {TUNED} − {BASE}")
-        filled = Line2D([], [], color=colour, marker=marker)
-        hollow = Line2D([], [], color=colour, marker=marker, markerfacecolor="white")
-        legend(figure, [("filled: p ≤ .05 after Holm's correction", filled), ("hollow: not", hollow)])
+        axes.set_xlabel(f"{metric.name}, {TUNED} − {BASE}")
+        filled, hollow = (svg.entry(colour, marker, markerfacecolor=face) for face in (colour, "white"))
+        svg.legend(figure, [("filled: p ≤ .05 after Holm's correction", filled), ("hollow: not", hollow)])
 
-    words = "; ".join(f"{scope.label}: {number(found[scope]['mean'], signed=True)}" for scope in scopes)
-    caption = (
-        f"Paired differences in {name_of(metric)} on the same rows, with 95% intervals; right of 0, tuning helped."
-    )
-    svg = draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, f"Differences {TUNED} − {BASE}. {words}")
-    return [Figure(svg, caption)]
+    words = "; ".join(f"{scope.label}: {number(delta.mean, signed=True)}" for scope, delta in found.items())
+    caption = f"Paired differences in {metric.name} on the same rows, with 95% intervals; right of 0, tuning helped."
+    drawn = svg.draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, f"Differences {TUNED} − {BASE}. {words}")
+    return [Figure(drawn, caption)]
 
 
 def copy_figure(results: Results) -> list[Figure]:
     """Copying (coverage) against correctness, a point a context row; nothing where it was not measured."""
-    scope = Scope("groups", "context")
-    found = measured(results, [scope], ("facts_recall", "gold_contained"))
-    if not found or not measured(results, [scope], ["coverage"]):
+    scope = ON_CONTEXT
+    found = measured(results.systems, [scope], (FACTS_RECALL, GOLD_CONTAINED))
+    if not found or not measured(results.systems, [scope], [COVERAGE]):
         return []
     correct = found[0]
-    points = {name: _pairs(results, name, "coverage", correct) for name in results["systems"]}
-    own = estimate(results.get("reference"), scope, "coverage")["mean"]
+    points = {name: _pairs(results, name, COVERAGE, correct) for name in results.systems}
+    own = results.reference.of(scope, COVERAGE).mean
 
     def paint(figure: Canvas) -> None:
-        height = figure.get_size_inches()[1]
         for place, (name, pairs) in enumerate(points.items()):
-            above = 0.3 + 1.95 * place
-            axes = axes_of(figure, left=0.5, bottom=height - above - 1.5, top=above)
-            _scatter(axes, pairs, system_style(name, place), own)
-            axes.set_title(label(name), loc="left", fontsize=9, fontweight="bold", pad=4)
+            axes = svg.panel(figure, name, 0.3 + 1.95 * place, height=1.5)
+            _scatter(axes, pairs, svg.system_style(name, place), own)
             axes.set_ylabel("correct")
         axes.set_xlabel("share of the answer copied from the context")
 
     words = "; ".join(f"{name}: mean {_mean_words(pairs)}" for name, pairs in points.items())
-    svg = draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {name_of(correct)}. {words}")
+    drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {correct.name}. {words}")
     caption = (
-        f"Copying against correctness ({name_of(correct)}), a dot for each context row, the cross their mean; the "
+        f"Copying against correctness ({correct.name}), a dot for each context row, the cross their mean; the "
         "dashed line is how much the references copy. Upper left: right without copying. Lower right: copied the wrong "
         "thing."
     )
-    return [Figure(svg, caption)]
+    return [Figure(drawn, caption)]
 
 
 def length_figure(results: Results) -> Figure:
     """Distribution of length ratios and the EOS rate, by group and system."""
-    systems = list(results["systems"])
-    groups = [scope for scope in all_scopes(results) if scope.kind == "groups"]
-    category_groups = {scope: _ratios(results, scope) for scope in groups}
+    systems = list(results.systems)
+    groups = [scope for scope in results.rows.scopes() if scope.is_group]
+    ratios = {scope: _ratios(results, scope) for scope in groups}
+    ended = {
+        (scope, name): number(scores.of(scope, EOS_RATE).mean, digits=2)
+        for scope in groups
+        for name, scores in results.systems.items()
+    }
 
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, groups, top=0.3 + 0.17 * len(systems), right=0.75, height=0.32)
         axes.set_xscale("log", base=2)
         axes.set_xlim(*LENGTHS)
-        axes.axvline(1, color=LINE, linewidth=1, zorder=0)
+        axes.axvline(1, color=svg.LINE, linewidth=1, zorder=0)
         ticks = [1 / 16, 1 / 4, 1, 4, 16]
         axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
         axes.set_xlabel("length of the answer / of the reference")
-        axes.text(1.04, -0.3, "EOS", transform=axes.get_yaxis_transform(), color=SOFT, va="center")
+        axes.text(1.04, -0.3, "EOS", transform=axes.get_yaxis_transform(), color=svg.SOFT, va="center")
         for y, scope in enumerate(groups):
             for place, name in enumerate(systems):
                 at = y + 0.26 * (place - (len(systems) - 1) / 2)
-                _box(axes, at + MIDDLE, category_groups[scope][name], *system_style(name, place))
-                ended = number(estimate(results["systems"][name], scope, "eos_rate")["mean"], digits=2)
-                axes.text(1.04, at + MIDDLE, ended, transform=axes.get_yaxis_transform(), va="center")
-        legend(figure, _system_entries(results["systems"]))
+                _box(axes, at + MIDDLE, ratios[scope][name], *svg.system_style(name, place))
+                axes.text(1.04, at + MIDDLE, ended[scope, name], transform=axes.get_yaxis_transform(), va="center")
+        svg.legend(figure, _system_entries(systems))
 
-    words = "; ".join(
-        f"{scope.label} {name}: EOS {number(estimate(results['systems'][name], scope, 'eos_rate')['mean'], digits=2)}"
-        for scope in groups
-        for name in systems
-    )
-    svg = draw("length", 0.8 + 0.17 * len(systems) + 0.6 * len(groups), paint, f"Length and termination. {words}")
+    words = "; ".join(f"{scope.label} {name}: EOS {share}" for (scope, name), share in ended.items())
+    drawn = svg.draw("length", 0.8 + 0.17 * len(systems) + 0.6 * len(groups), paint, f"Length and termination. {words}")
     caption = (
         "Length of the answers against the reference: median, middle half (thick) and 5% to 95% (thin); EOS is the "
         "share that ended by themselves. Empty answers stand at the left edge."
     )
-    return Figure(svg, caption)
+    return Figure(drawn, caption)
 
 
 def _row_axes(
     figure: Canvas, scopes: Sequence[Scope], top: float, right: float = 0.12, height: float = ROW_HEIGHT
 ) -> Axes:
     """Axes with a row a scope from top to bottom, each under its name; groups end with a line."""
-    axes = axes_of(figure, left=0.15, bottom=0.48, top=top, right=right)
+    axes = svg.axes_of(figure, left=0.15, bottom=0.48, top=top, right=right)
     axes.set_ylim(len(scopes) - 0.5, -0.5)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     for y, scope in enumerate(scopes):
-        is_group = scope.kind == "groups"
         axes.text(
-            0, y - 0.25, label(scope.label), transform=axes.get_yaxis_transform(), fontsize=9, va="center",
-            fontweight="bold" if is_group else "normal",
+            0, y - 0.25, svg.label(scope.label), transform=axes.get_yaxis_transform(), fontsize=9, va="center",
+            fontweight="bold" if scope.is_group else "normal",
         )  # fmt: skip
-        if is_group and y + 1 < len(scopes):
-            axes.axhline(y + 0.42, color=LINE, linewidth=0.6)
+        if scope.is_group and y + 1 < len(scopes):
+            axes.axhline(y + 0.42, color=svg.LINE, linewidth=0.6)
     return axes
 
 
@@ -181,28 +164,25 @@ def _band(axes: Axes, y: float, floor: float | None, top: float | None) -> None:
     if floor is None:
         return
     if top is not None and top > floor:
-        axes.barh(y + MIDDLE, top - floor, left=floor, height=0.42, color=BAND, zorder=0)
-    axes.plot([floor, floor], [y + MIDDLE - 0.21, y + MIDDLE + 0.21], color=SOFT, linewidth=2.2, zorder=1)
+        axes.barh(y + MIDDLE, top - floor, left=floor, height=0.42, color=svg.BAND, zorder=0)
+    axes.plot([floor, floor], [y + MIDDLE - 0.21, y + MIDDLE + 0.21], color=svg.SOFT, linewidth=2.2, zorder=1)
 
 
-def _point(axes: Axes, y: float, found: Estimate, colour: str, marker: str, filled: bool = True) -> None:
-    if found["mean"] is None:
+def _point(axes: Axes, y: float, found: Interval, colour: str, marker: str, filled: bool = True) -> None:
+    if found.mean is None:
         return
-    if found["ci_low"] is not None:
-        axes.plot([found["ci_low"], found["ci_high"]], [y, y], color=colour, zorder=2)
-    axes.plot(
-        [found["mean"]], [y], color=colour, marker=marker, markerfacecolor=colour if filled else "white", zorder=3
-    )
+    if found.ends:
+        axes.plot(found.ends, [y, y], color=colour, zorder=2)
+    axes.plot([found.mean], [y], color=colour, marker=marker, markerfacecolor=colour if filled else "white", zorder=3)
 
 
-def _system_entries(systems: Mapping[str, Any]) -> list[tuple[str, Line2D]]:
-    styles = [(name, system_style(name, place)) for place, name in enumerate(systems)]
-    return [(name, Line2D([], [], color=colour, marker=marker)) for name, (colour, marker) in styles]
+def _system_entries(systems: Iterable[str]) -> list[tuple[str, Line2D]]:
+    return [(name, svg.entry(*svg.system_style(name, place))) for place, name in enumerate(systems)]
 
 
-def _pairs(results: Results, system: str, first: str, second: str) -> list[tuple[float, float]]:
-    rows = [row["scores"] for row in results["samples"] if row["system"] == system]
-    return [(r[first], r[second]) for r in rows if r.get(first) is not None and r.get(second) is not None]
+def _pairs(results: Results, system: str, first: Metric, second: Metric) -> list[tuple[float, float]]:
+    rows = [(row.scores[first.key], row.scores[second.key]) for row in results.samples if row.system == system]
+    return [(x, y) for x, y in rows if x is not None and y is not None]
 
 
 def _mean_words(pairs: Sequence[tuple[float, float]]) -> str:
@@ -223,7 +203,7 @@ def _scatter(axes: Axes, pairs: Sequence[tuple[float, float]], style: tuple[str,
         axes.plot(*points.mean(axis=0), "P", color="white", markersize=13)
         axes.plot(*points.mean(axis=0), "P", color=colour, markersize=10)
     if own is not None:
-        axes.axvline(own, color=SOFT, linewidth=1, linestyle="--", zorder=0)
+        axes.axvline(own, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0)
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(-0.08, 1.08)
     axes.set_yticks([0, 0.5, 1])
@@ -231,11 +211,11 @@ def _scatter(axes: Axes, pairs: Sequence[tuple[float, float]], style: tuple[str,
 
 def _ratios(results: Results, scope: Scope) -> dict[str, list[float]]:
     """System → length ratios of the group's answers."""
-    found: dict[str, list[float]] = {name: [] for name in results["systems"]}
-    for row in results["samples"]:
-        ratio = row["scores"].get("length_ratio")
-        if GROUP_OF[row["category"]] == scope.name and ratio is not None:
-            found[row["system"]].append(ratio)
+    found: dict[str, list[float]] = {name: [] for name in results.systems}
+    for row in results.samples:
+        ratio = row.scores[LENGTH_RATIO.key]
+        if GROUP_OF[row.category] == scope.name and ratio is not None:
+            found[row.system].append(ratio)
     return found
 
 

@@ -3,15 +3,15 @@
 import random
 from collections.abc import Mapping, Sequence
 
-from eval.predictions import Prediction
+from eval.metrics.catalogue import HEADLINE
+from eval.metrics.grounding import SHORTEST, shared_spans
+from eval.predictions import BASE, TUNED, Prediction
 from eval.render.blocks import Block, Heading, Paragraph, Quote, Sample, Span, paragraph
-from eval.report.view import BASE, HEADLINE, TUNED, Results, name_of, number, seed_of
+from eval.render.numbers import number
+from eval.scoring.results import Results
 
 EACH = 10
-SHORTEST_SPAN = 4
-_SPAN_SEARCHED = 4000
 
-Answers = Mapping[str, Mapping[str, Prediction]]
 Scores = Mapping[str, Mapping[str, float | None]]
 
 
@@ -21,19 +21,18 @@ def sample_blocks(results: Results, predictions: Sequence[Prediction], each: int
     for prediction in predictions:
         answers.setdefault(prediction.example.index, {})[prediction.system] = prediction
     scores: dict[str, dict[str, float | None]] = {}
-    for row in results["samples"]:
-        scores.setdefault(row["index"], {})[row["system"]] = row["scores"].get(HEADLINE)
-    worst, best, drawn = chosen(scores, each, seed := seed_of(results))
-    name = name_of(HEADLINE)
+    for row in results.samples:
+        scores.setdefault(row.index, {})[row.system] = row.scores[HEADLINE.key]
+    worst, best, drawn = chosen(scores, each, seed := results.settings.seed)
     out: list[Block] = [
         paragraph(
-            f"Marked: what an answer shares with its context in {SHORTEST_SPAN} characters or more in a row, and in "
+            f"Marked: what an answer shares with its context in {SHORTEST} characters or more in a row, and in "
             "the context what the last answer took from it."
         )
     ]
     for title, indices in (
-        (f"Worst regressions in {name}", worst),
-        (f"Best gains in {name}", best),
+        (f"Worst regressions in {HEADLINE.name}", worst),
+        (f"Best gains in {HEADLINE.name}", best),
         (f"Random rows (seed {seed})", drawn),
     ):
         out.append(Heading(3, title))
@@ -51,25 +50,9 @@ def chosen(scores: Scores, each: int, seed: int) -> tuple[list[str], list[str], 
     return worst, best, random.Random(seed).sample(rest, min(each, len(rest)))
 
 
-def shared_spans(text: str, other: str, shortest: int = SHORTEST_SPAN) -> tuple[Span, ...]:
-    """Where `text` repeats `other` for `shortest` characters or more: ordered, disjoint, each as long as it can be.
-
-    Taken from left to right, as extractive fragments are (Grusky et al. 2018, N18-1065). A span is never
-    whitespace alone.
-    """
-    grams = {other[at : at + shortest] for at in range(len(other) - shortest + 1)}
-    spans, at = [], 0
-    while at + shortest <= len(text):
-        end = at + shortest
-        if text[at:end] not in grams:
-            at += 1
-            continue
-        while end < len(text) and end - at < _SPAN_SEARCHED and text[at : end + 1] in other:
-            end += 1
-        if text[at:end].strip():
-            spans.append(Span(at, end))
-        at = end
-    return tuple(spans)
+def quoted(text: str, source: str) -> tuple[Span, ...]:
+    """Where `text` repeats `source`; a span is never whitespace alone."""
+    return tuple(Span(*span) for span in shared_spans(text, source) if text[slice(*span)].strip())
 
 
 def _change(row: Mapping[str, float | None]) -> float | None:
@@ -88,13 +71,13 @@ def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None
     texts = [Quote("Instruction", example.instruction)]
     if example.input.strip():
         last = answers[list(scores)[-1]].text
-        texts.append(Quote("Context", example.input, shared_spans(example.input, last)))
+        texts.append(Quote("Context", example.input, quoted(example.input, last)))
     texts.append(Quote("Reference", "\n".join(example.references)))
     quotes = []
     for name, value in scores.items():
         answer = answers[name]
         label = f"{name} · {number(value)} · {answer.finish_reason} · {answer.output_tokens} tokens"
-        quotes.append(Quote(label, answer.text, shared_spans(answer.text, example.input)))
+        quotes.append(Quote(label, answer.text, quoted(answer.text, example.input)))
     return Sample(
         title=f"Row {example.index} · {example.category}",
         change="" if change is None else number(change, signed=True),

@@ -3,29 +3,20 @@
 from rich.console import Console
 from rich.text import Text
 
+from eval.metrics.catalogue import EOS_RATE, HEADLINE
+from eval.render.numbers import number, with_interval
 from eval.render.terminal import Row, print_rows
-from eval.report.view import (
-    HEADLINE,
-    Results,
-    Scope,
-    all_scopes,
-    best_floor,
-    ceiling,
-    estimate,
-    interval,
-    number,
-    rows_in,
-    verdict,
-)
+from eval.report.view import verdict
+from eval.scoring.results import Results, Scope, best
 from sft.system.visible import visible
 
 
 def print_table(results: Results, console: Console) -> None:
     """Character F1 by category and group beside floor and oracle, and how often answers ended."""
-    deltas = results.get("deltas")
-    header = ["n", *results["systems"], *(["difference"] if deltas else []), "floor", "oracle", "EOS"]
-    rows = [Row(scope.label, _row(results, scope), scope.kind == "groups") for scope in all_scopes(results)]
-    print_rows("character F1 by task category", header, rows, console)
+    difference = ["difference"] if results.deltas.groups else []
+    header = ["n", *results.systems, *difference, "floor", "oracle", "EOS"]
+    rows = [Row(scope.label, _cells(results, scope), scope.is_group) for scope in results.rows.scopes()]
+    print_rows(f"{HEADLINE.name} by task category", header, rows, console)
     notes = (
         "floor: the best of what needs no understanding; oracle: the best sentence of the context; EOS: ended by itself"
     )
@@ -34,12 +25,10 @@ def print_table(results: Results, console: Console) -> None:
         console.print(Text(visible(verdict(results, group).text)))
 
 
-def _row(results: Results, scope: Scope) -> list[str]:
-    systems = list(results["systems"].values())
-    cells = [str(rows_in(results, scope)), *(number(estimate(s, scope, HEADLINE)["mean"]) for s in systems)]
-    if results.get("deltas"):
-        delta = estimate(results["deltas"], scope, HEADLINE)
-        cells.append(f"{number(delta['mean'], signed=True)} {interval(delta, signed=True, digits=2)}".rstrip())
-    limits = (best_floor(results, scope, HEADLINE), ceiling(results, scope, HEADLINE))
-    ended = number(estimate(systems[-1], scope, "eos_rate")["mean"], digits=2)
-    return [*cells, *(number(limit.mean, digits=2) for limit in limits), ended]
+def _cells(results: Results, scope: Scope) -> list[str]:
+    systems = list(results.systems.values())
+    cells = [str(results.rows.of(scope)), *(number(scores.of(scope, HEADLINE).mean) for scores in systems)]
+    if results.deltas.groups:
+        cells.append(with_interval(results.deltas.of(scope, HEADLINE), signed=True, digits=2))
+    limits = [best(limits, scope, HEADLINE).mean for limits in (results.floors, results.ceilings)]
+    return [*cells, *(number(end, digits=2) for end in (*limits, systems[-1].of(scope, EOS_RATE).mean))]

@@ -6,13 +6,12 @@ Whole clusters of rows are drawn, because rows about the same context do not var
 """
 
 import dataclasses
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 
 CONFIDENCE = 0.95
 FLIPS = 10_000
@@ -24,16 +23,27 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its interval.
-
-    `n` rows were measured and stand in the mean, `missing` rows were not. `mean` is None when n is 0; the
-    interval is None when the measured rows form fewer than two clusters, which shows no spread.
-    """
+class Interval:
+    """A mean, None when nothing was measured, with its 95% interval, None when nothing shows how it spreads."""
 
     mean: float | None
     ci_low: float | None
     ci_high: float | None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The interval's ends; None without an interval."""
+        return None if self.ci_low is None or self.ci_high is None else (self.ci_low, self.ci_high)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate(Interval):
+    """A mean over rows with its interval.
+
+    `n` rows were measured and stand in the mean, `missing` rows were not. `mean` is None when n is 0; the
+    interval is None when the measured rows form fewer than two clusters.
+    """
+
     n: int
     missing: int
 
@@ -50,7 +60,7 @@ def bootstrap_means(
 ) -> list[Estimate]:
     """One `Estimate` a column: Σ weight·value / Σ weight over the measured rows, 95% percentile interval.
 
-    `values` and `weights` are (rows, columns), `clusters` is (rows,) from `cluster_numbers`. Each resample
+    `values` and `weights` are (rows, columns), `clusters` is (rows,), some or all from `cluster_numbers`. Each resample
     draws as many clusters as there are, with replacement, and recomputes the ratio of sums. The draws
     depend on the seed and the number of clusters alone: all columns, and all systems over the same rows,
     share them.
@@ -96,12 +106,10 @@ def binomial_p(differences: Array) -> float | None:
     hypothesis each is a gain with probability ½, whatever cluster it is in. 1 when none changed, None when
     nothing was measured.
     """
-    measured = differences[~np.isnan(differences)]
-    if not len(measured):
+    if np.isnan(differences).all():
         return None
-    gained, changed = int((measured > 0).sum()), int((measured != 0).sum())
-    tail = sum(math.comb(changed, count) for count in range(min(gained, changed - gained) + 1))
-    return min(1.0, 2 * tail / 2**changed)
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(binomtest(min(gained, lost), gained + lost).pvalue) if gained + lost else 1.0
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
@@ -118,12 +126,9 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Contrast:
+class Contrast(Interval):
     """A difference between two means over different rows, with its interval and p value; None as in `Estimate`."""
 
-    mean: float | None
-    ci_low: float | None
-    ci_high: float | None
     n_first: int
     n_second: int
     p: float | None
@@ -255,8 +260,9 @@ def _flip_p(sums: Array, observed: Array, enough: NDArray[np.bool_], flips: int,
 
 def _cluster_sums(values: Array, weights: Array, clusters: Clusters) -> Array:
     """(clusters, columns) sums of weight·value over the measured rows."""
-    sums = np.zeros((int(clusters.max()) + 1, values.shape[1]))
-    np.add.at(sums, clusters, np.where(np.isnan(values), 0.0, np.nan_to_num(values) * weights))
+    different, numbers = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((len(different), values.shape[1]))
+    np.add.at(sums, numbers, np.where(np.isnan(values), 0.0, np.nan_to_num(values) * weights))
     return sums
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from eval.predictions import BASE
 from eval.scoring.paired import interaction
-from eval.scoring.tables import column, renumbered, rounded
+from eval.scoring.rows import column, nested, rounded
 from eval.statistics.estimates import holm, rank_correlation
 from sft.config.repetition_penalty import SCOPE
 from sft.data.read import SUFFIXES
@@ -30,7 +31,7 @@ from studies.context_qa.estimates import (
     ratio,
     score_of,
 )
-from studies.context_qa.plan import BASE, GREEDY, Study
+from studies.context_qa.plan import GREEDY, Study
 
 SCHEMA_VERSION = 1
 FIFTHS = 5
@@ -69,7 +70,7 @@ def analyse(material: Material, trainings: Mapping[str, Any]) -> dict[str, Any]:
             name: {
                 "total": len(rows.examples),
                 "contexts": int(rows.clusters.max()) + 1,
-                "categories": {category: len(found) for category, found in rows.scopes["categories"].items()},
+                "categories": {category: len(found) for category, found in nested(rows.scopes)["categories"].items()},
             }
             for name, rows in material.rows.items()
         },
@@ -151,8 +152,8 @@ def _losses(material: Material, arm: str) -> dict[str, Any]:
         difference = None
         if after and before:
             rows = material.rows["dolly"]
-            tested = interaction(after.mean, before.mean, rows.clusters, rows.scopes, material.study.resamples, SEED)
-            difference = tested.get(F1)
+            tested = interaction(rows, after.mean, before.mean).get(F1)
+            difference = tested and dataclasses.asdict(tested)
         kept = [ratio(material, outcome, (arm, decoding), (arm, GREEDY)) for outcome in (CONTEXT_F1, OPEN_F1)]
         found[decoding] = {
             "context": effect(material, CONTEXT_F1, terms),
@@ -207,13 +208,12 @@ def _dose_of(material: Material, before: Answers, after: Answers, drawn: bool) -
     rows, resamples = material.rows["dolly"], material.study.resamples
     lost = (before.mean - after.mean)[:, column(F1)]
     order = [at for at in np.argsort(rows.share, kind="stable") if not np.isnan(rows.share[at])]
-    scopes = {"all": list(range(len(lost))), **rows.scopes["groups"]}
+    by_kind = nested(rows.scopes)
+    scopes = {"all": list(range(len(lost))), **by_kind["groups"]}
     return {
         "correlation": {
-            scope: rounded(
-                dataclasses.asdict(
-                    rank_correlation(rows.share[at], lost[at], renumbered(rows.clusters[at]), resamples, SEED)
-                )
+            scope: dataclasses.asdict(
+                rounded(rank_correlation(rows.share[at], lost[at], rows.clusters[at], resamples, SEED))
             )
             for scope, at in scopes.items()
         },
@@ -225,7 +225,7 @@ def _dose_of(material: Material, before: Answers, after: Answers, drawn: bool) -
         ],
         "categories": {
             category: {"share": plain_mean(rows.share[at])} | mean_over(lost, at, rows.clusters, resamples)
-            for category, at in rows.scopes["categories"].items()
+            for category, at in by_kind["categories"].items()
         },
         "points": [
             [round(float(rows.share[at]), 4), round(float(lost[at]), 4), rows.examples[at].category]

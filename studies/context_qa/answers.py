@@ -8,16 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.metrics.floors import CEILINGS, FLOORS, ORACLE
-from eval.metrics.rows import own_scores, row_scores
-from eval.predictions import Prediction, read_predictions
-from eval.scoring.paired import check_same_rows, row_order
-from eval.scoring.score import text_table
-from eval.scoring.tables import Scopes, scopes_of, table, weights_of
-from eval.statistics.estimates import Array, Clusters, cluster_numbers
-from sft.data.records import Example
+from eval.metrics.catalogue import OWN_METRICS
+from eval.predictions import BASE, Prediction, read_predictions
+from eval.scoring.rows import Rows, check_same_rows, row_order, row_scores, table, text_table
+from eval.scoring.score import limit_tables
+from eval.statistics.estimates import Array
 from sft.system.errors import UserError
-from studies.context_qa.plan import BASE, RowsName, Study, cells, changed_setting
+from studies.context_qa.plan import RowsName, Study, cells, changed_setting
 
 SEED = 0
 """Of resampling and shuffled references."""
@@ -26,17 +23,14 @@ Key = tuple[str, RowsName, str]
 """Arm (or base), rows, decoding."""
 
 
-class Rows(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyRows(Rows):
     """A set of rows with all that does not depend on a model's answer. Tables are (rows, METRICS)."""
 
-    examples: list[Example]
-    clusters: Clusters
-    scopes: Scopes
-    weights: Array
     share: Array
     """(rows,) share of the reference's tokens that stand in the prompt."""
-    floors: dict[str, Array]
-    oracle: Array
+    limits: dict[str, Array]
+    """The floors and the oracle sentence."""
     own: Array
     """The references' own values of the metrics that need no reference."""
 
@@ -62,7 +56,7 @@ class Material:
     """All that was answered. `missing` names the files that were not, as system/rows/decoding."""
 
     study: Study
-    rows: dict[RowsName, Rows]
+    rows: dict[RowsName, StudyRows]
     answers: dict[Key, Answers]
     missing: list[str]
 
@@ -91,7 +85,7 @@ def load(study: Study) -> Material:
     for (_, name, _), files in found.items():
         first.setdefault(name, next(iter(files.values())))
     answers = {key: _answers(list(files.values())) for key, files in found.items()}
-    return Material(study, {name: _rows(predictions) for name, predictions in first.items()}, answers, missing)
+    return Material(study, {name: _rows(study, predictions) for name, predictions in first.items()}, answers, missing)
 
 
 def _one_system(path: Path) -> list[Prediction]:
@@ -122,19 +116,12 @@ def _check(study: Study, found: Mapping[Key, Mapping[Path, Sequence[Prediction]]
                 raise UserError(f"{path}: was answered otherwise than the study says: {changed}; answer it again")
 
 
-def _rows(predictions: Sequence[Prediction]) -> Rows:
+def _rows(study: Study, predictions: Sequence[Prediction]) -> StudyRows:
     examples = [prediction.example for prediction in predictions]
-    shares = [p.reference_tokens_in_prompt for p in predictions]
-    return Rows(
-        examples,
-        cluster_numbers([example.input for example in examples]),
-        scopes_of(examples),
-        weights_of(examples),
-        np.array([np.nan if share is None else share for share in shares]),
-        {name: text_table(floor(examples, SEED), examples) for name, floor in FLOORS.items()},
-        text_table(CEILINGS[ORACLE](examples, SEED), examples),
-        table([own_scores(example.output, example) for example in examples]),
-    )
+    share = np.array([prediction.reference_tokens_in_prompt for prediction in predictions], dtype=float)
+    own = text_table([example.output for example in examples], examples, OWN_METRICS)
+    limits = limit_tables(Rows(examples, seed=SEED))
+    return StudyRows(examples, study.resamples, SEED, share=share, limits=limits, own=own)
 
 
 def _answers(seeds: Sequence[Sequence[Prediction]]) -> Answers:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.scoring.tables import column
+from eval.scoring.rows import column
 from eval.statistics.estimates import Array
 from studies.context_qa.answers import Material
 from studies.context_qa.estimates import Outcome, mean_over, members, plain_mean, score_of

@@ -4,15 +4,24 @@ A training arm's score of a row is the mean over its seeds; rows, and with them 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.metrics.floors import ORACLE
-from eval.scoring.score import normalised
-from eval.scoring.tables import Scopes, column, renumbered, rounded
-from eval.statistics.estimates import Array, Clusters, band_position, bootstrap_means, paired_difference, sign_flip_p
+from eval.metrics.catalogue import BY_KEY
+from eval.scoring.means import position_of
+from eval.scoring.results import Kind, Scope
+from eval.scoring.rows import column, rounded, rounded_number
+from eval.statistics.estimates import (
+    Array,
+    Clusters,
+    Interval,
+    band_position,
+    bootstrap_means,
+    paired_difference,
+    sign_flip_p,
+)
 from studies.context_qa.answers import SEED, Answers, Material
 from studies.context_qa.plan import RowsName
 
@@ -24,7 +33,7 @@ class Outcome(NamedTuple):
     """A metric of a category or group of a set of rows."""
 
     rows: RowsName
-    kind: str
+    kind: Kind
     scope: str
     metric: str
 
@@ -37,7 +46,7 @@ class Outcome(NamedTuple):
 def members(material: Material, outcome: Outcome) -> list[int] | None:
     """Row numbers of the outcome's category or group; None when no such row was answered."""
     rows = material.rows.get(outcome.rows)
-    return rows.scopes[outcome.kind].get(outcome.scope) if rows else None
+    return rows.scopes.get(Scope(outcome.kind, outcome.scope)) if rows else None
 
 
 def score_of(material: Material, outcome: Outcome, arm: str, decoding: str) -> Found:
@@ -56,17 +65,18 @@ def effect(material: Material, outcome: Outcome, terms: Sequence[tuple[float, st
     if at is None or len(known) < len(parts):
         return None
     metric, rows = column(outcome.metric), material.rows[outcome.rows]
-    weights, clusters = rows.weights[at, metric][:, None], renumbered(rows.clusters[at])
+    weights, clusters = rows.weights[at, metric][:, None], rows.clusters[at]
     plus, minus = (
         sum((abs(f) * a.mean[at, metric][:, None] for f, a in known if f * sign > 0), np.zeros((len(at), 1)))
         for sign in (1, -1)
     )
     if any(factor < 0 for factor, _ in known):
-        found = paired_difference(minus, plus, weights, clusters, material.study.resamples, SEED)[0]
+        found = paired_difference(minus, plus, weights, clusters, rows.resamples, SEED)[0]
     else:
-        found = bootstrap_means(plus, weights, clusters, material.study.resamples, SEED)[0]
+        found = bootstrap_means(plus, weights, clusters, rows.resamples, SEED)[0]
     p_value = sign_flip_p(plus - minus, weights, clusters, seed=SEED)[0] if tested else None
-    return rounded(dataclasses.asdict(found) | {"p": p_value}) | {"by_seed": _by_seed(known, at, metric, weights)}
+    p_value = p_value if p_value is None else rounded_number(p_value)
+    return dataclasses.asdict(rounded(found)) | {"p": p_value, "by_seed": _by_seed(known, at, metric, weights)}
 
 
 def _by_seed(
@@ -91,10 +101,10 @@ def ratio(material: Material, outcome: Outcome, top: tuple[str, str], bottom: tu
     if at is None or len(known) < 2:
         return None
     above, below = (answers.mean[at, column(outcome.metric)] for answers in known)
-    clusters = renumbered(material.rows[outcome.rows].clusters[at])
+    rows = material.rows[outcome.rows]
     # With 0 as the floor and the divisor as the ceiling, the position in between is the ratio of the means.
-    found = band_position(above, np.zeros(len(at)), below, clusters, material.study.resamples, SEED)
-    return rounded(dataclasses.asdict(found))
+    found = band_position(above, np.zeros(len(at)), below, rows.clusters[at], rows.resamples, SEED)
+    return dataclasses.asdict(rounded(found))
 
 
 def position(material: Material, outcome: Outcome, arm: str, decoding: str) -> Found:
@@ -103,10 +113,7 @@ def position(material: Material, outcome: Outcome, arm: str, decoding: str) -> F
     if at is None or answers is None:
         return None
     rows = material.rows[outcome.rows]
-    scopes: Scopes = {"groups": {outcome.scope: at}}
-    return normalised(answers.mean, rows.floors, rows.oracle, rows.clusters, scopes, material.study.resamples, SEED)[
-        outcome.scope
-    ][outcome.metric]
+    return dataclasses.asdict(position_of(rows, at, BY_KEY[outcome.metric], answers.mean, rows.limits))
 
 
 def limits(material: Material, outcome: Outcome) -> dict[str, float | None]:
@@ -114,13 +121,8 @@ def limits(material: Material, outcome: Outcome) -> dict[str, float | None]:
     at = members(material, outcome)
     if at is None:
         return {}
-    rows = material.rows[outcome.rows]
-    found = {}
-    for name, values in (rows.floors | {ORACLE: rows.oracle}).items():
-        known = values[at, column(outcome.metric)]
-        known = known[~np.isnan(known)]
-        found[name] = round(float(known.mean()), 6) if len(known) else None
-    return found
+    limit_tables = material.rows[outcome.rows].limits
+    return {name: plain_mean(values[at, column(outcome.metric)]) for name, values in limit_tables.items()}
 
 
 def mean_over(values: Array, at: Sequence[int], clusters: Clusters, resamples: int) -> dict[str, Any]:
@@ -128,11 +130,16 @@ def mean_over(values: Array, at: Sequence[int], clusters: Clusters, resamples: i
     if not len(at):
         return {"mean": None, "ci_low": None, "ci_high": None, "n": 0, "missing": 0}
     chosen = values[at][:, None]
-    found = bootstrap_means(chosen, np.ones_like(chosen), renumbered(clusters[at]), resamples, SEED)[0]
-    return rounded(dataclasses.asdict(found))
+    found = bootstrap_means(chosen, np.ones_like(chosen), clusters[at], resamples, SEED)[0]
+    return dataclasses.asdict(rounded(found))
 
 
 def plain_mean(values: Array) -> float | None:
     """The mean of what was measured; None when nothing was."""
     known = values[~np.isnan(values)]
     return round(float(known.mean()), 6) if len(known) else None
+
+
+def interval_of(found: Mapping[str, Any]) -> Interval:
+    """Its mean and interval."""
+    return Interval(found["mean"], found["ci_low"], found["ci_high"])

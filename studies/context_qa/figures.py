@@ -8,18 +8,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from eval.metrics.catalogue import BY_KEY
 from eval.metrics.floors import ORACLE
-from eval.render.svg import BLUE, GREEN, LINE, SKY, TEXT, VERMILION, WIDTH, axes_of, draw, draw_png, legend
-from eval.report.view import name_of
+from eval.predictions import BASE
+from eval.render import svg
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
 from sft.data.records import GROUP_OF
-from studies.context_qa.plan import BASE, GREEDY
+from studies.context_qa.estimates import interval_of
+from studies.context_qa.plan import GREEDY
 
 Results = Mapping[str, Any]
 Estimate = Mapping[str, Any]
 
 SCOPES = {"generated": "-", "all": "--"}
-GROUPS = {"open": ("open", BLUE, "o"), "context": ("context", VERMILION, "D"), "other": ("classification", GREEN, "s")}
+GROUPS = {
+    "open": ("open", svg.BLUE, "o"),
+    "context": ("context", svg.VERMILION, "D"),
+    "other": ("classification", svg.GREEN, "s"),
+}
 """Group → its name, colour and marker; of the other categories the study answers one."""
 BENCHMARKS = {"jsquad": "JSQuAD", "niilc": "NIILC"}
 
@@ -40,48 +46,28 @@ def figures(results: Results) -> list[Drawn]:
 
 
 def _drawn(name: str, height: float, paint: Callable[[Figure], None], caption: str) -> Drawn:
-    return Drawn(name, caption, draw(name, height, paint, caption), draw_png(height, paint))
+    return Drawn(name, caption, svg.draw(name, height, paint, caption), svg.draw_png(height, paint))
 
 
 def _styles(study: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Base, article and recipe → colour and marker, the same in all figures."""
     names = dict.fromkeys((BASE, study["article"], study["recipe"]))
-    return dict(zip(names, ((BLUE, "o"), (VERMILION, "D"), (GREEN, "s")), strict=False))
+    return dict(zip(names, ((svg.BLUE, "o"), (svg.VERMILION, "D"), (svg.GREEN, "s")), strict=False))
 
 
 def _title(key: str) -> str:
     rows, scope, metric = key.split(".")
-    name = "F1" if metric == "character_f1" else name_of(metric)
+    name = "F1" if metric == "character_f1" else BY_KEY[metric].name
     return f"{BENCHMARKS.get(rows, f'{rows} {scope}')} {name}"
 
 
-def _point(axes: Axes, x: float, found: Estimate, colour: str) -> None:
-    if found["ci_low"] is not None:
-        axes.plot([x, x], [found["ci_low"], found["ci_high"]], color=colour, linewidth=1, alpha=0.7)
-
-
-def _line(axes: Axes, points: Sequence[tuple[float, Estimate | None]], colour: str, marker: str, style: Any) -> None:
-    known = [(x, found) for x, found in points if found and found["mean"] is not None]
-    means = [found["mean"] for _, found in known]
-    axes.plot([x for x, _ in known], means, linestyle=style, color=colour, marker=marker, clip_on=False)
-    for x, found in known:
-        _point(axes, x, found, colour)
-
-
-def _entry(colour: str, marker: str, style: Any = "-") -> Line2D:
-    return Line2D([], [], color=colour, marker=marker, linestyle=style)
+def _line(axes: Axes, points: Sequence[tuple[float, Estimate | None]], colour: str, marker: str, style: str) -> None:
+    known = [(x, interval_of(found)) for x, found in points if found]
+    svg.interval_line(axes, known, colour, marker, linestyle=style, clip_on=False)
 
 
 def _system_entries(styles: Mapping[str, tuple[str, str]]) -> list[tuple[str, Line2D]]:
-    return [("base model" if arm == BASE else f"{arm} training", _entry(*style)) for arm, style in styles.items()]
-
-
-def _panel(figure: Figure, left: float, width: float, top: float, height: float, title: str) -> Axes:
-    """Axes at a place in inches from the top left."""
-    whole = figure.get_size_inches()[1]
-    axes = axes_of(figure, left=left, bottom=whole - top - height, top=top, right=WIDTH - left - width)
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", pad=4)
-    return axes
+    return [("base model" if arm == BASE else f"{arm} training", svg.entry(*style)) for arm, style in styles.items()]
 
 
 def _factorial(results: Results) -> Drawn | None:
@@ -97,25 +83,20 @@ def _factorial(results: Results) -> Drawn | None:
         for place, key in enumerate(keys):
             found = results["factorial"][key]
             left, top = (0.4, 2.28)[place % 2], 1.15 + 2.05 * (place // 2)
-            axes = _panel(figure, left, 1.5, top, 1.45, _title(key))
+            axes = svg.panel(figure, _title(key), top, left=left, right=svg.WIDTH - left - 1.5)
             floors = [v for name, v in found["limits"].items() if name != ORACLE and v is not None]
-            axes.axhline(max(floors), color=LINE, linestyle="--", linewidth=1)
+            axes.axhline(max(floors), color=svg.LINE, linestyle="--", linewidth=1)
             if found["limits"].get(ORACLE) is not None:
-                axes.axhline(found["limits"][ORACLE], color=LINE, linestyle=":", linewidth=1)
+                axes.axhline(found["limits"][ORACLE], color=svg.LINE, linestyle=":", linewidth=1)
             for number_, (arm, style) in enumerate(styles.items()):
                 cells = found["cells"][arm]
                 _line(axes, [(x + 0.06 * (number_ - 1), cells[d]) for x, d in enumerate(decodings)], *style, "-")
             axes.set_xticks([0, 1], decodings)
             axes.set_xlim(-0.5, 1.5)
             axes.set_ylim(bottom=0)
-        entries = [
-            (f"{arm} training" if arm != BASE else "base model", _entry(*style)) for arm, style in styles.items()
-        ]
-        entries += [
-            ("best floor", _entry(LINE, "", "--")),
-            ("oracle: best sentence of the context", _entry(LINE, "", ":")),
-        ]
-        legend(figure, entries)
+        limits = [("best floor", "--"), ("oracle: best sentence of the context", ":")]
+        entries = [(name, svg.entry(svg.LINE, linestyle=style)) for name, style in limits]
+        svg.legend(figure, _system_entries(styles) + entries)
 
     caption = (
         "Training × decoding, same rows, 95% intervals. Steep lines: decoding decides. Lines apart: training decides."
@@ -137,7 +118,7 @@ def _sweep(results: Results) -> Drawn | None:
 
     def paint(figure: Figure) -> None:
         for place, key in enumerate(keys):
-            axes = _panel(figure, 0.5, WIDTH - 0.62, 1.15 + 1.95 * place, 1.45, _title(key))
+            axes = svg.panel(figure, _title(key), 1.15 + 1.95 * place)
             for number_, (arm, style) in enumerate(styles.items()):
                 for shift, (scope, points) in zip((-0.025, 0.025), lines.items(), strict=False):
                     # A penalty of 1 has no scope: both lines start from one point.
@@ -149,11 +130,9 @@ def _sweep(results: Results) -> Drawn | None:
             axes.set_xlim(-0.3, len(penalties) - 0.7)
             axes.set_ylim(bottom=0)
         axes.set_xlabel("repetition penalty")
-        entries = [
-            (f"{arm} training" if arm != BASE else "base model", _entry(*style)) for arm, style in styles.items()
-        ]
         names = {"generated": "penalty on generated tokens", "all": "penalty on the prompt, too"}
-        legend(figure, entries + [(names[scope], _entry(TEXT, "", SCOPES[scope])) for scope in lines])
+        entries = [(names[scope], svg.entry(svg.TEXT, linestyle=SCOPES[scope])) for scope in lines]
+        svg.legend(figure, _system_entries(styles) + entries)
 
     caption = "Score by repetition penalty and its scope, greedy, same rows, 95% intervals. 1 is no penalty."
     return _drawn("sweep", 1.15 + 1.95 * len(keys) + 0.02, paint, caption)
@@ -184,12 +163,12 @@ def _dose(results: Results) -> Drawn | None:
     def paint(figure: Figure) -> None:
         lost = [point[1] for decoding in shown for point in by_decoding[decoding]["points"]]
         for place, decoding in enumerate(shown):
-            axes = _panel(figure, 0.72, WIDTH - 0.84, 1.0 + 2.4 * place, 1.85, f"{GREEDY} → {decoding}")
+            axes = svg.panel(figure, f"{GREEDY} → {decoding}", 1.0 + 2.4 * place, height=1.85, left=0.72)
             _dose_panel(axes, by_decoding[decoding])
             axes.set_ylim(min(lost) - 0.03, max(lost) + 0.03)  # the same for both
         axes.set_xlabel("share of the reference's tokens in the prompt")
-        entries = [(label, _entry(colour, marker, "")) for label, colour, marker in GROUPS.values()]
-        legend(figure, [*entries, ("fifths of the rows", _entry(TEXT, ""))])
+        entries = [(label, svg.entry(colour, marker, linestyle="")) for label, colour, marker in GROUPS.values()]
+        svg.legend(figure, [*entries, ("fifths of the rows", svg.entry(svg.TEXT))])
 
     caption = (
         f"{study['recipe']} training: what each row of dolly loses in character F1, against how much of its "
@@ -204,14 +183,15 @@ def _dose(results: Results) -> Drawn | None:
 
 
 def _dose_panel(axes: Axes, found: Mapping[str, Any]) -> None:
-    axes.axhline(0, color=LINE, linewidth=0.8)
+    axes.axhline(0, color=svg.LINE, linewidth=0.8)
     for group, (_, colour, marker) in GROUPS.items():
         points = np.array([point[:2] for point in found["points"] if GROUP_OF[point[2]] == group])
         if len(points):
             axes.plot(*points.T, marker, color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
     for fifth in found["fifths"]:
-        axes.plot([fifth["low"], fifth["high"]], [fifth["mean"]] * 2, color=TEXT, linewidth=2.4)
-        _point(axes, (fifth["low"] + fifth["high"]) / 2, fifth, TEXT)
+        axes.plot([fifth["low"], fifth["high"]], [fifth["mean"]] * 2, color=svg.TEXT, linewidth=2.4)
+        if ends := interval_of(fifth).ends:
+            axes.plot([(fifth["low"] + fifth["high"]) / 2] * 2, ends, color=svg.TEXT, linewidth=1, alpha=0.7)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylabel("character F1 lost")
 
@@ -221,11 +201,11 @@ def _behaviour(results: Results) -> Drawn | None:
     decodings = [d for d in study["decodings"] if any(third["decodings"][d] for third in thirds)]
     if not decodings:
         return None
-    colours = (SKY, BLUE, TEXT)
+    colours = (svg.SKY, svg.BLUE, svg.TEXT)
 
     def paint(figure: Figure) -> None:
         for place, metric in enumerate(("particle_share", "punctuation_share")):
-            axes = _panel(figure, 0.5, WIDTH - 0.62, 0.95 + 1.9 * place, 1.5, f"{name_of(metric)}, share")
+            axes = svg.panel(figure, f"{BY_KEY[metric].name}, share", 0.95 + 1.9 * place, height=1.5)
             for number_, (third, colour) in enumerate(zip(thirds, colours, strict=False)):
                 scores = [(x + 0.1 * (number_ - 1), third["decodings"][d]) for x, d in enumerate(decodings)]
                 _line(axes, [(x, found and found[metric]) for x, found in scores], colour, "o", "")
@@ -236,11 +216,9 @@ def _behaviour(results: Results) -> Drawn | None:
             )
             axes.set_xlim(-0.5, len(decodings) - 0.5)
             axes.set_ylim(bottom=0)
-        entries = [
-            (f"references of {third['characters'][0]} to {third['characters'][1]} characters", _entry(colour, "o", ""))
-            for third, colour in zip(thirds, colours, strict=False)
-        ]
-        legend(figure, [*entries, ("dashed: the references' own", _entry(LINE, "", "--"))])
+        lengths = ["references of {} to {} characters".format(*third["characters"]) for third in thirds]
+        entries = [(name, svg.entry(c, "o", linestyle="")) for name, c in zip(lengths, colours, strict=False)]
+        svg.legend(figure, [*entries, ("dashed: the references' own", svg.entry(svg.LINE, linestyle="--"))])
 
     caption = (
         f"{study['recipe']} training: particles among the words and punctuation among the characters of its answers to "
@@ -263,11 +241,11 @@ def _arms(results: Results) -> Drawn | None:
 
     def paint(figure: Figure) -> None:
         for place, key in enumerate(keys):
-            axes = _panel(figure, 0.95, WIDTH - 1.07, 0.3 + (height + 0.5) * place, height, _title(key))
+            axes = svg.panel(figure, _title(key), 0.3 + (height + 0.5) * place, height, left=0.95)
             for y, arm in enumerate(arms):
                 found = results["arms"][key][arm]["score"]
                 if found and found["mean"] is not None:
-                    colour, marker = _styles(results["study"]).get(arm, (TEXT, "^"))
+                    colour, marker = _styles(results["study"]).get(arm, (svg.TEXT, "^"))
                     axes.plot([found["mean"]], [y], marker, color=colour, clip_on=False)
                     if found["ci_low"] is not None:
                         axes.plot([found["ci_low"], found["ci_high"]], [y, y], color=colour, linewidth=1.2)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from eval.predictions import BASE
 from sft.config.load import override
 from sft.config.origin import Origin
 from sft.config.repetition_penalty import NO_PENALTY, PENALTY
@@ -16,7 +17,6 @@ from sft.system.yaml_text import read_yaml
 
 GREEDY = "greedy"
 """The decoding without penalty and sampling that every system gets, and that likelihoods are measured beside."""
-BASE = "base"
 RowsName = Literal["jsquad", "dolly", "niilc"]
 ROWS: tuple[RowsName, ...] = ("jsquad", "dolly", "niilc")
 """Sets of rows, the most informative first."""

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.metrics.catalogue import BY_KEY
 from eval.metrics.floors import ORACLE
+from eval.predictions import BASE
 from eval.render.blocks import Block, Cell, Heading, Table, paragraph
-from eval.report.view import NOTHING, interval, name_of, number, p_value
-from studies.context_qa.plan import BASE, GREEDY
+from eval.render.numbers import NOTHING, interval, number, p_value
+from studies.context_qa.estimates import interval_of
+from studies.context_qa.plan import GREEDY
 
 NOT_RUN = "not run"
 Results = Mapping[str, Any]
@@ -25,7 +28,7 @@ COMPARISONS = {
 def outcome_name(key: str) -> str:
     """`dolly.context.character_f1` → `dolly context, character F1`; a benchmark's only group goes unsaid."""
     rows, scope, metric = key.split(".")
-    return f"{ROWS_NAMES[rows]}{f' {scope}' if rows == 'dolly' else ''}, {name_of(metric)}"
+    return f"{ROWS_NAMES[rows]}{f' {scope}' if rows == 'dolly' else ''}, {BY_KEY[metric].name}"
 
 
 def shown(found: Mapping[str, Any] | None, signed: bool = False) -> str | Cell:
@@ -34,7 +37,7 @@ def shown(found: Mapping[str, Any] | None, signed: bool = False) -> str | Cell:
         return NOT_RUN
     seeds = [value for value in found.get("by_seed") or () if value is not None]
     spread = f"; seeds {number(min(seeds), signed)} to {number(max(seeds), signed)}" if seeds else ""
-    return Cell(number(found["mean"], signed), f"{interval(found, signed)}{spread}")
+    return Cell(number(found["mean"], signed), f"{interval(interval_of(found), signed)}{spread}")
 
 
 def p_cell(found: Mapping[str, Any] | None, key: str = "p") -> str:
@@ -209,7 +212,7 @@ def behaviour(results: Results) -> list[Block]:
             "The references' own shares say what is usual. A penalty that is too high takes particles and "
             "punctuation away, because they recur in any normal text; one that is too low lets answers repeat."
         ),
-        Table(["rows", "decoding", *map(name_of, metrics)], rows, left=2, sectioned=True),
+        Table(["rows", "decoding", *(BY_KEY[m].name for m in metrics)], rows, left=2, sectioned=True),
         Heading(3, "dolly's rows in thirds, by the length of the reference"),
         _thirds(found["reference_thirds"]),
         Heading(3, "dolly's answers by their own length"),
@@ -230,7 +233,7 @@ def _thirds(thirds: Sequence[Mapping[str, Any]]) -> Table:
         rows.append([name, "references", *own])
         for decoding, scores in third["decodings"].items():
             rows.append([name, decoding, *(shown(scores and scores[m]) for m in metrics)])
-    return Table(["reference", "decoding", *map(name_of, metrics)], rows, left=2, sectioned=True)
+    return Table(["reference", "decoding", *(BY_KEY[m].name for m in metrics)], rows, left=2, sectioned=True)
 
 
 def _lengths(lengths: Sequence[Mapping[str, Any]]) -> Table:
@@ -243,4 +246,4 @@ def _lengths(lengths: Sequence[Mapping[str, Any]]) -> Table:
         for decoding, scores in one["decodings"].items():
             count = str(scores["n"]) if scores else NOT_RUN
             rows.append([name, decoding, count, *(shown(scores and scores[m]) for m in metrics)])
-    return Table(["answer", "decoding", "answers", *map(name_of, metrics)], rows, left=2, sectioned=True)
+    return Table(["answer", "decoding", "answers", *(BY_KEY[m].name for m in metrics)], rows, left=2, sectioned=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from eval.predictions import read_predictions  # noqa: E402
+from eval.predictions import BASE, TUNED, read_predictions  # noqa: E402
 from sft.config.load import load_config  # noqa: E402
 from sft.data.read import load_data  # noqa: E402
 from sft.data.records import Example  # noqa: E402
@@ -30,7 +30,6 @@ from sft.system.command_line import command_parser  # noqa: E402
 from sft.system.errors import UserError, exit_on_user_error  # noqa: E402
 from sft.system.processes import RANK, WORLD_SIZE  # noqa: E402
 from studies.context_qa.plan import (  # noqa: E402
-    BASE,
     GREEDY,
     Cell,
     RowSet,
@@ -234,7 +233,7 @@ def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Cloc
         say(f"answering {system}, {name}, {', '.join(cell.decoding for cell in together)}: {len(rows[name])} rows")
         settings = {cell.path(study): answerer.generation | study.decodings[cell.decoding] for cell in together}
         together[0].path(study).parent.mkdir(parents=True, exist_ok=True)
-        answer_under(answerer, rows[name], settings, [BASE if system == BASE else "tuned"], likelihoods=greedy)
+        answer_under(answerer, rows[name], settings, [BASE if system == BASE else TUNED], likelihoods=greedy)
         say(clock.add(len(rows[name]) * len(together)))
     del answerer
     gc.collect()  # a model is full of cycles, and two may not fit

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.predictions import BASE
 from eval.render.blocks import Block, Bullets, Heading, Table, paragraph
 from eval.render.markdown import render_markdown
-from eval.report.view import NOTHING, interval, number
+from eval.render.numbers import NOTHING, number, with_interval
 from sft.data.records import CONTEXT
 from studies.context_qa import sections
+from studies.context_qa.estimates import interval_of
 from studies.context_qa.figures import Drawn
-from studies.context_qa.plan import BASE
 from studies.context_qa.sections import NOT_RUN, ROWS_NAMES, Cells, Results, outcome_name, p_cell, shown
 
 
@@ -106,7 +107,7 @@ def _verdicts(results: Results) -> list[str]:
 def _words(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return f"({NOT_RUN})"
-    return f"{number(found['mean'], signed=True)} {interval(found, signed=True)}"
+    return with_interval(interval_of(found), signed=True)
 
 
 def _trainings(results: Results) -> Table:

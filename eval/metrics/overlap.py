@@ -1,4 +1,4 @@
-"""What is measured on one answer, as pure functions. No torch here.
+"""An answer compared with its references. No torch here.
 
 Text metrics take the answer and one reference or several; with several, the score is that of the best one.
 They compare `eval.metrics.text.normalise`d texts. An answer or reference that is empty after normalisation scores 0
@@ -6,9 +6,8 @@ in every text metric, even against another empty text: saying nothing is never r
 """
 
 import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rapidfuzz.distance import Indel, LCSseq
 from sacrebleu.metrics import CHRF
@@ -16,7 +15,6 @@ from sacrebleu.metrics import CHRF
 from eval.metrics.text import normalise, tokens
 
 References = str | Sequence[str]
-RowScores = dict[str, float | None]
 
 
 def rouge_l(answer: str, references: References) -> float:
@@ -82,44 +80,6 @@ def gold_contained(answer: str, references: References) -> float:
     normalised = normalise(answer)
     golds = (normalise(reference) for reference in _several(references))
     return float(any(gold and gold in normalised for gold in golds))
-
-
-def reference_bits_per_character(nll: float | None, reference: str) -> float | None:
-    """Surprise of the model at the reference: NLL / (ln 2 · characters of the reference), bits, ≥ 0.
-
-    `nll` is Σ −ln p over the reference's tokens, in nats. Comparable between tokenizers because it is per
-    character. Lower is better. None when `nll` was not measured or is not finite, or the reference is empty.
-    """
-    if nll is None or not math.isfinite(nll) or not reference:
-        return None
-    return nll / (math.log(2) * len(reference))
-
-
-def context_gain(without: float | None, given: float | None, reference: str) -> float | None:
-    """What the context is worth to the model: (NLL without it − NLL with it) / (ln 2 · characters), bits.
-
-    Both NLLs are Σ −ln p over the reference's tokens in nats, given the question alone and given question and
-    context. Nothing is generated, so no decoding setting can change it. Above 0 the context makes the reference
-    more likely; about 0 the model does not use it. None as in `reference_bits_per_character`.
-    """
-    bits = [reference_bits_per_character(nll, reference) for nll in (without, given)]
-    return None if bits[0] is None or bits[1] is None else bits[0] - bits[1]
-
-
-TEXT_METRICS: dict[str, Callable[[str, References], float]] = {
-    "rouge_l": rouge_l,
-    "character_f1": character_f1,
-    "edit_similarity": edit_similarity,
-    "chrf": chrf,
-    "exact_match": exact_match,
-    "gold_contained": gold_contained,
-}
-"""Metrics that compare the answer with the references, in report order."""
-
-
-def text_scores(answer: str, references: References) -> RowScores:
-    """Text metric → score."""
-    return {key: metric(answer, references) for key, metric in TEXT_METRICS.items()}
 
 
 def _several(references: References) -> Sequence[str]:

@@ -1,0 +1,182 @@
+"""Every metric there is, once. To add one, write its function and its entry in `METRICS`. No torch here."""
+
+import functools
+from importlib.metadata import version
+
+from eval.metrics.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
+from eval.metrics.correctness import KINDS, facts_recall, unsupported_facts
+from eval.metrics.grounding import extraction, katakana_support, noun_support, number_support
+from eval.metrics.likelihood import context_gain, reference_bits_per_character
+from eval.metrics.metric import SECTIONS, Metric, Section
+from eval.metrics.overlap import character_f1, chrf, edit_similarity, exact_match, gold_contained, rouge_l
+from eval.metrics.text import NORMALISATION, TOKENIZER
+
+_TEXT = f"norm:{NORMALISATION}"
+_MECAB = f"{_TEXT}|tok:{TOKENIZER}|fugashi:{version('fugashi')}|dict:unidic-lite-{version('unidic-lite')}"
+_FACTS = f"facts:regex+固有名詞|{_MECAB}"
+_RAPIDFUZZ = version("rapidfuzz")
+_BEST = "refs:best-of-all"
+_KINDS = dict(zip(KINDS, ("numbers", "dates", "names", "katakana words"), strict=True))
+"""Kind of facts → what readers see."""
+
+_compared = functools.partial(Metric, needs_reference=True, floors=True, empty="0")
+_grounded = functools.partial(Metric, section="grounding", needs_context=True, empty="missing")
+_style = functools.partial(Metric, section="style", empty="missing")
+
+
+def _recall(kind: str | None = None) -> Metric:
+    """The reference's facts that a text states: of one kind, or all."""
+    return Metric(
+        key=f"{kind or 'facts'}_recall",
+        title=_KINDS[kind] if kind else "facts of the reference found",
+        section="correctness",
+        part_of="facts_recall" if kind else "",
+        compared=kind is None,
+        definition=f"share-of-reference-facts-in-answer|kind:{kind or '+'.join(_KINDS)}|{_FACTS}|{_BEST}",
+        of_text=lambda text, row: facts_recall(text, row.references, kind),
+        needs_reference=True,
+        empty="missing",
+    )
+
+
+def _unsupported(kind: str | None = None) -> Metric:
+    """A text's facts that neither context nor question states: of one kind, or all."""
+    return _grounded(
+        key=f"unsupported_{kind or 'facts'}",
+        title=_KINDS[kind] if kind else "unsupported facts",
+        place=1,
+        part_of="unsupported_facts" if kind else "",
+        lower_is_better=True,
+        definition=f"share-of-answer-facts-not-in-context-or-question|kind:{kind or '+'.join(_KINDS)}|{_FACTS}",
+        of_text=lambda text, row: unsupported_facts(text, (row.input, row.instruction), kind),
+    )
+
+
+CHARACTER_F1 = _compared(
+    key="character_f1", title="character F1", section="overlap", place=-1, headline=True, compared=True,
+    definition=f"bag-of-characters-f1|{_TEXT}|tok:character|{_BEST}",
+    of_text=lambda text, row: character_f1(text, row.references),
+)  # fmt: skip
+GOLD_CONTAINED = _compared(
+    key="gold_contained", title="gold contained", section="correctness", place=-1, headline=True, compared=True,
+    binary=True, definition=f"reference-is-substring-of-answer|{_TEXT}|{_BEST}",
+    of_text=lambda text, row: gold_contained(text, row.references),
+)  # fmt: skip
+FACTS_RECALL = _recall()
+COVERAGE = _grounded(
+    key="coverage", title="share copied from the context",
+    definition=f"extractive-coverage|tok:character|shortest:4|{_TEXT}",
+    of_text=lambda text, row: found.coverage if (found := extraction(text, row.input)) else None,
+)  # fmt: skip
+EOS_RATE = Metric(
+    key="eos_rate", title="ended by itself (EOS)", section="behaviour", definition="ended-with-end-of-text",
+    of_prediction=lambda answer: ended(answer.finish_reason),
+)  # fmt: skip
+LENGTH_RATIO = Metric(
+    key="length_ratio", title="length / reference", section="behaviour", needs_reference=True,
+    weight=lambda row: len(row.output.strip()), definition="answer/reference|tok:character|norm:strip|refs:output",
+    of_text=lambda text, row: length_ratio(text, row.output),
+)  # fmt: skip
+PARTICLE_SHARE = _style(
+    key="particle_share", title="particles", definition=f"助詞/tokens|{_MECAB}",
+    of_text=lambda text, row: particle_share(text),
+)  # fmt: skip
+PUNCTUATION_SHARE = _style(
+    key="punctuation_share", title="punctuation", definition="unicode-P/characters|norm:whitespace-dropped",
+    of_text=lambda text, row: punctuation_share(text),
+)  # fmt: skip
+
+METRICS: tuple[Metric, ...] = (
+    _compared(
+        key="rouge_l", title="ROUGE-L", section="overlap", headline=True, compared=True,
+        definition=f"rougeL-f1|{_MECAB}|lcs:rapidfuzz-{_RAPIDFUZZ}|{_BEST}",
+        of_text=lambda text, row: rouge_l(text, row.references),
+    ),
+    CHARACTER_F1,
+    _compared(
+        key="edit_similarity", title="edit similarity", section="overlap", place=1,
+        definition=f"indel-similarity|{_TEXT}|tok:character|rapidfuzz:{_RAPIDFUZZ}|{_BEST}",
+        of_text=lambda text, row: edit_similarity(text, row.references),
+    ),
+    _compared(
+        key="chrf", title="chrF", section="overlap",
+        definition=f"chrF2|nc:6|nw:0|{_TEXT}|sacrebleu:{version('sacrebleu')}|{_BEST}",
+        of_text=lambda text, row: chrf(text, row.references),
+    ),
+    _compared(
+        key="exact_match", title="exact match", section="correctness", compared=True, binary=True,
+        definition=f"equal|{_TEXT}|{_BEST}", of_text=lambda text, row: exact_match(text, row.references),
+    ),
+    GOLD_CONTAINED,
+    Metric(
+        key="reference_bits_per_character", title="reference bits / character", section="free of decoding",
+        needs_reference=True, lower_is_better=True, compared=True, weight=lambda row: len(row.output),
+        definition="nll/ln2/characters|norm:none|refs:output",
+        of_prediction=lambda answer: reference_bits_per_character(answer.reference_nll, answer.example.output),
+    ),
+    Metric(
+        key="context_gain", title="context gain, bits / character", section="free of decoding",
+        needs_reference=True, needs_context=True, weight=lambda row: len(row.output),
+        definition="(nll-without-context−nll)/ln2/characters|norm:none|refs:output",
+        of_prediction=lambda answer: context_gain(
+            answer.reference_nll_without_context, answer.reference_nll, answer.example.output
+        ),
+    ),
+    FACTS_RECALL,
+    *map(_recall, _KINDS),
+    *map(_unsupported, (None, *_KINDS)),
+    COVERAGE,
+    _grounded(
+        key="density", title="length of copied passages",
+        definition=f"extractive-density|tok:character|shortest:4|{_TEXT}",
+        of_text=lambda text, row: found.density if (found := extraction(text, row.input)) else None,
+    ),
+    _grounded(
+        key="noun_support", title="nouns found in the context", definition=f"share-of-nouns-in-context|{_MECAB}",
+        of_text=lambda text, row: noun_support(text, row.input),
+    ),
+    _grounded(
+        key="number_support", title="numbers found in the context",
+        definition=f"share-of-numbers-and-dates-in-context|{_FACTS}",
+        of_text=lambda text, row: number_support(text, row.input),
+    ),
+    _grounded(
+        key="katakana_support", title="katakana words found in the context",
+        definition=f"share-of-katakana-words-in-context|{_TEXT}",
+        of_text=lambda text, row: katakana_support(text, row.input),
+    ),
+    EOS_RATE,
+    LENGTH_RATIO,
+    _style(
+        key="rep_4", title="repeated 4-grams", definition=f"repeated-4-grams/4-grams|{_MECAB}",
+        of_text=lambda text, row: rep_4(text),
+    ),
+    _style(
+        key="distinct_2", title="distinct 2-grams", definition=f"different-bigrams/bigrams|{_MECAB}",
+        of_text=lambda text, row: distinct_2(text),
+    ),
+    PARTICLE_SHARE,
+    PUNCTUATION_SHARE,
+    Metric(
+        key="training_overlap", title="longest training passage, characters", section="style",
+        definition="longest-shared-passage|norm:none|prompt-passages-of-8-cut-out",
+        of_prediction=lambda answer: answer.training_overlap,
+    ),
+)  # fmt: skip
+"""All metrics, in the order of the results."""
+
+BY_KEY = {metric.key: metric for metric in METRICS}
+FLOOR_METRICS = tuple(metric for metric in METRICS if metric.floors)
+OWN_METRICS = tuple(metric for metric in METRICS if metric.of_text and not metric.needs_reference)
+"""What is measured on the references themselves, too."""
+REPORTED = tuple(sorted(METRICS, key=lambda metric: (SECTIONS.index(metric.section), metric.place)))
+"""All metrics, in the order of the report."""
+HEADLINE_METRICS = tuple(metric for metric in REPORTED if metric.headline)
+"""What is tested as a family, over the categories and over the groups."""
+HEADLINE = CHARACTER_F1
+"""What verdicts and figures speak of."""
+
+
+def in_section(*sections: Section) -> list[Metric]:
+    """The metrics of some parts of the report, in its order."""
+    return [metric for metric in REPORTED if metric.section in sections]

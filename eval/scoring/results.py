@@ -1,0 +1,241 @@
+"""What scoring finds, as types; and the one way into and out of their JSON files. No torch here.
+
+`Results` is results.json (see docs/evaluation.md), key by key: what is written is its fields in their order.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from eval.border import json_text
+from eval.metrics.metric import Metric
+from eval.statistics.estimates import Estimate, Interval
+from sft.data.records import GROUP_OF, GROUPS
+
+RESULTS_VERSION = 2
+
+Kind = Literal["categories", "groups"]
+Measure = TypeVar("Measure", bound=Estimate)
+
+
+class Scope(NamedTuple):
+    """A category or a group of rows."""
+
+    kind: Kind
+    name: str
+
+    @property
+    def label(self) -> str:
+        """`closed_qa`, or `context, all` for the group."""
+        return f"{self.name}, all" if self.is_group else self.name
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group of categories."""
+        return self.kind == "groups"
+
+    @property
+    def group(self) -> str:
+        """The group, or that of the category."""
+        return self.name if self.is_group else GROUP_OF[self.name]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories that it is made of."""
+        return GROUPS[self.name] if self.is_group else (self.name,)
+
+
+ON_OPEN, ON_CONTEXT = Scope("groups", "open"), Scope("groups", "context")
+SCOPES = tuple(
+    scope
+    for group, members in GROUPS.items()
+    for scope in (*(Scope("categories", category) for category in members), Scope("groups", group))
+)
+"""Every category and group, in report order: each group behind its categories."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference(Estimate):
+    """A paired difference between two systems.
+
+    `p` is two-sided: `test` says whether by sign flips over the clusters or, for 0/1 metrics of rows that share no
+    context, exactly from the rows that changed. `p_holm` is p adjusted for all headline metrics over all categories
+    (or over all groups); None for the other metrics.
+    """
+
+    p: float | None
+    p_holm: float | None
+    test: Literal["binomial", "sign-flip"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Interaction(Interval):
+    """A difference between two systems on context rows minus that on open rows."""
+
+    p: float | None
+    n_context: int
+    n_open: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Position(Estimate):
+    """Where a score lies between the best floor (0) and the ceiling (1)."""
+
+    floor: float
+    ceiling: float
+    floor_name: str
+    ceiling_name: str
+
+
+NOT_MEASURED = Estimate(None, None, None, 0, 0)
+NO_DIFFERENCE = Difference(None, None, None, 0, 0, None, None, "sign-flip")
+NO_INTERACTION = Interaction(None, None, None, None, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scores:
+    """Estimates by category or group, then by metric's key."""
+
+    categories: dict[str, dict[str, Estimate]]
+    groups: dict[str, dict[str, Estimate]]
+
+    def of(self, scope: Scope, metric: Metric) -> Estimate:
+        """The estimate; `NOT_MEASURED` where there is none."""
+        return getattr(self, scope.kind).get(scope.name, {}).get(metric.key, NOT_MEASURED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupScores(Generic[Measure]):
+    """Estimates by group, then by metric's key."""
+
+    groups: dict[str, dict[str, Measure]]
+
+    def of(self, scope: Scope, metric: Metric) -> Estimate:
+        """The estimate; `NOT_MEASURED` where there is none, as in all categories."""
+        return self.groups.get(scope.name, {}).get(metric.key, NOT_MEASURED) if scope.is_group else NOT_MEASURED
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Differences:
+    """Paired differences by category or group, then by metric's key; empty without a pair of systems."""
+
+    categories: dict[str, dict[str, Difference]] = dataclasses.field(default_factory=dict)
+    groups: dict[str, dict[str, Difference]] = dataclasses.field(default_factory=dict)
+
+    def of(self, scope: Scope, metric: Metric) -> Difference:
+        """The difference; `NO_DIFFERENCE` where there is none."""
+        return getattr(self, scope.kind).get(scope.name, {}).get(metric.key, NO_DIFFERENCE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limit:
+    """The best floor or the ceiling beside a score: its mean (None: not measured) and its name."""
+
+    mean: float | None
+    name: str
+
+
+def best(limits: Mapping[str, Scores], scope: Scope, metric: Metric) -> Limit:
+    """The highest of the floors, or of the ceilings, that were measured there."""
+    means = {name.replace("_", " "): scores.of(scope, metric).mean for name, scores in limits.items()}
+    known = [Limit(mean, name) for name, mean in means.items() if mean is not None]
+    return max(known, key=lambda limit: limit.mean or 0.0, default=Limit(None, "none"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowCounts:
+    """How many rows there are, clusters of rows with one context, and rows of every category and group that has any."""
+
+    total: int
+    clusters: int
+    categories: dict[str, int]
+    groups: dict[str, int]
+
+    def of(self, scope: Scope) -> int:
+        """How many rows a category or group has."""
+        return getattr(self, scope.kind)[scope.name]
+
+    def scopes(self, group: str | None = None) -> list[Scope]:
+        """The categories and groups that have rows, in report order; `group`: those of that group alone."""
+        wanted = [scope for scope in SCOPES if group in (None, scope.group)]
+        return [scope for scope in wanted if scope.name in getattr(self, scope.kind)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AnswerCounts:
+    """How many answers ended which way, are empty, or had their context shortened."""
+
+    eos: int
+    length: int
+    error: int
+    empty: int
+    context_shortened: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """What was scored, by system as its answers were generated, and how."""
+
+    generation: dict[str, dict[str, Any]]
+    resamples: int
+    seed: int
+    confidence: float
+    clusters: str
+    headline_metrics: list[str]
+    constant: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SharedPassage:
+    """The longest passage that an answer shares with a training output."""
+
+    index: str
+    category: str
+    length: int
+    passage: str
+    training_index: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """One system's answer to one row: a line of samples.jsonl. `scores` by metric's key, None where not measured."""
+
+    system: str
+    index: str
+    category: str
+    cluster: int
+    finish_reason: str
+    scores: dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Results:
+    """All that scoring found. `deltas` is tuned − base; `interaction`, by metric's key, is empty unless both open and
+    context rows were answered; `samples` go to a file of their own.
+    """
+
+    schema_version: int
+    settings: Settings
+    rows: RowCounts
+    answers: dict[str, AnswerCounts]
+    systems: dict[str, Scores]
+    floors: dict[str, Scores]
+    ceilings: dict[str, Scores]
+    reference: Scores
+    normalised: dict[str, GroupScores[Position]]
+    deltas: Differences
+    interaction: dict[str, Interaction]
+    overlap: dict[str, list[SharedPassage]]
+    signatures: dict[str, str]
+    versions: dict[str, str]
+    samples: list[ScoredRow] = dataclasses.field(default_factory=list)
+
+    def texts(self) -> dict[str, str]:
+        """What results.json (all but the samples) and samples.jsonl (a row of a system a line) hold."""
+        summary = dataclasses.asdict(dataclasses.replace(self, samples=[]))
+        del summary["samples"]
+        if not self.deltas.groups:
+            summary["deltas"] = {}
+        lines = (json.dumps(dataclasses.asdict(row), ensure_ascii=False, allow_nan=False) for row in self.samples)
+        return {"results.json": json_text(summary), "samples.jsonl": "".join(f"{line}\n" for line in lines)}

@@ -1,0 +1,129 @@
+"""The rows that systems answered: in which order, the same for all, by category and group; and scores as arrays of
+(rows, METRICS). No torch here.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from eval.metrics.catalogue import BY_KEY, METRICS
+from eval.metrics.floors import Answers
+from eval.metrics.metric import Metric
+from eval.predictions import Prediction
+from eval.scoring.results import SCOPES, RowCounts, Scope
+from eval.statistics.estimates import Array, Clusters, cluster_numbers
+from sft.data.records import CATEGORIES, Example
+from sft.system.errors import UserError
+
+RowScores = Mapping[str, float | None]
+"""Metric's key → score; None, or no entry, where it was not measured."""
+
+Value = TypeVar("Value")
+Record = TypeVar("Record", bound=Any)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows that every system answered, and how they are drawn again."""
+
+    examples: Sequence[Example]
+    resamples: int = 10_000
+    seed: int = 0
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """(rows,) cluster of each row, counted from 0: rows with one context share one."""
+        return cluster_numbers([example.input for example in self.examples])
+
+    @cached_property
+    def scopes(self) -> dict[Scope, list[int]]:
+        """Row numbers of every category and group that has rows, in report order.
+
+        A group's score is the mean over all of its rows, not over its categories.
+        """
+        rows = {s: [at for at, row in enumerate(self.examples) if row.category in s.categories] for s in SCOPES}
+        return {scope: numbers for scope, numbers in rows.items() if numbers}
+
+    @cached_property
+    def weights(self) -> Array:
+        """(rows, METRICS): 1, but what its metric counts in the row for a ratio."""
+        columns = [[m.weight(example) if m.weight else 1 for example in self.examples] for m in METRICS]
+        return np.array(columns, dtype=float).T
+
+    @property
+    def counts(self) -> RowCounts:
+        """How many there are."""
+        found = nested({scope: len(rows) for scope, rows in self.scopes.items()})
+        return RowCounts(len(self.examples), len(np.unique(self.clusters)), **found)
+
+
+def nested(found: Mapping[Scope, Value]) -> dict[str, dict[str, Value]]:
+    """The same by kind, then by name, as the results hold it."""
+    out: dict[str, dict[str, Value]] = {"categories": {}, "groups": {}}
+    for scope, value in found.items():
+        out[scope.kind][scope.name] = value
+    return out
+
+
+def row_scores(prediction: Prediction) -> RowScores:
+    """Every metric of one answer."""
+    return {metric.key: metric.measure(prediction) for metric in METRICS}
+
+
+def table(scores: Sequence[RowScores]) -> Array:
+    """(rows, METRICS), NaN where not measured."""
+    values = [[np.nan if (value := row.get(m.key)) is None else value for m in METRICS] for row in scores]
+    return np.array(values, dtype=float).reshape(len(scores), len(METRICS))
+
+
+def text_table(texts: Answers, examples: Sequence[Example], metrics: Sequence[Metric]) -> Array:
+    """(rows, METRICS) with some metrics of a text a row, NaN for the others and for rows without a text."""
+    rows = zip(texts, examples, strict=True)
+    return table([{} if text is None else {m.key: m.measure_text(text, row) for m in metrics} for text, row in rows])
+
+
+def column(key: str) -> int:
+    """Where a metric stands in a table."""
+    return list(BY_KEY).index(key)
+
+
+def rounded(record: Record) -> Record:
+    """A dataclass with its numbers to six digits, so that results do not differ by the order of additions."""
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return dataclasses.replace(
+        record, **{name: rounded_number(v) for name, v in values.items() if isinstance(v, float)}
+    )
+
+
+def rounded_number(value: float) -> float:
+    """Six digits, and no negative zero."""
+    return round(value, 6) + 0.0
+
+
+def row_order(prediction: Prediction) -> tuple[int, str]:
+    """Report order of the rows: by category, then by index."""
+    return CATEGORIES.index(prediction.example.category), prediction.example.index
+
+
+def check_same_rows(first: Mapping[str, Prediction], second: Mapping[str, Prediction], names: tuple[str, str]) -> None:
+    """Raise `UserError` unless both hold the same rows: index, category, instruction, input and references.
+
+    The message says by `names` which two, and how many rows differ.
+    """
+    one, other = names
+    alone = sorted(first.keys() ^ second.keys())
+    both = sorted(first.keys() & second.keys())
+    changed = [index for index in both if _content(first[index].example) != _content(second[index].example)]
+    if alone or changed:
+        raise UserError(
+            f"{one} ({len(first)} rows) and {other} ({len(second)} rows) did not answer the same rows: {len(alone)} "
+            f"are in one only, {len(changed)} have another text under the same index (for example "
+            f"{[*alone, *changed][0]!r}); answer the same rows with both"
+        )
+
+
+def _content(example: Example) -> tuple[str, ...]:
+    return (example.category, example.instruction, example.input, *example.references)
