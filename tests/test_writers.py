@@ -148,8 +148,9 @@ def make_template(directory):
 
 def make_export(directory, trained_run):
     from sft.export.export import export
+    from sft.export.request import Request
 
-    return lambda: export(trained_run, directory / "adapter", ["model.base=someone/tiny"])
+    return lambda: export(Request(trained_run, ["model.base=someone/tiny"], output=directory / "adapter"))
 
 
 def make_encoded_rows(directory, monkeypatch):
