@@ -8,7 +8,6 @@ python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question
 from pathlib import Path
 
 from sft.export.request import Request
-from sft.export.upload import push
 from sft.run.directory import in_use
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
@@ -40,6 +39,8 @@ def main() -> None:
 
             export(request)
     if request.push:
+        from sft.export.upload import push
+
         with exit_on_user_error(f"interrupted; the export is in {request.target}"):
             push(request.target, request.push, request.private, request.yes)
 

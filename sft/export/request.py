@@ -1,11 +1,10 @@
-"""What somebody asks of an export. No torch here."""
+"""What somebody asks of an export. Neither torch nor the hub's client here."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from sft.export.upload import check_login, check_repo_id
 from sft.system.errors import UserError
 
 
@@ -36,6 +35,8 @@ class Request:
 
     def check(self) -> None:
         """Raise UserError for options that cannot be met, before any work."""
+        from sft.export.upload import check_login, check_repo_id
+
         if (self.private or self.yes) and not self.push:
             raise UserError(f"{'--private' if self.private else '--yes'} goes with --push")
         if self.base_id:

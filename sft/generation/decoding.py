@@ -40,45 +40,53 @@ class Decoded(NamedTuple):
 
 
 @dataclasses.dataclass
+class Row:
+    """A prompt under one setting."""
+
+    place: int
+    generator: torch.Generator | None
+    """Its own randomness, so that what it draws does not depend on the other rows; None: greedy."""
+    ended: bool = False
+
+
+@dataclasses.dataclass
 class Group:
     """Rows that came together under one setting: to the library's processors and criteria, a batch of their own.
 
     input_ids: (rows, prompt and answer tokens), padded on the left to the longest prompt, `prompt_tokens`.
-    generators: each row's own randomness, so that what it draws does not depend on the others; None: greedy.
     """
 
     setting: int
-    places: list[int]
-    ended: list[bool]
+    rows: list[Row]
     input_ids: torch.Tensor
     prompt_tokens: int
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
-    generators: list[torch.Generator] | None
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
         """Choose each row's next token, given `logits` (rows, vocabulary); returns which rows end with it."""
         scores = self.processors(self.input_ids, logits.float())
-
-        if self.generators is None:
+        if self.rows[0].generator is None:
             tokens = scores.argmax(dim=-1, keepdim=True)
         else:
-            odds = zip(scores.softmax(dim=-1), self.generators, strict=True)
-            tokens = torch.stack([torch.multinomial(row, 1, generator=generator) for row, generator in odds])
+            odds = zip(scores.softmax(dim=-1), self.rows, strict=True)
+            tokens = torch.stack([torch.multinomial(each, 1, generator=row.generator) for each, row in odds])
         self.input_ids = torch.cat([self.input_ids, tokens], dim=1)
         return self.criteria(self.input_ids, None)
 
     def drop_ended(self) -> None:
         """Go on with the other rows."""
-        rows = [row for row, ended in enumerate(self.ended) if not ended]
-        kept = torch.tensor(rows, dtype=torch.long, device=self.input_ids.device)
-        self.places = [self.places[row] for row in rows]
-        self.ended = [False] * len(rows)
+        kept = staying(self.rows, self.input_ids.device)
+        self.rows = [row for row in self.rows if not row.ended]
         self.input_ids = self.input_ids[kept]
-        self.generators = self.generators and [self.generators[row] for row in rows]
         for processor in self.processors:
             if hasattr(processor, "keep_rows"):
                 processor.keep_rows(kept)
+
+
+def staying(rows: Sequence[Row], device: torch.device) -> torch.Tensor:
+    """(rows,): which have not ended."""
+    return torch.tensor([not row.ended for row in rows], dtype=torch.bool, device=device)
 
 
 class Batch:
@@ -94,21 +102,18 @@ class Batch:
         self.mask = torch.empty(0, 0, dtype=torch.long, device=model.device)
         self.inputs: dict[str, Any] = {}
 
-    def staying(self) -> list[int]:
-        """The places of the prompts whose answers have not ended."""
-        rows = (pair for group in self.groups for pair in zip(group.places, group.ended, strict=True))
-        return [place for place, ended in rows if not ended]
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all groups."""
+        return [row for group in self.groups for row in group.rows]
 
     def change(self, newcomers: Sequence["Newcomers"]) -> None:
         """Drop the rows that have ended and take in new ones; columns that are then padding in every row go, too."""
-        ended = [ended for group in self.groups for ended in group.ended]
-        rows = torch.tensor(
-            [row for row, end in enumerate(ended) if not end], dtype=torch.long, device=self.mask.device
-        )
+        rows = staying(self.rows, self.mask.device)
         for group in self.groups:
             group.drop_ended()
-        self.groups = [*(group for group in self.groups if group.places), *(new.group for new in newcomers)]
-        masks = [self.mask[rows], *(new.mask for new in newcomers)] if len(rows) else [new.mask for new in newcomers]
+        self.groups = [*(group for group in self.groups if group.rows), *(new.group for new in newcomers)]
+        masks = [self.mask[rows]] * bool(rows.any()) + [new.mask for new in newcomers]
         if masks:
             width = max(int(mask.sum(dim=1).max()) for mask in masks)
             self.mask = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])  # below 0, `pad` cuts
@@ -128,7 +133,7 @@ class Batch:
             **{key: position_ids if key == "position_ids" else value for key, value in self.inputs.items()},
         )
         logits = self.model(**inputs, return_dict=True).logits[:, -1]
-        yield from _choose(self.groups, logits.split([len(group.places) for group in self.groups]))
+        yield from _choose(self.groups, logits.split([len(group.rows) for group in self.groups]))
 
 
 class Newcomers(NamedTuple):
@@ -161,12 +166,12 @@ def decode_all(
     waiting = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     batch = Batch(model)
     while waiting or batch.groups:
-        staying = batch.staying()
-        rows = sum(len(group.places) for group in batch.groups)
-        longest = max(lengths[place] for place in staying or waiting[:1] or [0])
-        room = max(settings, budget // (longest + new_tokens)) - len(staying)
+        rows = batch.rows
+        going_on = [row.place for row in rows if not row.ended]
+        longest = max(lengths[place] for place in going_on or waiting[:1] or [0])
+        room = max(settings, budget // (longest + new_tokens)) - len(going_on)
         coming = min(len(waiting), room // settings)
-        if max(coming * settings, rows - len(staying)) >= CHANGED_SHARE * rows:
+        if max(coming * settings, len(rows) - len(going_on)) >= CHANGED_SHARE * len(rows):
             newcomers: list[Newcomers] = []
             for places in _read_together(waiting[:coming], lengths):
                 prepared = [prepare(places, setting) for setting in range(settings)]
@@ -193,20 +198,17 @@ def _read(
     """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them."""
     first = prepared[0]
     outputs = model._prefill(first.input_ids, first.config, first.model_kwargs, is_first_iteration=True)
-    rows, tokens = first.input_ids.shape
     inputs = dict(first.model_kwargs)
     cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
     if mask is None:
         mask = torch.ones_like(first.input_ids)
     newcomers = []
-    for setting, its_own in enumerate(prepared):
-        generators = None
-        if its_own.config.do_sample:
-            generators = [torch.Generator(model.device).manual_seed(seeds[place]) for place in places]
-        group = Group(
-            setting, list(places), [False] * rows, its_own.input_ids, tokens, its_own.processors, its_own.criteria,
-            generators,
-        )  # fmt: skip
+    for setting, (input_ids, processors, criteria, config, _) in enumerate(prepared):
+        rows = [
+            Row(place, torch.Generator(model.device).manual_seed(seeds[place]) if config.do_sample else None)
+            for place in places
+        ]
+        group = Group(setting, rows, input_ids, input_ids.shape[1], processors, criteria)
         newcomers.append(Newcomers(group, cache, mask, inputs))
     return newcomers, outputs.logits[:, -1]
 
@@ -215,7 +217,7 @@ def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator
     """Choose the next token of all groups' rows; hands out the answers that end with it."""
     ended = torch.cat([group.choose(its_own) for group, its_own in zip(groups, logits, strict=True)]).tolist()
     for group in groups:
-        for row, place in enumerate(group.places):
-            if ended.pop(0) and not group.ended[row]:
-                group.ended[row] = True
-                yield Decoded(group.setting, place, group.input_ids[row, group.prompt_tokens :].tolist())
+        for number, row in enumerate(group.rows):
+            if ended.pop(0) and not row.ended:
+                row.ended = True
+                yield Decoded(group.setting, row.place, group.input_ids[number, group.prompt_tokens :].tolist())

@@ -1,5 +1,6 @@
 """Answer tokens become text, whole or as they come."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,15 +16,16 @@ def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     return text.strip()
 
 
+@dataclasses.dataclass
 class CharacterStreamer(BaseStreamer):
     """Hands on text as it is generated, whole characters only: a kana or kanji may take several tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> None:
-        self.tokenizer = tokenizer
-        self.write = write
-        self.tokens: list[int] = []
-        self.written = 0
-        self.saw_prompt = False
+    tokenizer: PreTrainedTokenizerBase
+    write: Callable[[str], object]
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    written: int = 0
+    """Characters that were handed on."""
+    saw_prompt: bool = False
 
     def put(self, value: torch.Tensor) -> None:
         """Take the next token; the first call brings the prompt, which is not shown."""

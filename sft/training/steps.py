@@ -4,6 +4,7 @@ All of a step's micro-batches on one process are one batch of the data loader, s
 however many processes share them and however many bins they fill.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -52,40 +53,28 @@ def padded(lengths: Sequence[int], processes: int, rows: int) -> list[list[int]]
     return groups + [[] for _ in range(-len(groups) % processes)]
 
 
+@dataclasses.dataclass(eq=False)
 class StepSampler(Sampler[list[list[int]]]):
     """One process's micro-batches of each optimizer step of an epoch, as lists of row numbers.
 
     The rows of a step are those of a seeded shuffle; the last step of an epoch is smaller, and no row comes twice.
     The order depends on seed and epoch alone, and the epoch on the optimizer steps done, so that a resumed run meets
     the same steps on any number of processes.
-
-    Args:
-        lengths: tokens of each row.
-        step_rows: rows an optimizer step, over all processes.
-        divide: makes micro-batches of a step's rows; each process takes every `processes`-th of them.
-        seed: of the shuffle.
-        steps_done: tells the optimizer steps done so far, when an epoch begins.
-        process: this process's number, from 0.
-        processes: how many there are.
     """
 
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        step_rows: int,
-        divide: Divide,
-        seed: int,
-        steps_done: Callable[[], int],
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.lengths = lengths
-        self.step_rows = step_rows
-        self.divide = divide
-        self.seed = seed
-        self.steps_done = steps_done
-        self.process = process
-        self.processes = processes
+    lengths: Sequence[int]
+    """Tokens of each row."""
+    step_rows: int
+    """Rows an optimizer step, over all processes."""
+    divide: Divide
+    """Makes micro-batches of a step's rows; each process takes every `processes`-th of them."""
+    seed: int
+    """Of the shuffle."""
+    steps_done: Callable[[], int]
+    """Tells the optimizer steps done so far, when an epoch begins."""
+    process: int = 0
+    """This process's number, from 0."""
+    processes: int = 1
 
     def __iter__(self) -> Iterator[list[list[int]]]:
         epoch = self.steps_done() // len(self)
@@ -112,29 +101,20 @@ class MicroBatches(Dataset[list[dict[str, Any]]]):
         return len(self.rows)
 
 
+@dataclasses.dataclass
 class StepCollator:
-    """Makes a step's batch: the tensors of each micro-batch, the indexes of its rows, and the tokens in all of them.
+    """Makes a step's batch: the tensors of each micro-batch, the indexes of its rows, and the tokens in all of them."""
 
-    Args:
-        collate: makes one micro-batch of rows, packed or padded.
-        filler_id: the token of a micro-batch without rows. Such a one teaches nothing and is there because processes
-            that share gradients must go through the model equally often.
-        multiple: rows are followed by one of filler where a micro-batch's tokens would not be a multiple of this.
-            Libraries compile and keep kernels for each size they meet.
-        share_prefixes: whether rows that begin alike share that beginning.
-    """
-
-    def __init__(
-        self,
-        collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]],
-        filler_id: int,
-        multiple: int = 1,
-        share_prefixes: bool = False,
-    ) -> None:
-        self.collate = collate
-        self.filler_id = filler_id
-        self.multiple = multiple
-        self.share_prefixes = share_prefixes
+    collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]]
+    """Makes one micro-batch of rows, packed or padded."""
+    filler_id: int
+    """The token of a micro-batch without rows. Such a one teaches nothing and is there because processes that share
+    gradients must go through the model equally often."""
+    multiple: int = 1
+    """Rows are followed by one of filler where a micro-batch's tokens would not be a multiple of this. Libraries
+    compile and keep kernels for each size they meet."""
+    share_prefixes: bool = False
+    """Whether rows that begin alike share that beginning."""
 
     def __call__(self, micro_batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
         return {
