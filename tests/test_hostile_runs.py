@@ -584,9 +584,9 @@ def test_programs_are_started_in_two_places_only():
     files = [*root.glob("*.py"), *(root / "sft").rglob("*.py"), *(root / "eval").rglob("*.py")]
     starts = re.compile(r"subprocess|os\.system|os\.exec|os\.spawn|popen|multiprocessing", re.IGNORECASE)
     found = {path.name for path in files if starts.search(path.read_text(encoding="utf-8"))}
-    assert found == {"build_base.py", "run.py"}
+    assert found == {"build_base.py", "manifest.py"}
 
 
 def test_a_finished_run_is_one_and_its_adapter_counts(trained_run):
-    assert require_finished(trained_run)["status"] == "finished"
+    assert require_finished(trained_run).status == "finished"
     assert check_adapter(trained_run / "adapter") == 2

@@ -14,7 +14,7 @@ from sft.data.records import CATEGORIES, Example, named_weights
 from sft.data.rows import examples_of, select
 from sft.data.split import Split, category_head, epoch_rows, split_rows, tempered_weights
 from sft.run.held_out import read_side, split_text
-from sft.run.manifest import write_manifest
+from sft.run.manifest import Manifest, write_manifest
 from sft.system.files import text_sha256
 
 
@@ -153,7 +153,11 @@ def test_rows_that_an_epoch_repeats_are_read_back_from_a_runs_split(tmp_path):
     assert json.loads(text)["train"] == names(examples) * 2
     (tmp_path / "split.json").write_text(text)
     hashes = dict.fromkeys(("data", "tokenizer", "template", "split"), text_sha256(text))
-    environment = {"python": "3.11.7", "packages": {}}
-    write_manifest(tmp_path, {"status": "running", "identity": {**hashes, "processes": 1}, "environment": environment})
+    manifest = {
+        "status": "running", "started": "2026-01-01", "identity": {**hashes, "processes": 1}, "steps": 1,
+        "rows": {"train": 6, "validation": 0, "test": 0, "dropped": 0, "truncation": {}},
+        "environment": {"python": "3.11.7", "packages": {}},
+    }  # fmt: skip
+    write_manifest(tmp_path, Manifest.model_validate(manifest))
     assert list(examples_of(read_side(tmp_path, "train", data))) == examples * 2
     assert not read_side(tmp_path, "test", data)
