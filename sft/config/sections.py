@@ -5,17 +5,16 @@ The sections `quantization`, `lora`, `training` and `generation` hold the keys o
 The other sections, and the two classes named `…Keys`, are documented here.
 """
 
-import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, create_model, field_validator
 
+from sft.config.balance import Balance, Section
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
-from sft.data.records import CATEGORIES, GROUPS, named_weights
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
 
@@ -31,12 +30,6 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
 UNSET: Any = None
 """The default of a key that is left to the library."""
-
-
-class Section(BaseModel):
-    """Strict, immutable, without unknown keys, and built when first needed, which saves a tenth of the start."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class ModelSection(Section):
@@ -69,43 +62,6 @@ class ModelSection(Section):
         return {
             "revision": self.revision, "trust_remote_code": self.trust_remote_code, "attention": self.attention,
         }  # fmt: skip
-
-
-class Balance(Section):
-    """How often an epoch shows the rows of each category: exactly one of `weights` and `temperature` says it."""
-
-    weights: dict[str, float] | None = None
-    """Weight by group (open, context, other) or category, 0 to 1000: 2 shows every row twice an epoch, 0.5 the first
-    half of them, 0 none. A category's own weight wins over its group's, and what is not named has weight 1."""
-    temperature: float | None = Field(None, ge=0, le=1)
-    """Shares of the epoch in proportion to rows ** temperature: 1 changes nothing, 0 makes all equal. The largest is
-    shown once and smaller ones come again, so no row is lost and the epoch gets longer."""
-    by: Literal["group", "category"] = "group"
-    """What `temperature` evens out. group: the three groups, each with its categories in their proportions."""
-
-    @field_validator("weights")
-    @classmethod
-    def _check_weights(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
-        names = (*GROUPS, *CATEGORIES)
-        for name, weight in (weights or {}).items():
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-                raise ValueError(f"{name} is neither a group nor a category; {hint}")
-            if not 0 <= weight <= 1000:
-                raise ValueError(f"{name} must be at least 0 and at most 1000, got {weight:g}")
-        if weights is not None and not any(named_weights(weights).values()):
-            raise ValueError("every category has weight 0; give at least one of them more")
-        return weights
-
-    @model_validator(mode="after")
-    def _check_one_way(self) -> Self:
-        if (self.weights is None) == (self.temperature is None):
-            both = "contradict each other" if self.weights is not None else "are both missing"
-            raise ValueError(f"weights and temperature {both}; give exactly one of them")
-        if self.weights is not None and self.by != "group":
-            raise ValueError("by says what temperature evens out; leave it out beside weights")
-        return self
 
 
 class DataSection(Section):
