@@ -14,8 +14,8 @@ SFT = (
     "training", "export",
 )  # fmt: skip
 EVAL = (
-    "border", "predictions", "metrics", "statistics", "scoring", "render", "report", "files", "answering", "sweep", "score",
-    "evaluate", "compare", "rate", "__main__",
+    "border", "predictions", "metrics", "statistics", "scoring", "render", "report", "files", "answering", "sweep",
+    "score", "evaluate", "compare", "rate", "__main__",
 )  # fmt: skip
 """Rooms from the ground up: each imports those before it. A name alone is a file beside the rooms."""
 

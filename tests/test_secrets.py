@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from sft.config.load import load_config
 from sft.data.read import load_data
-from sft.export.__main__ import push
+from sft.export.upload import push
 from sft.model import load as loading
 from sft.system.errors import UserError
 from sft.system.visible import holds_token, without_tokens
