@@ -4,9 +4,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import huggingface_hub
-from huggingface_hub.errors import HFValidationError, HTTPError
-from huggingface_hub.utils import validate_repo_id
 from rich.filesize import decimal
 
 from sft.system.errors import UserError, first_line
@@ -17,6 +14,9 @@ OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.saf
 
 def check_hub_id(option: str, hub_id: str) -> None:
     """Raise UserError, naming the option, for what cannot be the id of a repository, with an owner or without."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(hub_id)
     except HFValidationError as error:
@@ -32,6 +32,8 @@ def check_repo_id(option: str, repo_id: str) -> None:
 
 def check_login() -> None:
     """Raise UserError when nobody is logged in to the hub."""
+    import huggingface_hub
+
     if huggingface_hub.get_token() is None:
         raise UserError("--push: nobody is logged in to the hub here; run `hf auth login`, or set HF_TOKEN")
 
@@ -67,6 +69,9 @@ def upload(directory: Path, repo_id: str, private: bool) -> str:
     The repository is made when it is absent. Raises UserError when the hub refuses, or when the repository is there,
     public, and `private` was asked for.
     """
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError
+
     api = huggingface_hub.HfApi()
     try:
         # None leaves it to the owner's setting; an existing repository stays what it is.
