@@ -251,7 +251,7 @@ def test_an_evaluation_that_cannot_start_says_so_before_torch_is_imported(finish
         ([tmp_path / "nowhere"], "not a run directory"),
         ([run, "eval.qqq=1"], "eval.qqq: unknown key"),
         (["sweep", tmp_path / "nowhere"], "not a run directory"),
-        (["sweep", run, "generation.top_p=[0.5, 7]"], "generation.top_p: must be above 0"),
+        (["sweep", run, "generation.top_p=[0.5, 7]"], "generation.top_p: must be at most 1"),
         (["score", tmp_path / "nowhere"], "no such file"),
         (["compare", run], "nothing to compare"),
     ):
