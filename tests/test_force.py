@@ -14,6 +14,7 @@ from sft.checks.doctor import Line
 from sft.prompt.template import ALPACA_JA
 from sft.run.checkpoints import RECORD
 from sft.run.directory import in_use, lock_directory, newest_finished_run
+from sft.system.errors import UserError
 from sft.training import train as training
 from sft.training.trainer import RunTrainer
 
@@ -208,6 +209,29 @@ def test_a_run_that_is_read_is_not_trained_again(force, run, program):
         refused = program("infer", run, "--instruction", "図書館は？")
         assert (refused.returncode, "is being trained" in refused.stderr) == (2, True)
     assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("eval.evaluate", "evaluate", ["eval.__main__", "RUN"]),
+        ("eval.answering.sweep", "answer_grid", ["eval.__main__", "sweep", "RUN"]),
+        ("sft.export.export", "export", ["sft.export.__main__", "RUN"]),
+        ("sft.ask.question", "load", ["infer", "RUN", "--instruction", "図書館は？"]),
+    ],
+)
+def test_every_command_that_reads_a_run_keeps_trainings_out(run, program, monkeypatch, module, name, words):
+    met = []
+
+    def reading(*_, **__):
+        with pytest.raises(UserError, match="is in use"):
+            lock_directory(run)
+        met.append(name)
+        raise UserError("enough")
+
+    monkeypatch.setattr(f"{module}.{name}", reading)
+    program(*(run if word == "RUN" else word for word in words))
+    assert met == [name]
 
 
 def test_a_link_to_a_run_shares_its_lock_and_stays_a_link(force, run, program, tiny_base):
