@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 from eval.answering.settings import finished_config, read_grid
-from sft.run.directory import in_use
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
@@ -34,10 +33,9 @@ def evaluate_run() -> None:
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     arguments = parser.parse_intermixed_args()
     config = finished_config(arguments.run, arguments.overrides)
-    with in_use(arguments.run):
-        from eval.evaluate import evaluate
+    from eval.evaluate import evaluate
 
-        evaluate(arguments.run, config, arguments.overrides, arguments.allow_other_template)
+    evaluate(arguments.run, config, arguments.overrides, arguments.allow_other_template)
 
 
 def score_file() -> None:
@@ -72,10 +70,9 @@ def sweep_run() -> None:
     directory = arguments.run
     if arguments.grid or not (directory / "sweep.json").is_file():
         grid = read_grid(directory, arguments.grid)
-        with in_use(directory):
-            from eval.answering.sweep import answer_grid
+        from eval.answering.sweep import answer_grid
 
-            directory = answer_grid(directory, grid)
+        directory = answer_grid(directory, grid)
     from eval.sweep import report_sweep
 
     report_sweep(directory)

@@ -214,8 +214,8 @@ def test_a_run_that_is_read_is_not_trained_again(force, run, program):
 @pytest.mark.parametrize(
     ("module", "name", "words"),
     [
-        ("eval.evaluate", "evaluate", ["eval.__main__", "RUN"]),
-        ("eval.answering.sweep", "answer_grid", ["eval.__main__", "sweep", "RUN"]),
+        ("eval.evaluate", "answer_under", ["eval.__main__", "RUN"]),
+        ("eval.answering.sweep", "answer_under", ["eval.__main__", "sweep", "RUN"]),
         ("sft.export.export", "export", ["sft.export.__main__", "RUN"]),
         ("sft.ask.question", "load", ["infer", "RUN", "--instruction", "図書館は？"]),
     ],

@@ -12,6 +12,7 @@ from eval.border import json_text
 from eval.predictions import TUNED
 from sft.generation.answerer import load_answerer
 from sft.generation.settings import effective_settings
+from sft.run.directory import in_use
 from sft.system.files import output_directory, write_whole
 from sft.system.processes import RANK
 
@@ -36,8 +37,9 @@ def answer_grid(run: Path, grid: Grid, system: str = TUNED) -> Path:
     if RANK == 0:
         for setting in answered:
             print("  ".join(f"{key}={value}" for key, value in setting.items()), flush=True)
-    answer_under(answerer, rows, paths, [system], likelihoods=False)
-    if RANK == 0:
-        summary = {"settings": answered, "predictions": [path.name for path in paths]}
-        write_whole(directory / "sweep.json", json_text(summary))
+    with in_use(run):
+        answer_under(answerer, rows, paths, [system], likelihoods=False)
+        if RANK == 0:
+            summary = {"settings": answered, "predictions": [path.name for path in paths]}
+            write_whole(directory / "sweep.json", json_text(summary))
     return directory
