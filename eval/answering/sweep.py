@@ -22,22 +22,22 @@ def answer_grid(run: Path, grid: Grid, system: str = TUNED) -> Path:
 
     Settings that come to the same (a penalty of 1 has no scope) are answered once.
     """
-    rows = rows_to_answer(run, finished_config(run, grid.overrides))
-    answerer = load_answerer(run, grid.overrides)
-    directory = output_directory(run / "eval" / "sweep")
-    effective: list[dict[str, Any]] = []
-    answered: list[dict[str, Any]] = []
-    paths: dict[Path, dict[str, Any]] = {}
-    for setting in grid.settings:
-        generation = answerer.generation | setting
-        if (taking_effect := effective_settings(generation)) not in effective:
-            effective.append(taking_effect)
-            paths[directory / f"predictions-{len(answered):02}.jsonl"] = generation
-            answered.append(setting)
-    if RANK == 0:
-        for setting in answered:
-            print("  ".join(f"{key}={value}" for key, value in setting.items()), flush=True)
     with in_use(run):
+        rows = rows_to_answer(run, finished_config(run, grid.overrides))
+        answerer = load_answerer(run, grid.overrides)
+        directory = output_directory(run / "eval" / "sweep")
+        effective: list[dict[str, Any]] = []
+        answered: list[dict[str, Any]] = []
+        paths: dict[Path, dict[str, Any]] = {}
+        for setting in grid.settings:
+            generation = answerer.generation | setting
+            if (taking_effect := effective_settings(generation)) not in effective:
+                effective.append(taking_effect)
+                paths[directory / f"predictions-{len(answered):02}.jsonl"] = generation
+                answered.append(setting)
+        if RANK == 0:
+            for setting in answered:
+                print("  ".join(f"{key}={value}" for key, value in setting.items()), flush=True)
         answer_under(answerer, rows, paths, [system], likelihoods=False)
         if RANK == 0:
             summary = {"settings": answered, "predictions": [path.name for path in paths]}
