@@ -12,8 +12,6 @@ from eval.report.document import document
 from eval.report.terminal import print_table
 from eval.scoring.score import score
 from eval.sweep import read_sweep_results
-from sft.data.read import load_data
-from sft.data.rows import examples_of
 from sft.system.errors import UserError
 from sft.system.files import output_directory, write_whole
 
@@ -50,6 +48,9 @@ def training_outputs(path: str, predictions: Sequence[Prediction]) -> dict[str, 
 
     A benchmark of other questions may count its rows from 1, too, so a row is known by its question as well.
     """
+    from sft.data.read import load_data  # takes half a second, and most calls have no such data
+    from sft.data.rows import examples_of
+
     evaluated = {(prediction.example.index, prediction.example.instruction) for prediction in predictions}
     rows = examples_of(load_data(path).rows)
     return {row.index: row.output for row in rows if (row.index, row.instruction) not in evaluated}

@@ -1,7 +1,9 @@
 """--force over a finished run: whatever ends the new one before its first checkpoint, the old one is there."""
 
 import ast
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -232,6 +234,56 @@ def test_every_command_that_reads_a_run_keeps_trainings_out(run, program, monkey
     monkeypatch.setattr(f"{module}.{name}", reading)
     program(*(run if word == "RUN" else word for word in words))
     assert met == [name]
+
+
+@pytest.mark.parametrize("command", ["infer", "eval.__main__", "sft.export.__main__"])
+@pytest.mark.parametrize("name", ["/", "loop", "absent", "absent/below", "あ" * 83, "file/below"])
+def test_what_is_no_run_is_a_line_and_nothing_is_left_beside_it(program, tmp_path, name, command):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    before = contents(tmp_path)
+    result = program(command, tmp_path / name)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith("error: ")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["あ" * 83, "あ" * 81])  # by itself, and with what stands beside it
+def test_a_run_that_could_not_be_replaced_is_refused_at_once(program, tiny_base, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(training, "checked_plan", lambda *_: pytest.fail("rows were read"))
+    words = ["configs/tiny.yaml", f"model.base={tiny_base}", "model.build=null", f"run.directory={tmp_path / name}"]
+    result = program("train_sft", *words)
+    assert (result.returncode, "cannot be made: File name too long" in result.stderr) == (2, True)
+
+
+def test_a_run_is_read_where_there_are_no_locks_and_trained_where_there_are(force, run, program, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    answered = program("infer", run, "--instruction", "図書館は？", "generation.max_new_tokens=2")
+    assert answered.returncode == 0, answered.stderr
+    refused = force()
+    assert (refused.returncode, "cannot be locked: No locks available" in refused.stderr) == (2, True)
+
+
+def test_what_was_learned_without_any_checkpoint_is_never_thrown_away(force, run, monkeypatch):
+    def unlucky(*_):
+        raise UserError("no picture today")
+
+    old = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    monkeypatch.setattr(training, "plot_loss", unlucky)
+    failed = force("training.save_strategy=no")
+    assert (failed.returncode, "no picture today" in failed.stderr) == (2, True)
+    new = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert new != old
+    assert "is back" not in failed.stderr
+
+
+def test_a_training_on_a_cpu_makes_no_estimate_for_gpus_and_looks_at_no_more_ends_than_it_must(force, monkeypatch):
+    for name in ("memory", "duration", "end_of_text"):
+        monkeypatch.setattr(checks, name, lambda *_: pytest.fail("for the page of the doctor"))
+    assert force().returncode == 0
 
 
 def test_a_link_to_a_run_shares_its_lock_and_stays_a_link(force, run, program, tiny_base):

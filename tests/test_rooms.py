@@ -14,7 +14,7 @@ SFT = (
     "training", "export",
 )  # fmt: skip
 EVAL = (
-    "border", "predictions", "metrics", "statistics", "scoring", "render", "report", "files", "answering", "sweep",
+    "border", "predictions", "metrics", "statistics", "scoring", "render", "report", "answering", "sweep",
     "score", "evaluate", "compare", "rate", "__main__",
 )  # fmt: skip
 """Rooms from the ground up: each imports those before it. A name alone is a file beside the rooms."""

@@ -32,11 +32,12 @@ def read_grid(run: Path, words: Sequence[str]) -> Grid:
     `words` are `section.key=value` in YAML; those of `generation` whose value is a list are the axes. Raises UserError
     as `finished_config` does.
     """
+    require_finished(run)
     axes, overrides = split_axes(words)
     settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for setting in settings:
         axis_words = [f"generation.{key}={dump_yaml(value)}" for key, value in setting.items()]
-        finished_config(run, [*overrides, *axis_words])
+        load_config(run / "config.yaml", [*overrides, *axis_words], to_train=False)
     return Grid(settings, overrides)
 
 

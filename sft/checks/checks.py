@@ -4,21 +4,21 @@ The dry run shows their lines; a training refuses what they would stop, before a
 loaded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from sft.checks.doctor import Line, characters, end_of_text, length_line, special_tokens
+from sft.checks.doctor import Line, end_of_text, length_line, tokenizer_checks
 from sft.checks.model_checks import duration, memory, model_lines, number_format
 from sft.config.sections import Config
 from sft.model.load import load_skeleton
 from sft.model.place import DTYPES
 from sft.plan.activations import micro_batch, settled
 from sft.plan.cards import Card
+from sft.plan.memory import Layout
 from sft.plan.prepare import Plan, hazards, prepare, read_rows, read_tokenizer
 from sft.prompt.encoded_rows import largest_id, row_lengths
-from sft.prompt.template import PromptTemplate
 from sft.system.errors import UserError, warn
 from sft.system.processes import RANK, WORLD_SIZE
 
@@ -30,15 +30,18 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
     """
     data, split = read_rows(config)
     tokenizer, template = read_tokenizer(config)
-    refuse(tokenizer_checks(tokenizer, template))
-    model, lines = weightless(config)
-    refuse(lines)
+    refuse(tokenizer_checks(tokenizer, template.render("質問", "文脈")))
+    model = weightless(config)
     plan = prepare(config, data, split, tokenizer, template)
-    lines = row_checks(config, plan) + (model_checks(config, plan, model, card_of(device)) if model else [])
-    refuse(line for line in lines if line.subject != "memory")
+    card = card_of(device)
+    refuse([*fit_checks(config, plan, model), *number_format(config.model.dtype, card)])
+    if not any(labels[-1] == tokenizer.eos_token_id for labels in labels_of(plan)):  # which the first row settles
+        refuse([end_of_text(labels_of(plan), tokenizer.eos_token_id)])
     if RANK == 0:
         warn(hazards(config, plan))
-        warn(f"{line.found}; {line.remedy}" for line in lines if line.subject == "memory" and line.level != "green")
+        if card:
+            need = memory(model, settled_layout(config, plan, model, card), card)
+            warn([f"{need.found}; {need.remedy}"] if need.level != "green" else [])
     return plan
 
 
@@ -59,45 +62,53 @@ def card_of(device: torch.device) -> Card | None:
     return Card(torch.cuda.get_device_name(device), memory_bytes, bfloat16=has_bfloat16)
 
 
-def tokenizer_checks(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> list[Line]:
-    """Whether rows can begin and end, and whether the prompt and Japanese text survive the tokenizer."""
-    return [special_tokens(tokenizer), characters(tokenizer, template.render("質問", "文脈"))]
+def weightless(config: Config) -> PreTrainedModel:
+    """The model without weights. Raises UserError where there is no such model."""
+    dtype = DTYPES.get(config.model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
+    return load_skeleton(config.model.base, dtype, **config.model.loading)
 
 
-def weightless(config: Config) -> tuple[PreTrainedModel | None, list[Line]]:
-    """The model without weights; None, and the doctor's line that says why, where there is no such model."""
-    model = config.model
-    dtype = DTYPES.get(model.dtype, torch.bfloat16)  # auto: 16 bits, of one kind or the other
-    try:
-        return load_skeleton(model.base, dtype, **model.loading), []
-    except UserError as error:
-        return None, [Line("red", "model", *str(error).removeprefix("model ").split("; ", 1))]
+def labels_of(plan: Plan) -> Iterator[list[int]]:
+    """The labels of the training rows."""
+    return (row["labels"] for row in plan.train.rows.select_columns("labels"))
 
 
 def row_checks(config: Config, plan: Plan) -> list[Line]:
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
     rows, fates = plan.train
     return [
-        end_of_text((row["labels"] for row in rows.select_columns("labels")), plan.tokenizer.eos_token_id),
+        end_of_text(labels_of(plan), plan.tokenizer.eos_token_id),
         length_line(row_lengths(rows), plan.encoder.max_length, fates),
         *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, plan)),
     ]
 
 
+def fit_checks(config: Config, plan: Plan, model: PreTrainedModel) -> list[Line]:
+    """Whether LoRA, loss and rows fit `model`, which has no weights; it is then ready for an estimate of memory."""
+    longest, largest = plan.longest, max(plan.tokenizer.pad_token_id, largest_id(plan.train.rows))
+    checkpointing = config.training["activation_checkpointing"] is True
+    return model_lines(model, config.lora, config.quantization, checkpointing, longest, largest)
+
+
 def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card | None) -> list[Line]:
-    """The doctor's lines about the model, which has no weights, and about memory and time on `card`."""
-    training, lengths = config.training, row_lengths(plan.train.rows)
-    largest = max(plan.tokenizer.pad_token_id, largest_id(plan.train.rows))
-    setting = training["activation_checkpointing"]
-    lines = model_lines(model, config.lora, config.quantization, setting is True, max(lengths), largest)
+    """The doctor's lines about the model, and about memory and time on `card`."""
+    lines = fit_checks(config, plan, model)
     if any(line.level == "red" for line in lines):
         return lines
-    layout = micro_batch(config, plan.packed, max(lengths), model.dtype)
-    if card:
-        layout = layout._replace(checkpointing=settled(setting, model, layout, card.memory))
+    layout = settled_layout(config, plan, model, card)
+    tokens = sum(row_lengths(plan.train.rows)) * config.training["num_train_epochs"]
     return [
         *lines,
         *number_format(config.model.dtype, card),
         memory(model, layout, card),
-        duration(model, sum(lengths) * training["num_train_epochs"], layout.checkpointing, card, WORLD_SIZE),
+        duration(model, tokens, layout.checkpointing, card, WORLD_SIZE),
     ]
+
+
+def settled_layout(config: Config, plan: Plan, model: PreTrainedModel, card: Card | None) -> Layout:
+    """A micro-batch, with activations computed again where that is left to the memory of `card` and it demands it."""
+    layout = micro_batch(config, plan.packed, plan.longest, model.dtype)
+    if card is None:
+        return layout
+    setting = config.training["activation_checkpointing"]
+    return layout._replace(checkpointing=settled(setting, model, layout, card.memory))

@@ -200,13 +200,18 @@ def texts_of(rows: Dataset) -> tuple[list[str], list[str]]:
     return [row.category for row in unique for _ in range(3)], texts
 
 
+def tokenizer_checks(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[Line]:
+    """Whether rows can begin and end, and whether the rendered `prompt` and Japanese text survive the tokenizer."""
+    return [special_tokens(tokenizer), characters(tokenizer, prompt)]
+
+
 def tokenizer_lines(
     tokenizer: PreTrainedTokenizerBase, prompt: str, categories: Sequence[str], texts: Sequence[str]
 ) -> tuple[list[Line], dict[str, float | None]]:
     """What can be said of a tokenizer by itself and over the rows' texts, and its `tokens_per_character`."""
     ids = encode_texts(tokenizer, texts)
     shares = tokens_per_character(categories, texts, ids)
-    lines = [special_tokens(tokenizer), characters(tokenizer, prompt), row_texts(tokenizer, texts, ids)]
+    lines = [*tokenizer_checks(tokenizer, prompt), row_texts(tokenizer, texts, ids)]
     return [*lines, efficiency(shares)], shares
 
 

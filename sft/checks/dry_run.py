@@ -32,8 +32,11 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     columns = {config.model.tokenizer or config.model.base: shares}
     for name, other in compared.items():
         columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
-    model, model_line = weightless(config)
-    lines += model_line
+    try:
+        model = weightless(config)
+    except UserError as error:
+        model = None
+        lines.append(Line("red", "model", *str(error).removeprefix("model ").split("; ", 1)))
     if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
         plan = prepare(config, data, split, tokenizer, template)
         lines += [*row_checks(config, plan), *model_checks(config, plan, model, card)]

@@ -1,17 +1,12 @@
-"""`data.balance`: how often an epoch shows the rows of each category; and what every section has in common."""
+"""`data.balance`: how often an epoch shows the rows of each category."""
 
 import difflib
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sft.config.section import Section
 from sft.data.records import CATEGORIES, GROUPS, named_weights
-
-
-class Section(BaseModel):
-    """Strict, immutable, without unknown keys, and built when first needed, which saves a tenth of the start."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Balance(Section):

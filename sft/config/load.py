@@ -6,11 +6,11 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from sft.config.balance import Section
 from sft.config.hints import mismatch, shown, unknown_key, unknown_section
 from sft.config.library_keys import LIBRARY_CLASSES, REFUSED
 from sft.config.origin import Origin
 from sft.config.packages import check_packages
+from sft.config.section import Section
 from sft.config.sections import SECTIONS, Config
 from sft.config.values import check_values
 from sft.system.errors import UserError

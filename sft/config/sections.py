@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model, field_validator
 
-from sft.config.balance import Balance, Section
+from sft.config.balance import Balance
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
+from sft.config.section import Section
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from sft.config.load import load_config
 from sft.config.sections import Config
@@ -55,6 +55,7 @@ def lock_directory(run: Path) -> IO[str]:
     """
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
+        _beside(run, "discarded-run").exists()  # an error now, and not later, where its name is too long
         lock = _beside(run, "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{run}: cannot be made: {error.strerror}") from None
@@ -98,7 +99,7 @@ def claim_directory(run: Path) -> None:
     It waits until the new run has something to go on from (`forget_replaced`), and comes back if that never happens
     (`put_back`). The caller holds the lock.
     """
-    run = run.resolve()  # a link stays, and what it leads to is replaced
+    run = Path(os.path.realpath(run))  # a link stays, and what it leads to is replaced
     try:
         if holds_something(run):
             run.rename(_beside(run, "replaced-run"))
@@ -111,45 +112,46 @@ def claim_directory(run: Path) -> None:
 
 def forget_replaced(run: Path) -> None:
     """Remove the run that `run` replaced, if there is one. The caller holds the lock."""
-    discarded = _beside(run, "discarded-run")  # by this name, since half a run must never come back
-    if _beside(run, "replaced-run").exists():
-        shutil.rmtree(discarded, ignore_errors=True)
-        _beside(run, "replaced-run").rename(discarded)
-    shutil.rmtree(discarded, ignore_errors=True)
+    _discard(_beside(run, "replaced-run"), run)
 
 
 def put_back(run: Path) -> None:
     """Undo a start under --force that left nothing to go on from; otherwise finish it. The caller holds the lock."""
-    replaced = _beside(run, "replaced-run")
-    if not replaced.exists() or _has_begun(run):
+    if not os.path.exists(_beside(run, "replaced-run")) or _has_begun(run):
         forget_replaced(run)
         return
-    shutil.rmtree(run.resolve(), ignore_errors=True)
-    replaced.rename(run.resolve())
+    real = Path(os.path.realpath(run))
+    _discard(real, run)
+    _beside(run, "replaced-run").rename(real)
     print(f"{run}: the run that was there before is back", file=sys.stderr)
+
+
+def _discard(directory: Path, run: Path) -> None:
+    """Remove a directory, if it is there, by another name: half a run must neither come back nor stand in the way."""
+    gone = _beside(run, "discarded-run")
+    shutil.rmtree(gone, ignore_errors=True)
+    if directory.exists():
+        directory.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def settle(run: Path) -> None:
     """`put_back` what a killed start under --force left behind; nothing while a training runs."""
-    if not any(_beside(run, name).exists() for name in ("replaced-run", "discarded-run")):
+    if not os.path.exists(_beside(run, "replaced-run")) and not os.path.exists(_beside(run, "discarded-run")):
         return
     with contextlib.suppress(UserError), lock_directory(run):
         put_back(run)
 
 
-def _beside(run: Path, what: str) -> Path:
-    run = run.resolve()
-    return run.with_name(f".{run.name}.{what}")
+def _beside(run: Path, what: Literal["lock", "replaced-run", "discarded-run"]) -> Path:
+    """A hidden place beside a run, or beside what a link to one leads to."""
+    real = Path(os.path.realpath(run))
+    return real.parent / f".{real.name}.{what}"
 
 
 def _has_begun(run: Path) -> bool:
-    """Whether there is a whole checkpoint to go on from, or the training has ended."""
-    if any((run / "checkpoints").glob(f"checkpoint-*/{RECORD}")):
-        return True
-    try:
-        return read_manifest(run).status == "finished"
-    except UserError:
-        return False
+    """Whether something was learned that must not be lost: a whole checkpoint, or what the training ended with."""
+    return weights_directory(run).is_dir() or any((run / "checkpoints").glob(f"checkpoint-*/{RECORD}"))
 
 
 def weights_directory(run: Path) -> Path:
@@ -179,26 +181,26 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
 def require_finished(run: Path) -> FinishedManifest:
     """The manifest of a run whose training has finished. Raises UserError for any other, and for links out of it."""
     settle(run)
+    manifest = read_manifest(run)  # before all files below are looked at: it may be anybody's directory
     check_inside(run)
-    manifest = read_manifest(run)
     if not isinstance(manifest, FinishedManifest):
         raise UserError(f"{run}: the training has not finished; continue it with --resume")
     return manifest
 
 
 @contextlib.contextmanager
-def in_use(run: Path) -> Iterator[FinishedManifest]:
-    """A finished run, which nobody trains again while the block runs. Raises UserError as `require_finished` does."""
-    settle(run)
-    try:
-        lock: IO[str] = _beside(run, "lock").open("a+", encoding="utf-8")
-    except OSError:  # where nothing can be written, nobody can train either
-        yield require_finished(run)
-        return
-    with lock:
-        if not take_lock(lock, run, shared=True):
+def in_use(run: Path) -> Iterator[None]:
+    """Let nobody train a finished run again while the block runs. Raises UserError as `require_finished` does."""
+    require_finished(run)  # before a lock is left beside what is no run
+    with contextlib.ExitStack() as stack:
+        free = True
+        with contextlib.suppress(OSError, UserError):  # where there can be no lock, there can be no training either
+            lock = stack.enter_context(_beside(run, "lock").open("a+", encoding="utf-8"))
+            free = take_lock(lock, run, shared=True)
+        if not free:
             raise UserError(f"{run}: is being trained; wait for it")
-        yield require_finished(run)
+        require_finished(run)  # it may have been replaced in between
+        yield
 
 
 def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:

@@ -151,10 +151,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def check_inside(directory: Path) -> None:
     """Raise UserError when a link in `directory` leads out of it: reading or writing there would reach other files."""
-    inside = directory.resolve()
+    inside = os.path.realpath(directory)
     for parent, names, files in os.walk(directory):
         for path in (Path(parent, name) for name in (*names, *files)):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
                 raise UserError(f"{path}: is a link out of {directory}, which is not followed; copy the file there")
 
 

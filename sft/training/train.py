@@ -14,7 +14,6 @@ from sft.checks.checks import checked_plan
 from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.model.adapter import check_adapter
-from sft.model.families import check_checkpointing
 from sft.model.load import load_base
 from sft.model.lora import add_lora, base_of, describe_trained, train_all
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
@@ -61,7 +60,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
             checkpoint = None
             manifest.activation_checkpointing = choose(config, plan.packed, plan.longest, device, dtype)
         arguments = training_arguments(config, device, dtype, plan, manifest)
-        model = load_model(config, device, dtype, arguments.activation_checkpointing)
+        model = load_model(config, device, dtype)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
         if RANK == 0:
@@ -116,12 +115,10 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     return checkpoint
 
 
-def load_model(config: Config, device: torch.device, dtype: torch.dtype, checkpointing: bool) -> Any:
+def load_model(config: Config, device: torch.device, dtype: torch.dtype) -> Any:
     """The base model with what is trained of it: a fresh adapter, or all of its weights."""
     placed = None if divided_by() else device  # no GPU need hold more than its part
     base = load_base(config.model.base, placed, dtype, config.quantization, **config.model.loading)
-    if checkpointing:
-        check_checkpointing(base)
     set_seed(config.training["seed"])
     return train_all(base) if config.lora is None else add_lora(base, config.lora)
 
