@@ -9,7 +9,7 @@ python infer.py runs/calm7b generation.temperature=0        any setting changed;
 import argparse
 from pathlib import Path
 
-from sft.ask.questions import read_questions
+from sft.ask.questions import claimed, read_questions
 from sft.run.directory import in_use, newest_finished_run
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
@@ -36,6 +36,7 @@ def main() -> None:
         questions = read_questions(arguments.jsonl) if arguments.jsonl else []
         run = Path(arguments.run) if arguments.run else newest_finished_run()
         with in_use(run):
+            progress = claimed(arguments.output) if arguments.jsonl else None
             from sft.ask.answers import answer_file
             from sft.ask.question import ask, load
             from sft.ask.session import converse
@@ -43,8 +44,8 @@ def main() -> None:
             answerer = load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
             system = "base" if arguments.base else "tuned"
             with answerer.as_system(system):
-                if arguments.jsonl:
-                    answer_file(answerer, questions, arguments.output, system)
+                if progress:
+                    answer_file(answerer, questions, progress, system)
                 elif arguments.instruction:
                     ask(answerer, arguments.instruction, arguments.input, set())
                 else:
@@ -64,11 +65,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for text in (arguments.instruction or "", arguments.input):
         if not is_text(text):
             raise UserError("--instruction and --input must be text in the terminal's encoding")
-    output = arguments.output
-    if output and output.exists():
-        raise UserError(f"{output}: exists already; remove it, or give another --output")
-    if output and not output.parent.is_dir():
-        raise UserError(f"{output}: answers cannot be written there; give a file in a directory that exists")
+    if arguments.output and not arguments.output.parent.is_dir():
+        raise UserError(f"{arguments.output}: answers cannot be written there; give a file in a directory that exists")
 
 
 if __name__ == "__main__":

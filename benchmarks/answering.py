@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.turns import print_ratios
 from sft.data.rows import examples_of
-from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.answerer import Answerer, load_answerer, open_run
 from sft.generation.generate import Answer, generate_all
 from sft.prompt.encode import eos_id
 from sft.run.directory import require_finished
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
         require_finished(arguments.run)
-        answerer = load_answerer(arguments.run, arguments.overrides)
+        answerer = load_answerer(open_run(arguments.run, arguments.overrides))
         prompts = held_out_prompts(answerer, arguments.rows)
         greedy = answerer.generation | {"temperature": 0.0}
         lengths = {

@@ -10,6 +10,7 @@ The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.
 `python -m eval COMMAND --help` explains each.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -31,11 +32,19 @@ def evaluate_run() -> None:
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
+    add_place(parser, "the run's eval directory")
     arguments = parser.parse_intermixed_args()
     config = finished_config(arguments.run, arguments.overrides)
     from eval.evaluate import evaluate
 
-    evaluate(arguments.run, config, arguments.overrides, arguments.allow_other_template)
+    other_template, place = arguments.allow_other_template, (arguments.output, arguments.force)
+    evaluate(arguments.run, config, arguments.overrides, other_template, *place)
+
+
+def add_place(parser: argparse.ArgumentParser, default: str) -> None:
+    """The options that say where answers go, and whether they replace others."""
+    parser.add_argument("--output", type=Path, help=f"directory for answers and results; {default} if left out")
+    parser.add_argument("--force", action="store_true", help="replace answers to other rows or under other settings")
 
 
 def score_file() -> None:
@@ -66,13 +75,14 @@ def sweep_run() -> None:
     parser = command_parser("Answer rows under several generation settings; report them.", "python -m eval sweep")
     parser.add_argument("run", type=Path, help="a finished run, or a directory with sweep.json to report it again")
     parser.add_argument("grid", nargs="*", metavar="section.key=value", help="generation.key=[a,b] is an axis")
+    add_place(parser, "the run's eval/sweep")
     arguments = parser.parse_intermixed_args(sys.argv[2:])
     directory = arguments.run
     if arguments.grid or not (directory / "sweep.json").is_file():
         grid = read_grid(directory, arguments.grid)
         from eval.answering.sweep import answer_grid
 
-        directory = answer_grid(directory, grid)
+        directory = answer_grid(directory, grid, arguments.output, arguments.force)
     from eval.sweep import report_sweep
 
     report_sweep(directory)

@@ -3,27 +3,38 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.answer import answer_under, rows_to_answer
-from eval.predictions import SYSTEMS
+from eval.answering.answer import answer_under, provenance_of, rows_to_answer
+from eval.answering.place import evaluation_directory
+from eval.predictions import SYSTEMS, read_predictions
 from eval.score import report
 from sft.config.sections import Config
 from sft.data.rows import examples_of
-from sft.generation.answerer import load_answerer
+from sft.generation.answerer import load_answerer, open_run
 from sft.run.directory import in_use
 from sft.run.held_out import read_side, training_data
-from sft.system.files import output_directory
+from sft.run.provenance import is_answered
 from sft.system.processes import RANK
 
 
-def evaluate(run: Path, config: Config, overrides: Sequence[str], allow_other_template: bool) -> None:
-    """Answer with a finished run; `config` is its own with the overrides. The results are in its directory."""
+def evaluate(
+    run: Path, config: Config, overrides: Sequence[str], other_template: bool, output: Path | None, force: bool
+) -> None:
+    """Answer with a finished run; `config` is its own with the overrides. The results go to `output`.
+
+    Without one they go into the run's directory. Answers that are there already are scored again; other answers are
+    replaced under `force` only. Raises UserError otherwise.
+    """
     with in_use(run):
         rows = rows_to_answer(run, config)
         trained = read_side(run, "train", training_data(run, config))
-        directory = output_directory(run / "eval" / (Path(config.eval.data).stem if config.eval.data else ""))
-        answerer = load_answerer(run, overrides, allow_other_template)
-        settings = {directory / "predictions.jsonl": answerer.generation}
-        (predictions,) = answer_under(answerer, rows, settings, SYSTEMS, likelihoods=True)
+        directory = evaluation_directory(run, config.eval.data, output)
+        opened = open_run(run, overrides, other_template)
+        provenance = provenance_of(opened, rows, [opened.config.generation], SYSTEMS)
+        file = directory / "predictions.jsonl"
+        if not is_answered(directory, [file.name], provenance, force):
+            answerer = load_answerer(opened)
+            answer_under(answerer, rows, {file: answerer.generation}, SYSTEMS, likelihoods=True, provenance=provenance)
         if RANK == 0:
             outputs = {row.index: row.output for row in examples_of(trained)}
-            report(predictions, directory, config.eval.resamples, config.eval.seed, outputs)
+            predictions = list(read_predictions(file))
+            report(predictions, directory, config.eval.resamples, config.eval.seed, outputs, provenance)

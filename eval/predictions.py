@@ -14,7 +14,7 @@ from eval.border import from_json
 from sft.data.records import CATEGORIES, Example
 from sft.generation.settings import FinishReason
 from sft.system.errors import UserError
-from sft.system.files import parse_json, read_bytes, write_whole
+from sft.system.files import parse_json, read_bytes, text_sha256, write_whole
 
 BASE, TUNED = "base", "tuned"
 SYSTEMS = (BASE, TUNED)
@@ -76,8 +76,27 @@ class Prediction:
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Write one JSON object a line, UTF-8, all or nothing."""
-    lines = (json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions)
-    write_whole(path, (line + "\n" for line in lines))
+    write_whole(path, _lines(predictions))
+
+
+def predictions_sha256(predictions: Iterable[Prediction]) -> str:
+    """Hash of the file that `write_predictions` writes."""
+    return text_sha256(_lines(predictions))
+
+
+def _lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    return (json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in predictions)
+
+
+def rows_sha256(rows: Iterable[Example]) -> str:
+    """Hash of rows, which tells them from all others."""
+    return text_sha256(json.dumps(dataclasses.astuple(row), ensure_ascii=False) for row in rows)
+
+
+def examples_sha256(predictions: Iterable[Prediction]) -> str:
+    """Hash of the rows that were answered, whoever answered them and in whatever order."""
+    rows = {prediction.example.index: prediction.example for prediction in predictions}
+    return rows_sha256(row for _, row in sorted(rows.items()))
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:

@@ -1,18 +1,21 @@
 """`python -m eval score`: score predictions that are already there, and report. No torch here."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from eval.predictions import Prediction, read_predictions
+from eval.predictions import Prediction, examples_sha256, predictions_sha256, read_predictions
 from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.document import document
 from eval.report.terminal import print_table
 from eval.scoring.score import score
+from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
-from sft.system.errors import UserError
+from sft.run.provenance import Provenance, provenance_of
+from sft.system.errors import UserError, warn
 from sft.system.files import output_directory, write_whole
 
 
@@ -23,7 +26,7 @@ def score_file(path: Path, output: Path | None, training_data: str | None) -> No
     directory = output_directory(output or path.parent)
     predictions = list(read_predictions(path))
     outputs = training_outputs(training_data, predictions) if training_data else None
-    report(predictions, directory, training_outputs=outputs)
+    report(predictions, directory, training_outputs=outputs, about=provenance_of(path))
 
 
 def report(
@@ -32,15 +35,29 @@ def report(
     resamples: int = 10_000,
     seed: int = 0,
     training_outputs: Mapping[str, str] | None = None,
+    about: Provenance | None = None,
 ) -> None:
-    """Score, write results and report, print the table."""
-    results = score(predictions, resamples, seed, training_outputs)
-    blocks = document(results, predictions, read_sweep_results(directory / "sweep"))
+    """Score, write results and report, print the table. `about` says whose answers these are; None: nobody knows."""
+    found = score(predictions, resamples, seed, training_outputs)
+    results = dataclasses.replace(found, about=about, predictions=predictions_sha256(predictions))
+    blocks = document(results, predictions, sweep_of(directory / "sweep", predictions, about))
     reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks)}
     for name, text in (results.texts() | reports).items():
         write_whole(directory / name, text)
     print_table(results, Console())
     print(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
+
+
+def sweep_of(directory: Path, predictions: Sequence[Prediction], about: Provenance | None) -> SweepResults | None:
+    """The results of a sweep in `directory`, of the same model and rows; None where there is none, or of others."""
+    sweep = read_sweep_results(directory)
+    if sweep is None:
+        return None
+    same_model = about.same_model_and_rows(sweep.about) if about else sweep.about is None
+    if same_model and sweep.rows_sha256 == examples_sha256(predictions):
+        return sweep
+    warn([f"{directory}: its sweep is of another model or other rows, and left out of the report"])
+    return None
 
 
 def training_outputs(path: str, predictions: Sequence[Prediction]) -> dict[str, str]:

@@ -22,9 +22,9 @@ def test_the_tuned_model_and_the_base_both_answer(program, words, tiny_base, tmp
     assert moved == {name for name, _ in base.named_parameters()}
     prompt = torch.tensor([[5, 6, 7, 8]])
 
-    from sft.generation.answerer import load_answerer
+    from sft.generation.answerer import load_answerer, open_run
 
-    answerer = load_answerer(run)
+    answerer = load_answerer(open_run(run))
     for system, expected in (("tuned", tuned), ("base", base)):
         with answerer.as_system(system):
             torch.testing.assert_close(answerer.model(prompt).logits, expected(prompt).logits)

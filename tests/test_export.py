@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from sft.export.export import export
 from sft.export.request import Request
 from sft.export.source import CONTEXT, QUESTION
-from sft.generation.answerer import load_answerer
+from sft.generation.answerer import load_answerer, open_run
 from sft.model.load import load_base
 from sft.model.lora import load_adapter
 from sft.prompt.chat_template import user_message
@@ -149,7 +149,7 @@ def test_plain_transformers_and_the_cards_own_code_answer_as_the_run_does(merged
     assert result.returncode == 0, result.stderr
     plain, *printed = result.stdout.split("=====\n")
     ids, answers = json.loads(plain)
-    answerer = load_answerer(run)
+    answerer = load_answerer(open_run(run))
     prompts = [answerer.prompt(*question).ids for question in QUESTIONS]
     assert ids == prompts
     with_penalty = answerer.answer(answerer.prompt(QUESTION, CONTEXT).ids).text

@@ -507,10 +507,10 @@ import json, sys
 from pathlib import Path
 from sft.data.read import load_data
 from sft.data.rows import examples_of
-from sft.generation.answerer import load_answerer
+from sft.generation.answerer import load_answerer, open_run
 from sft.generation.generate import generate_all
 
-answerer = load_answerer(Path(sys.argv[1]), ["generation.max_new_tokens=8"])
+answerer = load_answerer(open_run(Path(sys.argv[1]), ["generation.max_new_tokens=8"]))
 examples = list(examples_of(load_data("data/sample.jsonl").rows))
 prompts = [answerer.prompt(e.instruction, e.input).ids for e in examples][:250]
 

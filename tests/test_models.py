@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from eval.predictions import read_predictions
-from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.answerer import Answerer, load_answerer, open_run
 from sft.generation.generate import generate
 from sft.generation.streamer import decode
 from sft.model.adapter import check_adapter
@@ -78,7 +78,7 @@ def test_a_family_is_trained_reloaded_answered_scored_and_merged(
     section, run = model_section(family, small_base), tmp_path / "run"
     check_supervision(load_tokenizer(section.get("tokenizer", section["base"])), family in BOS)
     trained = train(program, monkeypatch, section, run, QUANTISATIONS[quantisation])
-    answerer = load_answerer(run)
+    answerer = load_answerer(open_run(run))
     saved = load_file(run / "adapter" / "adapter_model.safetensors")
     adapted = {name.split(".")[-3] for name in saved if "lora_B" in name}
     assert adapted == TARGETS.get(family, {"q_proj", "v_proj"})
@@ -185,7 +185,7 @@ VARIANTS = {
 def test_pefts_variants_are_trained_saved_and_answered_with(variant, small_base, program, tmp_path, monkeypatch):
     (words, targets), run = VARIANTS[variant], tmp_path / "run"
     trained = train(program, monkeypatch, small_base("rinna"), run, words)
-    answerer = load_answerer(run)
+    answerer = load_answerer(open_run(run))
     ids = probe_ids(answerer)
     torch.testing.assert_close(logits(answerer.model, ids), trained, rtol=1e-4, atol=1e-4)
     assert check_adapter(run / "adapter") == 2 * len(targets)

@@ -6,7 +6,6 @@ a batch, and with it the answers, is the same however the work was divided.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,20 +15,22 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from tqdm import tqdm
 
-from eval.predictions import Prediction, write_predictions
+from eval.predictions import Prediction, predictions_sha256, rows_sha256, write_predictions
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import category_head, hash_order
-from sft.generation.answerer import Answerer, EncodedPrompt
+from sft.generation.answerer import Answerer, EncodedPrompt, Opened
 from sft.generation.generate import Answer, batches
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
 from sft.run.held_out import read_side, training_data
+from sft.run.provenance import Provenance, Record, write_record
 from sft.system.errors import UserError, warn
+from sft.system.files import text_sha256
 from sft.system.progress import Progress
 
 NO_PROMPT = EncodedPrompt("", [], False)
@@ -86,8 +87,11 @@ def answer_under(
     settings: Mapping[Path, Mapping[str, Any]],
     systems: Sequence[str],
     likelihoods: bool,
+    provenance: Provenance | None = None,
 ) -> list[list[Prediction]]:
     """Answer every row with each system under each of the generation settings, and write each one's predictions.
+
+    All go into one directory, with a record of their `provenance` where one is given.
 
     Prompts are read once for all settings. With `likelihoods` the references' −ln p is measured, too, which no setting
     changes. Predictions come in the settings', systems' and rows' order; a row whose question does not fit the model
@@ -103,10 +107,9 @@ def answer_under(
         prompts = [question.prompt.ids for question in questions if question.prompt]
         for generation in settings.values():
             warn(penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer)))
-    progress = {
-        path: Progress(path, _identity(answerer, generation, settings, rows, jobs), state.process_index)
-        for path, generation in settings.items()
-    }
+    progress = {path: Progress(path, state.process_index) for path in settings}
+    for path, generation in settings.items():
+        progress[path].begin(_identity(answerer, generation, settings, rows, jobs))
     undone = [k for k in range(len(jobs)) if not all(k in one.done for one in progress.values())]
     mine = [k for k in undone if k % state.num_processes == state.process_index]
     left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(settings)) for k in mine)
@@ -125,10 +128,40 @@ def answer_under(
     }
     state.wait_for_everyone()
     if state.is_main_process:
+        if provenance:
+            files = {path.name: predictions_sha256(found) for path, found in predictions.items()}
+            write_record(next(iter(settings)).parent, Record(provenance=provenance, files=files))
         for path, found in predictions.items():
             write_predictions(found, path)
-            progress[path].remove()
+        for one in progress.values():  # not before everything is written: a kill in between must not cost answers
+            one.remove()
     return list(predictions.values())
+
+
+def provenance_of(
+    opened: Opened,
+    rows: Sequence[Example],
+    settings: Sequence[Mapping[str, Any]],
+    systems: Sequence[str],
+) -> Provenance:
+    """What `answer_under` will make the answers of."""
+    config = opened.config
+    return Provenance(
+        run=opened.manifest.started,
+        base=config.model.base,
+        base_commit=opened.base.commit,
+        base_sha256=opened.base.sha256,
+        learned=opened.manifest.learned_sha256,
+        template=opened.template.sha256,
+        loading=config.model.loading | {"dtype": config.model.dtype, "quantization": config.quantization},
+        data=config.eval.data,
+        rows=rows_sha256(rows),
+        systems=[*systems],
+        generation=[dict(one) for one in settings],
+        seed=config.eval.seed,
+        batch_tokens=config.eval.batch_tokens,
+        deviations=opened.deviations,
+    )
 
 
 def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
@@ -167,16 +200,14 @@ def _identity(
 ) -> str:
     # Of one setting's answers, the others that share its batches are a part: in 16 bits they may change the rounding.
     config = answerer.config
-    answering = [config.quantization, generation, [*settings.values()], config.eval.seed, config.eval.batch_tokens]
+    answering = [generation, [*settings.values()], config.eval.seed, config.eval.batch_tokens]
     parts = [
-        answerer.weights_sha256,
-        answerer.template.sha256,
-        config.model.model_dump_json(),
+        answerer.identity,
         json.dumps(answering, sort_keys=True),
-        json.dumps([dataclasses.astuple(row) for row in rows], ensure_ascii=False),
+        rows_sha256(rows),
         json.dumps(jobs),
     ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return text_sha256("\0".join(parts))
 
 
 def _do(

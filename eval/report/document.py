@@ -29,7 +29,10 @@ PASSAGE_SHOWN = 300
 
 def document(results: Results, predictions: Sequence[Prediction], sweep: SweepResults | None = None) -> list[Block]:
     """The whole report. `results` is what `score` returned for these predictions, `sweep` what a sweep of them gave."""
-    blocks: list[Block] = [Heading(1, "Evaluation by task category"), *_verdicts(results), paragraph(LEGEND)]
+    blocks: list[Block] = [Heading(1, "Evaluation by task category")]
+    if results.about and results.about.deviations:
+        blocks.append(paragraph(Strong("Not the model as it was trained"), f": {'; '.join(results.about.deviations)}."))
+    blocks += [*_verdicts(results), paragraph(LEGEND)]
     blocks += [forest_figure(results), *delta_figure(results)]
     blocks += [*_group(results, "open"), *_context(results), *_group(results, "other")]
     blocks += [*_penalty(results, sweep), *_behaviour(results)]
@@ -156,6 +159,7 @@ def _provenance(results: Results) -> list[Block]:
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return [
         Heading(2, "Provenance"),
+        *_about(results),
         Table(["generation", *generation], rows, left=1),
         paragraph(
             f"Intervals: 95% percentile bootstrap, {settings.resamples:,} resamples of rows with one "
@@ -164,6 +168,23 @@ def _provenance(results: Results) -> list[Block]:
         Table(["metric", "signature"], list(map(list, results.signatures.items())), left=2),
         paragraph(f"Versions: {versions}."),
     ]
+
+
+def _about(results: Results) -> list[Block]:
+    about = results.about
+    if about is None:
+        return [paragraph("Nothing beside these answers says which model they are of.")]
+    base = about.base_commit or about.base_sha256 or "not recorded"
+    rows = [
+        ["run, begun", about.run],
+        ["base model", f"{about.base} ({base[:12]})"],
+        ["what was learned", about.learned[:12]],
+        ["template", about.template[:12]],
+        ["rows", f"{about.data or 'held out by the run'} ({about.rows[:12]})"],
+        ["answers", (results.predictions or "")[:12]],
+        ["as it was trained", "; ".join(about.deviations) or "yes"],
+    ]
+    return [Table(["whose answers", "(hashes: first 12 digits)"], rows, left=2)]
 
 
 def _caveats(results: Results) -> list[Block]:

@@ -12,8 +12,9 @@ from eval.border import json_text
 from eval.metrics.metric import Metric
 from eval.statistics.estimates import Estimate, Interval
 from sft.data.records import GROUP_OF, GROUPS
+from sft.run.provenance import Provenance
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 Kind = Literal["categories", "groups"]
 Measure = TypeVar("Measure", bound=Estimate)
@@ -212,7 +213,8 @@ class ScoredRow:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Results:
     """All that scoring found. `deltas` is tuned − base; `interaction`, by metric's key, is empty unless both open and
-    context rows were answered; `samples` go to a file of their own.
+    context rows were answered; `about` says whose answers these are (None: nothing says it), `predictions` is their
+    hash; `samples` go to a file of their own.
     """
 
     schema_version: int
@@ -229,6 +231,8 @@ class Results:
     overlap: dict[str, list[SharedPassage]]
     signatures: dict[str, str]
     versions: dict[str, str]
+    about: Provenance | None = None
+    predictions: str | None = None
     samples: list[ScoredRow] = dataclasses.field(default_factory=list)
 
     def texts(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.border import from_json
 from eval.metrics.catalogue import EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, PARTICLE_SHARE, PUNCTUATION_SHARE
-from eval.predictions import Prediction, read_predictions
+from eval.predictions import Prediction, examples_sha256, read_predictions
 from eval.scoring.measured import Measured, measure
 from eval.scoring.paired import differences, interaction
 from eval.scoring.results import (
@@ -35,10 +35,11 @@ from eval.scoring.score import results_of
 from eval.statistics.estimates import Estimate, bootstrap_means, cluster_numbers
 from sft.config.repetition_penalty import NO_PENALTY, PENALTY
 from sft.data.records import Example
+from sft.run.provenance import Provenance, provenance_of
 from sft.system.errors import UserError
 from sft.system.files import read_json
 
-SWEEP_VERSION = 1
+SWEEP_VERSION = 2
 BINS = 5
 REPORTED = (HEADLINE, GOLD_CONTAINED, FACTS_RECALL, PARTICLE_SHARE, PUNCTUATION_SHARE, EOS_RATE)
 """What is kept of every setting's scores."""
@@ -53,6 +54,7 @@ class Sweep:
 
     settings: list[Setting]
     predictions: list[list[Prediction]]
+    about: Provenance | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class SweptSystem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SweepResults:
-    """What `sweep_results.json` holds. `keys` are those that vary between the settings."""
+    """What `sweep_results.json` holds. `keys` are those that vary between the settings; `about` as in `Results`."""
 
     schema_version: int
     resamples: int
@@ -117,6 +119,8 @@ class SweepResults:
     settings: list[Setting]
     keys: list[str]
     systems: dict[str, SweptSystem]
+    rows_sha256: str
+    about: Provenance | None
 
 
 def load_sweep(directory: Path) -> Sweep:
@@ -142,7 +146,8 @@ def load_sweep(directory: Path) -> Sweep:
                     f"{directory / name}: row {answer.example.index!r} was not answered with {key} {setting[key]!r}, "
                     f"which {path} gives for it; sweep again"
                 )
-    return Sweep(settings, predictions)
+    abouts = [provenance_of(directory / name) for name in files]
+    return Sweep(settings, predictions, abouts[0] if all(one == abouts[0] for one in abouts) else None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -191,6 +196,8 @@ def score_sweep(sweep: Sweep, resamples: int = 10_000, seed: int = 0) -> SweepRe
         settings=list(sweep.settings),
         keys=varying(sweep.settings),
         systems={name: _system(measured, results, its_keys) for name, its_keys in keys.items()},
+        rows_sha256=examples_sha256(sweep.predictions[0]),
+        about=sweep.about,
     )
 
 

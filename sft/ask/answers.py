@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,10 +14,11 @@ from sft.system.files import write_whole
 from sft.system.progress import Progress
 
 
-def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path, system: str) -> None:
+def answer_file(answerer: Answerer, rows: list[dict[str, object]], progress: Progress, system: str) -> None:
     """Answer all rows in batches and write them, in their order, with `answer` and `finish_reason` added.
 
-    Answers that an interrupted call with the same questions, model and settings has found are not looked for again.
+    `progress` is of the file that is `claimed`. Answers that an interrupted call with the same questions, model and
+    settings has found are not looked for again.
     """
     prompts: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
@@ -27,9 +27,8 @@ def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path,
         except UserError as error:
             print(f"row {position + 1}: {error}", file=sys.stderr)
             row |= {"answer": "", "finish_reason": "error"}
-    model = [answerer.weights_sha256, answerer.template.sha256, answerer.config.model.model_dump_json(), system]
-    settings = json.dumps([answerer.config.quantization, answerer.generation], sort_keys=True)
-    progress = Progress(output, digest(*model, settings, json.dumps(rows)), 0)
+    settings = json.dumps(answerer.generation, sort_keys=True)
+    progress.begin(digest(answerer.identity, system, settings, json.dumps(rows)))
     positions, ids = list(prompts), list(prompts.values())
     contexts = [str(rows[position].get("input") or "") for position in positions]
     warn(penalty_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
@@ -42,6 +41,6 @@ def answer_file(answerer: Answerer, rows: list[dict[str, object]], output: Path,
     for place, position in enumerate(positions):
         text, finish_reason = results[place]
         rows[position] |= {"answer": text, "finish_reason": finish_reason}
-    write_whole(output, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(progress.path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows), new=True)
     progress.remove()
-    print(f"{output}: {len(rows)} answers", file=sys.stderr)
+    print(f"{progress.path}: {len(rows)} answers", file=sys.stderr)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sft.config.repetition_penalty import penalty_hazards
-from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.answerer import Answerer, load_answerer, open_run
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
@@ -15,7 +15,7 @@ from sft.system.visible import one_line, visible
 
 def load(run: Path, overrides: Sequence[str], allow_other_template: bool, base: bool) -> Answerer:
     """Load a finished run and say which one it is and how it will answer."""
-    answerer = load_answerer(run, overrides, allow_other_template)
+    answerer = load_answerer(open_run(run, overrides, allow_other_template))
     settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
     print(one_line(f"{run}{' (base model alone)' if base else ''}: {settings}"), file=sys.stderr)
     return answerer

@@ -1,10 +1,12 @@
-"""Questions in a file, read before anything is loaded. No torch here."""
+"""Questions in a file, read before anything is loaded, and the place of their answers. No torch here."""
 
 import json
+import os
 from pathlib import Path
 
 from sft.system.errors import UserError
 from sft.system.files import parse_json, read_bytes
+from sft.system.progress import Progress
 from sft.system.visible import is_text
 
 
@@ -32,3 +34,15 @@ def read_questions(path: Path) -> list[dict[str, object]]:
     if not rows:
         raise UserError(f"{path}: no questions in it")
     return rows
+
+
+def claimed(output: Path) -> Progress:
+    """Keep other calls from `output` from now on. Raises UserError where it is there, or could not be written."""
+    exists = UserError(f"{output}: exists already; remove it, or give another --output")
+    if os.path.exists(output):
+        raise exists
+    progress = Progress(output, 0)
+    if os.path.exists(output):  # another call finished it in between
+        progress.remove()
+        raise exists
+    return progress

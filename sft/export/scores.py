@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
 from sft.data.records import GROUPS
-from sft.system.errors import UserError
-from sft.system.files import read_json
+from sft.run.manifest import FinishedManifest
+from sft.run.provenance import Provenance
+from sft.system.errors import UserError, warn
+from sft.system.files import file_sha256, read_json
 from sft.system.visible import escaped
 
 METRICS = {"character_f1": "character F1", "rouge_l": "ROUGE-L"}
@@ -21,18 +25,35 @@ class Evaluation(NamedTuple):
     tables: dict[str, list[list[str]]]
 
 
-def read_evaluation(run: Path) -> Evaluation | None:
-    """The run's evaluation on its held-out rows, None where there is none. Raises UserError for another version's."""
+def read_evaluation(run: Path, manifest: FinishedManifest) -> Evaluation | None:
+    """The run's evaluation, as it was trained, on its held-out rows; None where there is none.
+
+    Scores of anything else are not the run's: a warning says why they are left out. Raises UserError for another
+    version's.
+    """
     path = run / "eval" / "results.json"
     if not path.is_file():
         return None
     results = read_json(path)
-    if not isinstance(results, dict) or results.get("schema_version") != 2 or "tuned" not in results.get("systems", ()):
+    if not isinstance(results, dict) or results.get("schema_version") != 3 or "tuned" not in results.get("systems", ()):
         raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
     try:
+        if reasons := _not_published(path, results, manifest):
+            warn([f"{path}: is about {', '.join(reasons)}, so the card is without scores; python -m eval {run}"])
+            return None
         return evaluation_of(results)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: is damaged; evaluate the run again, or move the file away") from None
+
+
+def _not_published(path: Path, results: Mapping[str, Any], manifest: FinishedManifest) -> list[str]:
+    """What else the scores are about than the run's own answers to the rows that it held out."""
+    if results["about"] is None:
+        return ["answers of which nothing says whose they are"]
+    about = TypeAdapter(Provenance).validate_python(results["about"])
+    answers = path.with_name("predictions.jsonl")
+    changed = not answers.is_file() or file_sha256(answers) != results["predictions"]
+    return about.not_of(manifest) + ["other answers than those beside it"] * changed
 
 
 def evaluation_of(results: Mapping[str, Any]) -> Evaluation:

@@ -59,13 +59,13 @@ def read_source(request: Request) -> Source:
     library_config(settings)
     check_adapter(adapter)
     check_trained_on(adapter, load_config(run / "config.yaml", to_train=False).model.base)
-    check_learned(run)
+    check_learned(run, manifest)
     template = PromptTemplate.load(adapter)
     tokenizer = load_tokenizer(str(adapter), trust_remote_code=config.model.trust_remote_code)
     set_chat_template(tokenizer, template, [{"instruction": QUESTION, "input": text} for text in ("", CONTEXT)])
     base, data = named_base(config, manifest, request.base_id), named_data(config, manifest, request.data_license)
     check_names(base, data)
-    return Source(request, config, manifest, template, tokenizer, settings, base, data, read_evaluation(run))
+    return Source(request, config, manifest, template, tokenizer, settings, base, data, read_evaluation(run, manifest))
 
 
 def check_names(base: Base, data: Data) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,15 +21,17 @@ from sft.config.sections import Config
 from sft.generation.generate import Answer, generate, generate_all, library_config
 from sft.generation.settings import effective_settings
 from sft.model.adapter import check_trained_on
+from sft.model.base_identity import BaseIdentity, base_identity
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import load_adapter, merge
 from sft.model.loss import add_token_nll
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten_context
 from sft.prompt.template import PromptTemplate, template_from_config
-from sft.run.directory import require_finished, run_config, weights_directory
+from sft.run.directory import check_learned, require_finished, run_config, weights_directory
+from sft.run.manifest import FinishedManifest
 from sft.system.errors import UserError
-from sft.system.files import file_sha256, text_sha256
+from sft.system.files import text_sha256
 
 
 class EncodedPrompt(NamedTuple):
@@ -53,6 +56,8 @@ class Answerer:
     tokenizer: PreTrainedTokenizerBase
     template: PromptTemplate
     base_weights: dict[Parameter, torch.Tensor]
+    identity: str
+    """Hash of what it answers with: base, adapter, tokenizer, template, and how they were loaded."""
     _base: PreTrainedModel | None = None
 
     def __post_init__(self) -> None:
@@ -120,23 +125,39 @@ class Answerer:
             parameter.data = other.to(parameter.device)
 
     @property
-    def weights_sha256(self) -> str:
-        """Hash of the trained weights, to tell whose answers these are."""
-        return text_sha256(map(file_sha256, sorted(weights_directory(self.run).glob("*model*.safetensors"))))
-
-    @property
     def context_length(self) -> int:
         """The most tokens of prompt and answer together that the model takes."""
         return getattr(self.model.config, "max_position_embeddings", None) or self.config.training["max_length"]
 
 
-def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template: bool = False) -> Answerer:
-    """Load a finished run's model with its adapter. `overrides` are `section.key=value` of its configuration.
+class Opened(NamedTuple):
+    """A finished run, whole as it was written, with all that answers are made of but the weights."""
 
-    Raises UserError when the run is missing or unfinished, when a file is missing or does not fit, and when
-    `overrides` ask for another prompt template than the adapter was trained with, unless that is allowed.
+    run: Path
+    manifest: FinishedManifest
+    config: Config
+    template: PromptTemplate
+    tokenizer: PreTrainedTokenizerBase
+    base: BaseIdentity
+    deviations: list[str]
+    """In which ways, in words, it is asked to answer otherwise than as it was trained."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of what answers: base, adapter, tokenizer, template, and how they are loaded."""
+        loading = [self.config.model.model_dump_json(), json.dumps(self.config.quantization)]
+        return text_sha256([self.manifest.learned_sha256, self.template.sha256, *map(str, self.base), *loading])
+
+
+def open_run(run: Path, overrides: Sequence[str] = (), allow_other_template: bool = False) -> Opened:
+    """Open a finished run. `overrides` are `section.key=value` of its configuration.
+
+    Raises UserError when the run is missing, unfinished or damaged, when its base model is not the one it was trained
+    on and `overrides` name no other, and when they ask for another prompt template than the adapter was trained with,
+    unless that is allowed.
     """
-    require_finished(run)
+    manifest = require_finished(run)
+    check_learned(run, manifest)
     config = run_config(run, overrides)
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     weights = weights_directory(run)
@@ -147,20 +168,50 @@ def load_answerer(run: Path, overrides: Sequence[str] = (), allow_other_template
     # A chat template can change with its tokenizer's settings; the text that was trained with cannot.
     same = config.prompt.template == template.name == "chat"
     asked = template if same else template_from_config(config.prompt.template, tokenizer)
-    if asked.sha256 != template.sha256:
-        if not allow_other_template:
-            raise UserError(
-                f"{run}: the template beside the adapter ({template.name}) and the one asked for ({asked.name}) "
-                "differ, and answers would suffer; --allow-other-template takes the one asked for"
-            )
-        template = asked
+    deviations = [] if asked.sha256 == template.sha256 else [f"the template {asked.name} in place of {template.name}"]
+    if deviations and not allow_other_template:
+        raise UserError(
+            f"{run}: the template beside the adapter ({template.name}) and the one asked for ({asked.name}) "
+            "differ, and answers would suffer; --allow-other-template takes the one asked for"
+        )
+    ensure_base(config.model.build, config.model.base)
+    base = base_identity(config.model)
+    deviations += _other_weights(run, manifest, config, base)
+    return Opened(run, manifest, config, asked, tokenizer, base, deviations)
+
+
+def _other_weights(run: Path, manifest: FinishedManifest, config: Config, base: BaseIdentity) -> list[str]:
+    """In which ways the base is not what was trained on. Raises UserError where nobody asked for that."""
+    trained = load_config(run / "config.yaml", to_train=False)
+    then = BaseIdentity(manifest.base_commit, manifest.base_sha256)
+    asked = config.model.base, config.model.revision
+    trained_on = trained.model.base, manifest.base_commit or trained.model.revision
+    same = base == then if any(then) else asked == trained_on
+    if not same and asked == trained_on:
+        raise UserError(
+            f"model {config.model.base}: is not what {run} was trained on, it changed since; restore it, or name "
+            "another with model.base=…"
+        )
+    found = [] if same else [f"another base model ({config.model.base})"]
+    for name, now, before in (
+        ("model.dtype", config.model.dtype, trained.model.dtype),
+        ("quantization", config.quantization, trained.quantization),
+    ):
+        if now != before:
+            found.append(f"{name} {now} in place of {before}")
+    return found
+
+
+def load_answerer(opened: Opened) -> Answerer:
+    """Load the model of an opened run, with its adapter. Raises UserError when a file is missing or does not fit."""
+    run, _, config, template, tokenizer, *_ = opened
+    weights = weights_directory(run)
     if resolve_device(config.model.device).type == "cpu":
         use_all_cores()
-    ensure_base(config.model.build, config.model.base)
     if config.lora is None:
-        return Answerer(run, config, _load(config, weights), tokenizer, template, {})
+        return Answerer(run, config, _load(config, weights), tokenizer, template, {}, opened.identity)
     model, base_weights = merge_adapter(load_adapter(_load(config), weights).eval())
-    return Answerer(run, config, model, tokenizer, template, base_weights)
+    return Answerer(run, config, model, tokenizer, template, base_weights, opened.identity)
 
 
 def merge_adapter(model: PeftModel) -> tuple[PeftModel | PreTrainedModel, dict[Parameter, torch.Tensor]]:

@@ -206,10 +206,14 @@ def in_use(run: Path) -> Iterator[None]:
 def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a run, which may come from elsewhere, with `overrides` on top.
 
-    Raises UserError when it wants Python code to be run that comes with the model and `overrides` do not want it, too.
+    A base model of the hub is the commit that was trained on, unless `overrides` name another. Raises UserError when it
+    wants Python code to be run that comes with the model and `overrides` do not want it, too.
     """
-    config = load_config(run / "config.yaml", overrides, to_train=False)
-    if config.model.trust_remote_code and not any(word.startswith("model.trust_remote_code=") for word in overrides):
+    changed = {word.partition("=")[0] for word in overrides}
+    commit = read_manifest(run).base_commit
+    pinned = [f"model.revision={commit}"] if commit and not changed & {"model", "model.base", "model.revision"} else []
+    config = load_config(run / "config.yaml", [*pinned, *overrides], to_train=False)
+    if config.model.trust_remote_code and "model.trust_remote_code" not in changed:
         raise UserError(
             f"{run / 'config.yaml'}: model.trust_remote_code runs Python code that comes with the model; if you know "
             "that code, say so here, too: model.trust_remote_code=true"
@@ -217,10 +221,13 @@ def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def check_learned(run: Path) -> None:
-    """Raise UserError when a file of what the finished run learned is missing or not what training wrote."""
+def check_learned(run: Path, manifest: FinishedManifest) -> None:
+    """Raise UserError when what the finished run learned is not, file by file, what training wrote."""
     learned = weights_directory(run)
-    for name, digest in require_finished(run).learned.items():
+    there = {path.name for path in learned.glob("[!.]*") if path.is_file()}
+    for name in sorted(there - manifest.learned.keys()):
+        raise UserError(f"{learned / name}: was not there when the training ended; move it away")
+    for name, digest in manifest.learned.items():
         path = learned / name
-        if not path.is_file() or file_sha256(path) != digest:
+        if name not in there or file_sha256(path) != digest:
             raise UserError(f"{path}: is not what the training wrote; restore it, or train again")

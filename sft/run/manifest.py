@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sft.system.errors import UserError
-from sft.system.files import read_json, write_whole
+from sft.system.files import read_json, text_sha256, write_whole
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers", "safetensors",
@@ -92,6 +92,8 @@ class Manifest(Part):
     otherwise."""
     base_commit: Word | None = None
     """The base model's commit on the hub; None for a directory."""
+    base_sha256: Sha256 | None = None
+    """Of the base model's files, where it was a directory; see `sft.model.base_identity`."""
 
     def check_goes_on(self, begun: Self, changed_settings: Sequence[str]) -> None:
         """Raise UserError, naming each difference, when a run that was begun as `begun` cannot go on as this one."""
@@ -101,6 +103,8 @@ class Manifest(Part):
             if value != then[name]:
                 is_hash = isinstance(value, str) and isinstance(then[name], str)
                 differences.append(f"{name} changed" if is_hash else f"{name} was {then[name]}, is {value}")
+        if (begun.base_commit, begun.base_sha256) not in ((None, None), (self.base_commit, self.base_sha256)):
+            differences.append("the base model changed")
         if differences:
             raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
 
@@ -115,6 +119,11 @@ class FinishedManifest(Manifest):
     """The files of `adapter/` or `model/` and their hashes."""
     memory_peak_bytes: int | None = None
     device: Word
+
+    @property
+    def learned_sha256(self) -> str:
+        """One hash of all that was learned, to tell whose answers these are."""
+        return text_sha256(f"{name} {digest}\n" for name, digest in sorted(self.learned.items()))
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:

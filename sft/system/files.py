@@ -17,24 +17,24 @@ from sft.system.errors import UserError, not_written
 FIELD_TWICE = "a field is given twice"
 
 
-def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
+def write_whole(path: Path, content: str | bytes | Iterable[str], new: bool = False) -> None:
     """Write a file so that it is there whole or, whatever happens, as it was; see `whole_file`.
 
     Text, in one piece or several, is written in UTF-8 with the line breaks that it has; half of a surrogate pair, which
     UTF-8 does not have, as the escape that JSON has for it (`\\ud800`).
     """
     pieces = [content] if isinstance(content, str | bytes) else content
-    with whole_file(path) as file:
+    with whole_file(path, new) as file:
         for piece in pieces:
             file.write(piece if isinstance(piece, bytes) else piece.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, new: bool = False) -> Iterator[BinaryIO]:
     """A file to be written to that becomes `path`, on the disk, when the block ends, and is gone when it fails.
 
-    What was at `path` stays as it is until then. What killed processes left of the same file is removed. Raises
-    UserError, with `path` and the reason, where the system refuses anything.
+    What was at `path` stays as it is until then, and for good when the file has to be `new`. What killed processes left
+    of the same file is removed. Raises UserError, with `path` and the reason, where the system refuses anything.
     """
     try:
         with _file_beside(path) as file:
@@ -42,7 +42,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
+                _place(Path(file.name), path, new)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(file.name)
@@ -52,16 +52,39 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise not_written(path, error) from error
 
 
+def _place(written: Path, path: Path, new: bool) -> None:
+    """Give a whole file its name; where it has to be new, the system refuses a name that somebody else took."""
+    if new:
+        try:
+            os.link(written, path)
+        except FileExistsError:
+            raise UserError(f"{path}: exists already; remove it, or give another name") from None
+        except OSError:  # a file system without links: the moment between the two lines is not covered
+            if path.exists():
+                raise UserError(f"{path}: exists already; remove it, or give another name") from None
+        else:
+            written.unlink()
+            return
+    os.replace(written, path)
+
+
+def hidden_beside(path: Path, ending: str) -> Path:
+    """A hidden place beside `path`; its name is not too long where that of `path` is not."""
+    name, whole = path.name, os.fsencode(path.name)
+    if len(whole) > 200:
+        name = f"{whole[:180].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
+    return path.with_name(f".{name}.{ending}")
+
+
 def _file_beside(path: Path) -> BinaryIO:
     """A new file beside `path`, locked as long as it is open: one that nobody holds is what a killed process left."""
-    # Cut, so that it is not too long where `path` is not.
-    start = f".{os.fsencode(path.name)[:200].decode(errors='ignore')}.writing-"
-    for left in path.parent.glob(f"{glob.escape(start)}*"):
+    start = hidden_beside(path, "writing-")
+    for left in path.parent.glob(f"{glob.escape(start.name)}*"):
         with contextlib.suppress(OSError), left.open("rb+") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
     while True:
-        file = path.with_name(start + uuid.uuid4().hex[:8]).open("xb")
+        file = start.with_name(start.name + uuid.uuid4().hex[:8]).open("xb")
         with contextlib.suppress(OSError):  # a file system without locks keeps what is left
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.path.exists(file.name):  # nobody took it for left before it was locked
@@ -159,8 +182,8 @@ def check_inside(directory: Path) -> None:
 
 
 def text_sha256(pieces: Iterable[str]) -> str:
-    """SHA-256 of a text in UTF-8, given piece by piece."""
+    """SHA-256 of a text, given piece by piece, as `write_whole` writes it."""
     digest = hashlib.sha256()
     for piece in pieces:
-        digest.update(piece.encode())
+        digest.update(piece.encode("utf-8", "backslashreplace"))
     return digest.hexdigest()

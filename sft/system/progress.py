@@ -1,5 +1,6 @@
 """Work that goes on where it was interrupted: what is finished is a line in a file beside the result."""
 
+import contextlib
 import glob
 import json
 import os
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from sft.system.errors import UserError, not_written, warn
-from sft.system.files import take_lock, write_whole
+from sft.system.files import hidden_beside, take_lock, write_whole
 
 
 class Finished(NamedTuple):
@@ -31,19 +32,29 @@ class Progress:
     """Finished jobs of a long work, kept beside `path`, its result, in one file a process.
 
     A work is told from others (other model, adapter, rows, settings) by its `identity`. Theirs are kept for them, and
-    damaged lines are left out; a warning says so. Raises UserError where somebody else works on the same result.
+    damaged lines are left out; a warning says so. Raises UserError where somebody else works on the same result, and
+    where nothing could be written there.
     """
 
-    def __init__(self, path: Path, identity: str, process: int) -> None:
-        self._path = path
-        self._identity = identity
-        self._name = path.with_name(f".{path.name}.unfinished-{process}")
+    done: set[int]
+    """Numbers of the jobs that are finished."""
+
+    def __init__(self, path: Path, process: int) -> None:
+        self.path = path
+        self._identity = ""
+        self._name = hidden_beside(path, f"unfinished-{process}")
         try:
+            with contextlib.suppress(FileNotFoundError):
+                path.stat()  # a name that is too long, for one, is an error now and not when all is done
             self._file = self._name.open("a", encoding="utf-8")  # locked as long as this object lives
         except OSError as error:
             raise not_written(path, error) from None
         if not take_lock(self._file, path):
             raise UserError(f"{path}: is being written by another process; wait for it, or use --output")
+
+    def begin(self, identity: str) -> None:
+        """Find what is finished of this work."""
+        self._identity = identity
         lines, damaged = _read(self._name)
         others = sum(line.work != identity for line in lines)
         self._file.write("\n")  # the last line may have been cut, and must not swallow the next one
@@ -57,11 +68,12 @@ class Progress:
         """Keep the results of a job, anything that JSON holds."""
         self._file.write(Finished(self._identity, job, results).line())
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def all_results(self) -> dict[int, list[Any]]:
         """Results by job number, from all processes. Raises UserError when our file is not there any more."""
         if not self._name.exists() or not os.path.samestat(os.fstat(self._file.fileno()), self._name.stat()):
-            raise UserError(f"{self._path}: somebody removed what was finished of it; start again")
+            raise UserError(f"{self.path}: somebody removed what was finished of it; start again")
         lines = [line for file in self._files() for line in _read(file)[0]]
         return {line.job: line.results for line in lines if line.work == self._identity}
 
@@ -73,7 +85,8 @@ class Progress:
         self._file.close()
 
     def _files(self) -> list[Path]:
-        return sorted(self._path.parent.glob(f".{glob.escape(self._path.name)}.unfinished-*"))
+        pattern = glob.escape(hidden_beside(self.path, "unfinished-").name) + "*"
+        return sorted(self.path.parent.glob(pattern))
 
 
 def _read(file: Path) -> tuple[list[Finished], int]:

@@ -14,8 +14,9 @@ from sft.checks.checks import checked_plan
 from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.model.adapter import check_adapter
+from sft.model.base_identity import base_identity
 from sft.model.load import load_base
-from sft.model.lora import add_lora, base_of, describe_trained, train_all
+from sft.model.lora import add_lora, describe_trained, train_all
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.plan.activations import choose, less_memory
 from sft.plan.prepare import Plan
@@ -53,7 +54,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
         use_all_cores()
     with ends_by_signal(), owned(config.run_directory, resume, force):
         plan = checked_plan(config, device)
-        manifest = begin_manifest(plan, resume)
+        manifest = begin_manifest(config, plan, resume)
         if resume:
             checkpoint = go_on(config, manifest)
         else:
@@ -73,8 +74,9 @@ def train(config: Config, resume: bool, force: bool) -> None:
             warn_of_loss(config.run_directory / "log.jsonl")
 
 
-def begin_manifest(plan: Plan, resumed: bool) -> Manifest:
+def begin_manifest(config: Config, plan: Plan, resumed: bool) -> Manifest:
     """The manifest of a run that has just begun."""
+    base = base_identity(config.model)
     sides = {name: len(side) for name, side in plan.split._asdict().items()}
     truncation = truncation_counts(plan.train.fates)
     return Manifest(
@@ -93,6 +95,8 @@ def begin_manifest(plan: Plan, resumed: bool) -> Manifest:
         packed=plan.packed,
         environment=Environment.now(),
         resumed=resumed,
+        base_commit=base.commit,
+        base_sha256=base.sha256,
     )
 
 
@@ -188,7 +192,6 @@ def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> 
     print(describe_trained(model))
     if not manifest.resumed:
         claim_directory(run)
-    manifest.base_commit = getattr(base_of(model).config, "_commit_hash", None)
     write_manifest(run, manifest)
     write_whole(run / "config.yaml", config.to_yaml())
     write_split(run, plan.split)

@@ -223,10 +223,10 @@ class Clock:
 def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Clock) -> None:
     """Load a run's model and answer cells with it."""
     from eval.answering.answer import answer_under
-    from sft.generation.answerer import load_answerer
+    from sft.generation.answerer import load_answerer, open_run
 
     rows = rows_by_name(study, run)
-    answerer: Answerer = load_answerer(run, study.common)
+    answerer: Answerer = load_answerer(open_run(run, study.common))
     # The decodings of a set of rows are answered together, so that its prompts are read once.
     for (system, name, greedy), same in itertools.groupby(members, lambda c: (c.system, c.rows, c.decoding == GREEDY)):
         together = list(same)
