@@ -22,6 +22,7 @@ from sft.model.lora import load_adapter
 from sft.prompt.template import ALPACA_JA, PromptTemplate, chat_template
 from sft.run.directory import require_finished, run_config
 from sft.system.errors import UserError
+from sft.system.files import file_sha256
 
 CPU = torch.device("cpu")
 QUICK = "generation.max_new_tokens=2"
@@ -59,6 +60,13 @@ def base(tiny_base):
     return lambda: load_base(str(tiny_base), CPU, torch.float32)
 
 
+def signed(run: Path) -> Path:
+    """The run, its manifest saying of every file that was planted in it that the training wrote it."""
+    hashes = {path.name: file_sha256(path) for path in (run / "adapter").iterdir() if path.is_file()}
+    edit(run / "manifest.json", learned=hashes)
+    return run
+
+
 def edit(path: Path, **changes: Any) -> None:
     """Change the fields of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
@@ -78,7 +86,7 @@ def test_no_pickle_in_a_run_is_ever_loaded(run, tmp_path, program, command):
         for name in BOMBS:
             torch.save({"state": Bomb(ran)}, directory / name)
     (run / "adapter" / "training_args.bin").write_bytes(pickle.dumps(Bomb(ran)))  # without torch's zip around it
-    result = program(*COMMANDS[command](run))
+    result = program(*COMMANDS[command](signed(run)))
     assert result.returncode == 0, result.stderr
     assert not ran.exists()
     exported = run / "export" / "adapter"
@@ -108,7 +116,7 @@ def test_an_adapter_that_is_a_pickle_is_refused(run, tmp_path, program, name):
     torch.save({**load_file(weights), "bomb": Bomb(ran)}, run / "adapter" / name)
     weights.unlink()
     for command in COMMANDS.values():
-        result = program(*command(run))
+        result = program(*command(signed(run)))
         assert result.returncode == 2
         assert f"{name}: is a pickle, which could run code, and never loaded" in result.stderr
     assert not ran.exists()
@@ -205,7 +213,7 @@ def test_an_adapter_config_that_is_none_is_one_line(run, program, content, words
     path = run / "adapter" / "adapter_config.json"
     path.unlink() if content is None else path.write_bytes(content)
     for command in ("infer", "export"):
-        result = program(*COMMANDS[command](run))
+        result = program(*COMMANDS[command](signed(run)))
         assert (result.returncode, words in result.stderr) == (2, True), result.stderr
 
 
@@ -394,6 +402,7 @@ def test_a_run_cannot_ask_for_foreign_code_by_itself(run, tmp_path, program):
     edit(run / "adapter" / "tokenizer_config.json", tokenizer_class="Evil")
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("trust_remote_code: false", "trust_remote_code: true"))
+    signed(run)
     for command in COMMANDS.values():
         result = program(*command(run))
         assert result.returncode == 2
@@ -543,18 +552,16 @@ def test_a_run_whose_chat_template_attacks_is_not_exported(run, program, name):
     tokens = {"special_tokens": ["<|endoftext|>"], "end": "<|endoftext|>", "name": "chat"}
     (run / "adapter" / "prompt_template.json").write_text(json.dumps(GOOD_TEMPLATE | tokens))
     (run / "adapter" / "chat_template.jinja").write_text(ATTACKS[name])
-    manifest = json.loads((run / "manifest.json").read_text())
-    edit(run / "manifest.json", learned={k: v for k, v in manifest["learned"].items() if k != "prompt_template.json"})
-    result = program(*COMMANDS["export"](run))
+    result = program(*COMMANDS["export"](signed(run)))
     assert (result.returncode, "the chat template fails" in result.stderr) == (2, True), result.stderr
 
 
 @pytest.mark.parametrize(
     ("results", "words"),
     [
-        ({}, "is not this version's evaluation of a run"),
-        ({"schema_version": 2, "systems": {"tuned": {}}}, "is damaged"),
-        ({"schema_version": 2, "systems": {"tuned": []}, "settings": [], "rows": {}, "floors": {}}, "is damaged"),
+        ([], "is damaged"),
+        ({"schema_version": 3, "systems": {"tuned": {}}}, "is damaged"),
+        ({"schema_version": 3, "about": {}, "predictions": ""}, "is damaged"),
     ],
 )
 def test_a_damaged_evaluation_is_not_exported(run, program, results, words):
@@ -573,9 +580,7 @@ def test_names_in_a_run_do_not_become_code_in_its_card(run, program, name):
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     config["model"]["base"] = name
     (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    manifest = json.loads((run / "manifest.json").read_text())
-    edit(run / "manifest.json", learned={k: v for k, v in manifest["learned"].items() if k != "adapter_config.json"})
-    result = program(*COMMANDS["export"](run))
+    result = program(*COMMANDS["export"](signed(run)))
     assert (result.returncode, "error: model.base " in result.stderr) == (2, True), result.stderr
 
 

@@ -31,6 +31,7 @@ from sft.prompt.template import ALPACA_JA
 from sft.run import checkpoints
 from sft.run.held_out import write_split
 from sft.run.manifest import read_manifest, write_manifest
+from sft.run.provenance import Provenance, Record, write_record
 from sft.system import files
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.files import whole_file, write_whole
@@ -108,7 +109,6 @@ def make_start_of_a_run(directory, monkeypatch, trained_run):
     from sft.training import train
 
     monkeypatch.setattr(train, "describe_trained", lambda model: "")
-    monkeypatch.setattr(train, "base_of", lambda model: model)
     config = load_config(trained_run / "config.yaml", [f"run.directory={directory}"])
     manifest = read_manifest(trained_run).model_copy(update={"resumed": True})
     split = Split(*(on_disk([Example(f"{n}", "問い", "", "答え", "open_qa")]) for n in range(3)))
@@ -169,21 +169,27 @@ def make_answers(directory, tokenizer):
     def answer_all(prompts):
         return ((0, n, SimpleNamespace(text="答え" * 30, finish_reason="eos")) for n in range(len(prompts)))
 
-    answerer = SimpleNamespace(
-        prompt=prompt, answer_all=answer_all, weights_sha256="", template=SimpleNamespace(sha256=""),
-        tokenizer=tokenizer, generation={},
-        config=SimpleNamespace(quantization=None, model=SimpleNamespace(model_dump_json=lambda: "")),
-    )  # fmt: skip
+    answerer = SimpleNamespace(prompt=prompt, answer_all=answer_all, identity="", tokenizer=tokenizer, generation={})
 
     def make():
         gc.collect()  # a process that ended would have let go its lock
-        answer_file(answerer, [{"instruction": "問い"} for _ in range(9)], directory / "answers.jsonl", "tuned")
+        progress = Progress(directory / "answers.jsonl", 0)
+        answer_file(answerer, [{"instruction": "問い"} for _ in range(9)], progress, "tuned")
 
     return make
 
 
 def make_predictions(directory):
     return lambda: write_predictions(answers("tuned"), directory / "predictions.jsonl")
+
+
+def make_record(directory):
+    provenance = Provenance(
+        run="now", base="a model", base_commit=None, base_sha256="0" * 64, learned="1" * 64, template="2" * 64,
+        loading={"dtype": "auto"}, data=None, rows="3" * 64, systems=["tuned"], generation=[{"do_sample": False}],
+        seed=0, batch_tokens=8192, deviations=[],
+    )  # fmt: skip
+    return lambda: write_record(directory, Record(provenance=provenance, files={"predictions.jsonl": "4" * 64}))
 
 
 def command(monkeypatch, *words):
@@ -262,9 +268,11 @@ def make_report_of_a_study(directory, monkeypatch):
 
 WRITERS = [
     make_manifest, make_split, make_start_of_a_run, make_log, make_loss_plot, make_checkpoint, make_template,
-    make_export, make_encoded_rows, make_answers, make_predictions, make_scores_and_report, make_comparison, make_sweep,
+    make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report, make_comparison, make_sweep,
     make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
 ]  # fmt: skip
+MAKE_NEW_FILES = make_rating_sheet, make_answers
+"""Those that replace nothing."""
 
 
 @pytest.fixture
@@ -351,8 +359,8 @@ def count_of_files(make, monkeypatch) -> int:
     """How many files `make` writes."""
     with monkeypatch.context() as patch:
         calls = []
-        replace = os.replace
-        patch.setattr(os, "replace", lambda *paths: calls.append(paths) or replace(*paths))
+        place = files._place
+        patch.setattr(files, "_place", lambda *paths: calls.append(paths) or place(*paths))
         make()
     return len(calls)
 
@@ -387,8 +395,7 @@ def failing(number: int, error: int):
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__.removeprefix("make_"))
 def test_a_file_that_cannot_be_written_is_a_line_and_leaves_what_was_there(writer, maker, monkeypatch, capsys) -> None:
     directory, make = maker(writer)
-    replaces = writer is not make_rating_sheet
-    old, new = states(directory, make, replaces)
+    old, new = states(directory, make, writer not in MAKE_NEW_FILES)
     put(directory, old)
     count = count_of_files(make, monkeypatch)
     for number in sorted({1, (count + 1) // 2, count}):
@@ -426,11 +433,11 @@ def line_of(make, capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
+@pytest.mark.parametrize("moment", ["fsync", "naming"])
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__.removeprefix("make_"))
 def test_a_kill_leaves_what_was_there_and_nothing_after_the_next_time(writer, moment, maker, monkeypatch) -> None:
     directory, make = maker(writer)
-    old, new = states(directory, make, writer is not make_rating_sheet)
+    old, new = states(directory, make, writer not in MAKE_NEW_FILES)
     put(directory, old)
     count = count_of_files(make, monkeypatch)
     for number in sorted({1, (count + 1) // 2, count}):
@@ -438,7 +445,7 @@ def test_a_kill_leaves_what_was_there_and_nothing_after_the_next_time(writer, mo
         assert killed(make, moment, number) == 9
         check(directory, old, new, number - 1)
     assert left_behind(directory)
-    if writer in (make_rating_sheet, make_encoded_rows):  # which make nothing anew that is whole
+    if writer in (*MAKE_NEW_FILES, make_encoded_rows):  # which make nothing anew that is whole
         put(directory, old)
     make()
     assert {name: (directory / name).read_bytes() for name in new} == new
@@ -446,20 +453,22 @@ def test_a_kill_leaves_what_was_there_and_nothing_after_the_next_time(writer, mo
 
 
 def killed(make, moment: str, number: int) -> int:
-    """Do it in another process, which ends, as by kill -9, at the call of `os.<moment>` with this number for a file."""
+    """Do it in another process, which ends, as by kill -9, before the file of this number is synced or gets its name."""
     child = os.fork()
     if child == 0:
-        calls, does = iter(range(1, 100)), getattr(os, moment)
+        calls = iter(range(1, 100))
+        owner, name = (os, "fsync") if moment == "fsync" else (files, "_place")
+        does = getattr(owner, name)
 
         def kill(*arguments):
-            ours = moment == "replace" or os.readlink(f"/proc/self/fd/{arguments[0]}").rpartition(".")[2].startswith(
+            ours = moment == "naming" or os.readlink(f"/proc/self/fd/{arguments[0]}").rpartition(".")[2].startswith(
                 "writing-"
             )
             if ours and next(calls) == number:
                 os._exit(9)
             return does(*arguments)
 
-        setattr(os, moment, kill)
+        setattr(owner, name, kill)
         try:
             make()
         finally:
@@ -538,17 +547,23 @@ def test_a_directory_that_was_being_replaced_is_back(tmp_path, monkeypatch, mome
     assert held(tmp_path) == {"adapter/a": b"new"}
 
 
+def begun(path: Path, work: str) -> Progress:
+    progress = Progress(path, 0)
+    progress.begin(work)
+    return progress
+
+
 @pytest.mark.parametrize("damage", [b"\0" * 40 + b"\n", b'["a", 2, [1', b"\xff\n", b"[]\n", b"null\n"])
 def test_finished_work_that_is_whole_is_kept_beside_what_is_damaged(tmp_path, capsys, damage) -> None:
     path = tmp_path / "answers.jsonl"
-    first = Progress(path, "a", 0)
+    first = begun(path, "a")
     first.add(0, ["答え", None, 0.1])
     first.add(1, ["other"])
     del first
     (kept,) = tmp_path.iterdir()
     one, two = kept.read_bytes().strip().splitlines(keepends=True)
     kept.write_bytes(one + damage + b"\n" + two)
-    again = Progress(path, "a", 0)
+    again = begun(path, "a")
     assert again.done == {0, 1}
     assert "1 of its lines damaged" in capsys.readouterr().err
     again.add(2, [])
@@ -559,10 +574,10 @@ def test_finished_work_that_is_whole_is_kept_beside_what_is_damaged(tmp_path, ca
 
 def test_finished_work_under_other_settings_is_kept_for_them(tmp_path, capsys) -> None:
     path = tmp_path / "answers.jsonl"
-    first = Progress(path, "a", 0)
+    first = begun(path, "a")
     first.add(0, ["a's"])
     del first
-    other = Progress(path, "b", 0)
+    other = begun(path, "b")
     assert other.done == set()
     assert "1 jobs finished under other settings stay there" in capsys.readouterr().err
     other.add(0, ["b's"])
@@ -574,15 +589,15 @@ def test_finished_work_under_other_settings_is_kept_for_them(tmp_path, capsys) -
             other.remove()
     assert kept.read_bytes() == before
     other.remove()
-    assert Progress(path, "a", 0).all_results() == {0: ["a's"]}
+    assert begun(path, "a").all_results() == {0: ["a's"]}
 
 
 def test_finished_work_that_somebody_removed_is_not_mixed_with_theirs(tmp_path) -> None:
     path = tmp_path / "answers.jsonl"
-    first = Progress(path, "a", 0)
+    first = begun(path, "a")
     first.add(0, ["first"])
     (tmp_path / ".answers.jsonl.unfinished-0").unlink()
-    second = Progress(path, "a", 0)
+    second = begun(path, "a")
     second.add(0, ["second"])
     with pytest.raises(UserError, match="somebody removed what was finished of it; start again"):
         first.all_results()
@@ -595,7 +610,7 @@ def test_a_file_system_without_locks_is_a_line(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr("fcntl.flock", refused)
     with pytest.raises(UserError, match="cannot be locked: No locks available; choose a place on a local disk"):
-        Progress(tmp_path / "a", "a", 0)
+        Progress(tmp_path / "a", 0)
     with pytest.raises(UserError, match="cannot be locked: No locks"), whole_directory(tmp_path / "b"):
         pass
     write_whole(tmp_path / "c", "c")

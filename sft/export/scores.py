@@ -28,18 +28,15 @@ class Evaluation(NamedTuple):
 def read_evaluation(run: Path, manifest: FinishedManifest) -> Evaluation | None:
     """The run's evaluation, as it was trained, on its held-out rows; None where there is none.
 
-    Scores of anything else are not the run's: a warning says why they are left out. Raises UserError for another
-    version's.
+    Scores of anything else are not the run's: a warning says why they are left out. Raises UserError for damaged ones.
     """
     path = run / "eval" / "results.json"
     if not path.is_file():
         return None
     results = read_json(path)
-    if not isinstance(results, dict) or results.get("schema_version") != 3 or "tuned" not in results.get("systems", ()):
-        raise UserError(f"{path}: is not this version's evaluation of a run; evaluate it again, or move the file away")
     try:
         if reasons := _not_published(path, results, manifest):
-            warn([f"{path}: is about {', '.join(reasons)}, so the card is without scores; python -m eval {run}"])
+            warn([f"{path}: is about {', '.join(reasons)}; the card is without scores until python -m eval {run} --force"])
             return None
         return evaluation_of(results)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -48,7 +45,7 @@ def read_evaluation(run: Path, manifest: FinishedManifest) -> Evaluation | None:
 
 def _not_published(path: Path, results: Mapping[str, Any], manifest: FinishedManifest) -> list[str]:
     """What else the scores are about than the run's own answers to the rows that it held out."""
-    if results["about"] is None:
+    if results.get("schema_version") != 3 or results["about"] is None:
         return ["answers of which nothing says whose they are"]
     about = TypeAdapter(Provenance).validate_python(results["about"])
     answers = path.with_name("predictions.jsonl")
