@@ -1,10 +1,12 @@
 """Text made comparable: normalised and cut into tokens. No torch here."""
 
 import functools
+import itertools
 import os
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import fugashi
@@ -18,6 +20,9 @@ TOKENIZER = "mecab-surface"
 
 # MeCab reads C strings: a NUL would silently end the text there, and a lone surrogate cannot be encoded.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+PIECE = 8192
+"""Most characters that are analysed at once."""
 
 # Texts repeat: a context is read for every system, a reference for every floor. The sizes bound memory.
 _TEXTS_KEPT, _ANALYSES_KEPT = 4096, 2048
@@ -57,8 +62,21 @@ def tokens(text: str) -> list[str]:
 @functools.lru_cache(_ANALYSES_KEPT)
 def words(text: str) -> tuple[Word, ...]:
     """MeCab tokens of `normalise(text)` with their parts of speech, punctuation included, whitespace left out."""
-    nodes = _tagger()(normalise(text))
+    nodes = itertools.chain.from_iterable(map(_tagger(), _pieces(normalise(text))))
     return tuple(Word(node.surface, *map(sys.intern, node.feature[:2])) for node in nodes)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text, cut after sentences and words where it is longer than MeCab bears.
+
+    Its time grows with the square of a run of equal characters, and 200,000 of them end the process.
+    """
+    start = 0
+    while start + PIECE < len(text):
+        end = max(text.rfind(mark, start, start + PIECE) for mark in "。 、") + 1
+        yield text[start : end if end > start else start + PIECE]
+        start = end if end > start else start + PIECE
+    yield text[start:]
 
 
 @functools.cache
