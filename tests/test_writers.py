@@ -268,8 +268,8 @@ def make_report_of_a_study(directory, monkeypatch):
 
 WRITERS = [
     make_manifest, make_split, make_start_of_a_run, make_log, make_loss_plot, make_checkpoint, make_template,
-    make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report, make_comparison, make_sweep,
-    make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
+    make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
+    make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers
 """Those that replace nothing."""
@@ -453,7 +453,7 @@ def test_a_kill_leaves_what_was_there_and_nothing_after_the_next_time(writer, mo
 
 
 def killed(make, moment: str, number: int) -> int:
-    """Do it in another process, which ends, as by kill -9, before the file of this number is synced or gets its name."""
+    """Do it in another process, which ends, as by kill -9, before the file of this number is synced or named."""
     child = os.fork()
     if child == 0:
         calls = iter(range(1, 100))

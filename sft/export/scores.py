@@ -36,7 +36,8 @@ def read_evaluation(run: Path, manifest: FinishedManifest) -> Evaluation | None:
     results = read_json(path)
     try:
         if reasons := _not_published(path, results, manifest):
-            warn([f"{path}: is about {', '.join(reasons)}; the card is without scores until python -m eval {run} --force"])
+            why = ", ".join(reasons)
+            warn([f"{path}: is about {why}; the card is without scores until python -m eval {run} --force"])
             return None
         return evaluation_of(results)
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from sft.run.manifest import FinishedManifest, Part, Sha256, Word
 from sft.system.errors import UserError
-from sft.system.files import file_sha256, read_json, write_whole
+from sft.system.files import file_sha256, read_bytes, write_whole
 
 RECORD = "answers.json"
 """Beside files of answers: what they are, and their hashes."""
@@ -76,7 +76,7 @@ def write_record(directory: Path, record: Record) -> None:
 def read_record(directory: Path) -> Record | None:
     """The record in a directory of answers; None where there is none that this version wrote."""
     try:
-        return Record.model_validate(read_json(directory / RECORD)) if (directory / RECORD).is_file() else None
+        return Record.model_validate_json(read_bytes(directory / RECORD))
     except (UserError, ValidationError):
         return None
 
