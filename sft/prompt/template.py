@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft.system.errors import UserError
 from sft.system.files import read_json, write_whole
+from sft.system.yaml_text import read_yaml
 
 if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedTokenizerBase
@@ -109,32 +110,9 @@ def checked_template(text: str, wanted: set[str]) -> str:
     return text
 
 
-# Stanford Alpaca's wording, and the Japanese one of Stability's harness (prompt version 0.3) and llm-jp.
-ALPACA_EN = PromptTemplate(
-    name="alpaca-en",
-    with_input=(
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-    ),
-    without_input=(
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{instruction}\n\n### Response:\n"
-    ),
-)
-ALPACA_JA = PromptTemplate(
-    name="alpaca-ja",
-    with_input=(
-        "以下は、タスクを説明する指示と、文脈のある入力の組み合わせです。要求を適切に満たす応答を書きなさい。\n\n"
-        "### 指示:\n{instruction}\n\n### 入力:\n{input}\n\n### 応答:\n"
-    ),
-    without_input=(
-        "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。\n\n"
-        "### 指示:\n{instruction}\n\n### 応答:\n"
-    ),
-)
-TEMPLATES = {template.name: template for template in (ALPACA_EN, ALPACA_JA)}
+_TEXTS = read_yaml(Path(__file__).with_name("templates.yaml"))
+TEMPLATES = {name: PromptTemplate(name, **texts) for name, texts in _TEXTS.items()}
+ALPACA_EN, ALPACA_JA = TEMPLATES["alpaca-en"], TEMPLATES["alpaca-ja"]
 
 
 def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
