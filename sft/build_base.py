@@ -7,7 +7,6 @@ import importlib.resources
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,11 +129,8 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m sft.build_base")
     parser.add_argument("kind", choices=["gemma-3-270m", "tiny"])
     parser.add_argument("directory")
-    parser.add_argument("--again", action="store_true", help="build it again even if it is there")
     arguments = parser.parse_args()
     with exit_on_user_error():
-        if arguments.again:
-            shutil.rmtree(arguments.directory, ignore_errors=True)
         ensure_base(arguments.kind, arguments.directory)
 
 

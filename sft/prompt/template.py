@@ -158,28 +158,25 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         except Exception as error:  # a template raises what it likes
             raise UserError(f"{name}: the chat template fails: {' '.join(str(error).split())[:200]}") from None
 
-    texts = [
-        rendered(f"{instruction}\n\n{context}", add_generation_prompt=True),
-        rendered(instruction, add_generation_prompt=True),
-    ]
+    long = rendered(f"{instruction}\n\n{context}", add_generation_prompt=True)
+    short = rendered(instruction, add_generation_prompt=True)
     conversation = rendered(instruction, answer)
-    wanted = ([instruction, context], [instruction])
-    if any(text.count(mark) != 1 for text, marks in zip(texts, wanted, strict=True) for mark in marks):
+    if [long.count(instruction), long.count(context), short.count(instruction)] != [1, 1, 1]:
         raise UserError(f"{name}: the chat template does not show a message exactly once; write a template out")
-    begun = texts[1].rstrip()
+    begun = short.rstrip()
     between = conversation.removeprefix(begun).partition(answer)[0].strip()
-    if not conversation.startswith(begun) or (between and texts[1] == rendered(instruction)):
+    if not conversation.startswith(begun) or (between and short == rendered(instruction)):
         raise UserError(f"{name}: the chat template does not show where an answer begins; write a template out")
     specials = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
-    present = tuple(token for token in specials if any(token in text for text in texts))
+    present = tuple(token for token in specials if token in long or token in short)
     end = _turn_end(tokenizer, specials, conversation.partition(answer)[2].lstrip(), name)
     eos = tokenizer.eos_token
     tokenizer.eos_token = end or eos  # as it is in training and afterwards
-    changed = rendered(instruction, add_generation_prompt=True) != texts[1]
+    changed = rendered(instruction, add_generation_prompt=True) != short
     tokenizer.eos_token = eos
     if changed:
         raise UserError(f"{name}: the chat template writes the end-of-text token into the prompt; write a template out")
-    with_input, without_input = (_as_format(text, instruction, context) for text in texts)
+    with_input, without_input = (_as_format(text, instruction, context) for text in (long, short))
     return PromptTemplate("chat", with_input, without_input, present, end)
 
 
