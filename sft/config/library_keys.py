@@ -67,8 +67,7 @@ def library_table() -> dict[str, dict[str, str]]:
     from trl import SFTConfig
 
     documented = _documented_types(BitsAndBytesConfig)
-    parameters = list(inspect.signature(BitsAndBytesConfig).parameters.values())
-    named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    named = [p for p in inspect.signature(BitsAndBytesConfig).parameters.values() if p.kind is not p.VAR_KEYWORD]
     optional = {p.name: " | None" if p.default is None else "" for p in named}
     generation = _documented_types(GenerationConfig)
     table = {
@@ -109,12 +108,9 @@ def _expression(kind: Any) -> str:
 
 def _documented_types(cls: Any) -> dict[str, str]:
     """Types from the lines "name (`type`, *optional*):" of a docstring, where they are plain ones."""
-    found: dict[str, str] = {}
-    for name, text in re.findall(r"^ +(\w+):? *\((.+)\):$", inspect.getdoc(cls) or "", flags=re.MULTILINE):
-        expression = text.split(", *optional*")[0].replace("`", "").replace(" or ", " | ")
-        if re.fullmatch(r"(bool|int|float|str|list\[|[\]| ])+", expression):
-            found[name] = expression
-    return found
+    lines = re.findall(r"^ +(\w+):? *\((.+)\):$", inspect.getdoc(cls) or "", flags=re.MULTILINE)
+    kinds = {name: kind.split(", *optional*")[0].replace("`", "").replace(" or ", " | ") for name, kind in lines}
+    return {name: kind for name, kind in kinds.items() if re.fullmatch(r"(bool|int|float|str|list\[|[\]| ])+", kind)}
 
 
 if __name__ == "__main__":

@@ -4,31 +4,18 @@ import contextlib
 import importlib.util
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from sft.config.origin import Origin
 from sft.config.sections import Config
+from sft.system.yaml_text import read_yaml
 
-REPORTERS = {
-    "azure_ml": "azureml-core", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet-ml",
-    "dagshub": "dagshub mlflow", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "", "mlflow": "mlflow",
-    "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
-}  # fmt: skip
+_TABLES = read_yaml(Path(__file__).with_suffix(".yaml"))
+REPORTERS: dict[str, str] = _TABLES["reporters"]
 """`training.report_to` → the packages that it needs, as pip knows them."""
-
-OPTIMIZERS = {
-    "adamw_torch_[48]bit": "torchao", "adamw_torch_xla": "torch-xla", "adamw_torch_npu_fused": "torch-npu",
-    "adamw_anyprecision": "git+https://github.com/pytorch/torchdistx", "galore_.*": "galore-torch",
-    "apollo_.*": "apollo-torch", "(ada)?lomo": "lomo-optim", "grokadamw": "grokadamw",
-    "schedule_free_.*": "schedulefree", "stable_adamw": "torch-optimi",
-    ".*(bnb|8bit|paged|ademamix|lion).*": "bitsandbytes",
-}  # fmt: skip
+OPTIMIZERS: dict[str, str] = _TABLES["optimizers"]
 """`training.optim`, a regular expression of which the first counts → the package; the others are PyTorch's."""
-
-_MODULES = {
-    "azureml-core": ("azureml.core",), "tensorboard": ("tensorboard", "tensorboardX"), "torch-optimi": ("optimi",),
-    "git+https://github.com/pytorch/torchdistx": ("torchdistx",), "flash-attn": ("flash_attn", "kernels"),
-    "optimum-quanto": ("optimum.quanto", "hqq"),
-}  # fmt: skip
+_MODULES: dict[str, str] = _TABLES["modules"]
 """Packages whose module has another name, or of which another one does the same."""
 
 
@@ -67,7 +54,7 @@ def _needs_of_training(config: Config) -> Iterator[tuple[str, str, str | None]]:
 
 def is_installed(package: str) -> bool:
     """Whether a package, as pip knows it, or another that does the same can be imported; it is not."""
-    for module in _MODULES.get(package, (package.replace("-", "_"),)):
+    for module in _MODULES.get(package, package.replace("-", "_")).split():
         with contextlib.suppress(ModuleNotFoundError):  # of what it is in
             if importlib.util.find_spec(module) is not None:
                 return True

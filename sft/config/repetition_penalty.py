@@ -62,13 +62,11 @@ def penalty_hazards(
         return warnings
     counts = f"the repetition penalty of {penalty:g} counts the prompt, so"
     remedy = f"set generation.{SCOPE}=generated"
-    with_context = sum(map(bool, contexts))
-    if with_context:
+    if with_context := sum(map(bool, contexts)):
         warnings.append(
             f"{counts} answers cannot quote their context freely ({_rows(with_context)} with a context); {remedy}"
         )
-    with_end = sum(eos_id in prompt for prompt in prompts)
-    if with_end:
+    if with_end := sum(eos_id in prompt for prompt in prompts):
         warnings.append(
             f"{counts} answers may not stop ({_rows(with_end)} with the end-of-text token in the prompt); {remedy}"
         )

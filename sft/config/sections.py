@@ -7,10 +7,11 @@ The other sections, and the two classes named `…Keys`, are documented here.
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, create_model, field_validator
+from pydantic import AfterValidator, Field, create_model
 
 from sft.config.balance import Balance
 from sft.config.library_keys import MODULE_NAME, key_types
@@ -60,9 +61,7 @@ class ModelSection(Section):
     @property
     def loading(self) -> dict[str, Any]:
         """How the base model is found and made: keyword arguments of `sft.model.load.load_base` and `load_skeleton`."""
-        return {
-            "revision": self.revision, "trust_remote_code": self.trust_remote_code, "attention": self.attention,
-        }  # fmt: skip
+        return self.model_dump(include={"revision", "trust_remote_code", "attention"})
 
 
 class DataSection(Section):
@@ -88,20 +87,10 @@ class DataSection(Section):
 class CustomTemplate(Section):
     """A prompt template written out in the file. The trailing newline belongs to it."""
 
-    with_input: str
+    with_input: Annotated[str, AfterValidator(partial(checked_template, wanted={"instruction", "input"}))]
     """Must contain {instruction} and {input}."""
-    without_input: str
+    without_input: Annotated[str, AfterValidator(partial(checked_template, wanted={"instruction"}))]
     """Must contain {instruction}."""
-
-    @field_validator("with_input")
-    @classmethod
-    def _check_with_input(cls, text: str) -> str:
-        return checked_template(text, {"instruction", "input"})
-
-    @field_validator("without_input")
-    @classmethod
-    def _check_without_input(cls, text: str) -> str:
-        return checked_template(text, {"instruction"})
 
 
 class PromptSection(Section):
@@ -254,13 +243,8 @@ class Config(Section):
     run: RunSection
 
     @property
-    def name(self) -> str:
-        """The run's name: the last part of its directory, by default the configuration file's stem."""
-        return self.run_directory.name
-
-    @property
     def run_directory(self) -> Path:
-        """Where the run's results are, relative to the working directory unless absolute."""
+        """Where the run's results are, under its name; relative to the working directory unless absolute."""
         return Path(self.run.directory)
 
     def library(self, section: Literal["quantization", "lora", "training", "generation"]) -> dict[str, Any]:
@@ -280,14 +264,13 @@ class Config(Section):
 
     def with_absolute_paths(self) -> "Config":
         """The same configuration with local files and directories spelt out, so that it holds in any directory."""
-        base, data = self.model.base, self.data.path
-        local_base = self.model.build is not None or Path(base).exists()
-        return self.model_copy(
-            update={
-                "model": self.model.model_copy(update={"base": os.path.abspath(base) if local_base else base}),
-                "data": self.data.model_copy(update={"path": os.path.abspath(data) if Path(data).exists() else data}),
-            }
-        )
+        base, path = self.model.base, self.data.path
+        if self.model.build is not None or Path(base).exists():
+            base = os.path.abspath(base)
+        if Path(path).exists():
+            path = os.path.abspath(path)
+        model, data = self.model.model_copy(update={"base": base}), self.data.model_copy(update={"path": path})
+        return self.model_copy(update={"model": model, "data": data})
 
     def to_yaml(self) -> str:
         """The configuration with all defaults as YAML; `load_config` reads an equal one from it."""

@@ -11,19 +11,16 @@ def check_values(config: Config, origin: Origin) -> None:
         message = f"{test:g} with data.validation_share {validation:g} leaves nothing to train on"
         raise origin.error("data.test_share", message, "data.validation_share")
     if config.model.device == "cpu" and config.model.dtype == "float16":
-        raise origin.error(
-            "model.dtype", "float16 needs a GPU; use bfloat16 or float32 with model.device cpu", "model.device"
-        )
+        message = "float16 needs a GPU; use bfloat16 or float32 with model.device cpu"
+        raise origin.error("model.dtype", message, "model.device")
     if config.quantization is None:
         return
     if config.lora is None:
         raise origin.error("lora", "null trains all weights, which quantised ones cannot be; set quantization: null")
     bits = [key for key in ("load_in_4bit", "load_in_8bit") if config.quantization.get(key)]
     if len(bits) == 2:
-        raise origin.error(
-            "quantization.load_in_4bit", "contradicts load_in_8bit; set one of the two", "quantization.load_in_8bit"
-        )
+        message = "contradicts load_in_8bit; set one of the two"
+        raise origin.error("quantization.load_in_4bit", message, "quantization.load_in_8bit")
     if not bits:
-        raise origin.error(
-            "quantization", "neither load_in_4bit nor load_in_8bit is true; quantization: null turns it off"
-        )
+        message = "neither load_in_4bit nor load_in_8bit is true; quantization: null turns it off"
+        raise origin.error("quantization", message)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pyarrow.parquet
 
 from sft.data.records import CATEGORIES
 from sft.data.rows import SeenTexts, write_rows
-from sft.system.errors import UserError
+from sft.system.errors import UserError, first_line
 from sft.system.files import FIELD_TWICE, parse_json
 from sft.system.hub import hub_is_absent
 
@@ -24,7 +25,6 @@ CSV_FIELD_LIMIT = 100_000_000
 SHOWN_DROPS = 3
 FIELDS = ("index", "instruction", "input", "output", "category", "answers", *ALIASES.values())
 """Everything that is read of a row."""
-TOO_MANY = "cells without a column"
 
 
 class Dropped(NamedTuple):
@@ -37,7 +37,7 @@ class Dropped(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedData:
-    """The usable rows of a data set (see `sft.data.rows`), the unusable ones, and the SHA-256 of the usable ones.
+    """The usable rows of a data set (see `sft.data.rows`), and the unusable ones.
 
     `dropped` holds the first few unusable rows of each (reason, category), `drop_counts` counts them all.
     """
@@ -45,7 +45,11 @@ class LoadedData:
     rows: datasets.Dataset
     dropped: list[Dropped]
     drop_counts: Counter[tuple[str, str]]
-    sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the usable rows' content."""
+        return self.rows._fingerprint
 
     def drop_report(self) -> list[str]:
         """One line a reason and category, with the first few places; empty when nothing was dropped."""
@@ -70,9 +74,8 @@ def load_data(path: str, revision: str | None = None) -> LoadedData:
     rows = _local_rows(Path(path)) if _is_local(path) else _hub_rows(path, revision)
     dropped: list[Dropped] = []
     counts: Counter[tuple[str, str]] = Counter()
-    kept, sha256 = write_rows(_usable(rows, dropped, counts))
-    data = LoadedData(kept, dropped, counts, sha256)
-    if not kept:
+    data = LoadedData(write_rows(_usable(rows, dropped, counts)), dropped, counts)
+    if not data.rows:
         reasons = "; ".join(data.drop_report()[:3]) or "it is empty"
         raise UserError(f"{path}: no usable row ({reasons}); rows need instruction, output and category")
     return data
@@ -90,12 +93,12 @@ def _usable(
                 raise BadRow("duplicate index")
         except BadRow as error:
             category = row.get("category") if isinstance(row, dict) else None
-            drop = Dropped(place, str(error), category if category in CATEGORIES else "no known category")
-            counts[drop.reason, drop.category] += 1
-            if counts[drop.reason, drop.category] <= SHOWN_DROPS:
-                dropped.append(drop)
-            continue
-        yield fields
+            kind = str(error), category if category in CATEGORIES else "no known category"
+            counts[kind] += 1
+            if counts[kind] <= SHOWN_DROPS:
+                dropped.append(Dropped(place, *kind))
+        else:
+            yield fields
 
 
 def checked_row(row: Any, default_index: str) -> dict[str, Any]:
@@ -113,14 +116,11 @@ def checked_row(row: Any, default_index: str) -> dict[str, Any]:
             raise BadRow(f"{field} and {alias} are both there and differ")
         if value is None and field != "input":
             raise BadRow(f"no {field}" if name not in row else f"{name} is null")
-        if value is None:
-            value = ""
-        if not isinstance(value, str):
-            raise BadRow(f"{name} is not text")
+        value = "" if value is None else value
         _check_text(value, name)
         if not value.strip() and field != "input":
             raise BadRow(f"empty {name}")
-        values[field] = value if field != "input" or value.strip() else ""
+        values[field] = value if value.strip() else ""
     if values["category"] not in CATEGORIES:
         raise BadRow("unknown category")
     index = row.get("index", default_index)
@@ -130,7 +130,9 @@ def checked_row(row: Any, default_index: str) -> dict[str, Any]:
     return values | {"index": str(index), "answers": _answers(row.get("answers"))}
 
 
-def _check_text(value: str, name: str) -> None:
+def _check_text(value: Any, name: str) -> None:
+    if not isinstance(value, str):
+        raise BadRow(f"{name} is not text")
     if "\0" in value:
         raise BadRow(f"{name} holds a null character")
     try:
@@ -206,10 +208,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # Strict, because a quotation mark out of place would change or swallow texts without a word.
-            reader = csv.DictReader(file, restkey=TOO_MANY, strict=True)
+            reader = csv.DictReader(file, strict=True)
             _check_columns(path, reader.fieldnames or ())
             for row in reader:
-                cells = "more" if TOO_MANY in row else "fewer" if None in row.values() else None
+                cells = "more" if None in row else "fewer" if None in row.values() else None
                 yield f"line {reader.line_num}", BadRow(f"{cells} cells than columns") if cells else row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from None
@@ -227,11 +229,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             _check_columns(path, names)
-            number = 0
-            for batch in file.iter_batches(columns=[name for name in names if name in FIELDS]):
-                for row in _parquet_batch(batch):
-                    number += 1
-                    yield f"row {number}", row
+            batches = file.iter_batches(columns=[name for name in names if name in FIELDS])
+            for number, row in enumerate(chain.from_iterable(map(_parquet_batch, batches)), start=1):
+                yield f"row {number}", row
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a parquet file: {error}") from None
 
@@ -253,8 +253,7 @@ def _hub_rows(path: str, revision: str | None) -> Iterator[tuple[str, Any]]:
         for number, row in enumerate(datasets.load_dataset(path, revision=revision, split="train"), start=1):
             yield f"row {number}", row
     except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"data set {path}: cannot be loaded from the hub ({first}); check the id and the connection, "
+            f"data set {path}: cannot be loaded from the hub ({first_line(error)}); check the id and the connection, "
             "or set data.path to a local file"
         ) from None

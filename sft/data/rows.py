@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow
@@ -20,18 +20,9 @@ from sft.data.records import FIELDS, Example
 from sft.system.errors import UserError
 
 _TEXT = pyarrow.large_string()  # a thousand rows may hold more than 2 GB
-SCHEMA = pyarrow.schema(
-    [
-        ("index", pyarrow.string()),
-        ("instruction", _TEXT),
-        ("input", _TEXT),
-        ("output", _TEXT),
-        ("category", pyarrow.string()),
-        ("answers", pyarrow.list_(_TEXT)),
-        ("text_hash", pyarrow.uint64()),
-        ("index_hash", pyarrow.uint64()),
-    ]
-)
+_TYPES = {"index": pyarrow.string(), "category": pyarrow.string(), "answers": pyarrow.list_(_TEXT)}
+_HASHES = [(name, pyarrow.uint64()) for name in ("text_hash", "index_hash")]
+SCHEMA = pyarrow.schema([(name, _TYPES.get(name, _TEXT)) for name in FIELDS] + _HASHES)
 """The columns of rows: the fields of `Example`, and two hashes that say in which order rows are divided.
 
 `text_hash` is that of what must not be torn apart (see `sft.data.split`), `index_hash` of the index.
@@ -41,15 +32,11 @@ BATCH = 1000
 RECENT = 2**14
 
 
-class WrittenRows(NamedTuple):
-    """Rows with the columns SCHEMA, and the SHA-256 of their content, which is their fingerprint, too."""
+def write_rows(rows: Iterable[Mapping[str, Any]]) -> Dataset:
+    """Write rows with the fields of `Example` to a nameless file; they come back with the columns SCHEMA.
 
-    rows: Dataset
-    sha256: str
-
-
-def write_rows(rows: Iterable[Mapping[str, Any]]) -> WrittenRows:
-    """Write rows with the fields of `Example` to a nameless file. Raises UserError when the disk is full."""
+    Their fingerprint is the SHA-256 of their content. Raises UserError when the disk is full.
+    """
     digest = hashlib.sha256()
     left = iter(rows)
 
@@ -63,7 +50,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]]) -> WrittenRows:
             columns["index_hash"] = [number(row["index"]) for row in batch]
             yield pyarrow.RecordBatch.from_pydict(columns, SCHEMA)
 
-    return WrittenRows(temporary_dataset(SCHEMA, batches(), digest.hexdigest), digest.hexdigest())
+    return temporary_dataset(SCHEMA, batches(), digest.hexdigest)
 
 
 def _inseparable(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ chat` was trained with its tokenizer's own chat template, and keeps it.
 import json
 import string
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,27 +20,18 @@ from sft.system.errors import UserError
 REFUSAL = "This model answers single questions: send one message, from the user; no system message, no history."
 
 
-class _Parts(NamedTuple):
-    """A prompt with a context: before, between and behind its two fields, and which field comes first."""
-
-    before: str
-    between: str
-    behind: str
-    first: str
-
-
 def user_message(template: PromptTemplate, instruction: str, context: str = "") -> str:
     """The message that asks `instruction` about `context` ("" where there is none)."""
     if not context:
         return instruction
-    parts = _parts(template)
-    fields = {"instruction": instruction, "input": context}
-    return fields.pop(parts.first) + parts.between + fields.popitem()[1]
+    values = {"instruction": instruction, "input": context}
+    (_, between, _), fields = _parts(template)
+    return between.join(values[field] for field in fields)
 
 
 def separator(template: PromptTemplate) -> str:
     """What tells instruction and context apart in a message."""
-    return _parts(template).between
+    return _parts(template)[0][1]
 
 
 def as_chat_template(template: PromptTemplate, starts_with_bos: bool) -> str:
@@ -48,23 +39,16 @@ def as_chat_template(template: PromptTemplate, starts_with_bos: bool) -> str:
 
     `starts_with_bos`: whether training prompts begin with the BOS token, which engines leave to the chat template.
     """
-    parts = _parts(template)
-    (before, behind), _ = _pieces(template.without_input)
-    if not parts.between.strip():
+    (before, between, behind), _ = _parts(template)
+    (start, end), _ = _pieces(template.without_input)
+    if not between.strip():
         raise _unwritable(template)
+    texts = {"refusal": REFUSAL, "between": between, "before": before, "behind": behind, "start": start, "end": end}
+    # Of JSON's escapes only those of quotes, backslashes and white space occur in a prompt, and Jinja has the same.
+    literals = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
     bos = "{{- bos_token -}}\n" if starts_with_bos else ""
-    return (
-        "{%- if messages | length != 1 or messages[0]['role'] != 'user' -%}\n"
-        f"{{{{- raise_exception({_literal(REFUSAL)}) -}}}}\n"
-        "{%- endif -%}\n"
-        f"{bos}"
-        "{%- set message = messages[0]['content'] -%}\n"
-        f"{{%- if {_literal(parts.between)} in message -%}}\n"
-        f"{{{{- {_literal(parts.before)} + message + {_literal(parts.behind)} -}}}}\n"
-        "{%- else -%}\n"
-        f"{{{{- {_literal(before)} + message + {_literal(behind)} -}}}}\n"
-        "{%- endif -%}\n"
-    )
+    jinja = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+    return string.Template(jinja).substitute(literals, bos=bos)
 
 
 def set_chat_template(
@@ -102,13 +86,12 @@ def set_chat_template(
             )
 
 
-def _parts(template: PromptTemplate) -> _Parts:
+def _parts(template: PromptTemplate) -> tuple[list[str], list[str]]:
+    """What stands before, between and behind the two fields of a prompt with a context, and the fields."""
     texts, fields = _pieces(template.with_input)
-    once = sorted(fields) == ["input", "instruction"] and _pieces(template.without_input)[1] == ["instruction"]
-    if not once:
+    if sorted(fields) != ["input", "instruction"] or _pieces(template.without_input)[1] != ["instruction"]:
         raise _unwritable(template)
-    before, between, behind = texts
-    return _Parts(before, between, behind, fields[0])
+    return texts, fields
 
 
 def _pieces(text: str) -> tuple[list[str], list[str]]:
@@ -127,8 +110,3 @@ def _unwritable(template: PromptTemplate) -> UserError:
         f"prompt.template ({template.name}) cannot be written as a chat template: {{instruction}} and {{input}} "
         "must each stand in it once, with words between them that tell where the context begins"
     )
-
-
-def _literal(text: str) -> str:
-    # Of JSON's escapes only those of quotes, backslashes and white space occur in a prompt, and Jinja has the same.
-    return json.dumps(text, ensure_ascii=False)

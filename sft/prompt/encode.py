@@ -67,8 +67,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -
         return [[*bos, *ids] for ids in encode_texts(tokenizer, prompts)]
     pattern = _special_pattern(tokenizer, len(tokenizer))
     plain = [tuple(found.span() for found in pattern.finditer(prompt)) == prompt.special_spans for prompt in prompts]
-    together = _ids(tokenizer, list(itertools.compress(prompts, plain)), split_special_tokens=False)
-    rest = iter(together)
+    rest = iter(_ids(tokenizer, list(itertools.compress(prompts, plain)), split_special_tokens=False))
     return [
         next(rest) if is_plain else _encode_spans(tokenizer, prompt)
         for prompt, is_plain in zip(prompts, plain, strict=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from sft.data.rows import mapped_dataset, write_batches
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256, whole_file, write_whole
 
 IGNORE_INDEX = -100
@@ -46,7 +45,7 @@ def kept(key: str, batches: Iterator[pyarrow.RecordBatch], notes: Callable[[], A
         record = json.loads(beside.read_text(encoding="utf-8"))
         if record["sha256"] == file_sha256(rows):
             return Kept(mapped_dataset(rows, key), record["notes"])
-        print(f"warning: {rows} is damaged, and is made again", file=sys.stderr)
+        warn([f"{rows} is damaged, and is made again"])
     except (OSError, ValueError, TypeError, KeyError):
         pass  # not there, or not whole
     try:

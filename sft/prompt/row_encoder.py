@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow
 import tokenizers
@@ -25,7 +25,7 @@ BATCH = 1000
 """Rows that are encoded at once."""
 
 Fate = Literal["whole", "context shortened", "end cut off", "dropped"]
-FATES: tuple[Fate, ...] = ("whole", "context shortened", "end cut off", "dropped")
+FATES: tuple[Fate, ...] = get_args(Fate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,7 @@ class EncodedRows(NamedTuple):
     fates: Counter[tuple[str, Fate]]
 
 
+@dataclasses.dataclass(eq=False)
 class RowEncoder:
     """Encodes rows as a formatting function writes them, and counts what happened to them.
 
@@ -58,20 +59,14 @@ class RowEncoder:
         train_on_inputs: whether the prompt's tokens are supervised too.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        formatting_func: FormattingFunction,
-        max_length: int,
-        truncation: Literal["context", "end"] = "context",
-        train_on_inputs: bool = True,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.formatting_func = formatting_func
-        self.max_length = max_length
-        self.truncation = truncation
-        self.train_on_inputs = train_on_inputs
-        self._eos = eos_id(tokenizer)
+    tokenizer: PreTrainedTokenizerBase
+    formatting_func: FormattingFunction
+    max_length: int
+    truncation: Literal["context", "end"] = "context"
+    train_on_inputs: bool = True
+
+    def __post_init__(self) -> None:
+        self._eos = eos_id(self.tokenizer)
 
     def encode(self, rows: Dataset) -> EncodedRows:
         """Encode rows with the fields of `Example`.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft.system.errors import UserError
 from sft.system.files import read_json, write_whole
+from sft.system.yaml_text import read_yaml
 
 if TYPE_CHECKING:  # these take seconds
     from transformers import PreTrainedTokenizerBase
@@ -109,32 +110,9 @@ def checked_template(text: str, wanted: set[str]) -> str:
     return text
 
 
-# Stanford Alpaca's wording, and the Japanese one of Stability's harness (prompt version 0.3) and llm-jp.
-ALPACA_EN = PromptTemplate(
-    name="alpaca-en",
-    with_input=(
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-    ),
-    without_input=(
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{instruction}\n\n### Response:\n"
-    ),
-)
-ALPACA_JA = PromptTemplate(
-    name="alpaca-ja",
-    with_input=(
-        "以下は、タスクを説明する指示と、文脈のある入力の組み合わせです。要求を適切に満たす応答を書きなさい。\n\n"
-        "### 指示:\n{instruction}\n\n### 入力:\n{input}\n\n### 応答:\n"
-    ),
-    without_input=(
-        "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。\n\n"
-        "### 指示:\n{instruction}\n\n### 応答:\n"
-    ),
-)
-TEMPLATES = {template.name: template for template in (ALPACA_EN, ALPACA_JA)}
+_TEXTS = read_yaml(Path(__file__).with_name("templates.yaml"))
+TEMPLATES = {name: PromptTemplate(name, **texts) for name, texts in _TEXTS.items()}
+ALPACA_EN, ALPACA_JA = TEMPLATES["alpaca-en"], TEMPLATES["alpaca-ja"]
 
 
 def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
@@ -180,28 +158,25 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         except Exception as error:  # a template raises what it likes
             raise UserError(f"{name}: the chat template fails: {' '.join(str(error).split())[:200]}") from None
 
-    texts = [
-        rendered(f"{instruction}\n\n{context}", add_generation_prompt=True),
-        rendered(instruction, add_generation_prompt=True),
-    ]
+    long = rendered(f"{instruction}\n\n{context}", add_generation_prompt=True)
+    short = rendered(instruction, add_generation_prompt=True)
     conversation = rendered(instruction, answer)
-    wanted = ([instruction, context], [instruction])
-    if any(text.count(mark) != 1 for text, marks in zip(texts, wanted, strict=True) for mark in marks):
+    if [long.count(instruction), long.count(context), short.count(instruction)] != [1, 1, 1]:
         raise UserError(f"{name}: the chat template does not show a message exactly once; write a template out")
-    begun = texts[1].rstrip()
+    begun = short.rstrip()
     between = conversation.removeprefix(begun).partition(answer)[0].strip()
-    if not conversation.startswith(begun) or (between and texts[1] == rendered(instruction)):
+    if not conversation.startswith(begun) or (between and short == rendered(instruction)):
         raise UserError(f"{name}: the chat template does not show where an answer begins; write a template out")
     specials = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
-    present = tuple(token for token in specials if any(token in text for text in texts))
+    present = tuple(token for token in specials if token in long or token in short)
     end = _turn_end(tokenizer, specials, conversation.partition(answer)[2].lstrip(), name)
     eos = tokenizer.eos_token
     tokenizer.eos_token = end or eos  # as it is in training and afterwards
-    changed = rendered(instruction, add_generation_prompt=True) != texts[1]
+    changed = rendered(instruction, add_generation_prompt=True) != short
     tokenizer.eos_token = eos
     if changed:
         raise UserError(f"{name}: the chat template writes the end-of-text token into the prompt; write a template out")
-    with_input, without_input = (_as_format(text, instruction, context) for text in texts)
+    with_input, without_input = (_as_format(text, instruction, context) for text in (long, short))
     return PromptTemplate("chat", with_input, without_input, present, end)
 
 

@@ -6,14 +6,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, errors
 
 from sft.system.errors import UserError, first_line
 
@@ -48,15 +41,15 @@ def _hub_problem(name: str, error: BaseException) -> tuple[str, str] | None:
     page = f"{constants.ENDPOINT}/{name}"
     cause: BaseException | None = error
     while cause is not None:  # transformers wraps what the hub's client raised
-        if isinstance(cause, GatedRepoError):
+        if isinstance(cause, errors.GatedRepoError):
             return "it is gated", f"accept its terms at {page}, then run `hf auth login` with the same account"
-        if isinstance(cause, RevisionNotFoundError):
+        if isinstance(cause, errors.RevisionNotFoundError):
             return "no such revision", f"check model.revision against {page}/commits/main"
-        if isinstance(cause, RepositoryNotFoundError):
+        if isinstance(cause, errors.RepositoryNotFoundError):
             remedy = f"check the spelling of {name}; for a private one run `hf auth login`; a directory works too"
             return "the hub has no such repository, or it is private", remedy
-        if isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError):
-            if isinstance(cause, OfflineModeIsEnabled) or constants.is_offline_mode():
+        if isinstance(cause, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
+            if isinstance(cause, errors.OfflineModeIsEnabled) or constants.is_offline_mode():
                 return "not in the cache, and HF_HUB_OFFLINE is set", "unset it to download; a directory works too"
             where = f"not in the cache, and {constants.ENDPOINT} cannot be reached"
             return where, "check the connection; a directory works too"
