@@ -5,7 +5,6 @@ predictions, so an interrupted evaluation goes on where it stopped, and several 
 a batch, and with it the answers, is the same however the work was divided.
 """
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -183,18 +183,11 @@ def _other_weights(run: Path, manifest: FinishedManifest, config: Config, base: 
     trained_on = trained.model.base, manifest.base_commit or trained.model.revision
     same = base == then if any(then) else asked == trained_on
     if not same and asked == trained_on:
-        raise UserError(
-            f"model {config.model.base}: is not what {run} was trained on, it changed since; restore it, or name "
-            "another with model.base=…"
-        )
+        problem = f"is not what {run} was trained on, it changed since"
+        raise UserError(f"model {config.model.base}: {problem}; restore it, or name another with model.base=…")
     found = [] if same else [f"another base model ({config.model.base})"]
-    for name, now, before in (
-        ("model.dtype", config.model.dtype, trained.model.dtype),
-        ("quantization", config.quantization, trained.quantization),
-    ):
-        if now != before:
-            found.append(f"{name} {now} in place of {before}")
-    return found
+    now, before = ({"model.dtype": c.model.dtype, "quantization": c.quantization} for c in (config, trained))
+    return found + [f"{name} {now[name]} in place of {before[name]}" for name in now if now[name] != before[name]]
 
 
 def load_answerer(opened: Opened) -> Answerer:
