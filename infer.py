@@ -62,9 +62,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError("--input is the context of a question: give --instruction too")
     if arguments.instruction is not None and not arguments.instruction.strip():
         raise UserError("--instruction is empty")
-    for text in (arguments.instruction or "", arguments.input):
-        if not is_text(text):
-            raise UserError("--instruction and --input must be text in the terminal's encoding")
+    if not is_text((arguments.instruction or "") + arguments.input):
+        raise UserError("--instruction and --input must be text in the terminal's encoding")
     if arguments.output and not arguments.output.parent.is_dir():
         raise UserError(f"{arguments.output}: answers cannot be written there; give a file in a directory that exists")
 

@@ -35,9 +35,8 @@ def main() -> None:
 
             dry_run(config, arguments.card, arguments.compare.split(",") if arguments.compare else [])
         else:
-            if (
-                RANK == 0
-            ):  # before the seconds that imports take; a slower process would meet what this one has begun to write
+            # Before the seconds that imports take; a slower process would meet what this one has begun to write.
+            if RANK == 0:
                 check_directory(config.run_directory, arguments.resume, arguments.force)
             from sft.training.train import train
 

@@ -13,7 +13,8 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from sft.generation.generate import batches, generate, generate_all
+from sft.generation.decoding import batches
+from sft.generation.generate import generate, generate_all
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer, decode

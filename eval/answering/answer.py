@@ -5,7 +5,6 @@ predictions, so an interrupted evaluation goes on where it stopped, and several 
 a batch, and with it the answers, is the same however the work was divided.
 """
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt, Opened
-from sft.generation.generate import Answer, batches
+from sft.generation.decoding import batches
+from sft.generation.generate import Answer
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
@@ -227,7 +227,7 @@ def _do(
         seeds = [answerer.config.eval.seed * 1_000_003 + row for row in job.rows]
         answers: list[list[Any]] = [[None] * len(prompts) for _ in settings]
         for setting, place, answer in answerer.answer_all(prompts, settings, seeds):
-            answers[setting][place] = dataclasses.astuple(answer)
+            answers[setting][place] = answer
             tick(1)
         return answers
     pairs = [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]

@@ -37,10 +37,8 @@ def answer_file(answerer: Answerer, rows: list[dict[str, object]], progress: Pro
         for _, number, answer in answerer.answer_all([ids[place] for place in left]):
             progress.add(left[number], [answer.text, answer.finish_reason])
             bar.update()
-    results = progress.all_results()
-    for place, position in enumerate(positions):
-        text, finish_reason = results[place]
-        rows[position] |= {"answer": text, "finish_reason": finish_reason}
+    for place, (text, finish_reason) in progress.all_results().items():
+        rows[positions[place]] |= {"answer": text, "finish_reason": finish_reason}
     write_whole(progress.path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows), new=True)
     progress.remove()
     print(f"{progress.path}: {len(rows)} answers", file=sys.stderr)

@@ -77,9 +77,10 @@ class Answerer:
         """
         new_tokens = new_tokens or self.generation["max_new_tokens"]
         budget = self.context_length - new_tokens
-        ids = encode_prompt(self.tokenizer, self.template.render(instruction, context))
+        text = self.template.render(instruction, context)
+        ids = encode_prompt(self.tokenizer, text)
         if len(ids) <= budget:
-            return EncodedPrompt(self.template.render(instruction, context), ids, False)
+            return EncodedPrompt(text, ids, False)
         shorter = shorten_context(self.tokenizer, context, lambda text: self.template.render(instruction, text), budget)
         if shorter is None:
             raise UserError(
@@ -104,17 +105,13 @@ class Answerer:
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:
         """Answer as "tuned", or as "base": exactly the model that the adapter was trained on."""
-        if system != "base":
-            yield
-        elif isinstance(self.model, PeftModel):
-            with self.model.disable_adapter():
-                yield
-        else:
-            self._exchange()
-            try:
-                yield
-            finally:
+        with contextlib.ExitStack() as stack:
+            if system == "base" and isinstance(self.model, PeftModel):
+                stack.enter_context(self.model.disable_adapter())
+            elif system == "base":
                 self._exchange()
+                stack.callback(self._exchange)
+            yield
 
     def _exchange(self) -> None:
         """Put the base in the tuned model's place, or back: its weights, or where all were trained another model."""
@@ -170,10 +167,8 @@ def open_run(run: Path, overrides: Sequence[str] = (), allow_other_template: boo
     asked = template if same else template_from_config(config.prompt.template, tokenizer)
     deviations = [] if asked.sha256 == template.sha256 else [f"the template {asked.name} in place of {template.name}"]
     if deviations and not allow_other_template:
-        raise UserError(
-            f"{run}: the template beside the adapter ({template.name}) and the one asked for ({asked.name}) "
-            "differ, and answers would suffer; --allow-other-template takes the one asked for"
-        )
+        differ = f"the template beside the adapter ({template.name}) and the one asked for ({asked.name}) differ"
+        raise UserError(f"{run}: {differ}, and answers would suffer; --allow-other-template takes the one asked for")
     ensure_base(config.model.build, config.model.base)
     base = base_identity(config.model)
     deviations += _other_weights(run, manifest, config, base)
@@ -188,18 +183,11 @@ def _other_weights(run: Path, manifest: FinishedManifest, config: Config, base: 
     trained_on = trained.model.base, manifest.base_commit or trained.model.revision
     same = base == then if any(then) else asked == trained_on
     if not same and asked == trained_on:
-        raise UserError(
-            f"model {config.model.base}: is not what {run} was trained on, it changed since; restore it, or name "
-            "another with model.base=…"
-        )
+        problem = f"is not what {run} was trained on, it changed since"
+        raise UserError(f"model {config.model.base}: {problem}; restore it, or name another with model.base=…")
     found = [] if same else [f"another base model ({config.model.base})"]
-    for name, now, before in (
-        ("model.dtype", config.model.dtype, trained.model.dtype),
-        ("quantization", config.quantization, trained.quantization),
-    ):
-        if now != before:
-            found.append(f"{name} {now} in place of {before}")
-    return found
+    now, before = ({"model.dtype": c.model.dtype, "quantization": c.quantization} for c in (config, trained))
+    return found + [f"{name} {now[name]} in place of {before[name]}" for name in now if now[name] != before[name]]
 
 
 def load_answerer(opened: Opened) -> Answerer:

@@ -14,34 +14,28 @@ ROOM_TOKENS = 64
 class GrowingLayer(DynamicLayer):
     """DynamicLayer, except that `keys` and `values` are the filled part of larger tensors."""
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self: Any, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Append keys and values, (rows, heads, tokens, width), and return all."""
-        _grow(self, key_states, value_states)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        needed = self.sliding_window - 1 if self.is_sliding else None
+        self.keys = _append(self.keys, key_states, needed)
+        self.values = _append(self.values, value_states, needed)
         return self.keys, self.values
 
 
-class GrowingSlidingLayer(DynamicSlidingWindowLayer):
+class GrowingSlidingLayer(GrowingLayer, DynamicSlidingWindowLayer):
     """DynamicSlidingWindowLayer, except that `keys` and `values` are parts of larger tensors and may hold more tokens.
 
     What has left the window is left behind when memory is set aside anew.
     """
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Append keys and values, (rows, heads, tokens, width), and return what the new tokens may see."""
-        before, tokens = self.sliding_window - 1, key_states.shape[2]
-        _grow(self, key_states, value_states, before)
+        tokens = key_states.shape[2]
         self.cumulative_length += tokens
-        return self.keys[:, :, -before - tokens :], self.values[:, :, -before - tokens :]
-
-
-def _grow(layer: Any, keys: torch.Tensor, values: torch.Tensor, needed: int | None = None) -> None:
-    if not layer.is_initialized:
-        layer.lazy_initialization(keys, values)
-    layer.keys, layer.values = _append(layer.keys, keys, needed), _append(layer.values, values, needed)
+        seen = self.sliding_window - 1 + tokens
+        return tuple(states[:, :, -seen:] for states in super().update(key_states, value_states))
 
 
 def growing_cache(config: PretrainedConfig) -> DynamicCache:
@@ -57,10 +51,10 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
 
 def can_join(config: PretrainedConfig) -> bool:
     """Whether `join` knows every layer of this model's cache."""
-    return all(isinstance(layer, GrowingLayer | GrowingSlidingLayer) for layer in growing_cache(config).layers)
+    return all(isinstance(layer, GrowingLayer) for layer in growing_cache(config).layers)
 
 
-def join(cache: DynamicCache, rows: torch.Tensor, others: Sequence[DynamicCache], width: int) -> None:
+def join(cache: DynamicCache, rows: Sequence[int], others: Sequence[DynamicCache], width: int) -> None:
     """Make `cache` hold its own rows `rows` and those of `others` below, their last tokens side by side.
 
     `width` tokens are kept of each row; shorter rows are filled up with zeros on the left, which a mask has to hide.
@@ -83,11 +77,10 @@ def _append(held: torch.Tensor, more: torch.Tensor, needed: int | None = None) -
     if filled + tokens <= room:
         whole = held.as_strided((rows, heads, room, width), held.stride())
     else:
-        held = held if needed is None or filled <= needed else held[:, :, filled - needed :]
-        filled = held.shape[2] if filled else 0
+        left, filled = filled, filled if needed is None else min(filled, needed)
         whole = more.new_empty(rows, heads, filled + tokens + ROOM_TOKENS, width)
         if filled:
-            whole[:, :, :filled] = held
+            whole[:, :, :filled] = held[:, :, left - filled :]
     whole[:, :, filled : filled + tokens] = more
     return whole[:, :, : filled + tokens]
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from sft.generation.cache import growing_cache, join
 
@@ -17,26 +17,15 @@ READ_TOKENS = 1024
 """Padded tokens of prompts that are read at once, where they are more than one prompt."""
 
 
-class DecodingInputs(NamedTuple):
-    """What `generate` of transformers hands to a decoding loop.
+Prepared = tuple[torch.Tensor, dict[str, Any]]
+"""What `generate` of transformers hands to a decoding loop: the ids of prompts, and all else by name.
 
-    `model_kwargs` hold the cache, the attention mask (None: no padding), position ids where the model takes them, and
-    what else it is called with.
-    """
+That is `logits_processor`, `stopping_criteria`, `generation_config`, and what the model is called with: the cache, the
+attention mask (None: no padding), position ids where the model takes them, and more.
+"""
 
-    input_ids: torch.Tensor
-    processors: LogitsProcessorList
-    criteria: StoppingCriteriaList
-    config: GenerationConfig
-    model_kwargs: dict[str, Any]
-
-
-class Decoded(NamedTuple):
-    """The new tokens that the prompt at `place` was answered with under the setting of this number."""
-
-    setting: int
-    place: int
-    tokens: list[int]
+Decoded = tuple[int, int, list[int]]
+"""The number of a setting, the place of a prompt, and the new tokens that it was answered with under that setting."""
 
 
 @dataclasses.dataclass
@@ -76,86 +65,82 @@ class Group:
 
     def drop_ended(self) -> None:
         """Go on with the other rows."""
-        kept = staying(self.rows, self.input_ids.device)
-        self.rows = [row for row in self.rows if not row.ended]
+        kept = staying(self.rows)
+        self.rows = [self.rows[number] for number in kept]
         self.input_ids = self.input_ids[kept]
         for processor in self.processors:
             if hasattr(processor, "keep_rows"):
                 processor.keep_rows(kept)
 
 
-def staying(rows: Sequence[Row], device: torch.device) -> torch.Tensor:
-    """(rows,): which have not ended."""
-    return torch.tensor([not row.ended for row in rows], dtype=torch.bool, device=device)
+def staying(rows: Sequence[Row]) -> list[int]:
+    """The places of those that have not ended."""
+    return [number for number, row in enumerate(rows) if not row.ended]
 
 
+@dataclasses.dataclass
 class Batch:
     """The rows that are decoded together: those of its groups, one after another, with one cache and one mask.
 
     mask: (rows, cached tokens), 1 for tokens and 0 for padding, which is on the left.
+    inputs: what else the model is called with, whatever the rows.
+
+    Prompts that were just read are one that its groups, which are settings, have in common: cache and mask are each's.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        self.groups: list[Group] = []
-        self.cache = growing_cache(model.config)
-        self.mask = torch.empty(0, 0, dtype=torch.long, device=model.device)
-        self.inputs: dict[str, Any] = {}
+    groups: list[Group]
+    cache: DynamicCache
+    mask: torch.Tensor
+    inputs: dict[str, Any]
 
     @property
     def rows(self) -> list[Row]:
         """The rows of all groups."""
         return [row for group in self.groups for row in group.rows]
 
-    def change(self, newcomers: Sequence["Newcomers"]) -> None:
+    def change(self, newcomers: Sequence["Batch"]) -> None:
         """Drop the rows that have ended and take in new ones; columns that are then padding in every row go, too."""
-        rows = staying(self.rows, self.mask.device)
+        rows = staying(self.rows)
         for group in self.groups:
             group.drop_ended()
-        self.groups = [*(group for group in self.groups if group.rows), *(new.group for new in newcomers)]
-        masks = [self.mask[rows]] * bool(rows.any()) + [new.mask for new in newcomers]
+        self.groups = [group for group in self.groups if group.rows]
+        masks, caches = [self.mask[rows]] * bool(rows), []
+        for new in newcomers:
+            self.groups += new.groups
+            masks += [new.mask] * len(new.groups)
+            caches += [new.cache] * len(new.groups)
+            self.inputs = new.inputs
         if masks:
             width = max(int(mask.sum(dim=1).max()) for mask in masks)
             self.mask = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])  # below 0, `pad` cuts
-            join(self.cache, rows, [new.cache for new in newcomers], width)
-        for new in newcomers:
-            self.inputs = new.inputs
+            join(self.cache, rows, caches, width)
 
-    def step(self) -> Iterator[Decoded]:
+    def step(self, model: PreTrainedModel) -> Iterator[Decoded]:
         """Read each row's last token and choose the next one; hands out the answers that end with it."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         position_ids = self.mask.sum(dim=1, keepdim=True) - 1
-        inputs = self.model.prepare_inputs_for_generation(
+        inputs = model.prepare_inputs_for_generation(
             torch.cat([group.input_ids[:, -1:] for group in self.groups]),
             next_sequence_length=1,
             past_key_values=self.cache,
             attention_mask=self.mask,
             **{key: position_ids if key == "position_ids" else value for key, value in self.inputs.items()},
         )
-        logits = self.model(**inputs, return_dict=True).logits[:, -1]
+        logits = model(**inputs, return_dict=True).logits[:, -1]
         yield from _choose(self.groups, logits.split([len(group.rows) for group in self.groups]))
-
-
-class Newcomers(NamedTuple):
-    """A group whose prompts were read; `inputs` are what else the model is called with, whatever the rows."""
-
-    group: Group
-    cache: DynamicCache
-    mask: torch.Tensor
-    inputs: dict[str, Any]
 
 
 @torch.inference_mode()
 def decode_all(
     model: PreTrainedModel,
-    lengths: Sequence[int],
+    prompts: Sequence[list[int]],
     seeds: Sequence[int],
     settings: int,
-    prepare: Callable[[Sequence[int], int], DecodingInputs],
+    prepare: Callable[[Sequence[int], int], Prepared],
     new_tokens: int,
     budget: int,
 ) -> Iterator[Decoded]:
-    """Answer prompts of `lengths` tokens under each of so many settings; each answer comes as soon as it has ended.
+    """Answer encoded prompts under each of so many settings; each answer comes as soon as it has ended.
 
     The longest prompts are first: memory runs out at once, if at all, the time that is left is not underestimated, and
     those that come later take no more room than those that left. The batch takes `budget` padded tokens at most (but
@@ -163,61 +148,67 @@ def decode_all(
     which are rows of the same batch. `prepare` is given places of prompts and the number of a setting. `seeds` are the
     prompts' own, for settings that sample.
     """
-    waiting = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    batch = Batch(model)
+    waiting = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    batch = Batch([], growing_cache(model.config), torch.empty(0, 0, dtype=torch.long, device=model.device), {})
     while waiting or batch.groups:
         rows = batch.rows
         going_on = [row.place for row in rows if not row.ended]
-        longest = max(lengths[place] for place in going_on or waiting[:1] or [0])
+        longest = max(len(prompts[place]) for place in going_on or waiting[:1] or [0])
         room = max(settings, budget // (longest + new_tokens)) - len(going_on)
         coming = min(len(waiting), room // settings)
         if max(coming * settings, len(rows) - len(going_on)) >= CHANGED_SHARE * len(rows):
-            newcomers: list[Newcomers] = []
-            for places in _read_together(waiting[:coming], lengths):
+            newcomers: list[Batch] = []
+            for read_together in batches([prompts[place] for place in waiting[:coming]], 0, READ_TOKENS):
+                places = [waiting[number] for number in read_together]
                 prepared = [prepare(places, setting) for setting in range(settings)]
                 read, logits = _read(model, places, prepared, seeds)
-                yield from _choose([new.group for new in read], [logits] * settings)
-                newcomers += read
+                yield from _choose(read.groups, [logits] * settings)
+                newcomers.append(read)
             waiting = waiting[coming:]
             batch.change(newcomers)
         if batch.groups:
-            yield from batch.step()
+            yield from batch.step(model)
 
 
-def _read_together(places: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[int]]:
-    """`places`, longest prompt first, in pieces of READ_TOKENS padded tokens at most or one prompt."""
-    while places:
-        rows = max(1, READ_TOKENS // lengths[places[0]])
-        yield places[:rows]
-        places = places[rows:]
+def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Iterator[list[int]]:
+    """Positions of `prompts` in batches, longest first, at most `budget` padded tokens each (at least one row).
+
+    The longest come first so that memory runs out at once, if at all, and the time that is left is not
+    underestimated. A row takes the longest prompt's tokens plus `new_tokens`.
+    """
+    order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
+    while order:
+        rows = max(1, budget // (len(prompts[order[0]]) + new_tokens))
+        yield order[:rows]
+        order = order[rows:]
 
 
 def _read(
-    model: PreTrainedModel, places: Sequence[int], prepared: Sequence[DecodingInputs], seeds: Sequence[int]
-) -> tuple[list[Newcomers], torch.Tensor]:
+    model: PreTrainedModel, places: Sequence[int], prepared: Sequence[Prepared], seeds: Sequence[int]
+) -> tuple[Batch, torch.Tensor]:
     """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them."""
-    first = prepared[0]
-    outputs = model._prefill(first.input_ids, first.config, first.model_kwargs, is_first_iteration=True)
-    inputs = dict(first.model_kwargs)
-    cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
-    if mask is None:
-        mask = torch.ones_like(first.input_ids)
-    newcomers = []
-    for setting, (input_ids, processors, criteria, config, _) in enumerate(prepared):
+    groups = []
+    for setting, (input_ids, inputs) in enumerate(prepared):
+        own = ("logits_processor", "stopping_criteria", "generation_config")
+        processors, criteria, config = (inputs.pop(name) for name in own)
         rows = [
             Row(place, torch.Generator(model.device).manual_seed(seeds[place]) if config.do_sample else None)
             for place in places
         ]
-        group = Group(setting, rows, input_ids, input_ids.shape[1], processors, criteria)
-        newcomers.append(Newcomers(group, cache, mask, inputs))
-    return newcomers, outputs.logits[:, -1]
+        groups.append(Group(setting, rows, input_ids, input_ids.shape[1], processors, criteria))
+    # Of what the model is called with, all settings have the same.
+    outputs = model._prefill(input_ids, config, inputs, is_first_iteration=True)
+    cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
+    if mask is None:
+        mask = torch.ones_like(input_ids)
+    return Batch(groups, cache, mask, inputs), outputs.logits[:, -1]
 
 
 def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator[Decoded]:
     """Choose the next token of all groups' rows; hands out the answers that end with it."""
     ended = torch.cat([group.choose(its_own) for group, its_own in zip(groups, logits, strict=True)]).tolist()
     for group in groups:
-        for number, row in enumerate(group.rows):
+        for row, ids in zip(group.rows, group.input_ids, strict=True):
             if ended.pop(0) and not row.ended:
                 row.ended = True
-                yield Decoded(group.setting, row.place, group.input_ids[number, group.prompt_tokens :].tolist())
+                yield group.setting, row.place, ids[group.prompt_tokens :].tolist()

@@ -1,23 +1,16 @@
 """Prompts are answered in left-padded batches, as transformers does or faster."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.generation.cache import can_join, growing_cache
-from sft.generation.decoding import DecodingInputs, decode_all
+from sft.generation.decoding import Prepared, batches, decode_all
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import FinishReason, effective_settings
 from sft.generation.streamer import decode
@@ -32,15 +25,12 @@ class CheckedLogits(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return `scores` (rows, vocabulary) as they are."""
         if scores.amax(dim=-1).isnan().any():
-            raise UserError(
-                "the model's logits are not numbers: its weights are damaged, or model.dtype is too narrow for them; "
-                "try model.dtype=bfloat16, or float32"
-            )
+            reason = "its weights are damaged, or model.dtype is too narrow for them"
+            raise UserError(f"the model's logits are not numbers: {reason}; try model.dtype=bfloat16, or float32")
         return scores
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A generated answer: its text, why it ended, and how many tokens it took (end-of-text token included)."""
 
     text: str
@@ -74,12 +64,10 @@ def generate(
     Rows are padded on the left, so that each answers as it would alone.
     """
     settings = effective_settings(generation)
-    if settings.get("num_beams", 1) > 1:
-        streamer = None  # beams end before they can be streamed
+    streams = settings.get("num_beams", 1) == 1  # beams end before they can be streamed
     inputs = _inputs(model, tokenizer, prompts, settings)
-    output = model.generate(**inputs, streamer=streamer)
-    eos = eos_id(tokenizer)
-    return [_answer(tokenizer, row.tolist(), eos) for row in output[:, inputs["input_ids"].shape[1] :]]
+    output = model.generate(**inputs, streamer=streamer if streams else None)
+    return [_answer(tokenizer, row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 
 
 def generate_all(
@@ -99,28 +87,23 @@ def generate_all(
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist()
     together = [number for number, generation in enumerate(settings) if _can_refill(model, generation)]
-    for number in range(len(settings)):
-        if number in together:
-            continue
+    for number in sorted({*range(len(settings))} - {*together}):
         for batch in batches(prompts, settings[number]["max_new_tokens"], budget):
             torch.manual_seed(seeds[batch[0]])
             answers = generate(model, tokenizer, [prompts[place] for place in batch], settings[number])
-            yield from ((number, place, answer) for place, answer in zip(batch, answers, strict=True))
+            yield from zip([number] * len(batch), batch, answers, strict=True)
     if not together:
         return
     effective = [effective_settings(settings[number]) for number in together]
 
-    def prepare(places: Sequence[int], setting: int) -> DecodingInputs:
+    def prepare(places: Sequence[int], setting: int) -> Prepared:
         inputs = _inputs(model, tokenizer, [prompts[place] for place in places], effective[setting])
         return model.generate(**inputs, past_key_values=growing_cache(model.config), custom_generate=_hand_over)
 
-    eos = eos_id(tokenizer)
     new_tokens = max(generation["max_new_tokens"] for generation in effective)
-    lengths = list(map(len, prompts))
-    for setting, place, tokens in decode_all(
-        base_of(model), lengths, seeds, len(together), prepare, new_tokens, budget
-    ):
-        yield together[setting], place, _answer(tokenizer, tokens, eos)
+    decoded = decode_all(base_of(model), prompts, seeds, len(together), prepare, new_tokens, budget)
+    for setting, place, tokens in decoded:
+        yield together[setting], place, _answer(tokenizer, tokens)
 
 
 def _can_refill(model: Any, generation: Mapping[str, Any]) -> bool:
@@ -146,16 +129,9 @@ def _inputs(
     }
 
 
-def _hand_over(
-    model: Any,
-    input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
-    generation_config: GenerationConfig,
-    **model_kwargs: Any,
-) -> DecodingInputs:
+def _hand_over(model: Any, input_ids: torch.Tensor, **prepared: Any) -> Prepared:
     """A decoding loop for `generate` of transformers that decodes nothing, but returns what it was prepared."""
-    return DecodingInputs(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
+    return input_ids, prepared
 
 
 _WHOLE_BATCH = {
@@ -170,20 +146,8 @@ _WHOLE_BATCH = {
 """Settings whose other values bind the rows of a batch together, with the value that does not."""
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], eos: int) -> Answer:
+def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Answer:
+    eos = eos_id(tokenizer)
     ended = eos in tokens
     body = tokens[: tokens.index(eos)] if ended else tokens
     return Answer(decode(tokenizer, body), "eos" if ended else "length", len(body) + ended)
-
-
-def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Iterator[list[int]]:
-    """Positions of `prompts` in batches, longest first, at most `budget` padded tokens each (at least one row).
-
-    The longest come first so that memory runs out at once, if at all, and the time that is left is not
-    underestimated. A row takes the longest prompt's tokens plus `new_tokens`.
-    """
-    order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
-    while order:
-        rows = max(1, budget // (len(prompts[order[0]]) + new_tokens))
-        yield order[:rows]
-        order = order[rows:]

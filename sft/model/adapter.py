@@ -94,9 +94,8 @@ def check_adapter(adapter: Path) -> int:
 def read_config(adapter: Path) -> AdapterConfig:
     """What a saved adapter says of itself. Raises UserError when it is not a plain LoRA."""
     path = adapter / CONFIG_FILE
-    values = read_json(path)
     try:
-        config = AdapterConfig.model_validate(values)
+        config = AdapterConfig.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "it"

@@ -92,11 +92,6 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int = 0,
     shared_prefixes: Prefixes | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -104,10 +99,11 @@ def _attention(
     if attention_mask is None or attention_mask.numel():  # not the mark that `_mask` makes
         if shared_prefixes is not None:
             raise ValueError("documents that share prefixes have no attention mask")
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    borders, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q", 0)
+    if borders is None:
         raise ValueError("position_ids start again within a row, but cu_seq_lens_q does not say where documents end")
-    documents = Documents(cu_seq_lens_q, max_length_q, dropout, scaling, sliding_window)
+    documents = Documents(borders, longest, kwargs["dropout"], kwargs["scaling"], kwargs.get("sliding_window"))
     if shared_prefixes is None:
         return attend(query, key, value, documents), None
     # The prefix is put in front of each row that shares it, so that the row attends as if it stood there alone; what

@@ -1,6 +1,5 @@
 """Which base model it is: its commit on the hub, or the hash of its files."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 from sft.config.sections import ModelSection
 from sft.model.load import load_base_config
 from sft.system.errors import UserError
-from sft.system.files import file_sha256
+from sft.system.files import file_sha256, text_sha256
 
 
 class BaseIdentity(NamedTuple):
@@ -34,5 +33,5 @@ def base_identity(section: ModelSection) -> BaseIdentity:
     except OSError as error:
         raise UserError(f"model {section.base}: cannot be read: {error.strerror} ({error.filename})") from None
     names = ["config.json", *(path.name for path in weights)]
-    lines = "".join(f"{name} {digest}\n" for name, digest in zip(names, hashes, strict=True))
-    return BaseIdentity(None, hashlib.sha256(lines.encode()).hexdigest())
+    lines = (f"{name} {digest}\n" for name, digest in zip(names, hashes, strict=True))
+    return BaseIdentity(None, text_sha256(lines))

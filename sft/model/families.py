@@ -77,10 +77,8 @@ def default_targets(model: PreTrainedModel) -> list[str]:
     targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind, [])
     there = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     if not targets or not there.issuperset(targets):
-        raise UserError(
-            f"lora.target_modules: no default is known for the architecture {kind}; set it to names of its linear "
-            "layers, or to all-linear"
-        )
+        remedy = "set it to names of its linear layers, or to all-linear"
+        raise UserError(f"lora.target_modules: no default is known for the architecture {kind}; {remedy}")
     return list(targets)
 
 

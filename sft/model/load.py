@@ -85,12 +85,14 @@ def load_base(
         )
     model.requires_grad_(False)
     # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
-    theirs = model.generation_config
-    model.generation_config = GenerationConfig(
-        bos_token_id=theirs.bos_token_id, eos_token_id=theirs.eos_token_id, pad_token_id=theirs.pad_token_id
-    )
+    ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ids)
     if device and device.type == "cpu":
-        _keep_4bit_weights_trainable(model)
+        # On CPUs with avx512_bf16, bitsandbytes repacks 4-bit weights at the first evaluation-mode forward, and the
+        # next training forward then fails on a leaf that was changed in place.
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
         model.get_output_embeddings().register_forward_pre_hook(_dense)
     return model
 
@@ -134,11 +136,3 @@ def _loading(what: str, base: str, *errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise loading_error(what, base, error) from None
-
-
-def _keep_4bit_weights_trainable(model: PreTrainedModel) -> None:
-    # On CPUs with avx512_bf16, bitsandbytes repacks 4-bit weights at the first evaluation-mode forward, and the
-    # next training forward then fails on a leaf that was changed in place.
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from sft.model.adapter import lora_config, read_weights
@@ -59,22 +60,15 @@ def check_targets(model: PreTrainedModel, targets: list[str] | str | None) -> No
         except re.error as error:
             raise UserError(f"lora.target_modules: {target!r} is not a regular expression: {error}") from None
         if not matches:
-            raise UserError(
-                f"lora.target_modules: {type(model).__name__} has no module {target!r}; "
-                f"its linear layers are {', '.join(linear_names(model))}"
-            )
+            known = f"its linear layers are {', '.join(linear_names(model))}"
+            raise UserError(f"lora.target_modules: {type(model).__name__} has no module {target!r}; {known}")
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Last name parts of the linear layers below the head, in model order, each once."""
     head = model.get_output_embeddings()
-    return list(
-        dict.fromkeys(
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and module is not head
-        )
-    )
+    linear = (name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head)
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
 
 
 def recast_trainable(model: PeftModel | PreTrainedModel) -> None:
@@ -102,10 +96,8 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     if saved != wanted:
         example = sorted(saved ^ wanted)[0]
-        raise UserError(
-            f"{mismatch}: {len(saved - wanted)} of its weights have no place there and {len(wanted - saved)} are "
-            f"missing ({example}, …)"
-        )
+        counts = f"{len(saved - wanted)} of its weights have no place there and {len(wanted - saved)} are missing"
+        raise UserError(f"{mismatch}: {counts} ({example}, …)")
     return peft_model
 
 
@@ -131,14 +123,14 @@ def merge(model: PeftModel) -> PreTrainedModel:
         weights = layer.get_base_layer()
         dtype = weights.weight.dtype
         weights.float()
-        finite = True
         try:
             layer.merge(safe_merge=True)  # into new tensors: those of the base stay for whoever holds them
+            finite = all(parameter.isfinite().all() for parameter in weights.to(dtype).parameters())
         except ValueError as error:
             if "NaN" not in str(error):
                 raise
             finite = False
-        if not (finite and all(parameter.isfinite().all() for parameter in weights.to(dtype).parameters())):
+        if not finite:
             raise UserError(
                 f"merging {name}: a weight is not a finite number; the adapter is damaged, or model.dtype too narrow"
             )

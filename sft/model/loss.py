@@ -93,17 +93,13 @@ def linear_cross_entropy(
     """
     if not weight.requires_grad and (bias is None or not bias.requires_grad):
         return _LinearCrossEntropy.apply(hidden, weight, bias, targets)
+
+    def chunk_nll(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(linear(hidden, weight, bias).float(), targets, reduction="none")
+
     # Without targets there is one empty chunk: processes that share gradients wait for one of every weight.
-    size = chunk_tokens(weight)
-    chunks = [slice(start, start + size) for start in range(0, max(1, len(targets)), size)]
-    nll = [checkpoint(_chunk_nll, hidden[chunk], weight, bias, targets[chunk], use_reentrant=False) for chunk in chunks]
-    return torch.cat(nll)
-
-
-def _chunk_nll(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-) -> torch.Tensor:
-    return cross_entropy(linear(hidden, weight, bias).float(), targets, reduction="none")
+    chunks = zip(*(rows.split(chunk_tokens(weight)) for rows in (hidden, targets)), strict=True)
+    return torch.cat([checkpoint(chunk_nll, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 def add_token_nll(model: PreTrainedModel) -> None:

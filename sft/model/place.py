@@ -12,10 +12,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 def resolve_device(device: str) -> torch.device:
     """The device of this process: `auto` is the GPU where there is one. Raises UserError for a missing GPU."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "model.device is cuda, but PyTorch sees no GPU here; "
-            "run on a machine with one, or try model.device=cpu with a small model"
-        )
+        remedy = "run on a machine with one, or try model.device=cpu with a small model"
+        raise UserError(f"model.device is cuda, but PyTorch sees no GPU here; {remedy}")
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

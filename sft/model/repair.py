@@ -41,10 +41,8 @@ def with_newlines(tokenizer: PreTrainedTokenizerBase, newline: str | None = None
     backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), decoders.Replace(newline, "\n")])
     tokenizer = _rewrapped(tokenizer, backend, newline=newline)
     if loses_newlines(tokenizer):
-        raise UserError(
-            f"model.newline: this tokenizer loses newlines, and characters of {newline!r}, too; "
-            "set it to text that the tokenizer knows"
-        )
+        remedy = "set it to text that the tokenizer knows"
+        raise UserError(f"model.newline: this tokenizer loses newlines, and characters of {newline!r}, too; {remedy}")
     return tokenizer
 
 
@@ -71,9 +69,8 @@ def sentencepiece_backend(model: Path) -> Tokenizer:
     proto = SentencePieceExtractor(str(model)).proto
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     backend = SpmConverter.build_tokenizer_from_spm_proto(proto, pieces)
-    *charsmap, spaces = backend.normalizer
+    *steps, spaces = backend.normalizer
     specification = proto.normalizer_spec
-    steps = list(charsmap)
     if SentencePieceProcessor(model_file=str(model)).normalize("か\u3099").endswith("が"):
         steps.append(normalizers.NFC())  # the backend's character map leaves half-width voiced kana in two
     if specification.remove_extra_whitespaces:

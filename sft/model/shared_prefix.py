@@ -83,9 +83,7 @@ def add_prefixes(batch: dict[str, Any], documents: Sequence[Document]) -> None:
     Positions go on from the prefix, and attention's borders are those of whole rows (`whole_rows`). `label_copies`,
     (1, tokens), says how many rows have a label; `shared_prefixes` goes to attention.
     """
-    lengths = torch.tensor([len(document.tokens) for document in documents])
-    taken = torch.tensor([document.taken for document in documents])
-    copies = torch.tensor([document.copies for document in documents])
+    lengths, taken, copies = torch.tensor([(len(d.tokens), d.taken, d.copies) for d in documents]).T
     batch["position_ids"] = batch["position_ids"] + taken.repeat_interleave(lengths)
     batch["label_copies"] = copies.repeat_interleave(lengths)[None]
     batch["shared_prefixes"] = [(d.prefix, d.taken, len(d.tokens)) for d in documents]

@@ -1,11 +1,12 @@
 """What a training says while it runs: a bar, a line a logged step, and the same as JSON lines in `log.jsonl`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
 
 from sft.system.errors import warn
 from sft.system.files import write_whole
@@ -13,12 +14,12 @@ from sft.system.files import write_whole
 LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
 
 
-class RunLog(TrainerCallback):
+class RunLog(ProgressCallback):
     """Progress with the time that is left, a line a logged step, and the same as JSON lines in the run's log."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self.bar: tqdm | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -28,11 +29,8 @@ class RunLog(TrainerCallback):
             if lines and not lines[-1].endswith("\n"):
                 lines.pop()  # cut by what ended the run
             write_whole(self.path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
+        self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
+        self.current_step = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -41,22 +39,18 @@ class RunLog(TrainerCallback):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         line = log_line(state.global_step, logs)
-        if line and self.bar is not None:
-            self.bar.write(line)
+        if line and self.training_bar is not None:
+            self.training_bar.write(line)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
+
+def validation_losses(logs: dict[str, float]) -> dict[str, float]:
+    """Loss by group in a log record of a validation; empty for all other records."""
+    return {key[len("eval_") : -len("_loss")]: loss for key, loss in logs.items() if re.fullmatch("eval_.*_loss", key)}
 
 
 def log_line(step: int, logs: dict[str, float]) -> str:
     """What the terminal shows of one log record; empty for records that are only kept."""
-    validation = [
-        f"{key.removeprefix('eval_').removesuffix('_loss')} {value:.4f}"
-        for key, value in logs.items()
-        if key.startswith("eval_") and key.endswith("_loss")
-    ]
-    if validation:
+    if validation := [f"{group} {loss:.4f}" for group, loss in validation_losses(logs).items()]:
         return f"step {step:>5}  validation loss: {', '.join(validation)}"
     if "loss" not in logs:
         return ""
@@ -74,9 +68,5 @@ def warn_of_loss(log: Path) -> None:
     tenth = -(-len(losses) // 10)
     first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
     if not last < first:
-        warn(
-            [
-                f"the loss did not fall ({first:.3f} at first, {last:.3f} at last): the model may have learned "
-                "nothing; look at loss.png, and at training.learning_rate"
-            ]
-        )
+        found = f"the loss did not fall ({first:.3f} at first, {last:.3f} at last)"
+        warn([f"{found}: the model may have learned nothing; look at loss.png, and at training.learning_rate"])

@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from sft.system.files import write_whole
+from sft.training.log import validation_losses
 
 matplotlib.use("Agg")
 
@@ -18,11 +19,10 @@ def plot_loss(log: Path, picture: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     steps = [record for record in records if "loss" in record]
     axes.plot([r["step"] for r in steps], [r["loss"] for r in steps], label="training", linewidth=1, color="0.45")
-    groups = dict.fromkeys(key for r in records for key in r if key.startswith("eval_") and key.endswith("_loss"))
-    for key in groups:
-        points = [(r["step"], r[key]) for r in records if key in r]
-        name = key.removeprefix("eval_").removesuffix("_loss")
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"validation: {name}")
+    validations = [(record["step"], validation_losses(record)) for record in records]
+    for group in dict.fromkeys(group for _, losses in validations for group in losses):
+        points = [(step, losses[group]) for step, losses in validations if group in losses]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"validation: {group}")
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats a supervised token)")
     rates = axes.twinx()

@@ -6,8 +6,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,27 +28,23 @@ class Signals:
     processes that have met the terminal's Ctrl-C already. Only the main thread can watch.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-        self._process = os.getpid()
+    received = 0
 
-    def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
+    def __enter__(self) -> None:
+        self._process = os.getpid()
+        watched = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in watched}
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
 
     def _note(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:  # a worker that loads data; its end is not for it to tell
             os._exit(128 + number)
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
         if self.received:
-            if self.received == number == signal.SIGINT:
-                raise KeyboardInterrupt
             return
         self.received = number
         name = signal.Signals(number).name
@@ -57,39 +53,31 @@ class Signals:
 
 @contextlib.contextmanager
 def ends_by_signal() -> Iterator[None]:
-    """End the process by the signal that stopped the training in the block."""
+    """End the process by the signal that stopped the training in the block: who waits for it sees the usual status."""
     try:
         yield
     except Stopped as stopped:
-        end_by_signal(stopped.number)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.signal(stopped.number, signal.SIG_DFL)
+        os.kill(os.getpid(), stopped.number)
 
 
-def end_by_signal(number: int) -> None:
-    """End this process as the signal would have, so that who waits for it sees the usual status."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+    (random.getstate, random.setstate),
+    (np.random.get_state, np.random.set_state),
+    (torch.get_rng_state, torch.set_rng_state),
+    (torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all),  # of no GPU where there is none
+)
+"""How the state of each generator that training draws from is read, and put back."""
 
 
-class RandomState(NamedTuple):
-    """Every generator that training draws from, at one moment."""
+def random_states() -> list[Any]:
+    """The present state of every generator that training draws from."""
+    return [read() for read, _ in _GENERATORS]
 
-    python: Any
-    numpy: Any
-    cpu: torch.Tensor
-    cuda: torch.Tensor | None
 
-    @classmethod
-    def now(cls) -> "RandomState":
-        """The present state."""
-        cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
-
-    def restore(self) -> None:
-        """Go back to it."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda)
+def restore_random(states: list[Any]) -> None:
+    """Go back to what `random_states` returned."""
+    for (_, put_back), state in zip(_GENERATORS, states, strict=True):
+        put_back(state)

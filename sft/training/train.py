@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 from trl import SFTConfig
 
 from sft.checks.checks import checked_plan
@@ -34,7 +34,7 @@ from sft.run.manifest import (
     truncation_counts,
     write_manifest,
 )
-from sft.system.errors import UserError
+from sft.system.errors import UserError, first_line
 from sft.system.files import file_sha256, text_sha256, write_whole
 from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
 from sft.system.whole_directory import whole_directory
@@ -55,10 +55,8 @@ def train(config: Config, resume: bool, force: bool) -> None:
     with ends_by_signal(), owned(config.run_directory, resume, force):
         plan = checked_plan(config, device)
         manifest = begin_manifest(config, plan, resume)
-        if resume:
-            checkpoint = go_on(config, manifest)
-        else:
-            checkpoint = None
+        checkpoint = go_on(config, manifest) if resume else None
+        if not resume:
             manifest.activation_checkpointing = choose(config, plan.packed, plan.longest, device, dtype)
         arguments = training_arguments(config, device, dtype, plan, manifest)
         model = load_model(config, device, dtype)
@@ -68,7 +66,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
             record_start(config, plan, model, manifest)
         trainer.accelerator.wait_for_everyone()
         run_steps(config, plan, trainer, checkpoint)
-        weights = trainer.whole_weights()
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered: all processes call it
         if RANK == 0:
             finish(config, plan, trainer, weights, manifest, started)
             warn_of_loss(config.run_directory / "log.jsonl")
@@ -132,10 +130,8 @@ def training_arguments(
 ) -> SFTConfig:
     """TRL's configuration, with every setting that the pipeline owns. Raises UserError for what TRL refuses."""
     if WORLD_SIZE == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
-        raise UserError(
-            f"{torch.cuda.device_count()} GPUs are visible and one process runs: use accelerate launch "
-            "--num_processes with their number, or let it see one (CUDA_VISIBLE_DEVICES=0)"
-        )
+        remedy = "use accelerate launch --num_processes with their number, or let it see one (CUDA_VISIBLE_DEVICES=0)"
+        raise UserError(f"{torch.cuda.device_count()} GPUs are visible and one process runs: {remedy}")
     settings = config.library("training")
     if not plan.validation:
         settings["eval_strategy"] = "no"
@@ -158,7 +154,7 @@ def training_arguments(
 
 def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, manifest: Manifest) -> RunTrainer:
     """The trainer, its rows encoded already."""
-    trainer = RunTrainer(
+    return RunTrainer(
         model=model,
         args=arguments,
         train_dataset=plan.train.rows,
@@ -171,19 +167,6 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
         pack=plan.packed,
         packed_attention=config.training["packed_attention"],
     )
-    trainer.add_callback(ForgetReplaced(config.run_directory))
-    return trainer
-
-
-class ForgetReplaced(TrainerCallback):
-    """From its first whole checkpoint on, a run needs the run that it replaced no more."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            forget_replaced(self.run)
 
 
 def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> None:
@@ -211,22 +194,14 @@ def run_steps(config: Config, plan: Plan, trainer: RunTrainer, checkpoint: Path 
             print(f"stopped after step {step} of {plan.steps}; {how}", file=sys.stderr)
         raise
     except torch.OutOfMemoryError:
-        raise UserError(
-            "the GPU's memory does not suffice: " + less_memory(config, plan.packed, plan.longest, trainer.args.device)
-        ) from None
+        remedy = less_memory(config, plan.packed, plan.longest, trainer.args.device)
+        raise UserError(f"the GPU's memory does not suffice: {remedy}") from None
     except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{checkpoint}: holds more than tensors, and is not read: {first}; delete it") from None
+        reason = first_line(error)
+        raise UserError(f"{checkpoint}: holds more than tensors, and is not read: {reason}; delete it") from None
 
 
-def finish(
-    config: Config,
-    plan: Plan,
-    trainer: RunTrainer,
-    weights: dict[str, torch.Tensor],
-    manifest: Manifest,
-    started: float,
-) -> None:
+def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manifest: Manifest, started: float) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     run = config.run_directory
     learned = run / ("model" if config.lora is None else "adapter")

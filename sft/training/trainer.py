@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from sft.model.shared_prefix import label_copies
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.run import checkpoints
+from sft.run.directory import forget_replaced
 from sft.system.errors import UserError, disk_problem
 from sft.system.visible import visible
 from sft.training.log import RunLog
 from sft.training.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
-from sft.training.stopping import RandomState, Signals, Stopped
+from sft.training.stopping import Signals, Stopped, random_states, restore_random
 
 SHOWN_ROWS = 10
 SIZE = 64
@@ -104,9 +105,8 @@ class RunTrainer(SFTTrainer):
         self._total_batch_size = total_batch_size
         self._pack = pack
         self._signals = Signals()
-        self._before_step: RandomState | None = None
+        self._before_step: list[Any] | None = None
         self._checkpoints = Path(args.output_dir)
-        self._rows: list[str] = []  # of the step at work
         super().__init__(
             model=model,
             args=args,
@@ -117,9 +117,8 @@ class RunTrainer(SFTTrainer):
         )
         recast_trainable(model)  # TRL casts the adapter of a quantised base to bf16
         add_token_nll(base_of(model))
-        share = False
+        share = pack and use_packed_attention(base_of(model), packed_attention, args.device)
         if pack:
-            share = use_packed_attention(base_of(model), packed_attention, args.device)
             self.data_collator = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
         self._collator = StepCollator(
             self.data_collator, tokenizer.pad_token_id, multiple=SIZE if pack else 1, share_prefixes=share
@@ -127,14 +126,11 @@ class RunTrainer(SFTTrainer):
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)
-        self._last_log_time = time.perf_counter()
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.add_callback(RunLog(log_path))
 
-    def _prepare_dataset(
-        self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
-    ) -> Dataset:
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Dataset:
         # Like TRL's own, it leaves rows alone that are token ids already: their number and lengths must be known before
         # there is a model.
         return dataset if "input_ids" in dataset.column_names else self._encoder.encode(dataset).rows
@@ -177,14 +173,10 @@ class RunTrainer(SFTTrainer):
             raise Stopped(self._signals.received or signal.SIGTERM)
         return found[0]
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor) -> torch.Tensor:
         """Mean −ln p over the step's supervised tokens, in nats (this micro-batch's share of that mean)."""
-        nll, tokens = self._nll(model, inputs)
-        loss = nll / (tokens if num_items_in_batch is None else num_items_in_batch)
         # DistributedDataParallel averages gradients over processes, while the tokens counted are those of all.
-        return loss * self.accelerator.num_processes if self.model.training else loss
+        return self._nll(model, inputs)[0] / num_items_in_batch * self.accelerator.num_processes
 
     def _nll(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of −ln p over the supervised tokens of all rows, and their number."""
@@ -193,14 +185,12 @@ class RunTrainer(SFTTrainer):
         inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
         return (model(**inputs, nll_labels=labels, use_cache=False) * copies).sum(), copies.sum()
 
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
         """Forward and backward of every micro-batch of a step.
 
         Raises UserError at the first loss that is not finite, and Stopped after a signal.
         """
-        self._before_step = RandomState.now()
+        self._before_step = random_states()
         if self._tokens_since_log == 0:  # the clock stands still between steps: validation and saving do not count
             self._last_log_time = time.perf_counter()
         self._tokens_since_log += inputs["tokens"]
@@ -210,11 +200,11 @@ class RunTrainer(SFTTrainer):
         self.accelerator.gradient_state._set_sync_gradients(False)
         with self.accelerator.no_sync(model) if others else contextlib.nullcontext():
             for batch in others:
-                losses.append(super().training_step(model, batch, num_items_in_batch, **kwargs))
+                losses.append(super().training_step(model, batch, *args))
                 if self._signals.received and self.accelerator.num_processes == 1:
                     raise Stopped(self._signals.received)
         self.accelerator.gradient_state._set_sync_gradients(True)
-        losses.append(super().training_step(model, last, num_items_in_batch, **kwargs))
+        losses.append(super().training_step(model, last, *args))
         loss = torch.stack(losses)
         # With several processes, the gradient they share tells all of them.
         if self.accelerator.num_processes == 1 and not loss.isfinite().all():
@@ -241,7 +231,7 @@ class RunTrainer(SFTTrainer):
                 return done
         except (Stopped, NotFinite):
             if self._before_step is not None:
-                self._before_step.restore()  # the step that is dropped has drawn from it
+                restore_random(self._before_step)  # the step that is dropped has drawn from it
             if not (self._checkpoints / f"checkpoint-{self.state.global_step}").exists() and self.state.global_step:
                 self._save_checkpoint(self.model, None)
             raise
@@ -271,37 +261,33 @@ class RunTrainer(SFTTrainer):
                 "room, and go on with --resume"
             ) from error
         self.accelerator.wait_for_everyone()
+        if main:
+            forget_replaced(self._checkpoints.parent)  # with a whole checkpoint, the run needs it no more
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The arithmetic of a step, by transformers' estimate."""
         return sum(super(RunTrainer, self).floating_point_ops(batch) for batch in inputs["micro_batches"])
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
+    def evaluate(self, ignore_keys: Any = None) -> dict[str, float]:
         """Mean −ln p per supervised token of each validation group, over all its tokens alike."""
         model = self._wrap_model(self.model, training=False)
         was_training = model.training
         model.eval()
         metrics = {}
-        for group, dataset in (eval_dataset or self.eval_dataset or {}).items():
+        for group, dataset in (self.eval_dataset or {}).items():
             totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-            for batch in self._eval_batches(dataset):
+            rows, processes = MicroBatches(dataset), self.args.world_size
+            divided = self._divide(self.args.per_device_eval_batch_size)(row_lengths(dataset), processes)
+            for numbers in divided[self.args.process_index :: processes]:
+                batch = self._prepare_inputs(self._collator([rows[numbers]])["micro_batches"][0])
                 with torch.no_grad(), self.compute_loss_context_manager():
                     totals += torch.stack(self._nll(model, batch)).to(totals.dtype)
             nll_sum, tokens = self.accelerator.reduce(totals).tolist()
-            metrics[f"{metric_key_prefix}_{group}_loss"] = nll_sum / tokens
+            metrics[f"eval_{group}_loss"] = nll_sum / tokens
         model.train(was_training)
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # sets flags on control
         return metrics
-
-    def _eval_batches(self, dataset: Dataset) -> Iterator[dict[str, Any]]:
-        rows, lengths = MicroBatches(dataset), row_lengths(dataset)
-        micro_batches = self._divide(self.args.per_device_eval_batch_size)(lengths, self.args.world_size)
-        for numbers in micro_batches[self.args.process_index :: self.args.world_size]:
-            for batch in self._collator([rows[numbers]])["micro_batches"]:
-                yield self._prepare_inputs(batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add useful tokens a second (padding left out, all processes) and peak memory to a step's log."""
@@ -312,10 +298,6 @@ class RunTrainer(SFTTrainer):
             logs["memory_peak_bytes"] = memory_peak_bytes(self.args.device)
             self._tokens_since_log.zero_()
         super().log(logs, start_time)
-
-    def whole_weights(self) -> dict[str, torch.Tensor]:
-        """The model's weights, gathered on the first process; every process must call this, others may get nothing."""
-        return self.accelerator.get_state_dict(self.model_wrapped)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if isinstance(self.model, PeftModel):
