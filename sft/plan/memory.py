@@ -4,6 +4,7 @@ The activations are not a formula of ours: the model without weights (`load_skel
 forward pass in which nothing is computed, and what autograd would keep for the backward pass is counted.
 """
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -169,21 +170,22 @@ class _Kept(NamedTuple):
 
 def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]) -> _Kept:
     own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
-    kept: dict[int, tuple[torch.UntypedStorage, int | None]] = {}  # holding a storage keeps its address from reuse
+    kept: dict[int, torch.UntypedStorage] = {}  # holding a storage keeps its address from reuse
+    sizes: Counter[int | None] = Counter()
     inputs: list[int] = []
     layer: int | None = None  # the one that the forward pass is in
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept.setdefault(storage._cdata, (storage, layer))
+        if storage._cdata not in own and storage._cdata not in kept:
+            kept[storage._cdata] = storage
+            sizes[layer] += storage.nbytes()
         return tensor
 
     def enter(module: Any, arguments: Any, named: Any) -> None:
         nonlocal layer
-        hidden = arguments[0] if arguments else named["hidden_states"]
         layer = len(inputs)
-        inputs.append(hidden.numel() * hidden.element_size())
+        inputs.append((arguments[0] if arguments else named["hidden_states"]).nbytes)
 
     def leave(*_: Any) -> None:
         nonlocal layer
@@ -193,27 +195,22 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
         if arguments[0].requires_grad:
             keep(arguments[0])
 
-    hooks = []
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            hooks += [module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)]
-    if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
-        hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
     rows, length = layout.shape
+    ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
     # Attention on a GPU keeps the mask as a bias in every layer.
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool, device="meta") if layout.masked else None
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in layers]
+    hooks += [module.register_forward_hook(leave) for module in layers]
+    if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
+        hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
     kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), kernels:
-            ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
-            model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    sizes: Counter[int | None] = Counter()
-    for storage, number in kept.values():
-        sizes[number] += storage.nbytes()
-    largest = max((storage.nbytes() for storage, _ in kept.values()), default=0)
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with contextlib.ExitStack() as stack:
+        for context in (*hooks, torch.enable_grad(), saved, kernels):
+            stack.enter_context(context)
+        model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    largest = max((storage.nbytes() for storage in kept.values()), default=0)
     return _Kept(sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest)
 
 
@@ -231,22 +228,10 @@ class _AsOnGpu(TorchFunctionMode):
         if self.autocast and func in (functional.linear, functional.scaled_dot_product_attention):
             args = [value.to(self.autocast) if isinstance(value, torch.Tensor) else value for value in args]
         if func is functional.scaled_dot_product_attention:
-            query, key, value = args[:3]
             mask = kwargs.get("attn_mask")
-            return _Attention.apply(query, key, value, None if mask is None else query.new_empty(mask.shape))
+            bias = None if mask is None else args[0].new_empty(mask.shape)
+            output = torch.ops.aten._scaled_dot_product_efficient_attention(*args[:3], bias, True)[0]
+            return output.contiguous()  # a copy, which not every kernel spares
         if func is functional.dropout and kwargs.get("training", True) and kwargs.get("p", 0.5) > 0:
             return torch.native_dropout(args[0], kwargs.get("p", 0.5), True)[0]
         return func(*args, **kwargs)
-
-
-class _Attention(torch.autograd.Function):
-    """The memory of a flash or memory-efficient attention: inputs, output and a number a query."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        output = query.new_empty(*query.shape[:-1], value.shape[-1])
-        normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, output, normaliser, bias)
-        return output
