@@ -78,7 +78,7 @@ def row_checks(config: Config, plan: Plan) -> list[Line]:
     return [
         end_of_text(labels_of(plan), plan.tokenizer.eos_token_id),
         length_line(row_lengths(rows), plan.encoder.max_length, fates),
-        *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, plan)),
+        *(Line.of("yellow", "warning", hazard) for hazard in hazards(config, plan)),
     ]
 
 

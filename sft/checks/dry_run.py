@@ -51,14 +51,11 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
 def setting_checks(config: Config) -> list[Line]:
     """The doctor's lines about where things come from and where training would run."""
     model, data = config.model, config.data
-    lines = sources(
-        {"model": (model.base, model.revision), "data": (data.path, data.revision)}, model.trust_remote_code
-    )
+    repositories = {"model": (model.base, model.revision), "data": (data.path, data.revision)}
+    lines = sources(repositories, model.trust_remote_code)
     try:
         device = resolve_device(model.device)
-        return [
-            *lines,
-            Line("green", "device", f"{device}, {str(resolve_dtype(model.dtype, device)).removeprefix('torch.')}"),
-        ]
+        dtype = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
+        return [*lines, Line("green", "device", f"{device}, {dtype}")]
     except UserError as error:
-        return [*lines, Line("yellow", "device", *str(error).rsplit("; ", 1))]
+        return [*lines, Line.of("yellow", "device", error)]
