@@ -8,7 +8,6 @@ from sft.config.sections import Config
 from sft.model.families import licence_of
 from sft.run.manifest import FinishedManifest
 
-GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 BUILT = {"gemma-3-270m": "google/gemma-3-270m"}
 """`model.build` → the hub id of the model that is built."""
 DATA_LICENCES = {
