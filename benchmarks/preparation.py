@@ -14,7 +14,6 @@ four times as many rows take. Linux only.
 import argparse
 import functools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -123,5 +122,4 @@ def prepare(base: Path, data: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()

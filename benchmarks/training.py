@@ -15,11 +15,11 @@ many times as long another takes, and how many times its memory. Fails when loss
 
 import argparse
 import json
-import os
 import re
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,14 +146,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         trainer.add_callback(clock)
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
-        if arguments.profile:
-            with torch.profiler.profile(record_shapes=True) as profile:
-                trainer.train()
-            times = profile.key_averages(group_by_input_shape=True)
-            table = times.table(sort_by="self_cpu_time_total", row_limit=40, max_shapes_column_width=60)
-            print(table, file=sys.stderr)
-        else:
+        with torch.profiler.profile(record_shapes=True) if arguments.profile else nullcontext() as profile:
             trainer.train()
+    if profile:
+        times = profile.key_averages(group_by_input_shape=True)
+        table = times.table(sort_by="self_cpu_time_total", row_limit=40, max_shapes_column_width=60)
+        print(table, file=sys.stderr)
     log = next(record for record in trainer.state.log_history if "grad_norm" in record)
     return {
         "wall": clock.wall, "cpu": clock.cpu, "tokens": sum(map(len, work.encoded["input_ids"])),
@@ -228,5 +226,4 @@ def _status(key: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()
