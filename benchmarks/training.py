@@ -91,13 +91,10 @@ def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
 
 def growth(arguments: argparse.Namespace, words: list[str]) -> bool:
     """How memory grows with the rows of a step, and speed with the length of rows; prints the medians' ratios."""
-    variants = {
-        "32 rows": ["--rows", "32"],
-        "128 rows": ["--rows", "128"],
-        "32 rows of 128 tokens": ["--rows", "32", "--row-tokens", "128"],
-        "2 rows of 2,048 tokens": ["--rows", "2", "--row-tokens", "2048"],
-    }
-    variants = {name: [*words, "packed", *more] for name, more in variants.items()}
+    variants = {f"{rows} rows": [*words, "packed", "--rows", str(rows)] for rows in (32, 128)}
+    for rows, tokens in ((32, 128), (2, 2048)):
+        more = ["--rows", str(rows), "--row-tokens", str(tokens)]
+        variants[f"{rows} rows of {tokens:,} tokens"] = [*words, "packed", *more]
     medians = in_turns("benchmarks.training", variants, arguments.repeats)
     for name, found in medians.items():
         print(f"{name:24} {_speed(found)}")
@@ -170,7 +167,8 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
     truncation: Any = "end" if arguments.row_tokens else "context"
     encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, truncation, not arguments.answers_only)
     rows = select(load_data(arguments.data).rows, slice(arguments.rows))
-    encoded = encoder.encode(Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])).rows
+    wanted = Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])
+    encoded = encoder.encode(wanted).rows.remove_columns(["index", "category"])
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
     model.zero_grad()
@@ -200,14 +198,13 @@ def alpaca(work: Work) -> Trainer:
     collator = DataCollatorForSeq2Seq(work.tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
     work.model.config.use_cache = False
     config = TrainingArguments(**in_micro_batches(work))
-    return Trainer(work.model, config, collator, work.encoded.remove_columns(["index", "category"]))
+    return Trainer(work.model, config, collator, work.encoded)
 
 
 def trl(work: Work) -> Trainer:
     """SFTTrainer with its own defaults: checkpointed activations, its fused head."""
     config = SFTConfig(max_length=work.arguments.max_length, **in_micro_batches(work))
-    encoded = work.encoded.remove_columns(["index", "category"])
-    return SFTTrainer(model=work.model, args=config, train_dataset=encoded, processing_class=work.tokenizer)
+    return SFTTrainer(model=work.model, args=config, train_dataset=work.encoded, processing_class=work.tokenizer)
 
 
 def in_micro_batches(work: Work) -> dict[str, Any]:

@@ -82,14 +82,14 @@ class Need(NamedTuple):
 def estimate(model: PreTrainedModel, layout: Layout) -> Need:
     """Peak memory of training `model`, which holds no weights but its LoRA (or has all its weights trainable)."""
     quantised = dict(quantised_linears(model, layout.quantization))
-    kept = _kept_for_backward(model, layout, list(quantised.values()))
+    outside, layers, inputs, largest = _kept_for_backward(model, layout, list(quantised.values()))
     # While one layer's gradients pass through, and a quantised weight is unpacked for it.
-    passing = kept.largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
+    passing = largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
     if layout.checkpointing:
         # The inputs of all layers stay, and one layer at a time is computed again.
-        stays, passing = kept.outside + sum(kept.inputs), passing + max(kept.layers, default=0)
+        stays, passing = outside + sum(inputs), passing + max(layers, default=0)
     else:
-        stays = kept.outside + sum(kept.layers)
+        stays = outside + sum(layers)
     hidden, logits = _loss_bytes(model, layout)
     activations = stays + passing
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -136,11 +136,9 @@ def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quan
     """The frozen weights. bitsandbytes keeps a scale a row in 8-bit; in 4-bit one a block of 64, itself 8-bit under
     double quantisation with one fp32 scale for 256 of them."""
     settings = quantization or {}
-    if settings.get("load_in_4bit"):
-        weight = 0.5 + ((1 + 4 / 256) if settings.get("bnb_4bit_use_double_quant") else 4) / 64
-    else:
-        weight = 1.0
-    total = sum(m.weight.numel() * weight + 4 * (m.out_features if weight == 1.0 else 0) for m in quantised)
+    scale = (1 + 4 / 256) if settings.get("bnb_4bit_use_double_quant") else 4
+    weight, row = (0.5 + scale / 64, 0) if settings.get("load_in_4bit") else (1.0, 4)
+    total = sum(m.weight.numel() * weight + m.out_features * row for m in quantised)
     done = {id(m.weight) for m in quantised}
     rest = [p for p in model.parameters() if not p.requires_grad and id(p) not in done]
     return total + sum(p.numel() * p.element_size() for p in rest)
@@ -159,16 +157,10 @@ def _loss_bytes(model: PreTrainedModel, layout: Layout) -> tuple[float, float]:
     return 2 * tokens * head.shape[1] * size, min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
 
 
-class _Kept(NamedTuple):
+def _kept_for_backward(
+    model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]
+) -> tuple[int, list[int], list[int], int]:
     """Bytes that autograd keeps: outside the layers, in each layer, each layer's input, and the largest tensor."""
-
-    outside: int
-    layers: list[int]
-    inputs: list[int]
-    largest: int
-
-
-def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]) -> _Kept:
     own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}  # holding a storage keeps its address from reuse
     sizes: Counter[int | None] = Counter()
@@ -211,7 +203,7 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
             stack.enter_context(context)
         model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     largest = max((storage.nbytes() for storage in kept.values()), default=0)
-    return _Kept(sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest)
+    return sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest
 
 
 class _AsOnGpu(TorchFunctionMode):

@@ -78,11 +78,7 @@ def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTempl
 
 
 def prepare(
-    config: Config,
-    data: LoadedData,
-    split: Split,
-    tokenizer: PreTrainedTokenizerBase,
-    template: PromptTemplate,
+    config: Config, data: LoadedData, split: Split, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate
 ) -> Plan:
     """Encode the rows, and print what came of it."""
     training = config.training
