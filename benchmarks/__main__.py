@@ -19,14 +19,12 @@ from typing import Any
 import yaml
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
 RUN = Path("runs/bench")
-
-
 MEASURES, STEPS = yaml.safe_load(Path(__file__).with_name("aims.yaml").read_text(encoding="utf-8")).values()
 
 
@@ -48,17 +46,13 @@ def main() -> None:
     sys.exit(failed)
 
 
-def train_run() -> None:
-    """A short run for answering: the demo's model, trained on a few rows, so that answers end where answers do."""
-    words = ["configs/demo.yaml", f"run.directory={RUN}", "data.train_rows=32", "training.num_train_epochs=1"]
-    subprocess.run([sys.executable, "train_sft.py", *words, "--force"], check=True, stdout=subprocess.DEVNULL)
-
-
 def run(step: dict[str, Any], arguments: argparse.Namespace, values: dict[str, float]) -> bool:
     """Run a step, show what it prints, note its measures in `values`; whether it failed."""
     module, words, ratios = step["module"], step["words"], step.get("ratios", {})
     if module == "answering" and not (RUN / "adapter").is_dir():
-        train_run()
+        # A short run for answering: the demo's model, trained on a few rows, so that answers end where answers do.
+        train = ["configs/demo.yaml", f"run.directory={RUN}", "data.train_rows=32", "training.num_train_epochs=1"]
+        subprocess.run([sys.executable, "train_sft.py", *train, "--force"], check=True, stdout=subprocess.DEVNULL)
     command = [f"benchmarks.{module}", *(word.format(run=RUN, **vars(arguments)) for word in words.split())]
     print(f"== python -m {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
@@ -85,9 +79,9 @@ def reached(value: float, aim: str | None) -> str:
 
 def show(values: dict[str, float], seconds: float) -> None:
     """Print the measures with their aims."""
-    table = Table(title=f"{platform.machine()}, {os.cpu_count()} CPUs, {seconds / 60:.0f} min", box=box.SIMPLE_HEAD)
-    for heading in ("measure", "value", "aim", "reached"):
-        table.add_column(heading, justify="right" if heading in ("value", "aim") else "left")
+    title = f"{platform.machine()}, {os.cpu_count()} CPUs, {seconds / 60:.0f} min"
+    right = (Column(heading, justify="right") for heading in ("value", "aim"))
+    table = Table("measure", *right, "reached", title=title, box=box.SIMPLE_HEAD)
     for name, (words, aim) in MEASURES.items():
         if name in values:
             table.add_row(words, f"{values[name]:.2f}", aim, reached(values[name], aim))

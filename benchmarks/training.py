@@ -19,7 +19,6 @@ import re
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +59,6 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="more and longer rows in place of the variants")
     parser.add_argument("--row-tokens", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--profile", action="store_true", help="with one of --variants: where its time goes")
     arguments = parser.parse_args()
     with exit_on_user_error():
         if arguments.only:
@@ -143,12 +141,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         trainer.add_callback(clock)
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
-        with torch.profiler.profile(record_shapes=True) if arguments.profile else nullcontext() as profile:
-            trainer.train()
-    if profile:
-        times = profile.key_averages(group_by_input_shape=True)
-        table = times.table(sort_by="self_cpu_time_total", row_limit=40, max_shapes_column_width=60)
-        print(table, file=sys.stderr)
+        trainer.train()
     log = next(record for record in trainer.state.log_history if "grad_norm" in record)
     return {
         "wall": clock.wall, "cpu": clock.cpu, "tokens": sum(map(len, work.encoded["input_ids"])),
@@ -197,8 +190,7 @@ def alpaca(work: Work) -> Trainer:
     """What alpaca-lora's finetune.py does."""
     collator = DataCollatorForSeq2Seq(work.tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
     work.model.config.use_cache = False
-    config = TrainingArguments(**in_micro_batches(work))
-    return Trainer(work.model, config, collator, work.encoded)
+    return Trainer(work.model, TrainingArguments(**in_micro_batches(work)), collator, work.encoded)
 
 
 def trl(work: Work) -> Trainer:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data.records import CATEGORIES
 from sft.data.rows import examples_of
-from sft.prompt.encode import bos_ids, encode_text, encode_texts
+from sft.prompt.encode import bos_ids, encode_text
 from sft.prompt.row_encoder import Fate
 from sft.system.visible import visible
 
@@ -112,7 +112,7 @@ def row_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Seq
     # A space in front is SentencePiece's own mark of a beginning, put there or taken away without harm.
     changed = [i for i, text in enumerate(texts) if backs[i].removeprefix(" ") != text.removeprefix(" ")]
     rows, changed_rows = len(texts) // 3, len({i // 3 for i in changed})
-    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids) if tokenizer.unk_token_id is not None else 0
+    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
     found = f"{rows - changed_rows:,} of {_rows(rows)} come back from the tokenizer unchanged"
     found += f"; {unknown:,} unknown tokens (UNK)" if unknown else "; no unknown token (UNK)"
     if not changed:
@@ -125,8 +125,7 @@ def tokens_per_character(
     categories: Sequence[str], texts: Sequence[str], ids: Sequence[list[int]]
 ) -> dict[str, float | None]:
     """By category, and under "all": tokens divided by characters; None where there is no text."""
-    tokens: Counter[str] = Counter()
-    length: Counter[str] = Counter()
+    tokens, length = Counter[str](), Counter[str]()
     for category, text, row in zip(categories, texts, ids, strict=True):
         for key in (category, "all"):
             tokens[key] += len(row)
@@ -191,16 +190,6 @@ def texts_of(rows: Dataset) -> tuple[list[str], list[str]]:
 def tokenizer_checks(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[Line]:
     """Whether rows can begin and end, and whether the rendered `prompt` and Japanese text survive the tokenizer."""
     return [special_tokens(tokenizer), characters(tokenizer, prompt)]
-
-
-def tokenizer_lines(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, categories: Sequence[str], texts: Sequence[str]
-) -> tuple[list[Line], dict[str, float | None]]:
-    """What can be said of a tokenizer by itself and over the rows' texts, and its `tokens_per_character`."""
-    ids = encode_texts(tokenizer, texts)
-    shares = tokens_per_character(categories, texts, ids)
-    lines = [*tokenizer_checks(tokenizer, prompt), row_texts(tokenizer, texts, ids)]
-    return [*lines, efficiency(shares)], shares
 
 
 def _survives(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

@@ -28,7 +28,11 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     data, split = read_rows(config)
     tokenizer, template = read_tokenizer(config)
     categories, texts = doctor.texts_of(split.train)
-    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), categories, texts)
+    ids = encode_texts(tokenizer, texts)
+    shares = doctor.tokens_per_character(categories, texts, ids)
+    lines = doctor.tokenizer_checks(tokenizer, template.render("質問", "文脈"))
+    lines += [doctor.row_texts(tokenizer, texts, ids), doctor.efficiency(shares)]
+    del ids  # large, and of no more use
     columns = {config.model.tokenizer or config.model.base: shares}
     for name, other in compared.items():
         columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))

@@ -46,21 +46,18 @@ def model_lines(
                 check(model)
         except UserError as error:
             lines.append(Line.of("red", subject, error))
-    return [*lines, *_sizes(model, longest, largest_id)]
-
-
-def _sizes(model: PreTrainedModel, longest: int, largest_id: int) -> list[Line]:
     words = model.get_input_embeddings().weight.shape[0]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    lines = []
     if largest_id >= words:
         found = f"the rows have token id {largest_id:,}, and the model only {words:,} embeddings"
         lines.append(Line("red", "vocabulary", found, "take the model's own tokenizer (model.tokenizer=null)"))
     if positions and longest > positions:
         found = f"the longest row has {longest:,} tokens, and the model was made for {positions:,} positions"
         lines.append(Line("red", "positions", found, f"set training.max_length={positions}"))
-    named = f"{positions:,} positions" if positions else "positions without a limit"
-    return lines or [Line("green", "model", f"{type(model).__name__}, {words:,} words, {named}")]
+    if largest_id < words and not (positions and longest > positions):
+        named = f"{positions:,} positions" if positions else "positions without a limit"
+        lines.append(Line("green", "model", f"{type(model).__name__}, {words:,} words, {named}"))
+    return lines
 
 
 def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:

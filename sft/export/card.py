@@ -17,13 +17,13 @@ from sft.export.licences import licence_fields
 from sft.export.source import CONTEXT, QUESTION, Source
 from sft.prompt.chat_template import separator, user_message
 from sft.prompt.row_encoder import FATES
-from sft.run.manifest import FinishedManifest
 from sft.system.visible import escaped, visible
 
 
 def model_card(source: Source, checked: Sequence[str] = ()) -> str:
     """The card as Markdown with YAML front matter; `checked` are the lines of a merge's check."""
     _, config, manifest, template, _, settings, base, *_ = source
+    lost = sum(map(Counter, manifest.rows.truncation.values()), Counter())  # training rows, to the length limit
     jinja = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
     jinja.filters |= {"escaped": escaped, "fenced": _fenced, "json": json.dumps, "repr": repr}
     text = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")).render(
@@ -37,7 +37,7 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         plain={key: value for key, value in settings.items() if key not in (PENALTY, SCOPE)},
         penalties_measured=MEASURED,
         base_weights=json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
-        too_long=_too_long(manifest),
+        too_long=", ".join(f"{lost[fate]} {fate}" for fate in FATES[1:] if lost[fate]) or "none",
         checked=checked,
     )
     return str(ModelCard(text))
@@ -55,12 +55,6 @@ def _front_matter(source: Source) -> str:
         tags=["lora", "sft", "instruction", "japanese"],
         **licence_fields(base.licence, data.licence),
     ).to_yaml()
-
-
-def _too_long(manifest: FinishedManifest) -> str:
-    """How many training rows lost something to the length limit."""
-    lost = sum(map(Counter, manifest.rows.truncation.values()), Counter())
-    return ", ".join(f"{lost[fate]} {fate}" for fate in FATES[1:] if lost[fate]) or "none"
 
 
 def _fenced(text: str, language: str = "") -> str:

@@ -130,9 +130,8 @@ def check_rows(source: Source) -> list[CheckRow]:
     for example in examples:
         prompt = encode_prompt(tokenizer, template.render(example.instruction, example.input))
         row = CheckRow(prompt, prompt + encode_answer(tokenizer, example.output))
-        chosen = rows[bool(example.input)]
-        if len(chosen) < CHECK_ROWS and len(row.whole) < config.training["max_length"]:
-            chosen.append(row)
+        if len(row.whole) < config.training["max_length"]:
+            rows[bool(example.input)].append(row)
     if not any(rows.values()):
         raise UserError(f"{config.data.path}: no row is short enough to compare models on")
-    return [*rows[True], *rows[False]]
+    return [*rows[True][:CHECK_ROWS], *rows[False][:CHECK_ROWS]]

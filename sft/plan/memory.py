@@ -121,15 +121,11 @@ def flops_per_token(model: PreTrainedModel, checkpointing: bool) -> float:
     Two operations a matrix weight and pass. Frozen weights need no gradient of their own; attention over the few
     hundred tokens of a row, and LoRA's own matrices, are left out: a few per cent.
     """
-    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     head = model.get_output_embeddings().weight
-    total = 0.0
-    for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or ".lora_" in name or (id(parameter) in looked_up and parameter is not head):
-            continue
-        passes = 2 + parameter.requires_grad + (checkpointing and parameter is not head)
-        total += 2 * passes * parameter.numel()
-    return total
+    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)} - {id(head)}
+    base = (p for name, p in model.named_parameters() if ".lora_" not in name)
+    matrices = (p for p in base if p.dim() > 1 and id(p) not in looked_up)
+    return sum(2.0 * (2 + p.requires_grad + (checkpointing and p is not head)) * p.numel() for p in matrices)
 
 
 def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quantization: Quantization) -> float:

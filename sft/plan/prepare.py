@@ -83,13 +83,8 @@ def prepare(
     """Encode the rows, and print what came of it."""
     training = config.training
     packed, micro_batches = layout(config)
-    encoder = RowEncoder(
-        tokenizer,
-        FormattingFunction(template),
-        training["max_length"],
-        config.data.truncation,
-        training["train_on_inputs"],
-    )
+    settings = (training["max_length"], config.data.truncation, training["train_on_inputs"])
+    encoder = RowEncoder(tokenizer, FormattingFunction(template), *settings)
     train = encoder.encode(split.train)
     if not train.rows:
         raise UserError("no training row fits training.max_length; raise it")
