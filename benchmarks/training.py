@@ -15,7 +15,6 @@ many times as long another takes, and how many times its memory. Fails when loss
 
 import argparse
 import json
-import os
 import re
 import sys
 import tempfile
@@ -60,7 +59,6 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="more and longer rows in place of the variants")
     parser.add_argument("--row-tokens", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--profile", action="store_true", help="with one of --variants: where its time goes")
     arguments = parser.parse_args()
     with exit_on_user_error():
         if arguments.only:
@@ -91,13 +89,10 @@ def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
 
 def growth(arguments: argparse.Namespace, words: list[str]) -> bool:
     """How memory grows with the rows of a step, and speed with the length of rows; prints the medians' ratios."""
-    variants = {
-        "32 rows": ["--rows", "32"],
-        "128 rows": ["--rows", "128"],
-        "32 rows of 128 tokens": ["--rows", "32", "--row-tokens", "128"],
-        "2 rows of 2,048 tokens": ["--rows", "2", "--row-tokens", "2048"],
-    }
-    variants = {name: [*words, "packed", *more] for name, more in variants.items()}
+    variants = {f"{rows} rows": [*words, "packed", "--rows", str(rows)] for rows in (32, 128)}
+    for rows, tokens in ((32, 128), (2, 2048)):
+        more = ["--rows", str(rows), "--row-tokens", str(tokens)]
+        variants[f"{rows} rows of {tokens:,} tokens"] = [*words, "packed", *more]
     medians = in_turns("benchmarks.training", variants, arguments.repeats)
     for name, found in medians.items():
         print(f"{name:24} {_speed(found)}")
@@ -146,14 +141,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         trainer.add_callback(clock)
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
-        if arguments.profile:
-            with torch.profiler.profile(record_shapes=True) as profile:
-                trainer.train()
-            times = profile.key_averages(group_by_input_shape=True)
-            table = times.table(sort_by="self_cpu_time_total", row_limit=40, max_shapes_column_width=60)
-            print(table, file=sys.stderr)
-        else:
-            trainer.train()
+        trainer.train()
     log = next(record for record in trainer.state.log_history if "grad_norm" in record)
     return {
         "wall": clock.wall, "cpu": clock.cpu, "tokens": sum(map(len, work.encoded["input_ids"])),
@@ -172,7 +160,8 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
     truncation: Any = "end" if arguments.row_tokens else "context"
     encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, truncation, not arguments.answers_only)
     rows = select(load_data(arguments.data).rows, slice(arguments.rows))
-    encoded = encoder.encode(Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])).rows
+    wanted = Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])
+    encoded = encoder.encode(wanted).rows.remove_columns(["index", "category"])
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
     model.zero_grad()
@@ -201,15 +190,13 @@ def alpaca(work: Work) -> Trainer:
     """What alpaca-lora's finetune.py does."""
     collator = DataCollatorForSeq2Seq(work.tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
     work.model.config.use_cache = False
-    config = TrainingArguments(**in_micro_batches(work))
-    return Trainer(work.model, config, collator, work.encoded.remove_columns(["index", "category"]))
+    return Trainer(work.model, TrainingArguments(**in_micro_batches(work)), collator, work.encoded)
 
 
 def trl(work: Work) -> Trainer:
     """SFTTrainer with its own defaults: checkpointed activations, its fused head."""
     config = SFTConfig(max_length=work.arguments.max_length, **in_micro_batches(work))
-    encoded = work.encoded.remove_columns(["index", "category"])
-    return SFTTrainer(model=work.model, args=config, train_dataset=encoded, processing_class=work.tokenizer)
+    return SFTTrainer(model=work.model, args=config, train_dataset=work.encoded, processing_class=work.tokenizer)
 
 
 def in_micro_batches(work: Work) -> dict[str, Any]:
@@ -228,5 +215,4 @@ def _status(key: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()

@@ -19,14 +19,15 @@ def in_turns(
 ) -> dict[str, Found]:
     """The medians of what `python -m module` with each variant's words finds, by the variant's name.
 
-    `environment` makes what a variant's process has beside this one's, of its name and the number of the repeat.
+    `environment` makes what a variant's process has beside this one's, of its name and the number of the repeat. None
+    of them asks the hub, unless HF_HUB_OFFLINE says so.
     """
     results: dict[str, list[Found]] = {name: [] for name in variants}
     for repeat in range(repeats):
         for name, words in variants.items():
-            more = os.environ | dict(environment(name, repeat))
+            own = {"HF_HUB_OFFLINE": "1"} | os.environ | dict(environment(name, repeat))
             command = [sys.executable, "-m", module, *words]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=more)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=own)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     return {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()

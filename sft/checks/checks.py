@@ -14,7 +14,7 @@ from sft.checks.model_checks import duration, memory, model_lines, number_format
 from sft.config.sections import Config
 from sft.model.load import load_skeleton
 from sft.model.place import DTYPES
-from sft.plan.activations import micro_batch, settled
+from sft.plan.activations import exceeding, memory_bytes, micro_batch
 from sft.plan.cards import Card
 from sft.plan.memory import Layout
 from sft.plan.prepare import Plan, hazards, prepare, read_rows, read_tokenizer
@@ -57,9 +57,8 @@ def card_of(device: torch.device) -> Card | None:
     """The GPU of this process as the doctor sees one; None on a CPU."""
     if device.type == "cpu":
         return None
-    memory_bytes = torch.cuda.get_device_properties(device).total_memory
     has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Card(torch.cuda.get_device_name(device), memory_bytes, bfloat16=has_bfloat16)
+    return Card(torch.cuda.get_device_name(device), memory_bytes(device), bfloat16=has_bfloat16)
 
 
 def weightless(config: Config) -> PreTrainedModel:
@@ -79,7 +78,7 @@ def row_checks(config: Config, plan: Plan) -> list[Line]:
     return [
         end_of_text(labels_of(plan), plan.tokenizer.eos_token_id),
         length_line(row_lengths(rows), plan.encoder.max_length, fates),
-        *(Line("yellow", "warning", *hazard.rsplit("; ", 1)) for hazard in hazards(config, plan)),
+        *(Line.of("yellow", "warning", hazard) for hazard in hazards(config, plan)),
     ]
 
 
@@ -108,7 +107,6 @@ def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card 
 def settled_layout(config: Config, plan: Plan, model: PreTrainedModel, card: Card | None) -> Layout:
     """A micro-batch, with activations computed again where that is left to the memory of `card` and it demands it."""
     layout = micro_batch(config, plan.packed, plan.longest, model.dtype)
-    if card is None:
+    if card is None or config.training["activation_checkpointing"] != "auto":
         return layout
-    setting = config.training["activation_checkpointing"]
-    return layout._replace(checkpointing=settled(setting, model, layout, card.memory))
+    return layout._replace(checkpointing=exceeding(model, layout, card.memory) is not None)

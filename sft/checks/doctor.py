@@ -11,19 +11,18 @@ from typing import Literal, NamedTuple
 from datasets import Dataset
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from sft.data.records import CATEGORIES
 from sft.data.rows import examples_of
-from sft.prompt.encode import bos_ids, encode_text, encode_texts
+from sft.prompt.encode import bos_ids, encode_text
 from sft.prompt.row_encoder import Fate
 from sft.system.visible import visible
 
 Level = Literal["green", "yellow", "red"]
-LEVELS: tuple[Level, ...] = ("green", "yellow", "red")
-MARKS: dict[Level, str] = {"green": "ok", "yellow": "look", "red": "STOP"}
+MARKS: dict[Level, str] = {"red": "STOP", "yellow": "look", "green": "ok"}
 PAGE_WIDTH = 100
 
 PROBES = {
@@ -50,6 +49,11 @@ class Line(NamedTuple):
     subject: str
     found: str
     remedy: str = ""
+
+    @classmethod
+    def of(cls, level: Level, subject: str, message: object) -> "Line":
+        """A line of a warning or an error whose last part, after a semicolon, is the remedy."""
+        return cls(level, subject, *str(message).rsplit("; ", 1))
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Line:
@@ -90,31 +94,25 @@ def end_of_text(labels: Iterable[Sequence[int]], eos_id: int) -> Line:
 def characters(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Line:
     """Which characters survive encoding and decoding; the newline must, where the rendered `prompt` has one."""
     if "\n" in prompt and not _survives(tokenizer, "\n"):
-        back = visible(_back(tokenizer, "前\n後")).replace("\n", "⏎")
-        return Line(
-            "red",
-            "characters",
-            f"the newline is lost (前⏎後 comes back as {back}), which the prompt template needs",
-            "write a prompt.template without newlines, or take another tokenizer (model.tokenizer)",
-        )
+        back = _flat(_back(tokenizer, "前\n後"))
+        found = f"the newline is lost (前⏎後 comes back as {back}), which the prompt template needs"
+        remedy = "write a prompt.template without newlines, or take another tokenizer (model.tokenizer)"
+        return Line("red", "characters", found, remedy)
     lost = [name for name, text in PROBES.items() if not _survives(tokenizer, text)]
     if not lost:
         return Line("green", "characters", f"the newline, {', '.join(PROBES)} come back unchanged")
     examples = ", ".join(f"{name} (as {_back(tokenizer, f'前{PROBES[name]}後')[1:-1]!r})" for name in lost)
-    return Line(
-        "yellow", "characters", f"changed by encoding and decoding: {examples}", "answers cannot hold these as they are"
-    )
+    found = f"changed by encoding and decoding: {examples}"
+    return Line("yellow", "characters", found, "answers cannot hold these as they are")
 
 
-def row_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[list[int]], fields: int = 3
-) -> Line:
-    """How many rows come back from the tokenizer unchanged; `texts` hold `fields` texts a row, encoded in `ids`."""
+def row_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[list[int]]) -> Line:
+    """How many rows come back from the tokenizer unchanged; `texts` hold three texts a row, encoded in `ids`."""
     backs = tokenizer.batch_decode(list(ids), clean_up_tokenization_spaces=False)
     # A space in front is SentencePiece's own mark of a beginning, put there or taken away without harm.
     changed = [i for i, text in enumerate(texts) if backs[i].removeprefix(" ") != text.removeprefix(" ")]
-    rows, changed_rows = len(texts) // fields, len({i // fields for i in changed})
-    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids) if tokenizer.unk_token_id is not None else 0
+    rows, changed_rows = len(texts) // 3, len({i // 3 for i in changed})
+    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
     found = f"{rows - changed_rows:,} of {_rows(rows)} come back from the tokenizer unchanged"
     found += f"; {unknown:,} unknown tokens (UNK)" if unknown else "; no unknown token (UNK)"
     if not changed:
@@ -127,8 +125,7 @@ def tokens_per_character(
     categories: Sequence[str], texts: Sequence[str], ids: Sequence[list[int]]
 ) -> dict[str, float | None]:
     """By category, and under "all": tokens divided by characters; None where there is no text."""
-    tokens: Counter[str] = Counter()
-    length: Counter[str] = Counter()
+    tokens, length = Counter[str](), Counter[str]()
     for category, text, row in zip(categories, texts, ids, strict=True):
         for key in (category, "all"):
             tokens[key] += len(row)
@@ -142,33 +139,24 @@ def efficiency(shares: Mapping[str, float | None]) -> Line:
     found = f"{share:.2f} tokens a character"
     if share <= TOKENS_PER_CHARACTER:
         return Line("green", "efficiency", found)
-    return Line(
-        "yellow",
-        "efficiency",
-        f"{found}: the tokenizer spells Japanese in bytes, so rows are long and training is slow",
-        "compare others with --compare",
-    )
+    found += ": the tokenizer spells Japanese in bytes, so rows are long and training is slow"
+    return Line("yellow", "efficiency", found, "compare others with --compare")
 
 
 def length_line(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
     """Rows against `training.max_length`. What costs answers is a warning of `sft.plan.hazards`."""
-    counts: Counter[Fate] = Counter()
-    for (_, fate), count in fates.items():
-        counts[fate] += count
     found = f"the longest of {_rows(len(lengths))} has {max(lengths):,} tokens (training.max_length {max_length:,})"
     words: dict[Fate, str] = {"context shortened": "lose context", "end cut off": "lose their end", "dropped": "lost"}
-    lost = [f"{counts[fate]:,} {word}" for fate, word in words.items() if counts[fate]]
-    return Line("green", "row lengths", f"{found}; {', '.join(lost) or 'all fit'}")
+    counts = {word: sum(fates.get((category, fate), 0) for category in CATEGORIES) for fate, word in words.items()}
+    lost = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
+    return Line("green", "row lengths", f"{found}; {lost or 'all fit'}")
 
 
 def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[str, float | None]]) -> None:
     """Print the page, then the tokens a character of each tokenizer by category, then how many lines are not green."""
     console.width = min(console.width, PAGE_WIDTH)
     console.rule("doctor")
-    page = Table.grid(padding=(0, 2, 0, 0))
-    page.add_column(no_wrap=True)
-    page.add_column(no_wrap=True)
-    page.add_column()
+    page = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 2, 0, 0))
     for line in lines:
         text = Text(visible(line.found))
         if line.remedy:
@@ -176,8 +164,7 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[s
         page.add_row(Text(f"{MARKS[line.level]:<4}", style=f"bold {line.level}"), line.subject, text)
     console.print(page)
     console.print("\ntokens per character of the training rows:", highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("category", no_wrap=True)
+    table = Table(Column("category", no_wrap=True), box=box.SIMPLE_HEAD, pad_edge=False)
     for name in shares:
         shown = visible(Path(name).name if Path(name).exists() else name)
         table.add_column(Text(shown), justify="right", overflow="fold")
@@ -186,10 +173,10 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[s
         table.add_row(category, *("–" if value is None else f"{value:.2f}" for value in values))
     console.print(table)
     verdict = []
-    for level in LEVELS[::-1]:
+    for level, mark in MARKS.items():
         named = [line.subject for line in lines if line.level == level]
         which = f" ({', '.join(dict.fromkeys(named))})" if named and level != "green" else ""
-        verdict.append(f"{len(named)} {MARKS[level]}{which}")
+        verdict.append(f"{len(named)} {mark}{which}")
     console.print(", ".join(verdict), highlight=False)
 
 
@@ -205,16 +192,6 @@ def tokenizer_checks(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[Li
     return [special_tokens(tokenizer), characters(tokenizer, prompt)]
 
 
-def tokenizer_lines(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, categories: Sequence[str], texts: Sequence[str]
-) -> tuple[list[Line], dict[str, float | None]]:
-    """What can be said of a tokenizer by itself and over the rows' texts, and its `tokens_per_character`."""
-    ids = encode_texts(tokenizer, texts)
-    shares = tokens_per_character(categories, texts, ids)
-    lines = [*tokenizer_checks(tokenizer, prompt), row_texts(tokenizer, texts, ids)]
-    return [*lines, efficiency(shares)], shares
-
-
 def _survives(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     # Between others, since some tokenizers trim a text's ends.
     return _back(tokenizer, f"前{text}後").removeprefix(" ") == f"前{text}後"
@@ -228,7 +205,11 @@ def _difference(text: str, back: str) -> tuple[str, str]:
     """The surroundings of the first place at which two texts differ."""
     place = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
     around = slice(max(0, place - 6), place + 6)
-    return visible(text[around]).replace("\n", "⏎"), visible(back[around]).replace("\n", "⏎")
+    return _flat(text[around]), _flat(back[around])
+
+
+def _flat(text: str) -> str:
+    return visible(text).replace("\n", "⏎")
 
 
 def _rows(count: int) -> str:

@@ -28,7 +28,11 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     data, split = read_rows(config)
     tokenizer, template = read_tokenizer(config)
     categories, texts = doctor.texts_of(split.train)
-    lines, shares = doctor.tokenizer_lines(tokenizer, template.render("質問", "文脈"), categories, texts)
+    ids = encode_texts(tokenizer, texts)
+    shares = doctor.tokens_per_character(categories, texts, ids)
+    lines = doctor.tokenizer_checks(tokenizer, template.render("質問", "文脈"))
+    lines += [doctor.row_texts(tokenizer, texts, ids), doctor.efficiency(shares)]
+    del ids  # large, and of no more use
     columns = {config.model.tokenizer or config.model.base: shares}
     for name, other in compared.items():
         columns[name] = doctor.tokens_per_character(categories, texts, encode_texts(other, texts))
@@ -51,14 +55,11 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
 def setting_checks(config: Config) -> list[Line]:
     """The doctor's lines about where things come from and where training would run."""
     model, data = config.model, config.data
-    lines = sources(
-        {"model": (model.base, model.revision), "data": (data.path, data.revision)}, model.trust_remote_code
-    )
+    repositories = {"model": (model.base, model.revision), "data": (data.path, data.revision)}
+    lines = sources(repositories, model.trust_remote_code)
     try:
         device = resolve_device(model.device)
-        return [
-            *lines,
-            Line("green", "device", f"{device}, {str(resolve_dtype(model.dtype, device)).removeprefix('torch.')}"),
-        ]
+        dtype = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
+        return [*lines, Line("green", "device", f"{device}, {dtype}")]
     except UserError as error:
-        return [*lines, Line("yellow", "device", *str(error).rsplit("; ", 1))]
+        return [*lines, Line.of("yellow", "device", error)]

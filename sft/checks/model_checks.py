@@ -32,12 +32,10 @@ def model_lines(
     """
     lines = []
     try:
-        trained = train_all(model) if lora is None else add_lora(model, lora)
-        lines.append(
-            Line("green", "weights" if lora is None else "LoRA", describe_trained(trained).removeprefix("LoRA "))
-        )
+        trained = describe_trained(train_all(model) if lora is None else add_lora(model, lora))
+        lines.append(Line("green", "weights" if lora is None else "LoRA", trained.removeprefix("LoRA ")))
     except UserError as error:
-        lines.append(Line("red", "LoRA", *_remedy(error)))
+        lines.append(Line.of("red", "LoRA", error))
     head = model.get_output_embeddings()
     if any(module is head for _, module in quantised_linears(model, quantization)):
         remedy = "name it in quantization.llm_int8_skip_modules, or leave that key out"
@@ -47,29 +45,26 @@ def model_lines(
             if subject != "checkpointing" or checkpointing:
                 check(model)
         except UserError as error:
-            lines.append(Line("red", subject, *_remedy(error)))
-    return [*lines, *_sizes(model, longest, largest_id)]
-
-
-def _sizes(model: PreTrainedModel, longest: int, largest_id: int) -> list[Line]:
+            lines.append(Line.of("red", subject, error))
     words = model.get_input_embeddings().weight.shape[0]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    lines = []
     if largest_id >= words:
         found = f"the rows have token id {largest_id:,}, and the model only {words:,} embeddings"
         lines.append(Line("red", "vocabulary", found, "take the model's own tokenizer (model.tokenizer=null)"))
     if positions and longest > positions:
         found = f"the longest row has {longest:,} tokens, and the model was made for {positions:,} positions"
         lines.append(Line("red", "positions", found, f"set training.max_length={positions}"))
-    named = f"{positions:,} positions" if positions else "positions without a limit"
-    return lines or [Line("green", "model", f"{type(model).__name__}, {words:,} words, {named}")]
+    if largest_id < words and not (positions and longest > positions):
+        named = f"{positions:,} positions" if positions else "positions without a limit"
+        lines.append(Line("green", "model", f"{type(model).__name__}, {words:,} words, {named}"))
+    return lines
 
 
 def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
     """Whether training fits the card (None: only what it needs), and what would make it fit."""
     need = estimate(model, layout)
-    parts = {"weights": need.weights, "trained": need.trained, "activations": need.activations, "loss": need.loss}
-    words = ", ".join(f"{name} {value / GB:.1f}" for name, value in {**parts, "CUDA and waste": need.rest}.items())
+    parts = ("weights", "trained", "activations", "loss", "CUDA and waste")
+    words = ", ".join(f"{name} {value / GB:.1f}" for name, value in zip(parts, need, strict=True))
     rows, length = layout.shape
     shape = f"{rows} × {length:,} tokens" if layout.form == "padded" else f"bins of at most {length:,} tokens"
     shape += ", activations computed again" * layout.checkpointing
@@ -109,23 +104,16 @@ def sources(repositories: Mapping[str, tuple[str, str | None]], trust_remote_cod
     """Whether model and data stay what they are: (hub id or path, revision) by the section that names it."""
     on_hub = {section: pair for section, pair in repositories.items() if not Path(pair[0]).exists()}
     loose = {section: name for section, (name, revision) in on_hub.items() if revision is None}
-    lines = []
+    pinned = ", ".join(f"{name} at {revision}" for name, revision in on_hub.values())
+    lines = [Line("green", "revisions", pinned or "model and data are local files")]
     if loose:
-        names, keys = " and ".join(loose.values()), " and ".join(f"{section}.revision" for section in loose)
-        found = f"not pinned, and may change on the hub: {names}"
-        lines.append(Line("yellow", "revisions", found, f"set {keys} to a commit"))
-    else:
-        pinned = ", ".join(f"{name} at {revision}" for name, revision in on_hub.values())
-        lines.append(Line("green", "revisions", pinned or "model and data are local files"))
+        keys = " and ".join(f"{section}.revision" for section in loose)
+        found = f"not pinned, and may change on the hub: {' and '.join(loose.values())}"
+        lines = [Line("yellow", "revisions", found, f"set {keys} to a commit")]
     if trust_remote_code:
         found = "Python code that comes with the model is run (model.trust_remote_code)"
         lines.append(Line("yellow", "foreign code", found, "read it, and pin model.revision"))
     return lines
-
-
-def _remedy(error: UserError) -> tuple[str, str]:
-    found, _, remedy = str(error).rpartition("; ")
-    return (found, remedy) if found else (remedy, "")
 
 
 def _time(seconds: float) -> str:

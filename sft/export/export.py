@@ -1,6 +1,7 @@
 """A finished run is exported: its adapter, or base and adapter merged and checked, with tokenizer and model card."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -42,35 +43,32 @@ def export(request: Request) -> None:
         print(f"warning: the base model was a directory; the card calls it {base.name}: --base-id gives its hub id")
     if data.licence is None and data.hub_id is None:
         print("warning: the data were a local file; say its licence with --data-license before you share this")
-    found = None
     with whole_directory(request.target) as directory:
-        if request.merge:
-            found = write_merged(source, directory)
-        else:
+        found = write_merged(source, directory) if request.merge else None
+        if not found:
             write_adapter(source, directory)
         source.tokenizer.save_pretrained(directory)
         source.template.save(directory)
         lines = found.lines() if found else []
         write_whole(directory / "README.md", model_card(source, lines))
-        numbers = dataclasses.asdict(found) if found else None
-        unequal = numbers.pop("unequal") if numbers else []  # answers hold text of the data
-        record = {"kind": request.kind, "base": base.hub_id, "check": numbers}
+        numbers = dataclasses.asdict(found) if found else {}
+        unequal = numbers.pop("unequal", [])  # answers hold text of the data
+        record = {"kind": request.kind, "base": base.hub_id, "check": numbers or None}
         write_whole(directory / RECORD, json.dumps(record, indent=2) + "\n")
-    for line in lines:
+    answers = (f"before merging: {before!r}\nafter merging:  {after!r}" for before, after in unequal)
+    for line in (*lines, *answers):
         print(line)
-    for before, after in unequal:
-        print(f"before merging: {before!r}\nafter merging:  {after!r}")
     print(f"{request.target}: {', '.join(sorted(path.name for path in request.target.iterdir()))}")
 
 
 def check_shard_size(size: str) -> None:
     """Raise UserError for what huggingface_hub does not read as a size."""
     try:
-        if parse_size_to_int(size) > 0:
-            return
+        valid = parse_size_to_int(size) > 0
     except ValueError:
-        pass
-    raise UserError(f"--shard-size {size}: is not a size such as 2GB or 500MB")
+        valid = False
+    if not valid:
+        raise UserError(f"--shard-size {size}: is not a size such as 2GB or 500MB")
 
 
 def write_adapter(source: Source, directory: Path) -> None:
@@ -85,9 +83,8 @@ def write_adapter(source: Source, directory: Path) -> None:
 
 def write_merged(source: Source, directory: Path) -> MergeCheck:
     """Merge on the unquantised base, compare with what it was, and write the weights."""
-    run, config, tokenizer = source.request.run, source.config, source.tokenizer
-    section = config.model
-    device = resolve_device(section.device)
+    request, config, _, _, tokenizer, *_ = source
+    section, device = config.model, resolve_device(config.model.device)
     dtype = resolve_dtype(section.dtype, device)
     if device.type == "cpu":
         use_all_cores()
@@ -102,11 +99,9 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
 
     def load(quantization: dict[str, Any] | None) -> Any:
         base = load_base(section.base, device, dtype, quantization, **section.loading)
-        return load_adapter(base, run / "adapter").eval()
+        return load_adapter(base, request.run / "adapter").eval()
 
-    def asked(model: Any) -> Any:
-        return outputs(model, tokenizer, rows, config.generation)
-
+    asked = functools.partial(outputs, tokenizer=tokenizer, rows=rows, generation=config.generation)
     trained = None
     if config.quantization:
         print("reading what was trained: the quantised base and the adapter …", flush=True)
@@ -121,23 +116,22 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
     found = check(base, tuned, asked(merged), dtype, trained)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     merged.generation_config = library_config(source.settings, **special)
-    merged.save_pretrained(directory, max_shard_size=source.request.shard_size)
+    merged.save_pretrained(directory, max_shard_size=request.shard_size)
     return found
 
 
 def check_rows(source: Source) -> list[CheckRow]:
     """The first rows of each kind, with a context and without, that are no longer than in training."""
-    run, config, tokenizer, template = source.request.run, source.config, source.tokenizer, source.template
-    data = training_data(run, config)
-    examples = list(examples_of(read_side(run, "test", data) or read_side(run, "train", data)))
+    request, config, _, template, tokenizer, *_ = source
+    data = training_data(request.run, config)
+    examples = list(examples_of(read_side(request.run, "test", data) or read_side(request.run, "train", data)))
     set_chat_template(tokenizer, template, map(dataclasses.asdict, examples[:100]))
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:
         prompt = encode_prompt(tokenizer, template.render(example.instruction, example.input))
         row = CheckRow(prompt, prompt + encode_answer(tokenizer, example.output))
-        chosen = rows[bool(example.input)]
-        if len(chosen) < CHECK_ROWS and len(row.whole) < config.training["max_length"]:
-            chosen.append(row)
+        if len(row.whole) < config.training["max_length"]:
+            rows[bool(example.input)].append(row)
     if not any(rows.values()):
         raise UserError(f"{config.data.path}: no row is short enough to compare models on")
-    return [*rows[True], *rows[False]]
+    return [*rows[True][:CHECK_ROWS], *rows[False][:CHECK_ROWS]]

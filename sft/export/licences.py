@@ -4,23 +4,13 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from sft.config.sections import Config
 from sft.model.families import licence_of
 from sft.run.manifest import FinishedManifest
 
-GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
-BUILT = {"gemma-3-270m": "google/gemma-3-270m"}
-"""`model.build` → the hub id of the model that is built."""
-DATA_LICENCES = {
-    "kunishou/databricks-dolly-15k-ja": "cc-by-sa-3.0",
-    "databricks/databricks-dolly-15k": "cc-by-sa-3.0",
-    "the project's sample": "apache-2.0",
-}
-ROWS = {
-    "3ba4ab80ffe8560c189d58bec03c1c52d56f49c638e4aa0a8811881387fc5269": "kunishou/databricks-dolly-15k-ja",
-    "50f580fd40a9abfe18f06b76b37270835acaa2f8ad6af08455c82b4073fb81c9": "the project's sample",
-}
-"""SHA-256 of usable rows, as the manifest has it → whose rows they are, in whatever file they came."""
+BUILT, DATA_LICENCES, ROWS = yaml.safe_load(Path(__file__).with_name("known.yaml").read_text("utf-8")).values()
 
 
 class Base(NamedTuple):

@@ -66,11 +66,10 @@ class MergeCheck:
 
     def lines(self) -> list[str]:
         """The check in words."""
-        effect = self.adapter_effect
         lines = [
             f"merged against base + adapter, both {self.dtype}, on {self.positions} positions of {self.rows} rows: "
-            f"logits differ by {self.logits} (the adapter's own effect: {effect.mean:.2g} and {effect.largest:.2g}); "
-            f"{self.answers_equal} of {self.rows} greedy answers are equal"
+            f"logits differ by {self.logits} (the adapter's own effect: {self.adapter_effect.mean:.2g} and "
+            f"{self.adapter_effect.largest:.2g}); {self.answers_equal} of {self.rows} greedy answers are equal"
         ]
         if self.trained_logits:
             lines.append(

@@ -64,14 +64,9 @@ def read_source(request: Request) -> Source:
     tokenizer = load_tokenizer(str(adapter), trust_remote_code=config.model.trust_remote_code)
     set_chat_template(tokenizer, template, [{"instruction": QUESTION, "input": text} for text in ("", CONTEXT)])
     base, data = named_base(config, manifest, request.base_id), named_data(config, manifest, request.data_license)
-    check_names(base, data)
-    return Source(request, config, manifest, template, tokenizer, settings, base, data, read_evaluation(run, manifest))
-
-
-def check_names(base: Base, data: Data) -> None:
-    """Refuse names that cannot be those of repositories and commits: they become links and code in the card."""
     for key, name in (("model.base", base.hub_id), ("data.path", data.hub_id)):
-        if name:
+        if name:  # it becomes links and code in the card
             check_hub_id(key, name)
     if base.commit and not re.fullmatch(r"[\w./-]+", base.commit):
         raise UserError(f"model.revision {base.commit}: is not the name of a commit, tag or branch")
+    return Source(request, config, manifest, template, tokenizer, settings, base, data, read_evaluation(run, manifest))

@@ -1,9 +1,11 @@
 """Upload of an exported directory to the Hugging Face hub, as one commit, with the token of HF's own login."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import validate_repo_id
 from rich.filesize import decimal
 
 from sft.system.errors import UserError, first_line
@@ -14,9 +16,6 @@ OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.saf
 
 def check_hub_id(option: str, hub_id: str) -> None:
     """Raise UserError, naming the option, for what cannot be the id of a repository, with an owner or without."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     try:
         validate_repo_id(hub_id)
     except HFValidationError as error:
@@ -32,28 +31,24 @@ def check_repo_id(option: str, repo_id: str) -> None:
 
 def check_login() -> None:
     """Raise UserError when nobody is logged in to the hub."""
-    import huggingface_hub
-
     if huggingface_hub.get_token() is None:
         raise UserError("--push: nobody is logged in to the hub here; run `hf auth login`, or set HF_TOKEN")
 
 
 def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
-    """Upload an export after a question."""
-    if confirm(directory, repo_id, private, yes):
-        print(f"uploaded: {upload(directory, repo_id, private)}")
+    """Show what would be uploaded, ask unless `yes`, and upload. Raises UserError where nobody can be asked."""
+    sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    print(f"to be uploaded to {repo_id} ({'private' if private else 'public, unless it is private already'}):")
+    for name, size in (sizes | {"in all": sum(sizes.values())}).items():
+        print(f"  {decimal(size):>10}  {name}", flush=True)
+    if yes or confirmed(directory):
+        print(f"uploaded: {upload(directory, list(sizes), repo_id, private)}")
     else:
         print(f"nothing was uploaded; the export is in {directory}")
 
 
-def confirm(directory: Path, repo_id: str, private: bool, yes: bool) -> bool:
-    """Show what would be uploaded and ask, unless `yes`. Raises UserError where nobody can be asked."""
-    sizes = {path.name: path.stat().st_size for path in _files(directory)}
-    print(f"to be uploaded to {repo_id} ({'private' if private else 'public, unless it is private already'}):")
-    for name, size in (sizes | {"in all": sum(sizes.values())}).items():
-        print(f"  {decimal(size):>10}  {name}", flush=True)
-    if yes:
-        return True
+def confirmed(directory: Path) -> bool:
+    """Whether somebody at the terminal says yes."""
     if not sys.stdin.isatty():
         raise UserError(f"nobody can be asked here: --yes uploads without a question; the export is in {directory}")
     try:
@@ -63,15 +58,12 @@ def confirm(directory: Path, repo_id: str, private: bool, yes: bool) -> bool:
         return False
 
 
-def upload(directory: Path, repo_id: str, private: bool) -> str:
-    """Upload the directory's files as one commit and return its address.
+def upload(directory: Path, names: list[str], repo_id: str, private: bool) -> str:
+    """Upload the directory's files of these names as one commit and return its address.
 
     The repository is made when it is absent. Raises UserError when the hub refuses, or when the repository is there,
     public, and `private` was asked for.
     """
-    import huggingface_hub
-    from huggingface_hub.errors import HTTPError
-
     api = huggingface_hub.HfApi()
     try:
         # None leaves it to the owner's setting; an existing repository stays what it is.
@@ -84,16 +76,11 @@ def upload(directory: Path, repo_id: str, private: bool) -> str:
             repo_id=repo_id,
             repo_type="model",
             folder_path=directory,
-            allow_patterns=[path.name for path in _files(directory)],
+            allow_patterns=names,
             delete_patterns=list(OURS),
             commit_message="Export",
         )
     except (HTTPError, OSError, ValueError) as error:
-        raise UserError(
-            f"{repo_id}: the hub did not take it ({first_line(error)}); the export is in {directory}"
-        ) from None
+        reason = first_line(error)
+        raise UserError(f"{repo_id}: the hub did not take it ({reason}); the export is in {directory}") from None
     return str(commit.commit_url)
-
-
-def _files(directory: Path) -> Sequence[Path]:
-    return sorted(path for path in directory.iterdir() if path.is_file())

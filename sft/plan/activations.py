@@ -1,7 +1,6 @@
 """Whether activations are kept for the backward pass or computed again in it (`training.activation_checkpointing`)."""
 
 import os
-from typing import Literal
 
 import psutil
 import torch
@@ -16,8 +15,6 @@ from sft.plan.cards import GB
 from sft.plan.memory import COMFORTABLE, Form, Layout, estimate
 from sft.system.processes import RANK, WORLD_SIZE, divided_by
 
-Setting = bool | Literal["auto"]
-
 
 def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, form: Form = "dense") -> Layout:
     """The largest micro-batch there can be, with its activations kept where the setting is auto.
@@ -25,8 +22,7 @@ def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, 
     `longest` is the longest row in tokens, `form` how packed rows are kept apart where the configuration does not say.
     """
     training = config.training
-    if training["packed_attention"] != "auto":
-        form = "dense" if training["packed_attention"] == "dense" else "documents"
+    form = {"auto": form, "dense": "dense"}.get(training["packed_attention"], "documents")
     return Layout(
         rows=training["per_device_train_batch_size"],
         length=training["max_length"] if packed else longest,
@@ -37,22 +33,15 @@ def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, 
     )
 
 
-def settled(setting: Setting, model: PreTrainedModel, layout: Layout, memory: float, sharers: int = 1) -> bool:
-    """What the setting means for `model` (as `sft.plan.memory.estimate` takes it) and `memory` bytes.
+def exceeding(model: PreTrainedModel, layout: Layout, memory: float, sharers: int = 1) -> float | None:
+    """Bytes that training takes, where activations are to be computed again for them; None: they are kept.
 
-    The weights are divided among so many `sharers`.
-
-    auto: activations are computed again where training would otherwise take more than COMFORTABLE of the memory.
+    They are where training would otherwise take more than COMFORTABLE of `memory` bytes. `model` is as
+    `sft.plan.memory.estimate` takes it, its weights divided among so many `sharers`.
     """
-    if setting != "auto":
-        return setting
-    return model.supports_gradient_checkpointing and needed(model, layout, sharers) > COMFORTABLE * memory
-
-
-def needed(model: PreTrainedModel, layout: Layout, sharers: int) -> float:
-    """Bytes that training takes where the weights are divided among so many processes."""
     need = estimate(model, layout)
-    return need.total - need.weights * (1 - 1 / sharers)
+    total = need.total - need.weights * (1 - 1 / sharers)
+    return total if model.supports_gradient_checkpointing and total > COMFORTABLE * memory else None
 
 
 def choose(config: Config, packed: bool, longest: int, device: torch.device, dtype: torch.dtype) -> bool:
@@ -60,21 +49,18 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
 
     It depends on the machine's size and not on what is free at the moment, so that processes agree.
     """
-    setting: Setting = config.training["activation_checkpointing"]
-    if setting != "auto":
-        return setting
+    if config.training["activation_checkpointing"] != "auto":
+        return config.training["activation_checkpointing"]
     model = skeleton(config, dtype)
     layout = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
     memory = memory_bytes(device)
-    sharers = WORLD_SIZE if divided_by() else 1
-    checkpointing = settled(setting, model, layout, memory, sharers)
-    if checkpointing and RANK == 0:
+    need = exceeding(model, layout, memory, WORLD_SIZE if divided_by() else 1)
+    if need and RANK == 0:
         print(
             "activations are computed again in the backward pass: with all of them kept, training would take about "
-            f"{needed(model, layout, sharers) / GB:.1f} of {memory / GB:.1f} GB "
-            "(training.activation_checkpointing=false keeps them)"
+            f"{need / GB:.1f} of {memory / GB:.1f} GB (training.activation_checkpointing=false keeps them)"
         )
-    return checkpointing
+    return need is not None
 
 
 def skeleton(config: Config, dtype: torch.dtype) -> PreTrainedModel:

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
@@ -42,16 +43,16 @@ def fitting_changes(
         words += [f"quantization.{key}={str(value).lower()}" for key, value in FOUR_BIT.items()]
         changes.append((words, {"quantization": FOUR_BIT}))
     lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
-    last = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
-    if last and changed(layout, last[-1], need_of).need.total > limit:
-        return []
-    for count in range(1, len(changes) + 1):
-        tried = [changed(layout, chosen, need_of) for chosen in itertools.combinations(changes, count)]
-        fitting = [change for change in tried if change.need.total <= limit]
-        if fitting:
-            return fitting if count == 1 else fitting[:1]
-    shorter = (changed(layout, chosen, need_of) for chosen in last)
-    return [change for change in shorter if change.need.total <= limit][:1]
+    shorter = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
+
+    def fitting(candidates: Iterable[Any]) -> Iterator[Change]:
+        for chosen in candidates:
+            need = need_of(layout._replace(**dict(ChainMap(*(fields for _, fields in chosen)))))
+            if need.total <= limit:
+                yield Change([word for words, _ in chosen for word in words], need)
+
+    several = [itertools.combinations(changes, count) for count in range(2, len(changes) + 1)]
+    return list(fitting(zip(changes))) or list(itertools.islice(fitting(itertools.chain(*several, shorter)), 1))
 
 
 def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
@@ -64,8 +65,3 @@ def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
         may_checkpoint=model.supports_gradient_checkpointing,
     )
     return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
-
-
-def changed(layout: Layout, chosen: Any, need_of: Callable[[Layout], Need]) -> Change:
-    values = {key: value for _, fields in chosen for key, value in fields.items()}
-    return Change([word for words, _ in chosen for word in words], need_of(layout._replace(**values)))

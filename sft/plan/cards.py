@@ -1,7 +1,10 @@
 """GPUs that training may have to fit into."""
 
 import re
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from sft.system.errors import UserError
 
@@ -17,20 +20,8 @@ class Card(NamedTuple):
     bfloat16: bool = True
 
 
-CARDS = [
-    Card("T4", 16 * GB, 65, bfloat16=False),
-    Card("V100-16GB", 16 * GB, 125, bfloat16=False),
-    Card("V100-32GB", 32 * GB, 125, bfloat16=False),
-    Card("RTX3090", 24 * GB, 71),
-    Card("RTX4090", 24 * GB, 165),
-    Card("L4", 24 * GB, 121),
-    Card("A6000", 48 * GB, 155),
-    Card("A100-40GB", 40 * GB, 312),
-    Card("A100-80GB", 80 * GB, 312),
-    Card("H100", 80 * GB, 989),
-    Card("H200", 141 * GB, 989),
-]
-"""NVIDIA's data sheets and architecture white papers: dense tensor cores, without sparsity, SXM where there is one."""
+_TABLE = yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8"))
+CARDS = [Card(name, gigabytes * GB, *more) for name, (gigabytes, *more) in _TABLE.items()]
 
 
 def find_card(text: str) -> Card:
@@ -42,6 +33,5 @@ def find_card(text: str) -> Card:
     for card in CARDS:
         if plain == re.sub(r"rtx|[^a-z0-9]", "", card.name.lower()):
             return card
-    raise UserError(
-        f"--card {text}: unknown; give its size, such as 24GB, or one of {', '.join(c.name for c in CARDS)}"
-    )
+    names = ", ".join(card.name for card in CARDS)
+    raise UserError(f"--card {text}: unknown; give its size, such as 24GB, or one of {names}")

@@ -4,6 +4,7 @@ The activations are not a formula of ours: the model without weights (`load_skel
 forward pass in which nothing is computed, and what autograd would keep for the backward pass is counted.
 """
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -81,14 +82,14 @@ class Need(NamedTuple):
 def estimate(model: PreTrainedModel, layout: Layout) -> Need:
     """Peak memory of training `model`, which holds no weights but its LoRA (or has all its weights trainable)."""
     quantised = dict(quantised_linears(model, layout.quantization))
-    kept = _kept_for_backward(model, layout, list(quantised.values()))
+    outside, layers, inputs, largest = _kept_for_backward(model, layout, list(quantised.values()))
     # While one layer's gradients pass through, and a quantised weight is unpacked for it.
-    passing = kept.largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
+    passing = largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
     if layout.checkpointing:
         # The inputs of all layers stay, and one layer at a time is computed again.
-        stays, passing = kept.outside + sum(kept.inputs), passing + max(kept.layers, default=0)
+        stays, passing = outside + sum(inputs), passing + max(layers, default=0)
     else:
-        stays = kept.outside + sum(kept.layers)
+        stays = outside + sum(layers)
     hidden, logits = _loss_bytes(model, layout)
     activations = stays + passing
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -120,26 +121,20 @@ def flops_per_token(model: PreTrainedModel, checkpointing: bool) -> float:
     Two operations a matrix weight and pass. Frozen weights need no gradient of their own; attention over the few
     hundred tokens of a row, and LoRA's own matrices, are left out: a few per cent.
     """
-    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     head = model.get_output_embeddings().weight
-    total = 0.0
-    for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or ".lora_" in name or (id(parameter) in looked_up and parameter is not head):
-            continue
-        passes = 2 + parameter.requires_grad + (checkpointing and parameter is not head)
-        total += 2 * passes * parameter.numel()
-    return total
+    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)} - {id(head)}
+    base = (p for name, p in model.named_parameters() if ".lora_" not in name)
+    matrices = (p for p in base if p.dim() > 1 and id(p) not in looked_up)
+    return sum(2.0 * (2 + p.requires_grad + (checkpointing and p is not head)) * p.numel() for p in matrices)
 
 
 def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quantization: Quantization) -> float:
     """The frozen weights. bitsandbytes keeps a scale a row in 8-bit; in 4-bit one a block of 64, itself 8-bit under
     double quantisation with one fp32 scale for 256 of them."""
     settings = quantization or {}
-    if settings.get("load_in_4bit"):
-        weight = 0.5 + ((1 + 4 / 256) if settings.get("bnb_4bit_use_double_quant") else 4) / 64
-    else:
-        weight = 1.0
-    total = sum(m.weight.numel() * weight + 4 * (m.out_features if weight == 1.0 else 0) for m in quantised)
+    scale = (1 + 4 / 256) if settings.get("bnb_4bit_use_double_quant") else 4
+    weight, row = (0.5 + scale / 64, 0) if settings.get("load_in_4bit") else (1.0, 4)
+    total = sum(m.weight.numel() * weight + m.out_features * row for m in quantised)
     done = {id(m.weight) for m in quantised}
     rest = [p for p in model.parameters() if not p.requires_grad and id(p) not in done]
     return total + sum(p.numel() * p.element_size() for p in rest)
@@ -158,32 +153,27 @@ def _loss_bytes(model: PreTrainedModel, layout: Layout) -> tuple[float, float]:
     return 2 * tokens * head.shape[1] * size, min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
 
 
-class _Kept(NamedTuple):
+def _kept_for_backward(
+    model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]
+) -> tuple[int, list[int], list[int], int]:
     """Bytes that autograd keeps: outside the layers, in each layer, each layer's input, and the largest tensor."""
-
-    outside: int
-    layers: list[int]
-    inputs: list[int]
-    largest: int
-
-
-def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]) -> _Kept:
     own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
-    kept: dict[int, tuple[torch.UntypedStorage, int | None]] = {}  # holding a storage keeps its address from reuse
+    kept: dict[int, torch.UntypedStorage] = {}  # holding a storage keeps its address from reuse
+    sizes: Counter[int | None] = Counter()
     inputs: list[int] = []
     layer: int | None = None  # the one that the forward pass is in
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept.setdefault(storage._cdata, (storage, layer))
+        if storage._cdata not in own and storage._cdata not in kept:
+            kept[storage._cdata] = storage
+            sizes[layer] += storage.nbytes()
         return tensor
 
     def enter(module: Any, arguments: Any, named: Any) -> None:
         nonlocal layer
-        hidden = arguments[0] if arguments else named["hidden_states"]
         layer = len(inputs)
-        inputs.append(hidden.numel() * hidden.element_size())
+        inputs.append((arguments[0] if arguments else named["hidden_states"]).nbytes)
 
     def leave(*_: Any) -> None:
         nonlocal layer
@@ -193,28 +183,23 @@ def _kept_for_backward(model: PreTrainedModel, layout: Layout, quantised: list[t
         if arguments[0].requires_grad:
             keep(arguments[0])
 
-    hooks = []
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            hooks += [module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)]
-    if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
-        hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
     rows, length = layout.shape
+    ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
     # Attention on a GPU keeps the mask as a bias in every layer.
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool, device="meta") if layout.masked else None
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in layers]
+    hooks += [module.register_forward_hook(leave) for module in layers]
+    if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
+        hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
     kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), kernels:
-            ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
-            model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    sizes: Counter[int | None] = Counter()
-    for storage, number in kept.values():
-        sizes[number] += storage.nbytes()
-    largest = max((storage.nbytes() for storage, _ in kept.values()), default=0)
-    return _Kept(sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest)
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with contextlib.ExitStack() as stack:
+        for context in (*hooks, torch.enable_grad(), saved, kernels):
+            stack.enter_context(context)
+        model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    largest = max((storage.nbytes() for storage in kept.values()), default=0)
+    return sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest
 
 
 class _AsOnGpu(TorchFunctionMode):
@@ -231,22 +216,10 @@ class _AsOnGpu(TorchFunctionMode):
         if self.autocast and func in (functional.linear, functional.scaled_dot_product_attention):
             args = [value.to(self.autocast) if isinstance(value, torch.Tensor) else value for value in args]
         if func is functional.scaled_dot_product_attention:
-            query, key, value = args[:3]
             mask = kwargs.get("attn_mask")
-            return _Attention.apply(query, key, value, None if mask is None else query.new_empty(mask.shape))
+            bias = None if mask is None else args[0].new_empty(mask.shape)
+            output = torch.ops.aten._scaled_dot_product_efficient_attention(*args[:3], bias, True)[0]
+            return output.contiguous()  # a copy, which not every kernel spares
         if func is functional.dropout and kwargs.get("training", True) and kwargs.get("p", 0.5) > 0:
             return torch.native_dropout(args[0], kwargs.get("p", 0.5), True)[0]
         return func(*args, **kwargs)
-
-
-class _Attention(torch.autograd.Function):
-    """The memory of a flash or memory-efficient attention: inputs, output and a number a query."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        output = query.new_empty(*query.shape[:-1], value.shape[-1])
-        normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, output, normaliser, bias)
-        return output

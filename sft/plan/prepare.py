@@ -46,18 +46,31 @@ class Plan(NamedTuple):
 
 
 def read_rows(config: Config) -> tuple[LoadedData, Split]:
-    """The rows, checked, and their sides."""
+    """The rows, checked, and their sides, the training side as `data.balance` and `data.train_rows` want it."""
     data = load_data(config.data.path, config.data.revision)
-    return data, divide(config, data.rows)
+    sides = split_rows(data.rows, config.data.validation_share, config.data.test_share)
+    natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
+    balance = config.data.balance
+    if natural and balance:
+        if balance.temperature is None:
+            weights = named_weights(balance.weights or {})
+        else:
+            weights = tempered_weights(category_counts(sides.train), balance.temperature, balance.by)
+        train = epoch_rows(sides.train, weights, config.data.train_rows)
+        if RANK == 0:
+            print(balance_line(train, natural))
+    if not train:
+        remedy = "raise data.balance.weights" if natural else "lower data.test_share"
+        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
+    return data, sides._replace(train=train)
 
 
 def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTemplate]:
     """The tokenizer, of a base model that is made where the configuration says how, and the prompt."""
     ensure_base(config.model.build, config.model.base)
     # A revision pins the base's repository, and says nothing about another one's.
-    tokenizer_source = config.model.tokenizer or config.model.base
-    revision = None if config.model.tokenizer else config.model.revision
-    tokenizer = load_tokenizer(tokenizer_source, revision, config.model.trust_remote_code, config.model.newline)
+    source = (config.model.tokenizer, None) if config.model.tokenizer else (config.model.base, config.model.revision)
+    tokenizer = load_tokenizer(*source, config.model.trust_remote_code, config.model.newline)
     template = template_from_config(config.prompt.template, tokenizer)
     if template.end:  # from here on, and in what is saved beside the adapter, an answer ends with it
         tokenizer.eos_token = template.end
@@ -65,22 +78,13 @@ def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTempl
 
 
 def prepare(
-    config: Config,
-    data: LoadedData,
-    split: Split,
-    tokenizer: PreTrainedTokenizerBase,
-    template: PromptTemplate,
+    config: Config, data: LoadedData, split: Split, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate
 ) -> Plan:
     """Encode the rows, and print what came of it."""
     training = config.training
     packed, micro_batches = layout(config)
-    encoder = RowEncoder(
-        tokenizer,
-        FormattingFunction(template),
-        training["max_length"],
-        config.data.truncation,
-        training["train_on_inputs"],
-    )
+    settings = (training["max_length"], config.data.truncation, training["train_on_inputs"])
+    encoder = RowEncoder(tokenizer, FormattingFunction(template), *settings)
     train = encoder.encode(split.train)
     if not train.rows:
         raise UserError("no training row fits training.max_length; raise it")
@@ -108,37 +112,17 @@ def layout(config: Config) -> tuple[bool, str]:
     padded = f"padded in micro-batches of at most {rows}"
     if pack is False:
         return False, padded
-    obstacle = packing_obstacle(
-        load_base_config(config.model.base, config.model.revision, config.model.trust_remote_code)
-    )
+    model = config.model
+    obstacle = packing_obstacle(load_base_config(model.base, model.revision, model.trust_remote_code))
     if config.training.get("neftune_noise_alpha"):
         obstacle = "the strength of training.neftune_noise_alpha depends on the length of a row"
-    if config.model.attention not in ("auto", "sdpa"):
-        obstacle = f"packed rows have an attention of their own, and model.attention is {config.model.attention}"
+    if model.attention not in ("auto", "sdpa"):
+        obstacle = f"packed rows have an attention of their own, and model.attention is {model.attention}"
     if obstacle and pack is True:
         raise UserError(f"training.pack: true, but {obstacle}; use auto or false")
     if obstacle:
         return False, f"{padded} (not packed: {obstacle})"
     return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
-
-
-def divide(config: Config, rows: Dataset) -> Split:
-    """The sides of the data, the training side as `data.balance` and `data.train_rows` want it."""
-    sides = split_rows(rows, config.data.validation_share, config.data.test_share)
-    natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
-    balance = config.data.balance
-    if natural and balance:
-        if balance.temperature is None:
-            weights = named_weights(balance.weights or {})
-        else:
-            weights = tempered_weights(category_counts(sides.train), balance.temperature, balance.by)
-        train = epoch_rows(sides.train, weights, config.data.train_rows)
-        if RANK == 0:
-            print(balance_line(train, natural))
-    if not train:
-        remedy = "raise data.balance.weights" if natural else "lower data.test_share"
-        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
-    return Split(train, sides.validation, sides.test)
 
 
 def hazards(config: Config, plan: Plan) -> list[str]:

@@ -6,7 +6,7 @@ from itertools import groupby
 from datasets import Dataset
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
@@ -24,18 +24,14 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
 
     A training row that an epoch shows several times counts as often.
     """
-    table = Table(title="rows by category, and what the length limit does to training rows", box=box.SIMPLE_HEAD)
-    table.padding, table.pad_edge = (0, 1, 0, 0), False
-    table.add_column("category", no_wrap=True)
-    for heading in ("usable", "train", "valid.", "test", "shorter", "cut", "lost"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    columns = [category_counts(rows) for rows in (data.rows, *split)]
-    for category in CATEGORIES:
-        counts = [column[category] for column in columns] + [fates[category, fate] for fate in FATES[1:]]
-        table.add_row(category, *map(str, counts))
-    totals = [column.total() for column in columns] + [sum(fates[c, fate] for c in CATEGORIES) for fate in FATES[1:]]
-    table.add_section()
-    table.add_row("all", *map(str, totals))
+    title = "rows by category, and what the length limit does to training rows"
+    headings = ("usable", "train", "valid.", "test", "shorter", "cut", "lost")
+    columns = [Column("category", no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in headings)]
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    sides = [category_counts(rows) for rows in (data.rows, *split)]
+    counts = [[side[name] for side in sides] + [fates[name, fate] for fate in FATES[1:]] for name in CATEGORIES]
+    for name, row in zip((*CATEGORIES, "all"), [*counts, map(sum, zip(*counts, strict=True))], strict=True):
+        table.add_row(name, *map(str, row), end_section=name == CATEGORIES[-1])
     return table
 
 
