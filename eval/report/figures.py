@@ -14,7 +14,7 @@ from eval.predictions import BASE, TUNED
 from eval.render import svg
 from eval.render.blocks import Figure
 from eval.render.numbers import number
-from eval.report.view import SIGNIFICANT, measured
+from eval.report.view import SIGNIFICANT, WORDS, measured
 from eval.scoring.results import ON_CONTEXT, Results, Scope, ScoredRow, best
 from eval.statistics.estimates import Interval
 from sft.data.records import GROUP_OF
@@ -47,10 +47,7 @@ def forest_figure(results: Results) -> Figure:
         for scope in scopes
     )
     height = 0.75 + 0.17 * (len(systems) + 1) + ROW_HEIGHT * len(scopes)
-    caption = (
-        f"{HEADLINE.name} with 95% intervals. The dark line is the best floor: on it or left of it, an answer shows "
-        "no understanding. The grey band ends at the best single sentence of the context."
-    )
+    caption = WORDS["captions"]["forest"].format(metric=HEADLINE.name)
     return Figure(svg.draw("forest", height, paint, f"{HEADLINE.name} by category. {words}"), caption)
 
 
@@ -77,7 +74,7 @@ def delta_figure(results: Results) -> list[Figure]:
     words = "; ".join(
         f"{scope.label}: {number(delta.mean, signed=True)}" for scope, delta in zip(scopes, found, strict=True)
     )
-    caption = f"Paired differences in {HEADLINE.name} on the same rows, with 95% intervals; right of 0, tuning helped."
+    caption = WORDS["captions"]["deltas"].format(metric=HEADLINE.name)
     drawn = svg.draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, f"Differences {TUNED} − {BASE}. {words}")
     return [Figure(drawn, caption)]
 
@@ -103,11 +100,7 @@ def copy_figure(results: Results) -> list[Figure]:
         for name, mean in means.items()
     )
     drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {correct.name}. {words}")
-    caption = (
-        f"Copying against correctness ({correct.name}), a dot for each context row, the cross their mean; the "
-        "dashed line is how much the references copy. Upper left: right without copying. Lower right: copied the wrong "
-        "thing."
-    )
+    caption = WORDS["captions"]["copy"].format(metric=correct.name)
     return [Figure(drawn, caption)]
 
 
@@ -140,11 +133,7 @@ def length_figure(results: Results) -> Figure:
 
     words = "; ".join(f"{scope.label} {name}: EOS {share}" for (scope, name), share in ended.items())
     drawn = svg.draw("length", 0.8 + 0.17 * len(systems) + 0.6 * len(groups), paint, f"Length and termination. {words}")
-    caption = (
-        "Length of the answers against the reference: median, middle half (thick) and 5% to 95% (thin); EOS is the "
-        "share that ended by themselves. Empty answers stand at the left edge."
-    )
-    return Figure(drawn, caption)
+    return Figure(drawn, WORDS["captions"]["length"])
 
 
 def _row_axes(figure: Canvas, scopes: Sequence[Scope], top: float, right: float = 0.12) -> Axes:

@@ -8,6 +8,7 @@ from eval.metrics.grounding import SHORTEST, shared_spans
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.blocks import Block, Heading, Paragraph, Quote, Sample, Span, paragraph
 from eval.render.numbers import number
+from eval.report.view import WORDS
 from eval.scoring.results import Results
 
 EACH = 10
@@ -24,12 +25,7 @@ def sample_blocks(results: Results, predictions: Sequence[Prediction], each: int
     for row in results.samples:
         scores.setdefault(row.index, {})[row.system] = row.scores[HEADLINE.key]
     worst, best, drawn = chosen(scores, each, seed := results.settings.seed)
-    out: list[Block] = [
-        paragraph(
-            f"Marked: what an answer shares with its context in {SHORTEST} characters or more in a row, and in "
-            "the context what the last answer took from it."
-        )
-    ]
+    out: list[Block] = [paragraph(WORDS["samples"].format(shortest=SHORTEST))]
     for title, indices in (
         (f"Worst regressions in {HEADLINE.name}", worst),
         (f"Best gains in {HEADLINE.name}", best),

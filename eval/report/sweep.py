@@ -15,6 +15,7 @@ from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import Row, print_rows
 from eval.report.score_tables import score_cell
 from eval.report.sweep_figures import dose_figure, labels, sweep_figure
+from eval.report.view import WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import SweepResults, SweptSystem
 
@@ -28,8 +29,9 @@ COLUMNS = (
 def sweep_blocks(sweep: SweepResults) -> list[Block]:
     """Table and figures of a scored sweep, system by system, to stand inside a report."""
     blocks: list[Block] = []
+    lost = WORDS["lost"].format(metric=HEADLINE.name, first=labels(sweep)[0])
     for place, (name, scores) in enumerate(sweep.systems.items()):
-        blocks += [Heading(3, f"By setting: {name}"), _headline_table(sweep, scores), paragraph(_reading(sweep))]
+        blocks += [Heading(3, f"By setting: {name}"), _headline_table(sweep, scores), paragraph(lost)]
         blocks += [sweep_figure(sweep, name, place), *dose_figure(sweep, name, place), _table(sweep, scores)]
     return blocks
 
@@ -54,14 +56,6 @@ def _table(sweep: SweepResults, system: SweptSystem) -> Table:
         for label, scores in zip(labels(sweep), system.scores, strict=True)
     ]
     return Table(header, rows, left=1)
-
-
-def _reading(sweep: SweepResults) -> str:
-    return (
-        f"Lost: {HEADLINE.name} under ({labels(sweep)[0]}) minus under the row's setting, paired. Context − open above "
-        "0: the setting costs context questions more than open ones; p is of that difference alone, not corrected for "
-        "the number of settings."
-    )
 
 
 def print_sweep(sweep: SweepResults, console: Console) -> None:

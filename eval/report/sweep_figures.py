@@ -9,7 +9,7 @@ from eval.metrics.catalogue import HEADLINE
 from eval.render import svg
 from eval.render.blocks import Figure
 from eval.render.numbers import number
-from eval.report.view import TITLES
+from eval.report.view import TITLES, WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import Setting, SweepResults, varying
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
@@ -52,7 +52,7 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
         for name, scores in zip(labels(sweep), swept.scores, strict=True)
     )
     drawn = svg.draw(f"sweep{place}", 0.4 + 0.17 * len(lines) + 1.9 * 2, paint, f"{HEADLINE.name} of {system}. {words}")
-    caption = f"{system}: {HEADLINE.name} by setting, same rows, with 95% intervals; dashed: the best floor."
+    caption = WORDS["captions"]["sweep"].format(system=system, metric=HEADLINE.name)
     return Figure(drawn, caption)
 
 
@@ -84,11 +84,7 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
     first, second = (labels(sweep)[at] for at in (dose.first, dose.second))
     words = "; ".join(f"{b.low:.2f} to {b.high:.2f}: {number(b.mean, signed=True)}" for b in dose.bins)
     drawn = svg.draw(f"dose{place}", 2.9, paint, f"Score lost by share of the reference in the prompt. {words}")
-    caption = (
-        f"{system}: what a row loses from ({first}) to ({second}), the setting with the lowest score on context, "
-        "against how much of its reference a penalty over the prompt touches. Bars: means of fifths of the rows, 95% "
-        "intervals. Rising to the right speaks for the penalty as the cause."
-    )
+    caption = WORDS["captions"]["dose"].format(system=system, first=first, second=second)
     return [Figure(drawn, caption)]
 
 
