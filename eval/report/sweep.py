@@ -45,7 +45,7 @@ def _headline_table(sweep: SweepResults, system: SweptSystem) -> Table:
         *lost, difference = system.lost(at)
         cells += [score_cell(one, signed=True) for one in (*lost, difference)]
         rows.append([label, *cells, p_value(difference.p)])
-    return Table(header, rows, left=1)
+    return Table(header, rows)
 
 
 def _table(sweep: SweepResults, system: SweptSystem) -> Table:
@@ -55,7 +55,7 @@ def _table(sweep: SweepResults, system: SweptSystem) -> Table:
         [label, *(score_cell(scores.of(*place)) for place in COLUMNS)]
         for label, scores in zip(labels(sweep), system.scores, strict=True)
     ]
-    return Table(header, rows, left=1)
+    return Table(header, rows)
 
 
 def print_sweep(sweep: SweepResults, console: Console) -> None:

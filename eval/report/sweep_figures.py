@@ -12,6 +12,7 @@ from eval.render.numbers import number
 from eval.report.view import TITLES, WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import Setting, SweepResults, varying
+from eval.statistics.estimates import Interval
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
 from sft.data.records import GROUP_OF
 
@@ -73,9 +74,8 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
                 entries.append((TITLES[group], svg.entry(colour, marker, linestyle="")))
         for found in dose.bins:
             axes.plot([found.low, found.high], [found.mean] * 2, color=svg.TEXT, linewidth=2.4)
-            if found.ci_low is not None and found.ci_high is not None:
-                middle = (found.low + found.high) / 2
-                axes.plot([middle] * 2, [found.ci_low, found.ci_high], color=svg.TEXT)
+            if ends := Interval(found.mean, found.ci_low, found.ci_high).ends:
+                axes.plot([(found.low + found.high) / 2] * 2, ends, color=svg.TEXT)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("share of the reference's tokens in the prompt")
         axes.set_ylabel(f"{HEADLINE.name} lost")
