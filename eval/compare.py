@@ -206,8 +206,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for scope in comparison.rows.scopes():
             means = [number(comparison.systems[n].of(scope, HEADLINE).mean) for n in (first, name)]
             delta = comparison.differences[name].of(scope, HEADLINE)
-            change = with_interval(delta, signed=True)
-            cells = [str(comparison.rows.of(scope)), *means, change, p_value(delta.p_holm)]
+            cells = [str(comparison.rows.of(scope)), *means, with_interval(delta, signed=True), p_value(delta.p_holm)]
             rows.append(Row(scope.label, cells, scope.is_group))
         title = f"{HEADLINE.name}: {narrow(name, 24)} against {narrow(first, 24)}"
         print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)

@@ -1,5 +1,6 @@
 """`python -m eval rate`: a blind A/B sheet for people, and back to preferences with intervals. No torch here."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -218,10 +219,8 @@ def print_preferences(key: Key, found: Mapping[Scope, Preferred], console: Conso
 def _sheet_text(sheet: Path) -> str:
     content = read_bytes(sheet)
     for encoding in ("utf-8-sig", "cp932"):  # a Japanese Excel saves "CSV" in the second
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
     raise UserError(f"{sheet}: neither UTF-8 nor Shift-JIS; save it as CSV UTF-8")
 
 

@@ -47,8 +47,8 @@ def forest_figure(results: Results) -> Figure:
         for scope in scopes
     )
     height = 0.75 + 0.17 * (len(systems) + 1) + ROW_HEIGHT * len(scopes)
-    caption = WORDS["captions"]["forest"].format(metric=HEADLINE.name)
-    return Figure(svg.draw("forest", height, paint, f"{HEADLINE.name} by category. {words}"), caption)
+    drawn = svg.draw("forest", height, paint, f"{HEADLINE.name} by category. {words}")
+    return Figure(drawn, WORDS["captions"]["forest"].format(metric=HEADLINE.name))
 
 
 def delta_figure(results: Results) -> list[Figure]:
@@ -74,9 +74,8 @@ def delta_figure(results: Results) -> list[Figure]:
     words = "; ".join(
         f"{scope.label}: {number(delta.mean, signed=True)}" for scope, delta in zip(scopes, found, strict=True)
     )
-    caption = WORDS["captions"]["deltas"].format(metric=HEADLINE.name)
     drawn = svg.draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, f"Differences {TUNED} − {BASE}. {words}")
-    return [Figure(drawn, caption)]
+    return [Figure(drawn, WORDS["captions"]["deltas"].format(metric=HEADLINE.name))]
 
 
 def copy_figure(results: Results) -> list[Figure]:
@@ -100,8 +99,7 @@ def copy_figure(results: Results) -> list[Figure]:
         for name, mean in means.items()
     )
     drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {correct.name}. {words}")
-    caption = WORDS["captions"]["copy"].format(metric=correct.name)
-    return [Figure(drawn, caption)]
+    return [Figure(drawn, WORDS["captions"]["copy"].format(metric=correct.name))]
 
 
 def length_figure(results: Results) -> Figure:
@@ -122,13 +120,14 @@ def length_figure(results: Results) -> Figure:
         ticks = [1 / 16, 1 / 4, 1, 4, 16]
         axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
         axes.set_xlabel("length of the answer / of the reference")
-        axes.text(1.04, -0.3, "EOS", transform=axes.get_yaxis_transform(), color=svg.SOFT, va="center")
+        beside = axes.get_yaxis_transform()
+        axes.text(1.04, -0.3, "EOS", transform=beside, color=svg.SOFT, va="center")
         for y, scope in enumerate(groups):
             rows = [row for row in results.samples if GROUP_OF[row.category] == scope.name]
             for place, name in enumerate(systems):
                 at = y + 0.26 * (place - (len(systems) - 1) / 2)
                 _box(axes, at + MIDDLE, _scores(rows, name, LENGTH_RATIO), *svg.system_style(name, place))
-                axes.text(1.04, at + MIDDLE, ended[scope, name], transform=axes.get_yaxis_transform(), va="center")
+                axes.text(1.04, at + MIDDLE, ended[scope, name], transform=beside, va="center")
         svg.legend(figure, _system_entries(systems))
 
     words = "; ".join(f"{scope.label} {name}: EOS {share}" for (scope, name), share in ended.items())
@@ -142,11 +141,10 @@ def _row_axes(figure: Canvas, scopes: Sequence[Scope], top: float, right: float 
     axes.set_ylim(len(scopes) - 0.5, -0.5)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+    beside = axes.get_yaxis_transform()
     for y, scope in enumerate(scopes):
-        axes.text(
-            0, y - 0.25, svg.label(scope.label), transform=axes.get_yaxis_transform(), fontsize=9, va="center",
-            fontweight="bold" if scope.is_group else "normal",
-        )  # fmt: skip
+        weight = "bold" if scope.is_group else "normal"
+        axes.text(0, y - 0.25, svg.label(scope.label), transform=beside, va="center", fontweight=weight)
         if scope.is_group and y + 1 < len(scopes):
             axes.axhline(y + 0.42, color=svg.LINE, linewidth=0.6)
     return axes

@@ -16,21 +16,18 @@ EACH = 10
 Scores = Mapping[str, Mapping[str, float | None]]
 
 
-def sample_blocks(results: Results, predictions: Sequence[Prediction], each: int = EACH) -> list[Block]:
-    """The worst regressions, the best gains and random rows by the headline metric, `each` of them."""
+def sample_blocks(results: Results, predictions: Sequence[Prediction]) -> list[Block]:
+    """The worst regressions, the best gains and random rows by the headline metric, `EACH` of them."""
     answers: dict[str, dict[str, Prediction]] = {}
     for prediction in predictions:
         answers.setdefault(prediction.example.index, {})[prediction.system] = prediction
     scores: dict[str, dict[str, float | None]] = {}
     for row in results.samples:
         scores.setdefault(row.index, {})[row.system] = row.scores[HEADLINE.key]
-    worst, best, drawn = chosen(scores, each, seed := results.settings.seed)
+    name, seed = HEADLINE.name, results.settings.seed
+    titles = (f"Worst regressions in {name}", f"Best gains in {name}", f"Random rows (seed {seed})")
     out: list[Block] = [paragraph(WORDS["samples"].format(shortest=SHORTEST))]
-    for title, indices in (
-        (f"Worst regressions in {HEADLINE.name}", worst),
-        (f"Best gains in {HEADLINE.name}", best),
-        (f"Random rows (seed {seed})", drawn),
-    ):
+    for title, indices in zip(titles, chosen(scores, EACH, seed), strict=True):
         out.append(Heading(3, title))
         out += [_sample(answers[index], scores[index]) for index in indices] or [_nothing(scores)]
     return out

@@ -2,14 +2,7 @@
 
 from rich.console import Console
 
-from eval.metrics.catalogue import (
-    EOS_RATE,
-    FACTS_RECALL,
-    GOLD_CONTAINED,
-    HEADLINE,
-    PARTICLE_SHARE,
-    PUNCTUATION_SHARE,
-)
+from eval.metrics.catalogue import EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, PARTICLE_SHARE, PUNCTUATION_SHARE
 from eval.render.blocks import Block, Cell, Heading, Table, paragraph
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import Row, print_rows

@@ -53,8 +53,7 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
         for name, scores in zip(labels(sweep), swept.scores, strict=True)
     )
     drawn = svg.draw(f"sweep{place}", 0.4 + 0.17 * len(lines) + 1.9 * 2, paint, f"{HEADLINE.name} of {system}. {words}")
-    caption = WORDS["captions"]["sweep"].format(system=system, metric=HEADLINE.name)
-    return Figure(drawn, caption)
+    return Figure(drawn, WORDS["captions"]["sweep"].format(system=system, metric=HEADLINE.name))
 
 
 def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
@@ -84,8 +83,7 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
     first, second = (labels(sweep)[at] for at in (dose.first, dose.second))
     words = "; ".join(f"{b.low:.2f} to {b.high:.2f}: {number(b.mean, signed=True)}" for b in dose.bins)
     drawn = svg.draw(f"dose{place}", 2.9, paint, f"Score lost by share of the reference in the prompt. {words}")
-    caption = WORDS["captions"]["dose"].format(system=system, first=first, second=second)
-    return [Figure(drawn, caption)]
+    return [Figure(drawn, WORDS["captions"]["dose"].format(system=system, first=first, second=second))]
 
 
 def _lines(settings: Sequence[Setting]) -> tuple[str, list[str], dict[str, list[tuple[int, int]]]]:
