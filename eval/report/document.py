@@ -41,9 +41,8 @@ def document(results: Results, predictions: Sequence[Prediction], sweep: SweepRe
 
 
 def _deviations(results: Results) -> list[Block]:
-    if not results.about or not results.about.deviations:
-        return []
-    return [paragraph(Strong("Not the model as it was trained"), f": {'; '.join(results.about.deviations)}.")]
+    found = "; ".join(results.about.deviations) if results.about else ""
+    return [paragraph(Strong("Not the model as it was trained"), f": {found}.")] if found else []
 
 
 def _verdicts(results: Results) -> list[Block]:

@@ -35,9 +35,8 @@ def _headline_table(sweep: SweepResults, system: SweptSystem) -> Table:
     rows: list[list[str | Cell]] = []
     for at, (label, scores) in enumerate(zip(labels(sweep), system.scores, strict=True)):
         cells = [score_cell(scores.of(scope, HEADLINE)) for scope in (ON_OPEN, ON_CONTEXT)]
-        *lost, difference = system.lost(at)
-        cells += [score_cell(one, signed=True) for one in (*lost, difference)]
-        rows.append([label, *cells, p_value(difference.p)])
+        lost = system.lost(at)
+        rows.append([label, *cells, *(score_cell(one, signed=True) for one in lost), p_value(lost[-1].p)])
     return Table(header, rows)
 
 
