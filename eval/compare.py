@@ -40,14 +40,6 @@ class Answered(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Source:
-    """Where a system's answers came from."""
-
-    file: str
-    system: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class FromFirst(Differences):
     """Differences of a system from the first; `interaction` as in `Results`."""
 
@@ -56,11 +48,14 @@ class FromFirst(Differences):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
-    """What comparison.json holds: as `Results`, and each system − the first."""
+    """What comparison.json holds: as `Results`, and each system − the first.
+
+    `sources` is the file and the system in it that each one's answers came from.
+    """
 
     schema_version: int
     settings: Settings
-    sources: dict[str, Source]
+    sources: dict[str, dict[str, str]]
     rows: RowCounts
     answers: dict[str, AnswerCounts]
     systems: dict[str, Scores]
@@ -83,15 +78,15 @@ def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_
     print(f"{directory / 'comparison.md'}: every metric; comparison.html and comparison.json are beside it")
 
 
-def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
-    """Read `RUN`, `FILE`, `RUN:system` or `FILE:system`, each one system's answers; `system` where none is named.
+def read_answered(specs: Sequence[str]) -> list[Answered]:
+    """Read `RUN`, `FILE`, `RUN:system` or `FILE:system`, each one system's answers; tuned where none is named.
 
     They go by the run's or file's name, with the system and then the whole path where that alone would not tell them
     apart. Raises UserError for what is not there.
     """
     found = []
     for spec in specs:
-        path, chosen = _source(spec, system)
+        path, chosen = _source(spec)
         predictions = list(read_predictions(path))
         own = [prediction for prediction in predictions if prediction.system == chosen]
         if not own:
@@ -110,8 +105,8 @@ def read_answered(specs: Sequence[str], system: str = TUNED) -> list[Answered]:
     return [Answered(name, path, own) for name, (path, _, own) in zip(names, found, strict=True)]
 
 
-def _source(spec: str, system: str) -> tuple[Path, str]:
-    path, chosen = Path(spec), system
+def _source(spec: str) -> tuple[Path, str]:
+    path, chosen = Path(spec), TUNED
     if not path.exists() and ":" in spec:
         before, _, chosen = spec.rpartition(":")
         path = Path(before)
@@ -156,7 +151,7 @@ def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0
     return Comparison(
         schema_version=COMPARISON_VERSION,
         settings=results.settings,
-        sources={one.name: Source(one.source.name, one.predictions[0].system) for one in answered},
+        sources={one.name: {"file": one.source.name, "system": one.predictions[0].system} for one in answered},
         rows=results.rows,
         answers={name: results.answers[name] for name in names},
         systems={name: results.systems[name] for name in names},
@@ -186,23 +181,21 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     settings = comparison.settings.generation
     keys = sorted({key for values in settings.values() for key in values})
     rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
-    return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows, left=1)]
+    return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows)]
 
 
 def _table(comparison: Comparison, metric: Metric) -> Table:
     first, *others = comparison.systems
-    header, scopes = ["category", "n", first], comparison.rows.scopes()
-    for name in others:
-        header += [name, "difference", "p (Holm)"]
+    header = ["category", "n", first, *(title for name in others for title in (name, "difference", "p (Holm)"))]
+    scopes = comparison.rows.scopes()
     rows: list[list[str | Cell]] = []
     for scope in scopes:
         means = {name: score_cell(scores.of(scope, metric)) for name, scores in comparison.systems.items()}
-        row: list[str | Cell] = [scope.label, str(comparison.rows.of(scope)), means[first]]
+        rows.append([scope.label, str(comparison.rows.of(scope)), means[first]])
         for name in others:
             delta = comparison.differences[name].of(scope, metric)
-            row += [means[name], score_cell(delta, signed=True), p_value(delta.p_holm)]
-        rows.append(row)
-    return Table(header, rows, left=1, strong=frozenset(at for at, scope in enumerate(scopes) if scope.is_group))
+            rows[-1] += [means[name], score_cell(delta, signed=True), p_value(delta.p_holm)]
+    return Table(header, rows, strong=frozenset(at for at, scope in enumerate(scopes) if scope.is_group))
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -213,8 +206,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for scope in comparison.rows.scopes():
             means = [number(comparison.systems[n].of(scope, HEADLINE).mean) for n in (first, name)]
             delta = comparison.differences[name].of(scope, HEADLINE)
-            change = with_interval(delta, signed=True)
-            cells = [str(comparison.rows.of(scope)), *means, change, p_value(delta.p_holm)]
+            cells = [str(comparison.rows.of(scope)), *means, with_interval(delta, signed=True), p_value(delta.p_holm)]
             rows.append(Row(scope.label, cells, scope.is_group))
         title = f"{HEADLINE.name}: {narrow(name, 24)} against {narrow(first, 24)}"
         print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)

@@ -1,5 +1,6 @@
 """`python -m eval rate`: a blind A/B sheet for people, and back to preferences with intervals. No torch here."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -109,31 +110,24 @@ def make_sheet(first: Answered, second: Answered, seed: int, with_reference: boo
 
     Order and sides depend on the seed and the row alone. Raises UserError when the rows differ.
     """
-    by_index = [{answer.example.index: answer for answer in side.predictions} for side in (first, second)]
-    check_same_rows(by_index[0], by_index[1], (first.name, second.name))
+    both = {"first": first.predictions, "second": second.predictions}
+    answers = {side: {answer.example.index: answer for answer in given} for side, given in both.items()}
+    check_same_rows(answers["first"], answers["second"], (first.name, second.name))
     rows = sorted(first.predictions, key=lambda answer: _drawn(seed, "order", answer.example.index))
     reference = ["reference"] if with_reference else []
     columns = ["id", "category", "instruction", "context", *reference, "answer_1", "answer_2", "preference", "comment"]
     out = io.StringIO()
-    sheet = csv.DictWriter(out, columns)
+    sheet = csv.DictWriter(out, columns, extrasaction="ignore")
     sheet.writeheader()
     sides: dict[str, dict[str, str]] = {}
-    for number_, one in enumerate(rows, start=1):
-        example, texts = one.example, [answers[one.example.index].text for answers in by_index]
-        swapped = bool(_drawn(seed, "side", example.index) % 2)
-        answers = texts[::-1] if swapped else texts
+    for number_, answer in enumerate(rows, start=1):
+        example, row_id = answer.example, f"r{number_:04}"
+        left, right = ("second", "first") if _drawn(seed, "side", example.index) % 2 else ("first", "second")
         cells = {"instruction": example.instruction, "context": example.input, "category": example.category}
-        cells |= {"answer_1": answers[0], "answer_2": answers[1]}
-        if with_reference:
-            cells["reference"] = "\n".join(example.references)
-        row_id = f"r{number_:04}"
+        cells |= {"answer_1": answers[left][example.index].text, "answer_2": answers[right][example.index].text}
+        cells["reference"] = "\n".join(example.references)
         sheet.writerow({"id": row_id, **{name: neutral(text) for name, text in cells.items()}})
-        sides[row_id] = {
-            "index": example.index,
-            "category": example.category,
-            "1": "second" if swapped else "first",
-            "2": "first" if swapped else "second",
-        }
+        sides[row_id] = {"index": example.index, "category": example.category, "1": left, "2": right}
     return out.getvalue(), Key(KEY_VERSION, seed, first.name, second.name, sides)
 
 
@@ -225,10 +219,8 @@ def print_preferences(key: Key, found: Mapping[Scope, Preferred], console: Conso
 def _sheet_text(sheet: Path) -> str:
     content = read_bytes(sheet)
     for encoding in ("utf-8-sig", "cp932"):  # a Japanese Excel saves "CSV" in the second
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
     raise UserError(f"{sheet}: neither UTF-8 nor Shift-JIS; save it as CSV UTF-8")
 
 

@@ -1,7 +1,9 @@
 """Every metric there is, once. To add one, write its function and its entry in `METRICS`. No torch here."""
 
 import functools
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from eval.metrics.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
 from eval.metrics.correctness import KINDS, facts_recall, unsupported_facts
@@ -19,9 +21,27 @@ _BEST = "refs:best-of-all"
 _KINDS = dict(zip(KINDS, ("numbers", "dates", "names", "katakana words"), strict=True))
 """Kind of facts → what readers see."""
 
-_compared = functools.partial(Metric, needs_reference=True, floors=True, empty="0")
 _grounded = functools.partial(Metric, section="grounding", needs_context=True, empty="missing")
-_style = functools.partial(Metric, section="style", empty="missing")
+
+
+def _compared(function: Callable[[str, Sequence[str]], float], **fields: Any) -> Metric:
+    """What a function, whose name is the key, says of a text and the references."""
+    return Metric(
+        key=function.__name__, of_text=lambda text, row: function(text, row.references), needs_reference=True,
+        floors=True, empty="0", **fields,
+    )  # fmt: skip
+
+
+def _supported(function: Callable[[str, str], float | None], title: str, definition: str) -> Metric:
+    """What a function, whose name is the key, says of a text and the context."""
+    key, of_text = function.__name__, lambda text, row: function(text, row.input)
+    return _grounded(key=key, title=title, definition=definition, of_text=of_text)
+
+
+def _style(function: Callable[[str], float | None], title: str, definition: str) -> Metric:
+    """What a function, whose name is the key, says of a text alone."""
+    key, of_text = function.__name__, lambda text, row: function(text)
+    return Metric(key=key, title=title, section="style", definition=definition, of_text=of_text, empty="missing")
 
 
 def _recall(kind: str | None = None) -> Metric:
@@ -53,14 +73,12 @@ def _unsupported(kind: str | None = None) -> Metric:
 
 
 CHARACTER_F1 = _compared(
-    key="character_f1", title="character F1", section="overlap", place=-1, headline=True, compared=True,
+    character_f1, title="character F1", section="overlap", place=-1, headline=True, compared=True,
     definition=f"bag-of-characters-f1|{_TEXT}|tok:character|{_BEST}",
-    of_text=lambda text, row: character_f1(text, row.references),
 )  # fmt: skip
 GOLD_CONTAINED = _compared(
-    key="gold_contained", title="gold contained", section="correctness", place=-1, headline=True, compared=True,
+    gold_contained, title="gold contained", section="correctness", place=-1, headline=True, compared=True,
     binary=True, definition=f"reference-is-substring-of-answer|{_TEXT}|{_BEST}",
-    of_text=lambda text, row: gold_contained(text, row.references),
 )  # fmt: skip
 FACTS_RECALL = _recall()
 COVERAGE = _grounded(
@@ -77,35 +95,26 @@ LENGTH_RATIO = Metric(
     weight=lambda row: len(row.output.strip()), definition="answer/reference|tok:character|norm:strip|refs:output",
     of_text=lambda text, row: length_ratio(text, row.output),
 )  # fmt: skip
-PARTICLE_SHARE = _style(
-    key="particle_share", title="particles", definition=f"助詞/tokens|{_MECAB}",
-    of_text=lambda text, row: particle_share(text),
-)  # fmt: skip
-PUNCTUATION_SHARE = _style(
-    key="punctuation_share", title="punctuation", definition="unicode-P/characters|norm:whitespace-dropped",
-    of_text=lambda text, row: punctuation_share(text),
-)  # fmt: skip
+PARTICLE_SHARE = _style(particle_share, "particles", f"助詞/tokens|{_MECAB}")
+PUNCTUATION_SHARE = _style(punctuation_share, "punctuation", "unicode-P/characters|norm:whitespace-dropped")
 
 METRICS: tuple[Metric, ...] = (
     _compared(
-        key="rouge_l", title="ROUGE-L", section="overlap", headline=True, compared=True,
+        rouge_l, title="ROUGE-L", section="overlap", headline=True, compared=True,
         definition=f"rougeL-f1|{_MECAB}|lcs:rapidfuzz-{_RAPIDFUZZ}|{_BEST}",
-        of_text=lambda text, row: rouge_l(text, row.references),
     ),
     CHARACTER_F1,
     _compared(
-        key="edit_similarity", title="edit similarity", section="overlap", place=1,
+        edit_similarity, title="edit similarity", section="overlap", place=1,
         definition=f"indel-similarity|{_TEXT}|tok:character|rapidfuzz:{_RAPIDFUZZ}|{_BEST}",
-        of_text=lambda text, row: edit_similarity(text, row.references),
     ),
     _compared(
-        key="chrf", title="chrF", section="overlap",
+        chrf, title="chrF", section="overlap",
         definition=f"chrF2|nc:6|nw:0|{_TEXT}|sacrebleu:{version('sacrebleu')}|{_BEST}",
-        of_text=lambda text, row: chrf(text, row.references),
     ),
     _compared(
-        key="exact_match", title="exact match", section="correctness", compared=True, binary=True,
-        definition=f"equal|{_TEXT}|{_BEST}", of_text=lambda text, row: exact_match(text, row.references),
+        exact_match, title="exact match", section="correctness", compared=True, binary=True,
+        definition=f"equal|{_TEXT}|{_BEST}",
     ),
     GOLD_CONTAINED,
     Metric(
@@ -131,30 +140,13 @@ METRICS: tuple[Metric, ...] = (
         definition=f"extractive-density|tok:character|shortest:4|{_TEXT}",
         of_text=lambda text, row: found.density if (found := extraction(text, row.input)) else None,
     ),
-    _grounded(
-        key="noun_support", title="nouns found in the context", definition=f"share-of-nouns-in-context|{_MECAB}",
-        of_text=lambda text, row: noun_support(text, row.input),
-    ),
-    _grounded(
-        key="number_support", title="numbers found in the context",
-        definition=f"share-of-numbers-and-dates-in-context|{_FACTS}",
-        of_text=lambda text, row: number_support(text, row.input),
-    ),
-    _grounded(
-        key="katakana_support", title="katakana words found in the context",
-        definition=f"share-of-katakana-words-in-context|{_TEXT}",
-        of_text=lambda text, row: katakana_support(text, row.input),
-    ),
+    _supported(noun_support, "nouns found in the context", f"share-of-nouns-in-context|{_MECAB}"),
+    _supported(number_support, "numbers found in the context", f"share-of-numbers-and-dates-in-context|{_FACTS}"),
+    _supported(katakana_support, "katakana words found in the context", f"share-of-katakana-words-in-context|{_TEXT}"),
     EOS_RATE,
     LENGTH_RATIO,
-    _style(
-        key="rep_4", title="repeated 4-grams", definition=f"repeated-4-grams/4-grams|{_MECAB}",
-        of_text=lambda text, row: rep_4(text),
-    ),
-    _style(
-        key="distinct_2", title="distinct 2-grams", definition=f"different-bigrams/bigrams|{_MECAB}",
-        of_text=lambda text, row: distinct_2(text),
-    ),
+    _style(rep_4, "repeated 4-grams", f"repeated-4-grams/4-grams|{_MECAB}"),
+    _style(distinct_2, "distinct 2-grams", f"different-bigrams/bigrams|{_MECAB}"),
     PARTICLE_SHARE,
     PUNCTUATION_SHARE,
     Metric(

@@ -36,6 +36,7 @@ _FROM_YEAR = re.compile(rf"(?<!\d)(\d{{3,4}}) ?年(?![間前])(?: ?{_MONTH} ?月
 _FROM_MONTH = re.compile(rf"(?<!\d){_MONTH} ?月(?: ?{_DAY} ?日)?")
 _SEPARATED = re.compile(rf"(?<!\d)(\d{{4}})([/.-]){_MONTH}\2{_DAY}(?!\d)")
 _YEAR_SLASH_MONTH = re.compile(rf"(?<!\d)(\d{{4}})/{_MONTH}(?![\d/])")
+_ISO = re.compile(r"(\d+s?|-)(-\d\d)?(-\d\d)?")  # as `Facts` holds it
 
 _KATAKANA = re.compile("[ァ-ヺー]{2,}")
 
@@ -147,9 +148,8 @@ def _value(run: str) -> str:
 
 
 def _decimal(number: str) -> str:
-    whole, _, fraction = format(Decimal(number), "f").partition(".")
-    fraction = fraction.rstrip("0")
-    return (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
+    plain = format(Decimal(number), "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 def _without_dates(text: str) -> tuple[str, set[str]]:
@@ -177,13 +177,6 @@ def _iso(year: str | None, month: str | None, day: str | None) -> str:
 
 
 def _less_precise(date: str) -> set[str]:
-    """What else a date says: the same without its day, month or year."""
-    year, month, day = [*date.removeprefix("--").split("-"), "", ""][:3]
-    if date.startswith("--"):
-        return {f"--{year}"} if month else set()
-    shorter = {year} if month else set()
-    if month:
-        shorter |= {f"{year}-{month}", f"--{month}"}
-    if day:
-        shorter.add(f"--{month}-{day}")
-    return shorter
+    """What a date says, and what it says without its day, month or year."""
+    ((year, month, day),) = _ISO.findall(date)
+    return {year, f"{year}{month}", f"-{month}", f"-{month}{day}"} - {"-"}

@@ -7,7 +7,7 @@ Each is a list of answers, one a row; None where it has no answer to the row.
 import random
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from eval.metrics.overlap import character_f1
 from sft.data.records import CATEGORIES, CONTEXT, Example
@@ -46,10 +46,8 @@ def constant(examples: Sequence[Example], seed: int = 0) -> Answers:
 
 def lead(examples: Sequence[Example], seed: int = 0) -> Answers:
     """The beginning of the context, as long as the category's median reference; context rows only."""
-    lengths: dict[str, list[int]] = {}
-    for example in examples:
-        lengths.setdefault(example.category, []).append(len(example.output))
-    medians = {category: round(statistics.median(found)) for category, found in lengths.items()}
+    lengths = {name: [len(e.output) for e in examples if e.category == name] for name in CATEGORIES}
+    medians = {category: round(statistics.median(found)) for category, found in lengths.items() if found}
     return [e.input.strip()[: medians[e.category]] if is_context_row(e) else None for e in examples]
 
 
@@ -76,14 +74,9 @@ def is_context_row(example: Example) -> bool:
     return example.category in CONTEXT and bool(example.input.strip())
 
 
-FLOORS: dict[str, Callable[[Sequence[Example], int], Answers]] = {
-    "echo": echo,
-    "shuffled": shuffled,
-    "constant": constant,
-    "lead": lead,
-}
+FLOORS = {floor.__name__: floor for floor in (echo, shuffled, constant, lead)}
 ORACLE = "oracle_sentence"
-CEILINGS: dict[str, Callable[[Sequence[Example], int], Answers]] = {ORACLE: oracle_sentence}
+CEILINGS = {ORACLE: oracle_sentence}
 """Floors and ceilings by name, in report order; called with the rows and a seed."""
 
 CONTEXT_ONLY = ("lead", ORACLE)

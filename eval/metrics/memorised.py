@@ -123,17 +123,14 @@ class SuffixAutomaton:
         following, link, length, seen = self._next, self._link, self._length, self._read
         state = matched = 0
         for character in text:
-            after = following[state].get(character)
-            while after is None and state:
+            while state and character not in following[state]:
                 state = link[state]
                 matched = length[state]
-                after = following[state].get(character)
-            if after is None:
-                continue  # in the empty state, where `matched` is 0
-            state = after
-            matched += 1
-            if matched > seen[state]:
-                seen[state] = matched
+            if character in following[state]:
+                state = following[state][character]
+                matched += 1
+                if matched > seen[state]:
+                    seen[state] = matched
 
     def pass_on(self) -> None:
         """Mark the suffixes of all that was read as read; once, after the last `read`."""

@@ -66,15 +66,14 @@ class Metric:
 
     def measure_text(self, text: str, example: Example) -> float | None:
         """Its value of a text as the answer to a row; None without what it needs."""
-        if self.of_text is None or (self.needs_context and not example.input.strip()):
-            return None
-        return self.of_text(text, example)
+        return None if self.of_text is None or self._lacks_context(example) else self.of_text(text, example)
 
     def measure(self, prediction: Prediction) -> float | None:
         """Its value of an answer; None without what it needs. A failed answer counts as empty, whatever it left."""
         if self.of_prediction is None:
             text = "" if prediction.finish_reason == "error" else prediction.text
             return self.measure_text(text, prediction.example)
-        if self.needs_context and not prediction.example.input.strip():
-            return None
-        return self.of_prediction(prediction)
+        return None if self._lacks_context(prediction.example) else self.of_prediction(prediction)
+
+    def _lacks_context(self, example: Example) -> bool:
+        return self.needs_context and not example.input.strip()

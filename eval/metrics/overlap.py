@@ -5,7 +5,6 @@ They compare `eval.metrics.text.normalise`d texts. An answer or reference that i
 in every text metric, even against another empty text: saying nothing is never right.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from sacrebleu.metrics import CHRF
 from eval.metrics.text import normalise, tokens
 
 References = str | Sequence[str]
+_CHRF = CHRF(char_order=6, word_order=0, beta=2)
 
 
 def rouge_l(answer: str, references: References) -> float:
@@ -25,8 +25,13 @@ def rouge_l(answer: str, references: References) -> float:
     = 2·LCS / (tokens of both). 0 when nothing is shared. Equal to rouge_score's `rougeL.fmeasure`, given
     the same tokens (Lin 2004, W04-1013, with beta = 1).
     """
-    answer_tokens = tokens(answer)
-    return max((_rouge_l(answer_tokens, tokens(reference)) for reference in _several(references)), default=0.0)
+    # Numbers, because rapidfuzz compares hashes of strings, and those can collide.
+    number: dict[str, int] = {}
+    first, *others = (
+        [number.setdefault(token, len(number)) for token in tokens(text)] for text in (answer, *_several(references))
+    )
+    pairs = [(first, second) for second in others if first and second]
+    return max((2 * LCSseq.similarity(*pair) / sum(map(len, pair)) for pair in pairs), default=0.0)
 
 
 def character_f1(answer: str, references: References) -> float:
@@ -37,8 +42,9 @@ def character_f1(answer: str, references: References) -> float:
     count: 1981年7月10日 and 1987年10月1日 score 1. The definition of JGLUE's official JSQuAD evaluation on
     normalised text, except that two empty texts score 0 (there: 1).
     """
-    answer_characters = Counter(normalise(answer))
-    return max((_bag_f1(answer_characters, Counter(normalise(r))) for r in _several(references)), default=0.0)
+    normalised = normalise(answer)
+    bag, golds = Counter(normalised), _golds(normalised, references)
+    return max((2 * (bag & Counter(g)).total() / (len(normalised) + len(g)) for g in golds), default=0.0)
 
 
 def edit_similarity(answer: str, references: References) -> float:
@@ -60,7 +66,7 @@ def chrf(answer: str, references: References) -> float:
     """
     normalised = normalise(answer)
     golds = _golds(normalised, references)
-    return _chrf().sentence_score(normalised, golds).score / 100 if golds else 0.0
+    return _CHRF.sentence_score(normalised, golds).score / 100 if golds else 0.0
 
 
 def exact_match(answer: str, references: References) -> float:
@@ -69,7 +75,7 @@ def exact_match(answer: str, references: References) -> float:
     The normalisation is JSQuAD's, after NFKC.
     """
     normalised = normalise(answer)
-    return float(bool(normalised) and any(normalised == normalise(r) for r in _several(references)))
+    return float(normalised in _golds(normalised, references))
 
 
 def gold_contained(answer: str, references: References) -> float:
@@ -78,8 +84,7 @@ def gold_contained(answer: str, references: References) -> float:
     A reference that is empty after normalisation is contained in nothing.
     """
     normalised = normalise(answer)
-    golds = (normalise(reference) for reference in _several(references))
-    return float(any(gold and gold in normalised for gold in golds))
+    return float(any(gold in normalised for gold in _golds(normalised, references)))
 
 
 def _several(references: References) -> Sequence[str]:
@@ -90,24 +95,3 @@ def _golds(answer: str, references: References) -> list[str]:
     """The normalised references that `answer`, normalised, can be compared with: none when it is empty."""
     golds = [normalise(reference) for reference in _several(references)] if answer else []
     return [gold for gold in golds if gold]
-
-
-@functools.cache
-def _chrf() -> CHRF:
-    return CHRF(char_order=6, word_order=0, beta=2)
-
-
-def _rouge_l(answer: list[str], reference: list[str]) -> float:
-    if not answer or not reference:
-        return 0.0
-    # Numbers, because rapidfuzz compares hashes of strings, and those can collide.
-    number: dict[str, int] = {}
-    first = [number.setdefault(token, len(number)) for token in answer]
-    second = [number.setdefault(token, len(number)) for token in reference]
-    return 2 * LCSseq.similarity(first, second) / (len(first) + len(second))
-
-
-def _bag_f1(answer: Counter[str], reference: Counter[str]) -> float:
-    if not answer or not reference:
-        return 0.0
-    return 2 * (answer & reference).total() / (answer.total() + reference.total())

@@ -3,7 +3,6 @@
 Every `str` in a block is plain text, ours or somebody else's: the renderers escape all of it.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,16 +30,14 @@ class Span(NamedTuple):
     end: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(NamedTuple):
     """A heading; level 1 is the report's title."""
 
     level: int
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Paragraph:
+class Paragraph(NamedTuple):
     """One paragraph of plain and `Strong` runs."""
 
     parts: tuple[str, ...]
@@ -51,15 +48,13 @@ class Paragraph:
         return "".join(self.parts)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bullets:
+class Bullets(NamedTuple):
     """A list of short paragraphs."""
 
     items: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A table whose first `left` columns are words, the others numbers.
 
     With `sectioned`, rows with the same first cell belong together under it. Rows whose `strong` flag is
@@ -73,16 +68,14 @@ class Table:
     strong: frozenset[int] = frozenset()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(NamedTuple):
     """An SVG drawing with a caption that says how to read it. Markdown keeps the caption only."""
 
     svg: str
     caption: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """A text of the data or of a model under a label; `marks` are emphasised, and ordered."""
 
     label: str
@@ -90,8 +83,7 @@ class Quote:
     marks: tuple[Span, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One row with its texts and every system's answer to it."""
 
     title: str

@@ -1,9 +1,9 @@
 """Blocks of a report as Markdown. No torch here."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Quote, Sample, Strong, Table
+from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Sample, Strong, Table
 from sft.system.visible import escaped, visible
 
 TEXT_SHOWN = 1200
@@ -28,9 +28,9 @@ def _block(block: Block) -> str:
         case Figure():
             return f"Figure (in report.html): {inline(block.caption)}"
         case Sample():
-            quotes = [_quote(quote) for quote in (*block.texts, *block.answers)]
-            change = f", {block.change}" if block.change else ""
-            return "\n\n".join([f"#### {inline(block.title)}{change}", *quotes])
+            title = f"#### {inline(block.title)}{f', {block.change}' if block.change else ''}"
+            quotes = [f"{inline(q.label)}\n\n{fenced(q.text, TEXT_SHOWN)}" for q in (*block.texts, *block.answers)]
+            return "\n\n".join([title, *quotes])
 
 
 def inline(text: str) -> str:
@@ -54,20 +54,14 @@ def fenced(text: str, shown: int) -> str:
 
 def _table(table: Table) -> str:
     rule = ["---" if column < table.left else "---:" for column in range(len(table.header))]
-    lines = [list(map(inline, table.header)), rule]
+    lines, at = [list(map(inline, table.header)), rule], int(table.sectioned)
     for number, row in enumerate(table.rows):
-        cells = [_cell(cell) for cell in row]
+        cells = list(map(_cell, row))
         if number in table.strong:
-            at = 1 if table.sectioned else 0
             cells[at] = f"**{cells[at]}**"
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(cell: str | Cell) -> str:
-    words: Sequence[str] = [cell] if isinstance(cell, str) else [part for part in cell if part]
-    return inline(" ".join(words))
-
-
-def _quote(quote: Quote) -> str:
-    return f"{inline(quote.label)}\n\n{fenced(quote.text, TEXT_SHOWN)}"
+    return inline(cell if isinstance(cell, str) else " ".join(filter(None, cell)))

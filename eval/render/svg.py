@@ -5,11 +5,11 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -32,31 +32,12 @@ FONTS = (
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00", "#56B4E9"
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "D", "s", "^", "v", "P")
-TEXT, SOFT, BAND, LINE = "#1a1d21", "#5b6470", "#dfe3e8", "#b8bfc8"
-LEGEND_CELLS = 40
 
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so the layout is the same everywhere
-    "font.size": 9.0,
-    "text.color": TEXT,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
-    "axes.labelsize": 9.0,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": True,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.frameon": False,
-    "legend.fontsize": 9.0,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5.5,
-}
+_STYLE = Path(__file__).with_name("figures.mplstyle")
+_COLOUR = matplotlib.rc_params_from_file(_STYLE)
+TEXT, SOFT, LINE = _COLOUR["text.color"], _COLOUR["axes.labelcolor"], _COLOUR["axes.edgecolor"]
+BAND = "#dfe3e8"
+LEGEND_CELLS = 40
 
 
 def draw(name: str, height: float, paint: Callable[[Figure], None], description: str) -> str:
@@ -82,13 +63,10 @@ def draw_png(height: float, paint: Callable[[Figure], None]) -> bytes:
 @contextlib.contextmanager
 def _painted(salt: str, height: float, paint: Callable[[Figure], None]) -> Iterator[Figure]:
     """A painted figure, to be saved while the style holds."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": salt})
+    with matplotlib.rc_context({"svg.hashsalt": salt}, _STYLE), warnings.catch_warnings():
         # Layout does not need the glyphs: the browser brings them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH, height))
-        FigureCanvasSVG(figure)
         paint(figure)
         yield figure
 
@@ -105,7 +83,7 @@ def style_at(place: int) -> tuple[str, str]:
 
 def label(text: str, cells: int = LEGEND_CELLS) -> str:
     """Somebody's name, short enough for a legend, and not hidden by matplotlib for its first letter."""
-    return narrow(visible(text), cells)
+    return narrow(text, cells)
 
 
 def axes_of(figure: Figure, left: float, bottom: float, top: float, right: float = 0.12) -> Axes:
@@ -152,14 +130,12 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    svg = svg[svg.index("<svg") :]
+    size = re.findall(r'viewBox="[^"]*"', svg)[0]
+    svg = svg[svg.index(">", svg.index("<svg")) + 1 :].rstrip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sid="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
     svg = re.sub(r"(\sid=\"|url\(#|xlink:href=\"#)", rf"\g<1>{name}-", svg)
     svg = svg.replace("'DejaVu Sans'", FONTS.replace('"', "'"))
     words = visible(description).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    size = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', re.DOTALL)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return size.sub(
-        lambda m: f'<svg {spaces} {m[1]} width="100%" role="img" aria-label="{words}">', svg, count=1
-    ).strip()
+    return f'<svg {spaces} {size} width="100%" role="img" aria-label="{words}">{svg}'

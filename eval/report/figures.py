@@ -1,6 +1,7 @@
 """Figures of one scored run, as SVG text in `Figure` blocks. No torch here."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +14,8 @@ from eval.predictions import BASE, TUNED
 from eval.render import svg
 from eval.render.blocks import Figure
 from eval.render.numbers import number
-from eval.report.view import SIGNIFICANT, measured
-from eval.scoring.results import ON_CONTEXT, Results, Scope, best
+from eval.report.view import SIGNIFICANT, WORDS, measured
+from eval.scoring.results import ON_CONTEXT, Results, Scope, ScoredRow, best
 from eval.statistics.estimates import Interval
 from sft.data.records import GROUP_OF
 
@@ -25,92 +26,86 @@ LENGTHS = (1 / 16, 16.0)
 _JITTER = 0.025
 
 
-def forest_figure(results: Results, metric: Metric = HEADLINE) -> Figure:
+def forest_figure(results: Results) -> Figure:
     """Every system's mean and interval by category and group, over the band from best floor to oracle."""
     scopes, systems = results.rows.scopes(), results.systems
 
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, scopes, top=0.25 + 0.17 * (len(systems) + 1))
         for y, scope in enumerate(scopes):
-            _band(axes, y, *(best(limits, scope, metric).mean for limits in (results.floors, results.ceilings)))
+            _band(axes, y, *(best(limits, scope, HEADLINE).mean for limits in (results.floors, results.ceilings)))
             for place, (name, scores) in enumerate(systems.items()):
                 offset = 0.2 * (place - (len(systems) - 1) / 2) / max(1, len(systems) - 1)
-                _point(axes, y + MIDDLE + offset, scores.of(scope, metric), *svg.system_style(name, place))
+                _point(axes, y + MIDDLE + offset, scores.of(scope, HEADLINE), *svg.system_style(name, place))
         axes.set_xlim(left=0)
-        axes.set_xlabel(metric.name)
-        floor = svg.entry(svg.BAND, linewidth=7, solid_capstyle="butt")
-        svg.legend(figure, [*_system_entries(systems), ("best floor (dark) to oracle", floor)])
+        axes.set_xlabel(HEADLINE.name)
+        floor = ("best floor (dark) to oracle", svg.entry(svg.BAND, linewidth=7, solid_capstyle="butt"))
+        svg.legend(figure, [*_system_entries(systems), floor])
 
     words = "; ".join(
-        f"{scope.label}: " + ", ".join(f"{name} {number(s.of(scope, metric).mean)}" for name, s in systems.items())
+        f"{scope.label}: {', '.join(f'{name} {number(s.of(scope, HEADLINE).mean)}' for name, s in systems.items())}"
         for scope in scopes
     )
     height = 0.75 + 0.17 * (len(systems) + 1) + ROW_HEIGHT * len(scopes)
-    caption = (
-        f"{metric.name} with 95% intervals. The dark line is the best floor: on it or left of it, an answer shows "
-        "no understanding. The grey band ends at the best single sentence of the context."
-    )
-    return Figure(svg.draw("forest", height, paint, f"{metric.name} by category. {words}"), caption)
+    drawn = svg.draw("forest", height, paint, f"{HEADLINE.name} by category. {words}")
+    return Figure(drawn, WORDS["captions"]["forest"].format(metric=HEADLINE.name))
 
 
-def delta_figure(results: Results, metric: Metric = HEADLINE) -> list[Figure]:
+def delta_figure(results: Results) -> list[Figure]:
     """Paired differences tuned − base with intervals; nothing when there is no pair."""
     if not results.deltas.groups:
         return []
-    found = {scope: results.deltas.of(scope, metric) for scope in results.rows.scopes()}
-    scopes = list(found)
+    scopes = results.rows.scopes()
+    found = [results.deltas.of(scope, HEADLINE) for scope in scopes]
 
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, scopes, top=0.6)
         axes.axvline(0, color=svg.TEXT, linewidth=1)
         colour, marker = svg.system_style(TUNED, 1)
-        for y, delta in enumerate(found.values()):
+        for y, delta in enumerate(found):
             sure = delta.p_holm is not None and delta.p_holm <= SIGNIFICANT
             _point(axes, y + MIDDLE, delta, colour, marker, filled=sure)
-        reach = max((abs(x) for x in axes.get_xlim()), default=0.1)
+        reach = max(map(abs, axes.get_xlim()))
         axes.set_xlim(-reach, reach)
-        axes.set_xlabel(f"{metric.name}, {TUNED} − {BASE}")
+        axes.set_xlabel(f"{HEADLINE.name}, {TUNED} − {BASE}")
         filled, hollow = (svg.entry(colour, marker, markerfacecolor=face) for face in (colour, "white"))
         svg.legend(figure, [("filled: p ≤ .05 after Holm's correction", filled), ("hollow: not", hollow)])
 
-    words = "; ".join(f"{scope.label}: {number(delta.mean, signed=True)}" for scope, delta in found.items())
-    caption = f"Paired differences in {metric.name} on the same rows, with 95% intervals; right of 0, tuning helped."
+    words = "; ".join(
+        f"{scope.label}: {number(delta.mean, signed=True)}" for scope, delta in zip(scopes, found, strict=True)
+    )
     drawn = svg.draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, f"Differences {TUNED} − {BASE}. {words}")
-    return [Figure(drawn, caption)]
+    return [Figure(drawn, WORDS["captions"]["deltas"].format(metric=HEADLINE.name))]
 
 
 def copy_figure(results: Results) -> list[Figure]:
     """Copying (coverage) against correctness, a point a context row; nothing where it was not measured."""
-    scope = ON_CONTEXT
-    found = measured(results.systems, [scope], (FACTS_RECALL, GOLD_CONTAINED))
-    if not found or not measured(results.systems, [scope], [COVERAGE]):
+    correct = next(iter(measured(results.systems, [ON_CONTEXT], (FACTS_RECALL, GOLD_CONTAINED))), None)
+    if not correct or not measured(results.systems, [ON_CONTEXT], [COVERAGE]):
         return []
-    correct = found[0]
-    points = {name: _pairs(results, name, COVERAGE, correct) for name in results.systems}
-    own = results.reference.of(scope, COVERAGE).mean
+    points = {name: _scores(results.samples, name, COVERAGE, correct) for name in results.systems}
+    own = results.reference.of(ON_CONTEXT, COVERAGE).mean
 
     def paint(figure: Canvas) -> None:
         for place, (name, pairs) in enumerate(points.items()):
             axes = svg.panel(figure, name, 0.3 + 1.95 * place, height=1.5)
-            _scatter(axes, pairs, svg.system_style(name, place), own)
+            _scatter(axes, pairs, own, *svg.system_style(name, place))
             axes.set_ylabel("correct")
         axes.set_xlabel("share of the answer copied from the context")
 
-    words = "; ".join(f"{name}: mean {_mean_words(pairs)}" for name, pairs in points.items())
-    drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {correct.name}. {words}")
-    caption = (
-        f"Copying against correctness ({correct.name}), a dot for each context row, the cross their mean; the "
-        "dashed line is how much the references copy. Upper left: right without copying. Lower right: copied the wrong "
-        "thing."
+    means = {name: np.mean(pairs, axis=0) if pairs else None for name, pairs in points.items()}
+    words = "; ".join(
+        f"{name}: mean {'no rows' if mean is None else '{:.2f} copied, {:.2f} correct'.format(*mean)}"
+        for name, mean in means.items()
     )
-    return [Figure(drawn, caption)]
+    drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {correct.name}. {words}")
+    return [Figure(drawn, WORDS["captions"]["copy"].format(metric=correct.name))]
 
 
 def length_figure(results: Results) -> Figure:
     """Distribution of length ratios and the EOS rate, by group and system."""
     systems = list(results.systems)
     groups = [scope for scope in results.rows.scopes() if scope.is_group]
-    ratios = {scope: _ratios(results, scope) for scope in groups}
     ended = {
         (scope, name): number(scores.of(scope, EOS_RATE).mean, digits=2)
         for scope in groups
@@ -118,43 +113,38 @@ def length_figure(results: Results) -> Figure:
     }
 
     def paint(figure: Canvas) -> None:
-        axes = _row_axes(figure, groups, top=0.3 + 0.17 * len(systems), right=0.75, height=0.32)
+        axes = _row_axes(figure, groups, top=0.3 + 0.17 * len(systems), right=0.75)
         axes.set_xscale("log", base=2)
         axes.set_xlim(*LENGTHS)
         axes.axvline(1, color=svg.LINE, linewidth=1, zorder=0)
         ticks = [1 / 16, 1 / 4, 1, 4, 16]
         axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
         axes.set_xlabel("length of the answer / of the reference")
-        axes.text(1.04, -0.3, "EOS", transform=axes.get_yaxis_transform(), color=svg.SOFT, va="center")
+        beside = axes.get_yaxis_transform()
+        axes.text(1.04, -0.3, "EOS", transform=beside, color=svg.SOFT, va="center")
         for y, scope in enumerate(groups):
+            rows = [row for row in results.samples if GROUP_OF[row.category] == scope.name]
             for place, name in enumerate(systems):
                 at = y + 0.26 * (place - (len(systems) - 1) / 2)
-                _box(axes, at + MIDDLE, ratios[scope][name], *svg.system_style(name, place))
-                axes.text(1.04, at + MIDDLE, ended[scope, name], transform=axes.get_yaxis_transform(), va="center")
+                _box(axes, at + MIDDLE, _scores(rows, name, LENGTH_RATIO), *svg.system_style(name, place))
+                axes.text(1.04, at + MIDDLE, ended[scope, name], transform=beside, va="center")
         svg.legend(figure, _system_entries(systems))
 
     words = "; ".join(f"{scope.label} {name}: EOS {share}" for (scope, name), share in ended.items())
     drawn = svg.draw("length", 0.8 + 0.17 * len(systems) + 0.6 * len(groups), paint, f"Length and termination. {words}")
-    caption = (
-        "Length of the answers against the reference: median, middle half (thick) and 5% to 95% (thin); EOS is the "
-        "share that ended by themselves. Empty answers stand at the left edge."
-    )
-    return Figure(drawn, caption)
+    return Figure(drawn, WORDS["captions"]["length"])
 
 
-def _row_axes(
-    figure: Canvas, scopes: Sequence[Scope], top: float, right: float = 0.12, height: float = ROW_HEIGHT
-) -> Axes:
+def _row_axes(figure: Canvas, scopes: Sequence[Scope], top: float, right: float = 0.12) -> Axes:
     """Axes with a row a scope from top to bottom, each under its name; groups end with a line."""
     axes = svg.axes_of(figure, left=0.15, bottom=0.48, top=top, right=right)
     axes.set_ylim(len(scopes) - 0.5, -0.5)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+    beside = axes.get_yaxis_transform()
     for y, scope in enumerate(scopes):
-        axes.text(
-            0, y - 0.25, svg.label(scope.label), transform=axes.get_yaxis_transform(), fontsize=9, va="center",
-            fontweight="bold" if scope.is_group else "normal",
-        )  # fmt: skip
+        weight = "bold" if scope.is_group else "normal"
+        axes.text(0, y - 0.25, svg.label(scope.label), transform=beside, va="center", fontweight=weight)
         if scope.is_group and y + 1 < len(scopes):
             axes.axhline(y + 0.42, color=svg.LINE, linewidth=0.6)
     return axes
@@ -180,28 +170,20 @@ def _system_entries(systems: Iterable[str]) -> list[tuple[str, Line2D]]:
     return [(name, svg.entry(*svg.system_style(name, place))) for place, name in enumerate(systems)]
 
 
-def _pairs(results: Results, system: str, first: Metric, second: Metric) -> list[tuple[float, float]]:
-    rows = [(row.scores[first.key], row.scores[second.key]) for row in results.samples if row.system == system]
-    return [(x, y) for x, y in rows if x is not None and y is not None]
+def _scores(rows: Iterable[ScoredRow], system: str, *metrics: Metric) -> list[tuple[Any, ...]]:
+    """A system's scores by these metrics, of the rows where all of them were measured."""
+    found = [tuple(row.scores[metric.key] for metric in metrics) for row in rows if row.system == system]
+    return [scores for scores in found if None not in scores]
 
 
-def _mean_words(pairs: Sequence[tuple[float, float]]) -> str:
-    if not pairs:
-        return "no rows"
-    copied, correct = np.mean(pairs, axis=0)
-    return f"{copied:.2f} copied, {correct:.2f} correct"
-
-
-def _scatter(axes: Axes, pairs: Sequence[tuple[float, float]], style: tuple[str, str], own: float | None) -> None:
-    colour, marker = style
+def _scatter(axes: Axes, pairs: Sequence[tuple[float, ...]], own: float | None, colour: str, marker: str) -> None:
     if pairs:
         points = np.array(pairs)
         # Many rows share a value: a little seeded noise shows how many.
         noise = np.random.default_rng(0).uniform(-_JITTER, _JITTER, points.shape)
-        moved = points + noise
-        axes.plot(*moved.T, marker, color=colour, alpha=0.35, markersize=3.5, markeredgewidth=0)
-        axes.plot(*points.mean(axis=0), "P", color="white", markersize=13)
-        axes.plot(*points.mean(axis=0), "P", color=colour, markersize=10)
+        axes.plot(*(points + noise).T, marker, color=colour, alpha=0.35, markersize=3.5, markeredgewidth=0)
+        for shade, size in (("white", 13), (colour, 10)):
+            axes.plot(*points.mean(axis=0), "P", color=shade, markersize=size)
     if own is not None:
         axes.axvline(own, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0)
     axes.set_xlim(-0.05, 1.05)
@@ -209,17 +191,7 @@ def _scatter(axes: Axes, pairs: Sequence[tuple[float, float]], style: tuple[str,
     axes.set_yticks([0, 0.5, 1])
 
 
-def _ratios(results: Results, scope: Scope) -> dict[str, list[float]]:
-    """System → length ratios of the group's answers."""
-    found: dict[str, list[float]] = {name: [] for name in results.systems}
-    for row in results.samples:
-        ratio = row.scores[LENGTH_RATIO.key]
-        if GROUP_OF[row.category] == scope.name and ratio is not None:
-            found[row.system].append(ratio)
-    return found
-
-
-def _box(axes: Axes, y: float, ratios: Sequence[float], colour: str, marker: str) -> None:
+def _box(axes: Axes, y: float, ratios: Sequence[tuple[float, ...]], colour: str, marker: str) -> None:
     if not ratios:
         return
     low, first, middle, third, high = np.clip(np.quantile(ratios, (0.05, 0.25, 0.5, 0.75, 0.95)), *LENGTHS)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from eval.metrics.catalogue import HEADLINE
 from eval.metrics.grounding import SHORTEST, shared_spans
 from eval.predictions import BASE, TUNED, Prediction
-from eval.render.blocks import Block, Heading, Paragraph, Quote, Sample, Span, paragraph
+from eval.render.blocks import Block, Heading, Quote, Sample, Span, paragraph
 from eval.render.numbers import number
+from eval.report.view import WORDS
 from eval.scoring.results import Results
 
 EACH = 10
@@ -15,28 +16,20 @@ EACH = 10
 Scores = Mapping[str, Mapping[str, float | None]]
 
 
-def sample_blocks(results: Results, predictions: Sequence[Prediction], each: int = EACH) -> list[Block]:
-    """The worst regressions, the best gains and random rows by the headline metric, `each` of them."""
-    answers: dict[str, dict[str, Prediction]] = {}
-    for prediction in predictions:
-        answers.setdefault(prediction.example.index, {})[prediction.system] = prediction
+def sample_blocks(results: Results, predictions: Sequence[Prediction]) -> list[Block]:
+    """The worst regressions, the best gains and random rows by the headline metric, `EACH` of them."""
+    answers = {(prediction.example.index, prediction.system): prediction for prediction in predictions}
     scores: dict[str, dict[str, float | None]] = {}
     for row in results.samples:
         scores.setdefault(row.index, {})[row.system] = row.scores[HEADLINE.key]
-    worst, best, drawn = chosen(scores, each, seed := results.settings.seed)
-    out: list[Block] = [
-        paragraph(
-            f"Marked: what an answer shares with its context in {SHORTEST} characters or more in a row, and in "
-            "the context what the last answer took from it."
-        )
-    ]
-    for title, indices in (
-        (f"Worst regressions in {HEADLINE.name}", worst),
-        (f"Best gains in {HEADLINE.name}", best),
-        (f"Random rows (seed {seed})", drawn),
-    ):
+    name, seed = HEADLINE.name, results.settings.seed
+    titles = (f"Worst regressions in {name}", f"Best gains in {name}", f"Random rows (seed {seed})")
+    out: list[Block] = [paragraph(WORDS["samples"].format(shortest=SHORTEST))]
+    paired = any(_change(row) is not None for row in scores.values())
+    nothing = paragraph("None." if paired else f"Needs the systems {BASE} and {TUNED}.")
+    for title, indices in zip(titles, chosen(scores, EACH, seed), strict=True):
         out.append(Heading(3, title))
-        out += [_sample(answers[index], scores[index]) for index in indices] or [_nothing(scores)]
+        out += [_sample({name: answers[i, name] for name in scores[i]}, scores[i]) for i in indices] or [nothing]
     return out
 
 
@@ -60,18 +53,12 @@ def _change(row: Mapping[str, float | None]) -> float | None:
     return None if base is None or tuned is None else tuned - base
 
 
-def _nothing(scores: Scores) -> Paragraph:
-    both = any(_change(row) is not None for row in scores.values())
-    return paragraph("None." if both else f"Needs the systems {BASE} and {TUNED}.")
-
-
 def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]) -> Sample:
-    example = answers[next(iter(scores))].example
-    change = _change(scores)
+    *_, last = answers.values()
+    example, change = last.example, _change(scores)
     texts = [Quote("Instruction", example.instruction)]
     if example.input.strip():
-        last = answers[list(scores)[-1]].text
-        texts.append(Quote("Context", example.input, quoted(example.input, last)))
+        texts.append(Quote("Context", example.input, quoted(example.input, last.text)))
     texts.append(Quote("Reference", "\n".join(example.references)))
     quotes = []
     for name, value in scores.items():

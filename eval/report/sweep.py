@@ -2,19 +2,13 @@
 
 from rich.console import Console
 
-from eval.metrics.catalogue import (
-    EOS_RATE,
-    FACTS_RECALL,
-    GOLD_CONTAINED,
-    HEADLINE,
-    PARTICLE_SHARE,
-    PUNCTUATION_SHARE,
-)
+from eval.metrics.catalogue import EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, PARTICLE_SHARE, PUNCTUATION_SHARE
 from eval.render.blocks import Block, Cell, Heading, Table, paragraph
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import Row, print_rows
 from eval.report.score_tables import score_cell
 from eval.report.sweep_figures import dose_figure, labels, sweep_figure
+from eval.report.view import WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import SweepResults, SweptSystem
 
@@ -28,8 +22,9 @@ COLUMNS = (
 def sweep_blocks(sweep: SweepResults) -> list[Block]:
     """Table and figures of a scored sweep, system by system, to stand inside a report."""
     blocks: list[Block] = []
+    lost = WORDS["lost"].format(metric=HEADLINE.name, first=labels(sweep)[0])
     for place, (name, scores) in enumerate(sweep.systems.items()):
-        blocks += [Heading(3, f"By setting: {name}"), _headline_table(sweep, scores), paragraph(_reading(sweep))]
+        blocks += [Heading(3, f"By setting: {name}"), _headline_table(sweep, scores), paragraph(lost)]
         blocks += [sweep_figure(sweep, name, place), *dose_figure(sweep, name, place), _table(sweep, scores)]
     return blocks
 
@@ -40,10 +35,9 @@ def _headline_table(sweep: SweepResults, system: SweptSystem) -> Table:
     rows: list[list[str | Cell]] = []
     for at, (label, scores) in enumerate(zip(labels(sweep), system.scores, strict=True)):
         cells = [score_cell(scores.of(scope, HEADLINE)) for scope in (ON_OPEN, ON_CONTEXT)]
-        *lost, difference = system.lost(at)
-        cells += [score_cell(one, signed=True) for one in (*lost, difference)]
-        rows.append([label, *cells, p_value(difference.p)])
-    return Table(header, rows, left=1)
+        lost = system.lost(at)
+        rows.append([label, *cells, *(score_cell(one, signed=True) for one in lost), p_value(lost[-1].p)])
+    return Table(header, rows)
 
 
 def _table(sweep: SweepResults, system: SweptSystem) -> Table:
@@ -53,15 +47,7 @@ def _table(sweep: SweepResults, system: SweptSystem) -> Table:
         [label, *(score_cell(scores.of(*place)) for place in COLUMNS)]
         for label, scores in zip(labels(sweep), system.scores, strict=True)
     ]
-    return Table(header, rows, left=1)
-
-
-def _reading(sweep: SweepResults) -> str:
-    return (
-        f"Lost: {HEADLINE.name} under ({labels(sweep)[0]}) minus under the row's setting, paired. Context − open above "
-        "0: the setting costs context questions more than open ones; p is of that difference alone, not corrected for "
-        "the number of settings."
-    )
+    return Table(header, rows)
 
 
 def print_sweep(sweep: SweepResults, console: Console) -> None:

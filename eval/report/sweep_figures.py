@@ -9,9 +9,10 @@ from eval.metrics.catalogue import HEADLINE
 from eval.render import svg
 from eval.render.blocks import Figure
 from eval.render.numbers import number
-from eval.report.view import TITLES
+from eval.report.view import TITLES, WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import Setting, SweepResults, varying
+from eval.statistics.estimates import Interval
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
 from sft.data.records import GROUP_OF
 
@@ -52,8 +53,7 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
         for name, scores in zip(labels(sweep), swept.scores, strict=True)
     )
     drawn = svg.draw(f"sweep{place}", 0.4 + 0.17 * len(lines) + 1.9 * 2, paint, f"{HEADLINE.name} of {system}. {words}")
-    caption = f"{system}: {HEADLINE.name} by setting, same rows, with 95% intervals; dashed: the best floor."
-    return Figure(drawn, caption)
+    return Figure(drawn, WORDS["captions"]["sweep"].format(system=system, metric=HEADLINE.name))
 
 
 def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
@@ -73,9 +73,8 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
                 entries.append((TITLES[group], svg.entry(colour, marker, linestyle="")))
         for found in dose.bins:
             axes.plot([found.low, found.high], [found.mean] * 2, color=svg.TEXT, linewidth=2.4)
-            if found.ci_low is not None and found.ci_high is not None:
-                middle = (found.low + found.high) / 2
-                axes.plot([middle] * 2, [found.ci_low, found.ci_high], color=svg.TEXT)
+            if ends := Interval(found.mean, found.ci_low, found.ci_high).ends:
+                axes.plot([(found.low + found.high) / 2] * 2, ends, color=svg.TEXT)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("share of the reference's tokens in the prompt")
         axes.set_ylabel(f"{HEADLINE.name} lost")
@@ -84,12 +83,7 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
     first, second = (labels(sweep)[at] for at in (dose.first, dose.second))
     words = "; ".join(f"{b.low:.2f} to {b.high:.2f}: {number(b.mean, signed=True)}" for b in dose.bins)
     drawn = svg.draw(f"dose{place}", 2.9, paint, f"Score lost by share of the reference in the prompt. {words}")
-    caption = (
-        f"{system}: what a row loses from ({first}) to ({second}), the setting with the lowest score on context, "
-        "against how much of its reference a penalty over the prompt touches. Bars: means of fifths of the rows, 95% "
-        "intervals. Rising to the right speaks for the penalty as the cause."
-    )
-    return [Figure(drawn, caption)]
+    return [Figure(drawn, WORDS["captions"]["dose"].format(system=system, first=first, second=second))]
 
 
 def _lines(settings: Sequence[Setting]) -> tuple[str, list[str], dict[str, list[tuple[int, int]]]]:

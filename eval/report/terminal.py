@@ -6,7 +6,7 @@ from rich.text import Text
 from eval.metrics.catalogue import EOS_RATE, HEADLINE
 from eval.render.numbers import number, with_interval
 from eval.render.terminal import Row, print_rows
-from eval.report.view import verdict
+from eval.report.view import WORDS, verdict
 from eval.scoring.results import Results, Scope, best
 from sft.system.visible import visible
 
@@ -17,10 +17,7 @@ def print_table(results: Results, console: Console) -> None:
     header = ["n", *results.systems, *difference, "floor", "oracle", "EOS"]
     rows = [Row(scope.label, _cells(results, scope), scope.is_group) for scope in results.rows.scopes()]
     print_rows(f"{HEADLINE.name} by task category", header, rows, console)
-    notes = (
-        "floor: the best of what needs no understanding; oracle: the best sentence of the context; EOS: ended by itself"
-    )
-    console.print(Text(notes), style="dim")
+    console.print(Text(WORDS["columns"]), style="dim")
     for group in ("open", "context"):
         console.print(Text(visible(verdict(results, group).text)))
 

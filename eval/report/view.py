@@ -1,6 +1,7 @@
 """What results say in words. No torch here."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from eval.metrics.catalogue import HEADLINE
 from eval.metrics.metric import Metric
@@ -8,8 +9,11 @@ from eval.predictions import BASE, TUNED
 from eval.render.blocks import Paragraph, Strong, paragraph
 from eval.render.numbers import number, p_value, with_interval
 from eval.scoring.results import Difference, Results, Scope, Scores, best
+from sft.system.yaml_text import read_yaml
 
 SIGNIFICANT = 0.05
+WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
+"""What the report says at length."""
 TITLES = {"open": "Open QA", "context": "Context QA", "other": "Other categories"}
 
 

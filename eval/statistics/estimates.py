@@ -6,6 +6,7 @@ Whole clusters of rows are drawn, because rows about the same context do not var
 """
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -117,11 +118,9 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
 
     The i-th smallest of m is multiplied by m − i + 1, made no smaller than those before it, and cut at 1.
     """
-    adjusted: dict[Key, float] = {}
-    largest = 0.0
-    for place, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, p_values[key] * (len(p_values) - place)))
-        adjusted[key] = largest
+    ascending = sorted(p_values, key=p_values.__getitem__)
+    multiplied = (min(1.0, p_values[key] * (len(p_values) - place)) for place, key in enumerate(ascending))
+    adjusted = dict(zip(ascending, itertools.accumulate(multiplied, max), strict=True))
     return {key: adjusted[key] for key in p_values}
 
 
@@ -144,25 +143,24 @@ def contrast(
     cluster (the wild cluster bootstrap of Cameron, Gelbach & Miller 2008), two-sided as in `sign_flip_p`.
     """
     sides = [(first, first_clusters), (second, second_clusters)]
-    means = [_means(values, np.ones_like(values)) for values, _ in sides]
+    counts = [(~np.isnan(values)).sum(axis=0) for values, _ in sides]
     enough = np.logical_and(*(_enough_clusters(values, clusters) for values, clusters in sides))
     draws = [
-        _resampled_means(values, np.ones_like(values), clusters, resamples, (seed, side))
+        _resampled_means(values, 1.0, clusters, resamples, (seed, side))
         for side, (values, clusters) in enumerate(sides)
     ]
-    common = _means(np.vstack([first, second]), np.ones((len(first) + len(second), first.shape[1])))
-    deviations = []
-    for sign, (values, clusters) in zip((1, -1), sides, strict=True):
-        rows = np.maximum(1, (~np.isnan(values)).sum(axis=0))
-        deviations.append(sign * _cluster_sums(values - common, np.ones_like(values), clusters) / rows)
-    differences = means[0] - means[1]
+    common = _means(np.vstack([first, second]), 1.0)
+    deviations = [
+        sign * _cluster_sums(values - common, 1.0, clusters) / np.maximum(1, n)
+        for sign, n, (values, clusters) in zip((1, -1), counts, sides, strict=True)
+    ]
+    differences = _means(first, 1.0) - _means(second, 1.0)
     p_values = _flip_p(np.vstack(deviations), np.abs(differences), enough, FLIPS, seed)
-    found = []
-    for column, (mean, p_value) in enumerate(zip(differences, p_values, strict=True)):
-        n_first, n_second = (int((~np.isnan(values[:, column])).sum()) for values in (first, second))
-        low, high = _interval(draws[0][:, column] - draws[1][:, column]) if enough[column] else (None, None)
-        found.append(Contrast(float(mean) if n_first and n_second else None, low, high, n_first, n_second, p_value))
-    return found
+    columns = zip(differences, (draws[0] - draws[1]).T, enough, *counts, p_values, strict=True)
+    return [
+        Contrast(_known(mean), *_interval(drawn, known), int(n_first), int(n_second), p_value)
+        for mean, drawn, known, n_first, n_second, p_value in columns
+    ]
 
 
 def band_position(
@@ -176,14 +174,9 @@ def band_position(
     """
     columns = np.stack([scores, floors, ceilings], axis=1)
     columns[np.isnan(columns).any(axis=1)] = np.nan
-    weights = np.ones_like(columns)
-    draws = _resampled_means(columns, weights, clusters, resamples, seed)
-    position = _position(_means(columns, weights)[None])[0]
-    n = int((~np.isnan(columns[:, 0])).sum())
-    if np.isnan(position):
-        return Estimate(None, None, None, n, len(scores) - n)
-    low, high = _interval(_position(draws)) if _enough_clusters(columns, clusters)[0] else (None, None)
-    return Estimate(float(position), low, high, n, len(scores) - n)
+    draws = _resampled_means(columns, 1.0, clusters, resamples, seed)
+    position = _position(_means(columns, 1.0)[None])
+    return _estimates(position, _position(draws)[:, None], columns[:, :1], clusters)[0]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -258,7 +251,7 @@ def _flip_p(sums: Array, observed: Array, enough: NDArray[np.bool_], flips: int,
     return [(1 + float(n)) / (1 + flips) if ok else None for n, ok in zip(as_far, enough, strict=True)]
 
 
-def _cluster_sums(values: Array, weights: Array, clusters: Clusters) -> Array:
+def _cluster_sums(values: Array, weights: Array | float, clusters: Clusters) -> Array:
     """(clusters, columns) sums of weight·value over the measured rows."""
     different, numbers = np.unique(clusters, return_inverse=True)
     sums = np.zeros((len(different), values.shape[1]))
@@ -271,13 +264,13 @@ def _enough_clusters(values: Array, clusters: Clusters) -> NDArray[np.bool_]:
     return np.array([len(np.unique(clusters[~np.isnan(column)])) > 1 for column in values.T])
 
 
-def _means(values: Array, weights: Array) -> Array:
+def _means(values: Array, weights: Array | float) -> Array:
     used = np.where(np.isnan(values), 0.0, weights)
     return _ratio((np.nan_to_num(values) * used).sum(axis=0), used.sum(axis=0))
 
 
 def _resampled_means(
-    values: Array, weights: Array, clusters: Clusters, resamples: int, seed: int | tuple[int, int]
+    values: Array, weights: Array | float, clusters: Clusters, resamples: int, seed: int | tuple[int, int]
 ) -> Array:
     """(resamples, columns); NaN where a resample holds no measured row."""
     sums = _cluster_sums(values, weights, clusters)
@@ -302,16 +295,22 @@ def _ratio(sums: Array, totals: Array) -> Array:
     return np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
 
 
-def _interval(draws: Array) -> tuple[float, float]:
+def _known(mean: float) -> float | None:
+    return None if np.isnan(mean) else float(mean)
+
+
+def _interval(draws: Array, known: bool = True) -> tuple[float | None, float | None]:
+    """The ends of the interval; None where it is not known how they spread."""
+    if not known:
+        return None, None
     low, high = np.nanquantile(draws, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return float(low), float(high)
 
 
 def _estimates(means: Array, draws: Array, values: Array, clusters: Clusters) -> list[Estimate]:
-    enough = _enough_clusters(values, clusters)
-    estimates = []
-    for column, mean in enumerate(means):
-        low, high = _interval(draws[:, column]) if enough[column] else (None, None)
-        n = int((~np.isnan(values[:, column])).sum())
-        estimates.append(Estimate(float(mean) if n else None, low, high, n, len(values) - n))
-    return estimates
+    known = _enough_clusters(values, clusters) & ~np.isnan(means)
+    counts = (~np.isnan(values)).sum(axis=0)
+    return [
+        Estimate(_known(mean), *_interval(drawn, spread), int(n), len(values) - int(n))
+        for mean, drawn, spread, n in zip(means, draws.T, known, counts, strict=True)
+    ]
