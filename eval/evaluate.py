@@ -17,7 +17,7 @@ from sft.system.processes import RANK
 
 
 def evaluate(
-    run: Path, config: Config, overrides: Sequence[str], other_template: bool, output: Path | None, force: bool
+    run: Path, config: Config, overrides: Sequence[str], allow_other_template: bool, output: Path | None, force: bool
 ) -> None:
     """Answer with a finished run; `config` is its own with the overrides. The results go to `output`.
 
@@ -28,7 +28,7 @@ def evaluate(
         rows = rows_to_answer(run, config)
         trained = read_side(run, "train", training_data(run, config))
         directory = evaluation_directory(run, config.eval.data, output)
-        opened = open_run(run, overrides, other_template)
+        opened = open_run(run, overrides, allow_other_template)
         provenance = provenance_of(opened, rows, [opened.config.generation], SYSTEMS)
         file = directory / "predictions.jsonl"
         if not is_answered(directory, [file.name], provenance, force):

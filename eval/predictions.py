@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from eval.border import from_json
 from sft.data.records import CATEGORIES, Example
 from sft.generation.settings import FinishReason
+from sft.run.provenance import lines_sha256
 from sft.system.errors import UserError
 from sft.system.files import parse_json, read_bytes, text_sha256, write_whole
 
@@ -91,6 +92,11 @@ def _lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 def rows_sha256(rows: Iterable[Example]) -> str:
     """Hash of rows, which tells them from all others."""
     return text_sha256(json.dumps(dataclasses.astuple(row), ensure_ascii=False) for row in rows)
+
+
+def answers_sha256(predictions: Iterable[Prediction]) -> str:
+    """Hash of answers in whatever order."""
+    return lines_sha256(_lines(predictions))
 
 
 def examples_sha256(predictions: Iterable[Prediction]) -> str:

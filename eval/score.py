@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eval.predictions import Prediction, examples_sha256, predictions_sha256, read_predictions
+from eval.predictions import Prediction, answers_sha256, examples_sha256, read_predictions
 from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.document import document
@@ -19,14 +19,14 @@ from sft.system.errors import UserError, warn
 from sft.system.files import output_directory, write_whole
 
 
-def score_file(path: Path, output: Path | None, training_data: str | None) -> None:
+def score_file(predictions: Path, output: Path | None, training_data: str | None) -> None:
     """Score a predictions file into `output`, or the directory it is in."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; `python -m eval RUN` writes one")
-    directory = output_directory(output or path.parent)
-    predictions = list(read_predictions(path))
-    outputs = training_outputs(training_data, predictions) if training_data else None
-    report(predictions, directory, training_outputs=outputs, about=provenance_of(path))
+    if not predictions.is_file():
+        raise UserError(f"{predictions}: no such file; `python -m eval RUN` writes one")
+    directory = output_directory(output or predictions.parent)
+    answers = list(read_predictions(predictions))
+    outputs = training_outputs(training_data, answers) if training_data else None
+    report(answers, directory, training_outputs=outputs, about=provenance_of(predictions))
 
 
 def report(
@@ -39,7 +39,7 @@ def report(
 ) -> None:
     """Score, write results and report, print the table. `about` says whose answers these are; None: nobody knows."""
     found = score(predictions, resamples, seed, training_outputs)
-    results = dataclasses.replace(found, about=about, predictions=predictions_sha256(predictions))
+    results = dataclasses.replace(found, about=about, predictions=answers_sha256(predictions))
     blocks = document(results, predictions, sweep_of(directory / "sweep", predictions, about))
     reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks)}
     for name, text in (results.texts() | reports).items():

@@ -128,14 +128,21 @@ def answer_under(
     }
     state.wait_for_everyone()
     if state.is_main_process:
-        if provenance:
-            files = {path.name: predictions_sha256(found) for path, found in predictions.items()}
-            write_record(next(iter(settings)).parent, Record(provenance=provenance, files=files))
-        for path, found in predictions.items():
-            write_predictions(found, path)
-        for one in progress.values():  # not before everything is written: a kill in between must not cost answers
-            one.remove()
+        _write(predictions, progress, provenance)
     return list(predictions.values())
+
+
+def _write(
+    predictions: Mapping[Path, list[Prediction]], progress: Mapping[Path, Progress], provenance: Provenance | None
+) -> None:
+    """The record first, and progress forgotten last: a kill anywhere in between costs no answer."""
+    if provenance:
+        files = {path.name: predictions_sha256(found) for path, found in predictions.items()}
+        write_record(next(iter(predictions)).parent, Record(provenance=provenance, files=files))
+    for path, found in predictions.items():
+        write_predictions(found, path)
+    for one in progress.values():
+        one.remove()
 
 
 def provenance_of(

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter
 
 from sft.data.records import GROUPS
 from sft.run.manifest import FinishedManifest
-from sft.run.provenance import Provenance
+from sft.run.provenance import Provenance, lines_sha256
 from sft.system.errors import UserError, warn
-from sft.system.files import file_sha256, read_json
+from sft.system.files import read_bytes, read_json
 from sft.system.visible import escaped
 
 METRICS = {"character_f1": "character F1", "rouge_l": "ROUGE-L"}
@@ -50,7 +50,8 @@ def _not_published(path: Path, results: Mapping[str, Any], manifest: FinishedMan
         return ["answers of which nothing says whose they are"]
     about = TypeAdapter(Provenance).validate_python(results["about"])
     answers = path.with_name("predictions.jsonl")
-    changed = not answers.is_file() or file_sha256(answers) != results["predictions"]
+    lines = read_bytes(answers).decode("utf-8", "replace").split("\n") if answers.is_file() else []
+    changed = lines_sha256(lines) != results["predictions"]
     return about.not_of(manifest) + ["other answers than those beside it"] * changed
 
 

@@ -1,6 +1,7 @@
 """Whose answers a file holds, and to which rows: a record beside the answers that tells them from all others."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from sft.run.manifest import FinishedManifest, Part, Sha256, Word
 from sft.system.errors import UserError
-from sft.system.files import file_sha256, read_bytes, write_whole
+from sft.system.files import file_sha256, read_bytes, text_sha256, write_whole
 
 RECORD = "answers.json"
 """Beside files of answers: what they are, and their hashes."""
@@ -86,6 +87,11 @@ def provenance_of(answers: Path) -> Provenance | None:
     record = read_record(answers.parent)
     known = record is not None and record.files.get(answers.name) == file_sha256(answers)
     return record.provenance if record and known else None
+
+
+def lines_sha256(lines: Iterable[str]) -> str:
+    """Hash of the lines of a file of answers, in whatever order; blank ones do not count."""
+    return text_sha256(sorted(f"{line.strip()}\n" for line in lines if line.strip()))
 
 
 def is_answered(directory: Path, files: list[str], provenance: Provenance, force: bool) -> bool:
