@@ -24,7 +24,7 @@ from eval.scoring.measured import measure
 from eval.scoring.paired import differences, interaction
 from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
 from eval.scoring.score import results_of
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say
 from sft.system.files import output_directory, write_whole
 
 COMPARISON_VERSION = 1
@@ -75,7 +75,7 @@ def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_
     for name, text in ({"comparison.json": json_text(dataclasses.asdict(comparison))} | texts).items():
         write_whole(directory / name, text)
     print_comparison(comparison, Console())
-    print(f"{directory / 'comparison.md'}: every metric; comparison.html and comparison.json are beside it")
+    say(f"{directory / 'comparison.md'}: every metric; comparison.html and comparison.json are beside it")
 
 
 def read_answered(specs: Sequence[str]) -> list[Answered]:

@@ -23,7 +23,7 @@ from eval.render.terminal import Row, narrow, print_rows
 from eval.scoring.results import SCOPES, Scope
 from eval.scoring.rows import check_same_rows, nested, rounded
 from sft.data.records import CATEGORIES
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say
 from sft.system.files import output_directory, read_bytes, read_json, write_whole
 from sft.system.visible import visible
 
@@ -90,8 +90,8 @@ def write_sheet(specs: Sequence[str], output: Path | None, seed: int, with_refer
     output_directory(directory)
     write_whole(key, answers)
     write_whole(sheet, "\ufeff" + text)  # Excel needs the mark to see UTF-8
-    print(f"{sheet}: write 1, 2 or tie under preference, then python -m eval rate --collect {sheet}")
-    print(f"{key}: tells which side is whose; keep it from the raters")
+    say(f"{sheet}: write 1, 2 or tie under preference, then python -m eval rate --collect {sheet}")
+    say(f"{key}: tells which side is whose; keep it from the raters")
 
 
 def collect(sheet: Path, key: Path | None) -> None:
@@ -102,7 +102,7 @@ def collect(sheet: Path, key: Path | None) -> None:
     summary = {"schema_version": PREFERENCES_VERSION, "first": known.first, "second": known.second, **by_name}
     write_whole(sheet.with_name(PREFERENCES), json_text(summary))
     print_preferences(known, found, Console())
-    print(f"{sheet.with_name(PREFERENCES)}: counts, shares and p values")
+    say(f"{sheet.with_name(PREFERENCES)}: counts, shares and p values")
 
 
 def make_sheet(first: Answered, second: Answered, seed: int, with_reference: bool) -> tuple[str, Key]:

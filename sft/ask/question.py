@@ -9,15 +9,15 @@ from sft.generation.answerer import Answerer, load_answerer, open_run
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
-from sft.system.errors import warn
-from sft.system.visible import one_line, visible
+from sft.system.errors import say, warn
+from sft.system.visible import visible
 
 
 def load(run: Path, overrides: Sequence[str], allow_other_template: bool, base: bool) -> Answerer:
     """Load a finished run and say which one it is and how it will answer."""
     answerer = load_answerer(open_run(run, overrides, allow_other_template))
     settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
-    print(one_line(f"{run}{' (base model alone)' if base else ''}: {settings}"), file=sys.stderr)
+    say(f"{run}{' (base model alone)' if base else ''}: {settings}", sys.stderr)
     return answerer
 
 

@@ -25,7 +25,7 @@ from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.chat_template import set_chat_template
 from sft.prompt.encode import encode_answer, encode_prompt
 from sft.run.held_out import read_side, training_data
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
 from sft.system.whole_directory import RECORD, check_target, require_space, whole_directory
 
@@ -40,9 +40,9 @@ def export(request: Request) -> None:
     check_target(request.target)
     base, data = source.base, source.data
     if base.hub_id is None:
-        print(f"warning: the base model was a directory; the card calls it {base.name}: --base-id gives its hub id")
+        warn([f"the base model was a directory; the card calls it {base.name}: --base-id gives its hub id"])
     if data.licence is None and data.hub_id is None:
-        print("warning: the data were a local file; say its licence with --data-license before you share this")
+        warn(["the data were a local file; say its licence with --data-license before you share this"])
     with whole_directory(request.target) as directory:
         found = write_merged(source, directory) if request.merge else None
         if not found:
@@ -58,7 +58,7 @@ def export(request: Request) -> None:
     answers = (f"before merging: {before!r}\nafter merging:  {after!r}" for before, after in unequal)
     for line in (*lines, *answers):
         print(line)
-    print(f"{request.target}: {', '.join(sorted(path.name for path in request.target.iterdir()))}")
+    say(f"{request.target}: {', '.join(sorted(path.name for path in request.target.iterdir()))}")
 
 
 def check_shard_size(size: str) -> None:

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 from rich.filesize import decimal
 
-from sft.system.errors import UserError, first_line
+from sft.system.errors import UserError, first_line, say
 
 OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
 """Files of an earlier export that must not stay beside those of a new one; everything else there is left alone."""
@@ -44,7 +44,7 @@ def push(directory: Path, repo_id: str, private: bool, yes: bool) -> None:
     if yes or confirmed(directory):
         print(f"uploaded: {upload(directory, list(sizes), repo_id, private)}")
     else:
-        print(f"nothing was uploaded; the export is in {directory}")
+        say(f"nothing was uploaded; the export is in {directory}")
 
 
 def confirmed(directory: Path) -> bool:

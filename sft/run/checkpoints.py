@@ -3,12 +3,11 @@
 import json
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256, sync, write_whole
 
 RECORD = "checkpoint.json"
@@ -60,7 +59,7 @@ def newest_whole(checkpoints: Path, run_id: str | None = None) -> Path:
         problem = _problem(path, run_id)
         if problem is None:
             return path
-        print(f"warning: {path} is passed over: {problem}", file=sys.stderr)
+        warn([f"{path} is passed over: {problem}"])
     raise UserError(f"{checkpoints}: no whole checkpoint yet; start again with --force")
 
 

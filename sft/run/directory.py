@@ -12,7 +12,7 @@ from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.run.checkpoints import RECORD
 from sft.run.manifest import FinishedManifest, read_manifest
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say, warn
 from sft.system.files import check_inside, file_sha256, take_lock
 from sft.system.processes import RANK
 
@@ -123,7 +123,7 @@ def put_back(run: Path) -> None:
     real = Path(os.path.realpath(run))
     _discard(real, run)
     _beside(run, "replaced-run").rename(real)
-    print(f"{run}: the run that was there before is back", file=sys.stderr)
+    say(f"{run}: the run that was there before is back", sys.stderr)
 
 
 def _discard(directory: Path, run: Path) -> None:
@@ -169,7 +169,7 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
         try:
             manifest = read_manifest(path.parent)
         except UserError as error:
-            print(f"warning: left out: {error}", file=sys.stderr)
+            warn([f"left out: {error}"])
             continue
         if isinstance(manifest, FinishedManifest):
             finished.append((manifest.finished, path.parent))

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from sft.system.visible import one_line
 
@@ -14,6 +15,11 @@ def warn(warnings: Iterable[str]) -> None:
     """Print warnings to standard error, a line each."""
     for warning in warnings:
         print(one_line(f"warning: {warning}"), file=sys.stderr, flush=True)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line, to standard output if not to `file`; names in it, which may hold anything, are made visible."""
+    print(one_line(text), file=file, flush=True)
 
 
 class UserError(Exception):

@@ -34,7 +34,7 @@ from sft.run.manifest import (
     truncation_counts,
     write_manifest,
 )
-from sft.system.errors import UserError, first_line
+from sft.system.errors import UserError, first_line, say
 from sft.system.files import file_sha256, text_sha256, write_whole
 from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
 from sft.system.whole_directory import whole_directory
@@ -228,5 +228,5 @@ def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manife
     )
     write_manifest(run, closed)
     forget_replaced(run)
-    print(f"{learned}: {saved} saved, {closed.seconds:.0f} s {'since it was resumed' if closed.resumed else 'in all'}")
-    print(f"next: python infer.py {run}" + f"    python -m eval {run}" * bool(plan.split.test))
+    say(f"{learned}: {saved} saved, {closed.seconds:.0f} s {'since it was resumed' if closed.resumed else 'in all'}")
+    say(f"next: python infer.py {run}" + f"    python -m eval {run}" * bool(plan.split.test))
