@@ -44,7 +44,7 @@ def message(path: Path, *overrides: str) -> str:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_file_loads_and_survives_the_round_trip(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
-    assert config.run_directory.name == path.stem
+    assert config.name == path.stem
     assert config.run_directory == Path("runs") / path.stem
     resolved = tmp_path / "config.yaml"
     resolved.write_text(config.to_yaml(), encoding="utf-8")
@@ -433,7 +433,7 @@ def test_overrides(minimal: Path) -> None:
     assert config.lora["target_modules"] == ["a", "b"]
     assert config.training["lr_scheduler_kwargs"] == {"num_cycles": 2}
     assert config.lora["r"] == 2
-    assert config.run_directory.name == "mine"
+    assert config.name == "mine"
     calm = load_config(ROOT / "configs" / "calm7b.yaml", ["quantization=null", "generation.temperature=0"])
     assert calm.quantization is None
     assert calm.generation["temperature"] == 0.0

@@ -243,8 +243,13 @@ class Config(Section):
     run: RunSection
 
     @property
+    def name(self) -> str:
+        """The run's name: the last part of its directory, by default the configuration file's stem."""
+        return self.run_directory.name
+
+    @property
     def run_directory(self) -> Path:
-        """Where the run's results are, under its name; relative to the working directory unless absolute."""
+        """Where the run's results are, relative to the working directory unless absolute."""
         return Path(self.run.directory)
 
     def library(self, section: Literal["quantization", "lora", "training", "generation"]) -> dict[str, Any]:

@@ -54,18 +54,17 @@ def whole_file(path: Path, new: bool = False) -> Iterator[BinaryIO]:
 
 def _place(written: Path, path: Path, new: bool) -> None:
     """Give a whole file its name; where it has to be new, the system refuses a name that somebody else took."""
-    if new:
-        try:
-            os.link(written, path)
-        except FileExistsError:
+    if not new:
+        os.replace(written, path)
+        return
+    try:
+        os.link(written, path)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or path.exists():
             raise UserError(f"{path}: exists already; remove it, or give another name") from None
-        except OSError:  # a file system without links: the moment between the two lines is not covered
-            if path.exists():
-                raise UserError(f"{path}: exists already; remove it, or give another name") from None
-        else:
-            written.unlink()
-            return
-    os.replace(written, path)
+        os.replace(written, path)  # a file system without links: the moment since the line above is not covered
+    else:
+        written.unlink()
 
 
 def hidden_beside(path: Path, ending: str) -> Path:
