@@ -30,6 +30,7 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks.random_base import random_base
 from benchmarks.turns import Found, in_turns, print_ratios
 from sft.data.read import load_data
+from sft.data.records import FIELDS
 from sft.data.rows import select
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import add_lora
@@ -159,9 +160,8 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
     # Rows of a wanted length are made long enough to be cut there.
     truncation: Any = "end" if arguments.row_tokens else "context"
     encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, truncation, not arguments.answers_only)
-    rows = select(load_data(arguments.data).rows, slice(arguments.rows))
-    wanted = Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])
-    encoded = encoder.encode(wanted).rows.remove_columns(["index", "category"])
+    rows = select(load_data(arguments.data).rows, slice(arguments.rows)).select_columns(list(FIELDS))
+    encoded = encoder.encode(Dataset.from_list([row | {"output": row["output"] * repeats} for row in rows])).rows
     ids = torch.arange(2, 66)[None]
     model(input_ids=ids, labels=ids).loss.backward()  # what a first pass sets up is nobody's time
     model.zero_grad()
@@ -190,13 +190,15 @@ def alpaca(work: Work) -> Trainer:
     """What alpaca-lora's finetune.py does."""
     collator = DataCollatorForSeq2Seq(work.tokenizer, pad_to_multiple_of=8, return_tensors="pt", padding=True)
     work.model.config.use_cache = False
-    return Trainer(work.model, TrainingArguments(**in_micro_batches(work)), collator, work.encoded)
+    config = TrainingArguments(**in_micro_batches(work))
+    return Trainer(work.model, config, collator, work.encoded.remove_columns(["index", "category"]))
 
 
 def trl(work: Work) -> Trainer:
     """SFTTrainer with its own defaults: checkpointed activations, its fused head."""
     config = SFTConfig(max_length=work.arguments.max_length, **in_micro_batches(work))
-    return SFTTrainer(model=work.model, args=config, train_dataset=work.encoded, processing_class=work.tokenizer)
+    encoded = work.encoded.remove_columns(["index", "category"])
+    return SFTTrainer(model=work.model, args=config, train_dataset=encoded, processing_class=work.tokenizer)
 
 
 def in_micro_batches(work: Work) -> dict[str, Any]:
