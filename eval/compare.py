@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from eval.scoring.paired import differences, interaction
 from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
 from eval.scoring.score import results_of
 from sft.system.errors import UserError, say
-from sft.system.files import output_directory, write_whole
+from sft.system.files import output_directory, short_name, text_sha256, write_whole
 
 COMPARISON_VERSION = 1
 PREDICTIONS = Path("eval") / "predictions.jsonl"
@@ -121,17 +122,32 @@ def _run_name(path: Path) -> str:
     """runs/calm7b/eval/predictions.jsonl is calm7b, answers.jsonl is answers."""
     if path.name != PREDICTIONS.name:
         return path.stem
-    directory = path.resolve().parent
-    return directory.parent.name if directory.name == PREDICTIONS.parent.name else directory.name
+    home = _home(path)
+    return home.parent.name if home.name == PREDICTIONS.name else home.name
 
 
 def directory_beside(answered: Sequence[Answered], command: str) -> Path:
-    """Where a command's files about the others go: a directory beside the first's answers.
+    """Where a command's files about the others go: a directory beside the first's answers, for these others alone.
 
-    A system's name may be a path, or hold anything.
+    A run beside the first goes by its name. Others may share theirs, or have one that no directory could: a hash of
+    where they are tells those apart.
     """
-    names = "-".join(re.sub(r"[:/\\\0]", "-", one.name).strip("-") for one in answered[1:])
-    return answered[0].source.parent / f"{command}-{names}"
+    first, *others = answered
+    labels = []
+    for one in others:
+        place = os.path.relpath(_home(one.source), _home(first.source).parent)
+        if place in (one.name, f"{one.name}.jsonl") and re.fullmatch(r"[\w.\-]+", one.name):
+            labels.append(one.name)
+        else:
+            told_apart = text_sha256([place, ":", one.predictions[0].system])[:8]
+            labels.append(re.sub(r"[^\w.\-]+", "-", f"{Path(one.name).name}-{told_apart}"))
+    return first.source.parent / short_name(f"{command}-{'+'.join(labels)}")
+
+
+def _home(path: Path) -> Path:
+    """The run that a file of answers is in, or the file itself."""
+    whole = path.resolve()
+    return whole.parents[1] if whole.parts[-2:] == PREDICTIONS.parts else whole
 
 
 def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0) -> Comparison:

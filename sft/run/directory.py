@@ -15,6 +15,7 @@ from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError, say, warn
 from sft.system.files import check_inside, file_sha256, take_lock
 from sft.system.processes import RANK
+from sft.system.whole_directory import restore
 
 RUNS = Path("runs")
 
@@ -136,7 +137,12 @@ def _discard(directory: Path, run: Path) -> None:
 
 
 def settle(run: Path) -> None:
-    """`put_back` what a killed start under --force left behind; nothing while a training runs."""
+    """`put_back` what a killed start under --force left behind, and exports that were being replaced.
+
+    Nothing while a training, or an export, runs.
+    """
+    for left in (run / "export").glob(".*.replaced"):
+        restore(left.with_name(left.name.removeprefix(".").removesuffix(".replaced")))
     if not os.path.exists(_beside(run, "replaced-run")) and not os.path.exists(_beside(run, "discarded-run")):
         return
     with contextlib.suppress(UserError), lock_directory(run):

@@ -69,10 +69,13 @@ def _place(written: Path, path: Path, new: bool) -> None:
 
 def hidden_beside(path: Path, ending: str) -> Path:
     """A hidden place beside `path`; its name is not too long where that of `path` is not."""
-    name, whole = path.name, os.fsencode(path.name)
-    if len(whole) > 200:
-        name = f"{whole[:180].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
-    return path.with_name(f".{name}.{ending}")
+    return path.with_name(f".{short_name(path.name)}.{ending}")
+
+
+def short_name(name: str) -> str:
+    """The name, or where it is longer than 200 bytes its beginning and a hash of the whole."""
+    whole = os.fsencode(name)
+    return name if len(whole) <= 200 else f"{whole[:180].decode(errors='ignore')}-{text_sha256([name])[:8]}"
 
 
 def _file_beside(path: Path) -> BinaryIO:

@@ -8,8 +8,13 @@ import re
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
-_TOKEN = re.compile(r"(hf|api_org)_[A-Za-z0-9]{30,}")
+_TOKEN = re.compile(
+    r"((?:hf|api_org)_|sk-|AKIA|gh[opsur]_|github_pat_|glpat-|xox[abprs]-|AIza|eyJ[\w-]{8,}\.eyJ)[\w.\-]{16,}", re.ASCII
+)
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
+_SIGNED_URL = re.compile(
+    r"([?&](?:x-amz-\w+|x-goog-\w+|signature|sig|\w*token|\w*key|password|secret)=)[^&\s]+", re.IGNORECASE | re.ASCII
+)
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 LINE_LIMIT = 2000
 
@@ -33,16 +38,16 @@ def one_line(text: str) -> str:
 
 
 def holds_token(text: str) -> bool:
-    """Whether there is a token of the hub, or a login in a URL, in the text."""
+    """Whether there is a token of the hub or another service, a login in a URL or a signed URL in the text."""
     return without_tokens(text) != text
 
 
 def without_tokens(text: str) -> str:
-    """The text with tokens of the hub (by their form, or the environment's own) and logins in URLs left out."""
+    """The text with tokens (the hub's own, and others by their form), logins in URLs and signatures left out."""
     for name in _TOKEN_VARIABLES:
         if len(own := os.environ.get(name, "").strip()) >= 8:
             text = text.replace(own, "…")
-    return _LOGIN_IN_URL.sub("…@", _TOKEN.sub(r"\1_…", text))
+    return _SIGNED_URL.sub(r"\1…", _LOGIN_IN_URL.sub("…@", _TOKEN.sub(r"\1…", text)))
 
 
 def is_text(value: object) -> bool:

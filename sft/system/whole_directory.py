@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft.system.errors import UserError, not_written
-from sft.system.files import sync, take_lock
+from sft.system.files import hidden_beside, sync, take_lock
 
 RECORD = "export.json"
 """In every export: what it is, and what the merge's check measured. What has none is not ours to replace."""
@@ -43,7 +43,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
     What was at `target` stays whole until then; where a process was killed while it replaced it, it is put back. What
     else a killed process left is cleared away. Raises UserError where the system refuses anything.
     """
-    new, old = (target.with_name(f".{target.name}.{word}") for word in ("unfinished", "replaced"))
+    new, old = hidden_beside(target, "unfinished"), hidden_beside(target, "replaced")
     with contextlib.ExitStack() as stack:
         try:
             new.mkdir(parents=True, exist_ok=True)
@@ -64,6 +64,13 @@ def whole_directory(target: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
+
+
+def restore(target: Path) -> None:
+    """Put back what a killed process was about to replace; nothing while another process is at it."""
+    if hidden_beside(target, "replaced").exists():
+        with contextlib.suppress(UserError, InterruptedError), whole_directory(target):
+            raise InterruptedError
 
 
 def _replace(new: Path, old: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import get_scheduler, set_seed
 from trl import SFTConfig
 
 from sft.checks.checks import checked_plan
@@ -136,7 +136,7 @@ def training_arguments(
     if not plan.validation:
         settings["eval_strategy"] = "no"
     try:
-        return SFTConfig(
+        arguments = SFTConfig(
             output_dir=str(config.run_directory / "checkpoints"),
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=device.type != "cpu",
@@ -148,7 +148,16 @@ def training_arguments(
             activation_checkpointing=manifest.activation_checkpointing,
             **settings,
         )
-    except ValueError as error:
+        # What only the library's functions know to be wrong is found before the model is loaded.
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+        extra = arguments.lr_scheduler_kwargs
+        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, plan.steps, scheduler_specific_kwargs=extra)
+        if arguments.lr_scheduler_type == "reduce_lr_on_plateau":
+            raise ValueError(
+                "lr_scheduler_type reduce_lr_on_plateau needs one validation loss, and each group has its own"
+            )
+        return arguments
+    except (ValueError, TypeError) as error:
         raise UserError(f"training: {' '.join(str(error).split())[:300]}") from None
 
 
