@@ -110,3 +110,22 @@ def test_wrong_words_are_one_clear_line(runs: tuple[str, str], tmp_path: Path) -
         read_answered([f"{runs[0]}:x", runs[1]])
     with pytest.raises(UserError, match="no predictions there"):
         read_answered([str(tmp_path / "absent"), runs[1]])
+
+
+def test_comparisons_with_runs_of_one_name_go_to_different_places(tmp_path: Path) -> None:
+    first = run(tmp_path / "A", *answers("base", 0), *answers("tuned", 1))
+    others = [run(tmp_path / place, *answers("tuned", 2)) for place in ("B", "p/B", "q/B", "p/q/B", "B+C", "C")]
+    calls = [[other] for other in others] + [[others[0], others[-1]], [f"{first}:base"]]
+    for words in calls:
+        compare_runs([first, *words], None, 20)
+    found = sorted(path.name for path in (tmp_path / "A" / "eval").glob("compare-*"))
+    assert len(found) == len(calls)
+    assert {"compare-B", "compare-C", "compare-B+C"} < set(found)
+    compare_runs([first, others[1]], None, 20)
+    assert sorted(path.name for path in (tmp_path / "A" / "eval").glob("compare-*")) == found
+
+
+def test_a_long_name_is_cut(tmp_path: Path) -> None:
+    first, second = (run(tmp_path / name, *answers("tuned", 2)) for name in ("A", "長" * 84))
+    compare_runs([first, second], None, 20)
+    assert len(list((tmp_path / "A" / "eval").glob("compare-*/comparison.json"))) == 1

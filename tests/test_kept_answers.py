@@ -247,3 +247,13 @@ def test_rows_of_one_name_in_two_places_do_not_replace_each_other(run, program, 
     result = program("eval.__main__", run, *FEW, f"eval.data={tmp_path / 'y' / 'test.jsonl'}")
     assert (result.returncode, "holds other answers (other data, rows)" in result.stderr) == (2, True)
     assert held(run / "eval" / "test") == before
+
+
+def test_the_next_command_puts_back_an_export_that_was_being_replaced(run, program):
+    assert program("sft.export.__main__", run).returncode == 0
+    export = run / "export" / "adapter"
+    before = held(export)
+    export.rename(export.with_name(".adapter.replaced"))  # where a kill between two renamings leaves it
+    assert program("infer", run, "--instruction", "首都は?", "generation.max_new_tokens=2").returncode == 0
+    assert held(export) == before
+    assert [path.name for path in export.parent.iterdir()] == ["adapter"]

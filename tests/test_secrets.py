@@ -145,8 +145,37 @@ def test_tokens_and_logins_are_left_out(text):
     assert without_tokens(without_tokens(text)) == without_tokens(text)
 
 
+MADE_UP = "Q7w" * 12
+SIGNED = "https://x.example/rows.jsonl?X-Amz-Expires=60&X-Amz-Signature="
+
+
 @pytest.mark.parametrize(
-    "text", ["hf_datasets", "an hf_hub_download", "a@b.example", "https://hub.example/a@b", "x@y:z"]
+    "start",
+    ["sk-", "sk-proj-", "AKIA", "ghp_", "github_pat_", "glpat-", "xoxb-", "AIza", SIGNED, "?sig=", "&access_token=",
+     "?api_key="],
+)  # fmt: skip
+def test_keys_of_other_services_and_signatures_are_left_out(start, tmp_path, program):
+    assert MADE_UP not in without_tokens(f"a {start}{MADE_UP} b")
+    for key in ("run.directory", "data.path", "model.base"):
+        result = program("train_sft", "configs/tiny.yaml", f"{key}={tmp_path}/{start}{MADE_UP}", "--dry-run")
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+        assert f"{key}: holds a login" in result.stderr
+        assert MADE_UP not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task-based",
+        "sk-learn",
+        "ask-me-anything-about-japanese-cities",
+        "a?b=1&key",
+        "hf_datasets",
+        "an hf_hub_download",
+        "a@b.example",
+        "https://hub.example/a@b",
+        "x@y:z",
+    ],
 )
 def test_what_only_looks_like_a_login_stays(text):
     assert without_tokens(text) == text

@@ -9,7 +9,9 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
 _TOKEN = re.compile(
-    r"((?:hf|api_org)_|sk-|AKIA|gh[opsur]_|github_pat_|glpat-|xox[abprs]-|AIza|eyJ[\w-]{8,}\.eyJ)[\w.\-]{16,}", re.ASCII
+    r"((?:hf|api_org)_|(?<![A-Za-z0-9])(?:sk-|AKIA|gh[opsur]_|github_pat_|glpat-|xox[abprs]-|AIza|eyJ[\w-]{8,}\.eyJ))"
+    r"[\w.\-]{16,}",
+    re.ASCII,
 )
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
 _SIGNED_URL = re.compile(
