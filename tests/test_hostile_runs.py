@@ -560,8 +560,8 @@ def test_a_run_whose_chat_template_attacks_is_not_exported(run, program, name):
     ("results", "words"),
     [
         ([], "is damaged"),
-        ({"schema_version": 3, "systems": {"tuned": {}}}, "is damaged"),
-        ({"schema_version": 3, "about": {}, "predictions": ""}, "is damaged"),
+        ({"about": {}, "systems": {"tuned": {}}}, "is damaged"),
+        ({"about": [], "predictions": ""}, "is damaged"),
     ],
 )
 def test_a_damaged_evaluation_is_not_exported(run, program, results, words):

@@ -14,7 +14,7 @@ from eval.statistics.estimates import Estimate, Interval
 from sft.data.records import GROUP_OF, GROUPS
 from sft.run.provenance import Provenance
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 2
 
 Kind = Literal["categories", "groups"]
 Measure = TypeVar("Measure", bound=Estimate)

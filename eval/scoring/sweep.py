@@ -39,7 +39,7 @@ from sft.run.provenance import Provenance, provenance_of
 from sft.system.errors import UserError
 from sft.system.files import read_json
 
-SWEEP_VERSION = 2
+SWEEP_VERSION = 1
 BINS = 5
 REPORTED = (HEADLINE, GOLD_CONTAINED, FACTS_RECALL, PARTICLE_SHARE, PUNCTUATION_SHARE, EOS_RATE)
 """What is kept of every setting's scores."""
@@ -119,8 +119,8 @@ class SweepResults:
     settings: list[Setting]
     keys: list[str]
     systems: dict[str, SweptSystem]
-    rows_sha256: str
-    about: Provenance | None
+    rows_sha256: str = ""
+    about: Provenance | None = None
 
 
 def load_sweep(directory: Path) -> Sweep:
