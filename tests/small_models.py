@@ -33,6 +33,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
@@ -143,6 +145,20 @@ def gemma3(directory: Path) -> dict[str, str]:
     return {"base": str(directory)}
 
 
+def qwen2(directory: Path) -> dict[str, str]:
+    """Qwen 2.5's instruction models: byte-level BPE, no BOS, a turn's end is the EOS, padding of its own."""
+    special = [END, "<|im_start|>", "<|im_end|>"]
+    named = {"bos_token": None, "eos_token": "<|im_end|>", "unk_token": None, "pad_token": END}
+    size = byte_level_bpe(directory, "Qwen2Tokenizer", special, **named)
+    config = Qwen2Config(
+        vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=128, max_position_embeddings=2048, tie_word_embeddings=False, eos_token_id=2, pad_token_id=0,
+        **SPREAD,
+    )  # fmt: skip
+    save(Qwen2ForCausalLM(config), directory)
+    return {"base": str(directory)}
+
+
 BUILDERS: dict[str, Callable[[Path], dict[str, str]]] = {
     "open-calm": open_calm,
     "rinna": rinna,
@@ -152,6 +168,7 @@ BUILDERS: dict[str, Callable[[Path], dict[str, str]]] = {
     "calm2": calm2,
     "llm-jp": llm_jp,
     "gemma-3": gemma3,
+    "qwen2.5": qwen2,
 }
 
 
@@ -187,7 +204,7 @@ def sample_texts() -> list[str]:
     return [text for line in SAMPLE.open(encoding="utf-8") for text in json.loads(line).values() if text]
 
 
-def byte_level_bpe(directory: Path, tokenizer_class: str, special: list[str], **named: str) -> int:
+def byte_level_bpe(directory: Path, tokenizer_class: str, special: list[str], **named: str | None) -> int:
     """A byte-level BPE as tokenizer.json, `special` its first ids, and the tokenizer's size."""
     bpe = ByteLevelBPETokenizer(add_prefix_space=False)
     bpe.train_from_iterator(sample_texts(), VOCABULARY, special_tokens=special, show_progress=False)

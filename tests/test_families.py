@@ -25,7 +25,7 @@ def test_an_architecture_of_pefts_table_has_its_targets_and_one_of_none_is_refus
 
 def test_the_tables_targets_are_layers_of_the_small_models(small_base):
     small = {"gpt_neox": "rinna", "gpt_neox_japanese": "abeja", "gptj": "genji", "llama": "calm2"}
-    small["gemma3_text"] = "gemma-3"
+    small |= {"gemma3_text": "gemma-3", "qwen2": "qwen2.5"}
     assert small.keys() == FAMILIES.keys()
     for kind, name in small.items():
         model = load_base(small_base(name)["base"], CPU, torch.float32)
@@ -39,6 +39,7 @@ def test_the_tables_targets_are_layers_of_the_small_models(small_base):
 def test_a_licence_is_known_by_the_beginning_of_a_hub_id():
     assert licence_of("cyberagent/open-calm-7b") == "cc-by-sa-4.0"
     assert licence_of("google/gemma-3-270m") == "gemma"
+    assert licence_of("Qwen/Qwen2.5-Coder-1.5B-Instruct") == "apache-2.0"
     assert licence_of("cyberagent/calm2-7b") is licence_of("") is None
 
 

@@ -41,6 +41,7 @@ IN_MAKE_TEST = {
     "calm2": "none",
     "llm-jp": "int8",
     "gemma-3": "nf4",
+    "qwen2.5": "none",
 }
 TARGETS = {
     "open-calm": {"query_key_value"},

@@ -13,6 +13,7 @@ from transformers import (
     GPTNeoXConfig,
     GPTNeoXJapaneseConfig,
     LlamaConfig,
+    Qwen2Config,
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -32,6 +33,7 @@ SIZE = {
 CONFIGS = {
     "gpt_neox": GPTNeoXConfig(**SIZE, use_parallel_residual=False, rotary_pct=1.0),
     "llama": LlamaConfig(**SIZE, num_key_value_heads=2),
+    "qwen2": Qwen2Config(**SIZE, num_key_value_heads=2),
     "gemma3_text": Gemma3TextConfig(
         **SIZE, num_key_value_heads=1, head_dim=32, sliding_window=16, query_pre_attn_scalar=32,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],

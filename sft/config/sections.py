@@ -46,7 +46,7 @@ class ModelSection(Section):
     convention, where the tokenizer would lose it."""
     revision: str | None = None
     """Commit, tag or branch on the hub; null: the newest."""
-    build: Literal["gemma-3-270m", "tiny"] | None = None
+    build: Literal["gemma-3-270m", "qwen2.5-coder-1.5b", "tiny"] | None = None
     """How to make the directory `base` when it is absent; null: it is never made."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""

@@ -54,6 +54,7 @@ _FAMILIES = (
     ),
     Family("llama", ("q_proj", "v_proj"), packs=True),
     Family("gemma3_text", ("q_proj", "k_proj", "v_proj", "o_proj"), packs=True, licences={"google/gemma-": "gemma"}),
+    Family("qwen2", ("q_proj", "v_proj"), packs=True, licences={"Qwen/Qwen2.5-Coder-1.5B": "apache-2.0"}),
 )  # fmt: skip
 FAMILIES = {family.model_type: family for family in _FAMILIES}
 """The families that are tested here. Of any other architecture PEFT's own table has the targets, if at all."""
