@@ -3,6 +3,7 @@
 `WRITERS` makes every artefact there is. What writes otherwise, or is not among them, fails the first two tests.
 """
 
+import argparse
 import ast
 import contextlib
 import errno
@@ -266,10 +267,37 @@ def make_report_of_a_study(directory, monkeypatch):
     return lambda: report.write_report(study)
 
 
+def make_row_scores(directory, monkeypatch):
+    from test_placebo import made_up
+
+    from studies.context_qa import placebo, placebo_answers
+
+    class Answered:
+        """An experiment whose model is not asked."""
+
+        rows, described = [1, 2], {"model": "tiny"}
+
+        def __init__(self, *_):
+            pass
+
+        def answered(self, places):
+            yield from ((place, made_up([[1] * 18])[0]) for place in places)
+
+    monkeypatch.setattr(placebo_answers, "Experiment", Answered)
+    arguments = argparse.Namespace(model=None, overrides=(), data="", rows=2, output=directory / "scores.jsonl")
+
+    def make():
+        gc.collect()  # a process that ended would have let go its lock
+        placebo.run(arguments)
+
+    return make
+
+
 WRITERS = [
     make_manifest, make_split, make_start_of_a_run, make_log, make_loss_plot, make_checkpoint, make_template,
     make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
     make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
+    make_row_scores,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers
 """Those that replace nothing."""

@@ -73,10 +73,13 @@ def _kept(path: Path, header: str) -> dict[int, RowScores]:
     """The scores in a finished file, by the row's place."""
     if not path.is_file():
         return {}
-    first, *lines = read_bytes(path).decode().splitlines()
-    if first != header:
+    lines = [line for line in read_bytes(path).decode(errors="replace").splitlines() if line]
+    if lines[:1] != [header]:
         raise UserError(f"{path}: holds the scores of another model, template, data set or version; choose another")
-    return dict(enumerate(map(RowScores.model_validate_json, lines)))
+    try:
+        return dict(enumerate(map(RowScores.model_validate_json, lines[1:])))
+    except ValueError:
+        raise UserError(f"{path}: is damaged; move it away, and its rows are answered again") from None
 
 
 if __name__ == "__main__":
