@@ -17,9 +17,8 @@ from studies.context_qa.answers import load
 from studies.context_qa.figures import figures
 from studies.context_qa.plan import Cell, RowsName, Study, cells, changed_setting, load_study
 from studies.context_qa.report import write_report
-from studies.context_qa.sections import shown
 from studies.context_qa.study import check_decodings, check_rows
-from studies.context_qa.tables import tables
+from studies.context_qa.tables import shown, tables
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
 SMOKE = FOLDER / "smoke.yaml"
@@ -325,7 +324,7 @@ def test_seeds_are_averaged_by_row_and_their_spread_is_shown(tmp_path):
     assert cell["mean"] == 0.75
     assert cell["n"] == 8
     assert cell["by_seed"] == [1, 0.5]
-    assert "seeds 0.500 to 1.000" in shown(cell)[1]
+    assert "seeds 0.500 to 1.000" in shown(cell)
     assert results["factorial"]["jsquad.context.gold_contained"]["effects"]["cell"]["by_seed"] == [0, -0.5]
     Cell("balanced-2", "jsquad", "1.2-generated").path(study).unlink()  # half of the seeds is not the arm
     results = analyse(load(study), {})
