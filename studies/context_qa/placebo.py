@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> list[Block]:
     if arguments.rows > len(experiment.rows):
         raise UserError(f"--rows: {arguments.data} has {len(experiment.rows)} rows with a context and an answer")
     header = json.dumps(experiment.described, ensure_ascii=False)
-    progress = Progress(arguments.output, header, 0)
+    progress = Progress(arguments.output, 0)
+    progress.begin(header)
     found = _kept(arguments.output, header) | {at: RowScores(**one) for at, (one,) in progress.all_results().items()}
     for place, scores in experiment.answered(at for at in range(arguments.rows) if at not in found):
         found[place] = scores

@@ -1,44 +1,37 @@
 """The placebo experiment's answers: a prompt is read once, and answered under every setting in one batch."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from eval.metrics.overlap import character_f1, gold_contained
 from sft.config.load import load_config
+from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import hash_order
-from sft.generation.answerer import Answerer, load_answerer
+from sft.generation.answerer import Answerer, load_answerer, open_run
 from sft.generation.cache import growing_cache
 from sft.generation.generate import library_config
 from sft.generation.streamer import decode
+from sft.model.base_identity import BaseIdentity, base_identity
 from sft.model.load import load_base
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.plan.prepare import read_tokenizer
 from sft.prompt.encode import bos_ids, encode_answers, eos_id
+from sft.prompt.template import PromptTemplate
 from sft.system.errors import UserError
 from sft.system.files import text_sha256
-from studies.context_qa.placebo_scores import (
-    ALL_BUT_GOLD,
-    CONTEXT,
-    GENERATED,
-    GOLD,
-    NOTHING,
-    PLACEBO,
-    PROMPT,
-    QUESTION,
-    SCOPES,
-    SETTINGS,
-    RowScores,
-)
+from studies.context_qa import placebo_scores as scope_names
+from studies.context_qa.placebo_scores import SCOPES, SETTINGS, RowScores
 
 NEW_TOKENS = 32
 GREEDY = {"do_sample": False, "max_new_tokens": NEW_TOKENS}
@@ -64,14 +57,14 @@ class Parts(NamedTuple):
         """Scope → what counts as said already; `other` is the row whose context is the placebo."""
         prompt = self.context | self.around
         return {
-            NOTHING: Counted(frozenset(), generated=False),
-            GENERATED: Counted(frozenset()),
-            PROMPT: Counted(prompt),
-            PLACEBO: Counted(other.context),
-            QUESTION: Counted(self.around),
-            CONTEXT: Counted(self.context),
-            ALL_BUT_GOLD: Counted(prompt - self.gold, spared=self.gold),
-            GOLD: Counted(self.gold, generated=False),
+            scope_names.NOTHING: Counted(frozenset(), generated=False),
+            scope_names.GENERATED: Counted(frozenset()),
+            scope_names.PROMPT: Counted(prompt),
+            scope_names.PLACEBO: Counted(other.context),
+            scope_names.QUESTION: Counted(self.around),
+            scope_names.CONTEXT: Counted(self.context),
+            scope_names.ALL_BUT_GOLD: Counted(prompt - self.gold, spared=self.gold),
+            scope_names.GOLD: Counted(self.gold, generated=False),
         }
 
 
@@ -98,6 +91,16 @@ class CountedPenalty(LogitsProcessor):
         return scores
 
 
+class Model(NamedTuple):
+    """A model that is known and not loaded yet: `learned` is the hash of what tuning made, None for an untuned one."""
+
+    config: Config
+    template: PromptTemplate
+    base: BaseIdentity
+    learned: str | None
+    load: Callable[[], Answerer]
+
+
 class Experiment:
     """A model and the rows that it answers, in the order of a hash. The model is loaded when a row is to be answered.
 
@@ -105,20 +108,27 @@ class Experiment:
     """
 
     def __init__(self, model: Path, overrides: Sequence[str], data: str) -> None:
-        self.answerer = load_untuned(model, overrides) if model.suffix == ".yaml" else load_answerer(model, overrides)
+        self.model = open_model(model, overrides)
         self.rows = [row for row in examples_of(hash_order(load_data(data).rows)) if row.input and row.output]
-        base, tuned = self.answerer.config.model.base, model.suffix != ".yaml"
+        config, template, base, learned, _ = self.model
         self.described: dict[str, Any] = {
             "schema_version": 1,
-            "model": Path(base).name if Path(base).is_dir() else base,
-            "tuned": self.answerer.weights_sha256 if tuned else None,
-            "dtype": str(self.answerer.model.dtype).removeprefix("torch."),
-            "template": {"name": self.answerer.template.name, "sha256": self.answerer.template.sha256},
+            "model": Path(config.model.base).name if base.sha256 else config.model.base,
+            "base": base._asdict(),
+            "learned_sha256": learned,
+            "dtype": str(resolve_dtype(config.model.dtype, resolve_device(config.model.device))),
+            "quantization": config.quantization,
+            "template": {"name": template.name, "sha256": template.sha256},
             "data_sha256": text_sha256(str(dataclasses.astuple(row)) for row in self.rows),
             "new_tokens": NEW_TOKENS,
             "settings": SETTINGS,
             "scopes": SCOPES,
         }
+
+    @functools.cached_property
+    def answerer(self) -> Answerer:
+        """The loaded model."""
+        return self.model.load()
 
     def answered(self, places: Iterable[int]) -> Iterator[tuple[int, RowScores]]:
         """Answer the rows at these places; each comes as soon as it is finished."""
@@ -199,13 +209,23 @@ class Experiment:
         return [decode(tokenizer, body) for body in bodies], penalty.first
 
 
-def load_untuned(path: Path, overrides: Sequence[str]) -> Answerer:
-    """A configuration's base model and prompt, as a run trained with it would have them before the first step."""
+def open_model(path: Path, overrides: Sequence[str]) -> Model:
+    """A finished run's tuned model, or the base model of a configuration, a YAML file, with its prompt."""
+    if path.suffix != ".yaml":
+        opened = open_run(path, overrides)
+        load = functools.partial(load_answerer, opened)
+        return Model(opened.config, opened.template, opened.base, opened.manifest.learned_sha256, load)
     config = load_config(path, overrides)
     tokenizer, template = read_tokenizer(config)
+    base = base_identity(config.model)
+    return Model(config, template, base, None, lambda: load_untuned(path, config, tokenizer, template))
+
+
+def load_untuned(path: Path, config: Config, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> Answerer:
+    """The base model, as a run trained with this configuration would have it before the first step."""
     device = resolve_device(config.model.device)
     if device.type == "cpu":
         use_all_cores()
     dtype = resolve_dtype(config.model.dtype, device)
     model = load_base(config.model.base, device, dtype, config.quantization, **config.model.loading)
-    return Answerer(path, config, model.eval(), tokenizer, template, {})
+    return Answerer(path, config, model.eval(), tokenizer, template, {}, identity="")
