@@ -170,6 +170,15 @@ def test_a_stopped_experiment_goes_on_and_ends_as_one_that_was_not(words, data, 
     assert (result.returncode, "has 4 rows with a context and an answer" in result.stderr) == (2, True)
 
 
+def test_a_finished_run_answers_tuned(trained_run, data):
+    tuned = Experiment(trained_run, [], str(data))
+    assert tuned.described["learned_sha256"]
+    ((place, scores),) = tuned.answered([1])
+    assert (place, scores.index) == (1, tuned.rows[1].index)
+    assert scores.gold_penalised[SCOPES.index(GOLD)] == 1
+    assert scores.gold_penalised[SCOPES.index(ALL_BUT_GOLD)] == 0
+
+
 def test_a_prompt_that_cannot_be_taken_apart_is_refused(experiment):
     row = experiment.rows[0]
     long = dataclasses.replace(row, input=row.input * 400)

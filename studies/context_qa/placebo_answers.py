@@ -153,11 +153,8 @@ class Experiment:
             raise UserError(f"row {row.index}: too long, or with the text of a special token in it; leave it out")
         start = prompt.text.rindex(row.input)
         golds = row.references
-        spans = [
-            (start + found.start(), start + found.end())
-            for gold in golds
-            for found in re.finditer(re.escape(gold), row.input)
-        ]
+        found = (occurrence for gold in golds for occurrence in re.finditer(re.escape(gold), row.input))
+        spans = [(start + occurrence.start(), start + occurrence.end()) for occurrence in found]
 
         def within(first: int, last: int) -> frozenset[int]:
             pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
@@ -198,11 +195,7 @@ class Experiment:
             attention_mask=ids.new_ones(len(settings), len(prompt)),
             past_key_values=cache,
             logits_processor=LogitsProcessorList([penalty]),
-            generation_config=library_config(
-                {"do_sample": False, "max_new_tokens": NEW_TOKENS},
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=eos,
-            ),
+            generation_config=library_config(GREEDY, pad_token_id=tokenizer.pad_token_id, eos_token_id=eos),
         )
         answers = output[:, len(prompt) :].tolist()
         bodies = [answer[: answer.index(eos)] if eos in answer else answer for answer in answers]
