@@ -3,7 +3,7 @@
 # make test-models   every model family in every quantisation, and the real gemma-3-270m where it is
 # make slow   the tests that `make test` leaves out
 # make test-properties   the property tests on other examples each time, five times over
-# make test-faults   the long campaigns: kills at random moments, disks without room, memory over thousands of steps
+# make test-faults   the long campaigns: kills at random moments and at every renaming, commands side by side, damage, full disks, memory
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11
@@ -37,7 +37,7 @@ test-properties: setup
 	for time in 1 2 3 4 5; do $(BIN)/python -m pytest --hypothesis-profile=default $(PROPERTIES) || exit; done
 
 test-faults: setup
-	$(BIN)/python -m pytest -s -m "slow or not slow" tests/test_faults.py
+	$(BIN)/python -m pytest -s -m "slow or not slow" tests/test_faults.py tests/test_campaigns.py
 
 bench: setup
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m

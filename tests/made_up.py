@@ -1,16 +1,27 @@
 """Rows and answers made up for tests: eight categories, Japanese text, and one answer that attacks its reader."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from datasets import Dataset
 
 from eval.predictions import Prediction
 from sft.data.records import CATEGORIES, CONTEXT, Example
 from sft.data.rows import write_rows
+from sft.system.files import file_sha256
 
 HOSTILE = "````\n# 見出し\n<script>alert(1)</script>\x1b[2J"
 GENERATION = {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated", "temperature": 0.7}
+
+
+def signed(run: Path) -> Path:
+    """The run, its manifest saying of every file in its adapter, planted or changed, that the training wrote it."""
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    manifest["learned"] = {path.name: file_sha256(path) for path in (run / "adapter").iterdir() if path.is_file()}
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return run
 
 
 def on_disk(examples: Iterable[Example]) -> Dataset:

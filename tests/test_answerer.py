@@ -32,7 +32,7 @@ def logits(model):
 
 def answerer_of(model, base_weights):
     config = SimpleNamespace(generation={"max_new_tokens": 8}, lora={"r": 4})
-    return Answerer(None, config, model, None, None, base_weights)
+    return Answerer(None, config, model, None, None, base_weights, "")
 
 
 @pytest.mark.parametrize("order", [("base", "tuned", "base"), ("tuned", "base", "tuned")], ids=" ".join)

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from made_up import signed
 
 from eval.predictions import read_predictions
 from sft.data.records import CATEGORIES, GROUPS
@@ -334,8 +336,9 @@ def test_an_adapter_that_does_not_fit_every_weight_is_refused(finished_run, prog
     whole = path.read_bytes()
     tensors = load_file(path)
     save_file({name: tensor for name, tensor in tensors.items() if "layers.0" not in name}, path)
-    result = program("infer", run, "--instruction", "首都は?")
+    result = program("infer", signed(run), "--instruction", "首都は?")
     path.write_bytes(whole)
+    signed(run)
     assert result.returncode == 2
     assert f"does not fit the base model {tiny_base}: 0 of its weights have no place there and 2 are missing" in (
         result.stderr
@@ -353,7 +356,7 @@ def test_questions_of_a_file_that_were_answered_before_a_kill_are_not_answered_a
     questions.write_text("".join(json.dumps({"instruction": f"{n}番の問い"}) + "\n" for n in range(9)))
     words = ["infer", run, "generation.max_new_tokens=5", "generation.temperature=0", "--jsonl", questions, "--output"]
     assert program(*words, tmp_path / "calm.jsonl").returncode == 0
-    busy = Progress(tmp_path / "busy.jsonl", "another's", 0)
+    busy = Progress(tmp_path / "busy.jsonl", 0)
     assert "busy.jsonl: is being written by another process" in program(*words, tmp_path / "busy.jsonl").stderr
     busy.remove()
     answer_all = Answerer.answer_all
@@ -385,8 +388,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, progra
 
     run, _ = finished_run
     words = ["eval.__main__", run, "eval.rows_per_category=3", "generation.max_new_tokens=5", "eval.batch_tokens=64"]
-    assert program(*words).returncode == 0
+    assert program(*words, "--force").returncode == 0
     whole = (run / "eval" / "predictions.jsonl").read_bytes()
+    shutil.rmtree(run / "eval")
     done: list[eval.answering.answer.Job] = []
     do = eval.answering.answer._do
 
@@ -420,9 +424,10 @@ def test_two_processes_evaluate_as_one_does(finished_run, command, program):
         "eval.batch_tokens=64",
         "eval.resamples=50",
     ]
-    assert program("eval.__main__", *words).returncode == 0
-    names = ("predictions.jsonl", "results.json")
+    assert program("eval.__main__", *words, "--force").returncode == 0
+    names = ("predictions.jsonl", "results.json", "answers.json")
     alone = [(run / "eval" / name).read_bytes() for name in names]
+    shutil.rmtree(run / "eval")
     result = command("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "eval", *words)
     assert result.returncode == 0, result.stderr
     assert [(run / "eval" / name).read_bytes() for name in names] == alone
@@ -448,7 +453,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, mo
 
     run, _ = finished_run
     words = ["eval.__main__", "sweep", run, "eval.rows_per_category=1", "generation.max_new_tokens=[2,3]"]
-    words.append("eval.batch_tokens=64")
+    words += ["eval.batch_tokens=64", "--force"]
     done: list[eval.answering.answer.Job] = []
     do = eval.answering.answer._do
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import signed
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -21,7 +22,6 @@ from sft.model.lora import load_adapter
 from sft.prompt.chat_template import user_message
 from sft.prompt.template import ALPACA_JA, PromptTemplate
 from sft.system.errors import UserError
-from sft.system.files import file_sha256
 from sft.system.whole_directory import whole_directory
 
 ROOT = Path(__file__).parents[1]
@@ -258,9 +258,7 @@ def changed(run, tmp_path):
     def change(how):
         path = copy / "adapter" / "adapter_model.safetensors"
         save_file({name: how(name, tensor) for name, tensor in load_file(path).items()}, path, {"format": "pt"})
-        manifest = json.loads((copy / "manifest.json").read_text())
-        manifest["learned"][path.name] = file_sha256(path)  # as if the training had written it
-        (copy / "manifest.json").write_text(json.dumps(manifest))
+        signed(copy)
 
     return copy, change
 
@@ -287,7 +285,7 @@ def test_a_damaged_adapter_is_refused_in_both_forms(changed, program):
         assert (result.returncode, "not finite numbers" in result.stderr) == (2, True), result.stderr
         assert list((run / "export").iterdir()) == []
     (run / "adapter" / "adapter_model.safetensors").write_bytes(b"half a file")
-    assert "cannot be read as safetensors" in program("sft.export.__main__", run).stderr
+    assert "cannot be read as safetensors" in program("sft.export.__main__", signed(run)).stderr
 
 
 @pytest.mark.parametrize("scale", [1e-5, 3e-2])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from made_up import signed
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +23,6 @@ from sft.model.lora import load_adapter
 from sft.prompt.template import ALPACA_JA, PromptTemplate, chat_template
 from sft.run.directory import require_finished, run_config
 from sft.system.errors import UserError
-from sft.system.files import file_sha256
 
 CPU = torch.device("cpu")
 QUICK = "generation.max_new_tokens=2"
@@ -58,13 +58,6 @@ def adapter(trained_run, tmp_path) -> Path:
 def base(tiny_base):
     """Loads the tiny base anew: PEFT changes the model that it is given."""
     return lambda: load_base(str(tiny_base), CPU, torch.float32)
-
-
-def signed(run: Path) -> Path:
-    """The run, its manifest saying of every file that was planted in it that the training wrote it."""
-    hashes = {path.name: file_sha256(path) for path in (run / "adapter").iterdir() if path.is_file()}
-    edit(run / "manifest.json", learned=hashes)
-    return run
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made_up import signed
 
 from eval.answering.place import evaluation_directory
 from eval.predictions import read_predictions
@@ -183,8 +184,6 @@ def test_a_base_model_that_changed_is_noticed(trained_run, tiny_base, tmp_path, 
     run = shutil.copytree(trained_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     for path in (run / "config.yaml", run / "adapter" / "adapter_config.json"):
         path.write_text(path.read_text(encoding="utf-8").replace(str(tiny_base), str(base)), encoding="utf-8")
-    from test_hostile_runs import signed
-
     signed(run)
     weights = base / "model.safetensors"
     flipped = bytearray(weights.read_bytes())

@@ -10,7 +10,7 @@ from sft.config.sections import Config
 from sft.model.families import licence_of
 from sft.run.manifest import FinishedManifest
 
-BUILT, DATA_LICENCES, ROWS = yaml.safe_load(Path(__file__).with_name("known.yaml").read_text("utf-8")).values()
+BUILT, DATA_LICENCES, ROWS = yaml.safe_load(Path(__file__).with_name("known.yaml").read_text(encoding="utf-8")).values()
 
 
 class Base(NamedTuple):
