@@ -12,7 +12,9 @@ def evaluate_run(words: Sequence[str], description: str) -> None:
     """`python -m eval RUN`: answer, then score."""
     parser = command_parser(description, "python -m eval")
     parser.add_argument("run", type=Path, help="the directory of a finished run")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="changes to the run's settings"
+    )
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     add_place(parser, "the run's eval directory")
     arguments = parser.parse_intermixed_args(words)
@@ -55,7 +57,9 @@ def sweep_run(words: Sequence[str]) -> None:
     """`python -m eval sweep RUN [generation.key=[a,b] …]`: answer under each setting and report; DIRECTORY: report."""
     parser = command_parser("Answer rows under several generation settings; report them.", "python -m eval sweep")
     parser.add_argument("run", type=Path, help="a finished run, or a directory with sweep.json to report it again")
-    parser.add_argument("grid", nargs="*", metavar="section.key=value", help="generation.key=[a,b] is an axis")
+    parser.add_argument(
+        "grid", nargs="*", default=[], metavar="section.key=value", help="generation.key=[a,b] is an axis"
+    )
     add_place(parser, "the run's eval/sweep")
     arguments = parser.parse_intermixed_args(words)
     directory = arguments.run

@@ -194,6 +194,8 @@ def _preferred(counts: Mapping[str, int]) -> Preferred:
 
 def read_key(path: Path) -> Key:
     """The key of a sheet. Raises UserError when the file is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the key of the sheet was written beside it: say where it is with --key")
     try:
         key = from_json(read_json(path), Key)
         for row in key.rows.values():

@@ -25,8 +25,10 @@ def score_file(predictions: Path, output: Path | None, training_data: str | None
         raise UserError(f"{predictions}: no such file; `python -m eval RUN` writes one")
     directory = output_directory(output or predictions.parent)
     answers = list(read_predictions(predictions))
-    outputs = training_outputs(training_data, answers) if training_data else None
-    report(answers, directory, training_outputs=outputs, about=provenance_of(predictions))
+    about = provenance_of(predictions)
+    known = outputs_of(predictions.parent) if about and not training_data else None
+    outputs = training_outputs(training_data, answers) if training_data else known
+    report(answers, directory, training_outputs=outputs, about=about)
 
 
 def report(
@@ -46,6 +48,21 @@ def report(
         write_whole(directory / name, text)
     print_table(results, Console())
     say(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
+
+
+def outputs_of(answers: Path) -> dict[str, str] | None:
+    """What the run trained on whose `answers` a directory in it holds; None, with a warning, where that is gone."""
+    from sft.config.load import load_config
+    from sft.data.rows import examples_of
+    from sft.run.held_out import read_side, training_data
+
+    run = next((parent for parent in answers.absolute().parents if (parent / "manifest.json").is_file()), answers)
+    try:
+        rows = read_side(run, "train", training_data(run, load_config(run / "config.yaml", to_train=False)))
+    except UserError as error:
+        warn([f"passages shared with training outputs are not looked for ({error}); --training-data names the rows"])
+        return None
+    return {row.index: row.output for row in examples_of(rows)}
 
 
 def sweep_of(directory: Path, predictions: Sequence[Prediction], about: Provenance | None) -> SweepResults | None:

@@ -59,7 +59,7 @@ def test_an_existing_run_is_refused_and_a_finished_one_cannot_be_resumed(finishe
     words = ["train_sft", "configs/tiny.yaml", *overrides(tiny_base, run)]
     refused = program(*words)
     assert refused.returncode == 2
-    assert "exists already; --resume continues it, --force replaces it" in refused.stderr
+    assert "has finished; --force replaces it" in refused.stderr
     assert "has finished" in program(*words, "--resume").stderr
 
 

@@ -256,3 +256,12 @@ def test_the_next_command_puts_back_an_export_that_was_being_replaced(run, progr
     assert program("infer", run, "--instruction", "首都は?", "generation.max_new_tokens=2").returncode == 0
     assert held(export) == before
     assert [path.name for path in export.parent.iterdir()] == ["adapter"]
+
+
+def test_scoring_again_says_what_the_evaluation_said(run, program):
+    assert program("eval.__main__", run, *FEW).returncode == 0
+    results = run / "eval" / "results.json"
+    before = json.loads(results.read_text(encoding="utf-8"))
+    assert before["overlap"]
+    assert program("eval.__main__", "score", run / "eval" / "predictions.jsonl").returncode == 0
+    assert json.loads(results.read_text(encoding="utf-8"))["overlap"] == before["overlap"]

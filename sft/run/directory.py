@@ -32,13 +32,14 @@ def check_directory(run: Path, resume: bool, force: bool) -> None:
         return
     if holds_something(run):
         try:
-            read_manifest(run)
+            finished = read_manifest(run).status == "finished"
         except UserError:
             raise UserError(
                 f"{run}: exists and is not a run of this program, so it is not replaced; move it away"
             ) from None
         if not force:
-            raise UserError(f"{run}: exists already; --resume continues it, --force replaces it")
+            resumes = "has finished; " if finished else "exists already; --resume continues it, "
+            raise UserError(f"{run}: {resumes}--force replaces it")
 
 
 def holds_something(path: Path) -> bool:

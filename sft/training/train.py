@@ -238,4 +238,6 @@ def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manife
     write_manifest(run, closed)
     forget_replaced(run)
     say(f"{learned}: {saved} saved, {closed.seconds:.0f} s {'since it was resumed' if closed.resumed else 'in all'}")
-    say(f"next: python infer.py {run}" + f"    python -m eval {run}" * bool(plan.split.test))
+    say(f"next: python infer.py {run}")
+    if plan.split.test:
+        say(f"      python -m eval {run}")
