@@ -35,8 +35,7 @@ def main() -> None:
         check_arguments(arguments)
         questions = read_questions(arguments.jsonl) if arguments.jsonl else []
         run = Path(arguments.run) if arguments.run else newest_finished_run()
-        with in_use(run):
-            progress = claimed(arguments.output) if arguments.jsonl else None
+        with in_use(run), claimed(arguments.output) as progress:
             from sft.ask.answers import answer_file
             from sft.ask.question import ask, load
             from sft.ask.session import converse

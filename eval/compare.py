@@ -14,7 +14,7 @@ from eval.border import json_text
 from eval.metrics.catalogue import HEADLINE, REPORTED
 from eval.metrics.metric import Metric
 from eval.predictions import TUNED, Prediction, read_predictions
-from eval.render.blocks import Block, Cell, Heading, Table, paragraph
+from eval.render.blocks import Block, Cell, Heading, Strong, Table, paragraph
 from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
@@ -25,7 +25,9 @@ from eval.scoring.measured import measure
 from eval.scoring.paired import differences, interaction
 from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
 from eval.scoring.score import results_of
-from sft.system.errors import UserError, say
+from sft.run.manifest import read_manifest
+from sft.run.provenance import provenance_of
+from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, short_name, text_sha256, write_whole
 
 COMPARISON_VERSION = 1
@@ -38,6 +40,8 @@ class Answered(NamedTuple):
     name: str
     source: Path
     predictions: list[Prediction]
+    otherwise: list[str]
+    """In which ways these are not of the run that they lie in, as it was trained."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,15 +99,25 @@ def read_answered(specs: Sequence[str]) -> list[Answered]:
             raise UserError(f"{path}: no answers of system {chosen!r}; it has {known}; choose one with {path}:SYSTEM")
         found.append((path, chosen, own))
     namings = (
-        [_run_name(path) for path, *_ in found],
+        [_run_name(path) for path, chosen, _ in found if chosen == TUNED],
         [f"{_run_name(path)}:{chosen}" for path, chosen, _ in found],
         [f"{path}:{chosen}" for path, chosen, _ in found],  # runs of one name in two places
     )
-    names = next((names for names in namings if len(set(names)) == len(names)), namings[-1])
+    names = next((names for names in namings if len(set(names)) == len(found)), namings[-1])
     repeated = [name for at, name in enumerate(names) if name in names[:at]]
     if repeated:
         raise UserError(f"{repeated[0]} is given twice; give different runs, files or systems")
-    return [Answered(name, path, own) for name, (path, _, own) in zip(names, found, strict=True)]
+    answered = [Answered(name, path, own, _otherwise(path)) for name, (path, _, own) in zip(names, found, strict=True)]
+    warn(f"{one.name}: {'; '.join(one.otherwise)}" for one in answered if one.otherwise)
+    return answered
+
+
+def _otherwise(path: Path) -> list[str]:
+    about, run = provenance_of(path), _home(path)
+    if about is None:
+        return []
+    here = (run / "manifest.json").is_file()
+    return [*about.deviations, *["answers of another run"] * (here and read_manifest(run).started != about.run)]
 
 
 def _source(spec: str) -> tuple[Path, str]:
@@ -136,10 +150,11 @@ def directory_beside(answered: Sequence[Answered], command: str) -> Path:
     labels = []
     for one in others:
         place = os.path.relpath(_home(one.source), _home(first.source).parent)
-        if place in (one.name, f"{one.name}.jsonl") and re.fullmatch(r"[\w.\-]+", one.name):
-            labels.append(one.name)
+        systems = [named.predictions[0].system for named in (first, one)]
+        if systems == [TUNED, TUNED] and re.fullmatch(r"[\w.\-]+", place):
+            labels.append(place)
         else:
-            told_apart = text_sha256([place, ":", one.predictions[0].system])[:8]
+            told_apart = text_sha256("\0".join([place, *systems]))[:8]
             labels.append(re.sub(r"[^\w.\-]+", "-", f"{Path(one.name).name}-{told_apart}"))
     return first.source.parent / short_name(f"{command}-{'+'.join(labels)}")
 
@@ -167,13 +182,18 @@ def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0
     return Comparison(
         schema_version=COMPARISON_VERSION,
         settings=results.settings,
-        sources={one.name: {"file": one.source.name, "system": one.predictions[0].system} for one in answered},
+        sources={one.name: _described(one) for one in answered},
         rows=results.rows,
         answers={name: results.answers[name] for name in names},
         systems={name: results.systems[name] for name in names},
         floors=results.floors,
         differences=found,
     )
+
+
+def _described(one: Answered) -> dict[str, str]:
+    otherwise = {"otherwise": "; ".join(one.otherwise)} if one.otherwise else {}
+    return {"file": one.source.name, "system": one.predictions[0].system, **otherwise}
 
 
 def comparison_blocks(comparison: Comparison) -> list[Block]:
@@ -186,6 +206,9 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
             "corrected (Holm) within each comparison, not over several of them."
         ),
     ]
+    for name, source in comparison.sources.items():
+        if "otherwise" in source:
+            blocks.append(paragraph(Strong(name), f": not the run as it was trained: {source['otherwise']}."))
     for name in others:
         change = comparison.differences[name].interaction.get(HEADLINE.key)
         if change and change.mean is not None:

@@ -1,5 +1,6 @@
 """`python -m eval RUN`: answer a run's held-out rows with base and tuned model, then score and report."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sft.generation.answerer import load_answerer, open_run
 from sft.run.directory import in_use
 from sft.run.held_out import read_side, training_data
 from sft.run.provenance import is_answered
+from sft.system.files import alone_in
 from sft.system.processes import RANK
 
 
@@ -31,10 +33,11 @@ def evaluate(
         opened = open_run(run, overrides, allow_other_template)
         provenance = provenance_of(opened, rows, [opened.config.generation], SYSTEMS)
         file = directory / "predictions.jsonl"
-        if not is_answered(directory, [file.name], provenance, force):
-            answerer = load_answerer(opened)
-            answer_under(answerer, rows, {file: answerer.generation}, SYSTEMS, likelihoods=True, provenance=provenance)
-        if RANK == 0:
-            outputs = {row.index: row.output for row in examples_of(trained)}
-            predictions = list(read_predictions(file))
-            report(predictions, directory, config.eval.resamples, config.eval.seed, outputs, provenance)
+        with alone_in(directory) if RANK == 0 else contextlib.nullcontext():
+            if not is_answered(directory, [file.name], provenance, force):
+                generation = {file: opened.config.generation}
+                answer_under(load_answerer(opened), rows, generation, SYSTEMS, likelihoods=True, provenance=provenance)
+            if RANK == 0:
+                outputs = {row.index: row.output for row in examples_of(trained)}
+                predictions = list(read_predictions(file))
+                report(predictions, directory, config.eval.resamples, config.eval.seed, outputs, provenance)

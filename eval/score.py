@@ -14,9 +14,9 @@ from eval.report.terminal import print_table
 from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
-from sft.run.provenance import Provenance, provenance_of
+from sft.run.provenance import Provenance, lines_sha256, provenance_of
 from sft.system.errors import UserError, say, warn
-from sft.system.files import output_directory, write_whole
+from sft.system.files import output_directory, read_bytes, read_json, write_whole
 
 
 def score_file(predictions: Path, output: Path | None, training_data: str | None) -> None:
@@ -26,9 +26,22 @@ def score_file(predictions: Path, output: Path | None, training_data: str | None
     directory = output_directory(output or predictions.parent)
     answers = list(read_predictions(predictions))
     about = provenance_of(predictions)
+    check_own_results(predictions, directory)
     known = outputs_of(predictions.parent) if about and not training_data else None
     outputs = training_outputs(training_data, answers) if training_data else known
     report(answers, directory, training_outputs=outputs, about=about)
+
+
+def check_own_results(predictions: Path, directory: Path) -> None:
+    """Raise UserError where the results in `directory` are of another file of answers that is there."""
+    if not (directory / "results.json").is_file():
+        return
+    found = read_json(directory / "results.json")
+    scored = found.get("predictions") if isinstance(found, dict) else None
+    for other in directory.glob("*.jsonl"):
+        text = read_bytes(other).decode("utf-8", "replace") if scored and other.name != predictions.name else ""
+        if text and lines_sha256(text.split("\n")) == scored:
+            raise UserError(f"{directory}: holds the results of {other.name}; give those of another file an --output")
 
 
 def report(

@@ -115,7 +115,8 @@ def test_wrong_words_are_one_clear_line(runs: tuple[str, str], tmp_path: Path) -
 def test_comparisons_with_runs_of_one_name_go_to_different_places(tmp_path: Path) -> None:
     first = run(tmp_path / "A", *answers("base", 0), *answers("tuned", 1))
     others = [run(tmp_path / place, *answers("tuned", 2)) for place in ("B", "p/B", "q/B", "p/q/B", "B+C", "C")]
-    calls = [[other] for other in others] + [[others[0], others[-1]], [f"{first}:base"]]
+    write_predictions(answers("tuned", 2), tmp_path / "B.jsonl")
+    calls = [[other] for other in others] + [[others[0], others[-1]], [f"{first}:base"], [str(tmp_path / "B.jsonl")]]
     for words in calls:
         compare_runs([first, *words], None, 20)
     found = sorted(path.name for path in (tmp_path / "A" / "eval").glob("compare-*"))

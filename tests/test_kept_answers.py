@@ -197,29 +197,30 @@ def test_a_base_model_that_changed_is_noticed(trained_run, tiny_base, tmp_path, 
 
 def test_a_file_of_answers_replaces_none_that_somebody_else_wrote(tmp_path):
     output = tmp_path / "answers.jsonl"
-    progress = claimed(output)
-    with pytest.raises(UserError, match="is being written by another process"):
-        claimed(output)
-    output.write_text("theirs")
-    with pytest.raises(UserError, match="exists already"):
-        write_whole(output, "ours", new=True)
+    with claimed(output):
+        with pytest.raises(UserError, match="is being written by another process"), claimed(output):
+            pass
+        output.write_text("theirs")
+        with pytest.raises(UserError, match="exists already"):
+            write_whole(output, "ours", new=True)
     assert output.read_text() == "theirs"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".answers.jsonl.unfinished-0", "answers.jsonl"]
-    progress.remove()
-    with pytest.raises(UserError, match="exists already"):
-        claimed(output)
+    with pytest.raises(UserError, match="exists already"), claimed(output):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(UserError, match="exists already"), claimed(link):
+        pass
 
 
 def test_a_name_of_any_length_is_written_or_refused_at_once(tmp_path):
     for length in (60, 72, 80, 85):
         output = tmp_path / ("答" * length)
-        progress = claimed(output)
-        write_whole(output, "x", new=True)
-        progress.remove()
+        with claimed(output):
+            write_whole(output, "x", new=True)
     assert len(list(tmp_path.iterdir())) == 4
-    with pytest.raises(UserError, match="cannot be written: File name too long"):
-        claimed(tmp_path / ("答" * 86))
+    with pytest.raises(UserError, match="cannot be written: File name too long"), claimed(tmp_path / ("答" * 86)):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -265,3 +266,90 @@ def test_scoring_again_says_what_the_evaluation_said(run, program):
     assert before["overlap"]
     assert program("eval.__main__", "score", run / "eval" / "predictions.jsonl").returncode == 0
     assert json.loads(results.read_text(encoding="utf-8"))["overlap"] == before["overlap"]
+
+
+def test_one_evaluation_at_a_time_works_in_a_directory(run, program, monkeypatch):
+    from eval.answering.answer import answer_under
+
+    said = []
+
+    def while_another_starts(*words, **named):
+        said.append(program("eval.__main__", run, *FEW, "generation.max_new_tokens=4", "--force"))
+        return answer_under(*words, **named)
+
+    monkeypatch.setattr("eval.evaluate.answer_under", while_another_starts)
+    assert program("eval.__main__", run, *FEW).returncode == 0
+    assert said[0].returncode == 2
+    assert f"{run / 'eval'}: is being written by another process" in said[0].stderr
+
+
+def test_a_sweep_whose_files_are_of_two_sweeps_is_not_reported(run, program):
+    words = ["sweep", run, *FEW, "generation.repetition_penalty=[1.0,5.0]"]
+    assert program("eval.__main__", *words).returncode == 0
+    sweep = run / "eval" / "sweep"
+    record = json.loads((sweep / RECORD).read_text(encoding="utf-8"))
+    record["files"]["predictions-01.jsonl"] = "0" * 64
+    (sweep / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    result = program("eval.__main__", "sweep", sweep)
+    assert (result.returncode, "predictions-01.jsonl: is not of the sweep" in result.stderr) == (2, True)
+
+
+def test_answers_of_two_commands_do_not_share_a_directory(run, program, tmp_path):
+    output = ["--output", tmp_path / "out"]
+    assert program("eval.__main__", run, *FEW, *output).returncode == 0
+    before = held(tmp_path / "out")
+    for words in (output, [*output, "--force"]):
+        result = program("eval.__main__", "sweep", run, *FEW, *words)
+        assert (result.returncode, "holds other answers (predictions.jsonl)" in result.stderr) == (2, True)
+    assert held(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("place", ["adapter", "adapter/x", "checkpoints"])
+def test_nothing_is_written_into_what_a_run_learned(run, program, place):
+    (run / "checkpoints").mkdir()
+    before = held(run)
+    (run / "q.jsonl").write_text('{"instruction": "首都は?"}')
+    for words in (
+        ["eval.__main__", run, *FEW, "--output", run / place],
+        ["infer", run, "--jsonl", run / "q.jsonl", "--output", run / place / "answers.jsonl"],
+    ):
+        result = program(*words)
+        assert result.returncode == 2
+    (run / "q.jsonl").unlink()
+    assert held(run) == before
+
+
+def test_what_could_not_be_replaced_is_found_before_the_answers(run, program, work, tmp_path):
+    for name in ("predictions.jsonl", RECORD):
+        (tmp_path / name / name).mkdir(parents=True)
+        result = program("eval.__main__", run, *FEW, "--output", tmp_path / name)
+        assert (result.returncode, "is a directory" in result.stderr) == (2, True)
+    assert not work
+
+
+def test_a_comparison_says_what_is_not_the_run(run, program, tmp_path):
+    assert program("eval.__main__", run, *FEW, "model.dtype=bfloat16").returncode == 0
+    other = shutil.copytree(run, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
+    (other / "manifest.json").write_text(json.dumps(manifest | {"started": "2020-01-01T00:00:00"}), encoding="utf-8")
+    result = program("eval.__main__", "compare", run, other)
+    assert result.returncode == 0
+    assert "warning: run: model.dtype bfloat16 in place of" in result.stderr
+    assert "answers of another run" in result.stderr
+    page = (run / "eval" / "compare-other" / "comparison.md").read_text(encoding="utf-8")
+    assert page.count("not the run as it was trained") == 2
+
+
+def test_results_of_one_file_are_not_replaced_by_anothers(tmp_path, program):
+    from made_up import answers
+
+    from eval.predictions import write_predictions
+
+    for number, name in enumerate("ab"):
+        write_predictions(answers("tuned", number + 1), tmp_path / f"{name}.jsonl")
+    assert program("eval.__main__", "score", tmp_path / "a.jsonl").returncode == 0
+    before = held(tmp_path)
+    result = program("eval.__main__", "score", tmp_path / "b.jsonl")
+    assert (result.returncode, "holds the results of a.jsonl" in result.stderr) == (2, True)
+    assert held(tmp_path) == before
+    assert program("eval.__main__", "score", tmp_path / "a.jsonl").returncode == 0

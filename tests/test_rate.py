@@ -54,7 +54,7 @@ def test_the_sheet_opens_in_excel_and_gives_nothing_away(sheet: Path) -> None:
 
 
 def test_sides_depend_on_seed_and_row_alone() -> None:
-    one, two = (Answered(name, Path(name), answers("tuned", quality)) for name, quality in (("A", 1), ("B", 3)))
+    one, two = (Answered(name, Path(name), answers("tuned", quality), []) for name, quality in (("A", 1), ("B", 3)))
     text, key = make_sheet(one, two, 0, with_reference=True)
     assert make_sheet(one, two, 0, with_reference=True) == (text, key)
     assert make_sheet(one, two, 1, with_reference=True)[1].rows != key.rows
@@ -125,7 +125,7 @@ def test_other_bad_input_is_one_clear_line(sheet: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="between two systems, not 1"):
         write_sheet([str(tmp_path / "A")], None, seed=0)
     (tmp_path / "other.csv").write_text("id;preference\n1;2\n")
-    with pytest.raises(UserError, match="not the key of a sheet"):
+    with pytest.raises(UserError, match="no such file; the key"):
         collect(tmp_path / "other.csv", None)
     with pytest.raises(UserError, match=r"other.csv:1: no column 'id'"):
         collect(tmp_path / "other.csv", sheet.parent / KEY)

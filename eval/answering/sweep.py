@@ -3,6 +3,7 @@
 The answers are in runs/A/eval/sweep/, one predictions file a setting, and sweep.json names them.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sft.generation.answerer import load_answerer, open_run
 from sft.generation.settings import effective_settings
 from sft.run.directory import in_use
 from sft.run.provenance import is_answered
-from sft.system.files import output_directory, write_whole
+from sft.system.files import alone_in, output_directory, write_whole
 from sft.system.processes import RANK
 
 
@@ -41,9 +42,10 @@ def answer_grid(run: Path, grid: Grid, output: Path | None = None, force: bool =
             for setting in answered:
                 print("  ".join(f"{key}={value}" for key, value in setting.items()), flush=True)
         provenance = provenance_of(opened, rows, list(paths.values()), [system])
-        if not is_answered(directory, [path.name for path in paths], provenance, force):
-            answer_under(load_answerer(opened), rows, paths, [system], likelihoods=False, provenance=provenance)
-        if RANK == 0:
-            summary = {"settings": answered, "predictions": [path.name for path in paths]}
-            write_whole(directory / "sweep.json", json_text(summary))
+        with alone_in(directory) if RANK == 0 else contextlib.nullcontext():
+            if not is_answered(directory, [path.name for path in paths], provenance, force):
+                answer_under(load_answerer(opened), rows, paths, [system], likelihoods=False, provenance=provenance)
+            if RANK == 0:
+                summary = {"settings": answered, "predictions": [path.name for path in paths]}
+                write_whole(directory / "sweep.json", json_text(summary))
     return directory

@@ -35,9 +35,9 @@ from eval.scoring.score import results_of
 from eval.statistics.estimates import Estimate, bootstrap_means, cluster_numbers
 from sft.config.repetition_penalty import NO_PENALTY, PENALTY
 from sft.data.records import Example
-from sft.run.provenance import Provenance, provenance_of
+from sft.run.provenance import Provenance, read_record
 from sft.system.errors import UserError
-from sft.system.files import read_json
+from sft.system.files import file_sha256, read_json
 
 SWEEP_VERSION = 1
 BINS = 5
@@ -146,8 +146,11 @@ def load_sweep(directory: Path) -> Sweep:
                     f"{directory / name}: row {answer.example.index!r} was not answered with {key} {setting[key]!r}, "
                     f"which {path} gives for it; sweep again"
                 )
-    abouts = [provenance_of(directory / name) for name in files]
-    return Sweep(settings, predictions, abouts[0] if all(one == abouts[0] for one in abouts) else None)
+    record = read_record(directory)
+    for name in files:
+        if record and record.files.get(name) != file_sha256(directory / name):
+            raise UserError(f"{directory / name}: is not of the sweep that {directory} has begun since; sweep again")
+    return Sweep(settings, predictions, record.provenance if record else None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Questions in a file, read before anything is loaded, and the place of their answers. No torch here."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from sft.system.errors import UserError
-from sft.system.files import parse_json, read_bytes
+from sft.system.files import check_not_learned, parse_json, read_bytes
 from sft.system.progress import Progress
 from sft.system.visible import is_text
 
@@ -36,13 +38,23 @@ def read_questions(path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def claimed(output: Path) -> Progress:
-    """Keep other calls from `output` from now on. Raises UserError where it is there, or could not be written."""
+@contextlib.contextmanager
+def claimed(output: Path | None) -> Iterator[Progress | None]:
+    """Keep other calls from `output` (None: nothing is written) while the block runs.
+
+    Raises UserError where it is there, or could not be written.
+    """
+    if output is None:
+        yield None
+        return
+    check_not_learned(output)
     exists = UserError(f"{output}: exists already; remove it, or give another --output")
-    if os.path.exists(output):
+    if os.path.lexists(output):
         raise exists
     progress = Progress(output, 0)
-    if os.path.exists(output):  # another call finished it in between
-        progress.remove()
-        raise exists
-    return progress
+    try:
+        if os.path.lexists(output):  # another call finished it in between
+            raise exists
+        yield progress
+    finally:
+        progress.release()

@@ -142,7 +142,11 @@ class Opened(NamedTuple):
     @property
     def identity(self) -> str:
         """Hash of what answers: base, adapter, tokenizer, template, and how they are loaded."""
-        loading = [self.config.model.model_dump_json(), json.dumps(self.config.quantization)]
+        device = resolve_device(self.config.model.device)
+        dtype = resolve_dtype(self.config.model.dtype, device)
+        loading = [
+            self.config.model.model_dump_json(), json.dumps(self.config.quantization), device.type, str(dtype)
+        ]  # fmt: skip
         return text_sha256([self.manifest.learned_sha256, self.template.sha256, *map(str, self.base), *loading])
 
 

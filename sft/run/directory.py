@@ -202,7 +202,9 @@ def in_use(run: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         free = True
         with contextlib.suppress(OSError, UserError):  # where there can be no lock, there can be no training either
-            lock = stack.enter_context(_beside(run, "lock").open("a+", encoding="utf-8"))
+            path = _beside(run, "lock")
+            mode = "r" if path.exists() and not os.access(path, os.W_OK) else "a+"  # somebody else's run
+            lock = stack.enter_context(path.open(mode, encoding="utf-8"))
             free = take_lock(lock, run, shared=True)
         if not free:
             raise UserError(f"{run}: is being trained; wait for it")

@@ -100,6 +100,11 @@ def is_answered(directory: Path, files: list[str], provenance: Provenance, force
     Raises UserError where other answers are, which new ones would replace, unless `force`.
     """
     record = read_record(directory)
+    if record and not set(record.files) & set(files):  # of another command
+        raise UserError(f"{directory}: holds other answers ({', '.join(record.files)}); give these another --output")
+    for name in (*files, RECORD):
+        if (directory / name).is_dir():
+            raise UserError(f"{directory / name}: is a directory; move it away, or use --output")
     there = [name for name in files if (directory / name).is_file()]
     whole = [name for name in there if record and record.files.get(name) == file_sha256(directory / name)]
     if record and record.provenance == provenance and whole == there:

@@ -123,8 +123,28 @@ def take_lock(file: IO | int, path: Path, shared: bool = False) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Let no other process work in a directory of results while the block runs. Raises UserError where one does."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        if not take_lock(handle, directory):
+            raise UserError(f"{directory}: is being written by another process; wait for it, or use --output")
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_not_learned(path: Path) -> None:
+    """Raise UserError where writing to `path` would change what a run has learned, or its checkpoints."""
+    for place in (path.absolute(), *path.absolute().parents):
+        if place.name in ("adapter", "model", "checkpoints") and (place.parent / "manifest.json").is_file():
+            raise UserError(f"{path}: is inside what the run {place.parent} learned; choose another place")
+
+
 def output_directory(path: Path) -> Path:
     """`path`, which is now a directory that can be written to. Raises UserError when it cannot be one."""
+    check_not_learned(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):  # before the work and not after it

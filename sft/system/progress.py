@@ -49,6 +49,8 @@ class Progress:
             self._file = self._name.open("a", encoding="utf-8")  # locked as long as this object lives
         except OSError as error:
             raise not_written(path, error) from None
+        if path.is_dir():
+            raise UserError(f"{path}: is a directory; move it away, or use --output")
         if not take_lock(self._file, path):
             raise UserError(f"{path}: is being written by another process; wait for it, or use --output")
 
@@ -82,6 +84,12 @@ class Progress:
         for file in self._files():
             others = [line.line() for line in _read(file)[0] if line.work != self._identity]
             write_whole(file, others) if others else file.unlink()
+        self._file.close()
+
+    def release(self) -> None:
+        """Let others have the name, where nothing was finished."""
+        if not self._file.closed and not os.fstat(self._file.fileno()).st_size:
+            self._name.unlink(missing_ok=True)
         self._file.close()
 
     def _files(self) -> list[Path]:
