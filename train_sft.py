@@ -7,7 +7,7 @@ The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, spli
 """
 
 from sft.config.load import load_config
-from sft.run.directory import check_directory
+from sft.run.directory import check_directory, settle
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 from sft.system.processes import RANK
@@ -37,6 +37,7 @@ def main() -> None:
         else:
             # Before the seconds that imports take; a slower process would meet what this one has begun to write.
             if RANK == 0:
+                settle(config.run_directory)  # what a killed start left
                 check_directory(config.run_directory, arguments.resume, arguments.force)
             from sft.training.train import train
 

@@ -26,7 +26,7 @@ FEW = ["eval.rows_per_category=1", "generation.max_new_tokens=3", "eval.resample
 TRAINING = ["training.eval_strategy=no", "training.learning_rate=1e-2", "training.save_steps=1", "data.train_rows=64"]
 
 COMMANDS = {
-    "train": lambda run: ["train_sft", run / "config.yaml", f"run.directory={run}", *TRAINING, "--force"],
+    "train": lambda run: ["train_sft", run.parent / "config.yaml", f"run.directory={run}", *TRAINING, "--force"],
     "eval": lambda run: ["eval.__main__", run, *FEW],
     "sweep": lambda run: ["eval.__main__", "sweep", run, *FEW, "generation.repetition_penalty=[1.0,5.0]"],
     "infer": lambda run: ["infer", run, "--jsonl", run / "questions.jsonl", "--output", run.parent / "answers.jsonl",
@@ -64,6 +64,7 @@ importlib.import_module(module).main()
 def run(trained_run, tmp_path) -> Path:
     """A finished run with questions beside it and answers in it."""
     run = shutil.copytree(trained_run, tmp_path / "run")
+    shutil.copyfile(run / "config.yaml", tmp_path / "config.yaml")
     rows = [{"instruction": f"{number}の首都は?"} for number in range(3)]
     (run / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (run / "eval").mkdir()

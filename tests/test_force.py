@@ -297,3 +297,20 @@ def test_a_link_to_a_run_shares_its_lock_and_stays_a_link(force, run, program, t
     assert link.is_symlink()
     assert json.loads((run / "manifest.json").read_text())["rows"]["train"] == 16
     assert sorted(path.name for path in run.parent.iterdir()) == [".a.lock", "a", "link"]
+
+
+@pytest.mark.parametrize("words", [["--force"], ["--resume"], []])
+def test_a_start_that_was_killed_before_its_manifest_does_not_stand_in_the_way(trained_run, tmp_path, program, words):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, tmp_path / ".run.replaced-run")  # as a kill after the first renaming leaves it
+    run.mkdir()
+    (run / ".manifest.json.writing-a6566e4f").write_text("{")
+    shutil.copyfile(trained_run / "config.yaml", tmp_path / "config.yaml")
+    result = program("train_sft", tmp_path / "config.yaml", f"run.directory={run}", *words)
+    assert "the run that was there before is back" in result.stderr
+    if words == ["--force"]:
+        assert result.returncode == 0
+    else:
+        assert (result.returncode, "has finished" in result.stderr) == (2, True)
+    assert not list(tmp_path.glob(".run.*run"))
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
