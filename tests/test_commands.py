@@ -473,7 +473,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, mo
     assert again
     assert not [job for job in again if job in done]
     assert not list((run / "eval" / "sweep").glob(".predictions*"))
-    too_long = program(*words[:-2], "generation.max_new_tokens=[2,100000]")
+    too_long = program(*words[:-3], "--force", "generation.max_new_tokens=[2,100000]")
     assert too_long.returncode == 2
     assert "leaves no room for a prompt" in too_long.stderr
 
