@@ -154,7 +154,7 @@ def directory_beside(answered: Sequence[Answered], command: str) -> Path:
         if systems == [TUNED, TUNED] and re.fullmatch(r"[\w.\-]+", place):
             labels.append(place)
         else:
-            told_apart = text_sha256("\0".join([place, *systems]))[:8]
+            told_apart = text_sha256(["\0".join([place, *systems])])[:8]
             labels.append(re.sub(r"[^\w.\-]+", "-", f"{Path(one.name).name}-{told_apart}"))
     return first.source.parent / short_name(f"{command}-{'+'.join(labels)}")
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answering.answer import answer_under, provenance_of, rows_to_answer
+from eval.answering.answer import answer_under, planned_provenance, rows_to_answer
 from eval.answering.place import evaluation_directory
 from eval.predictions import SYSTEMS, read_predictions
 from eval.score import report
@@ -27,11 +27,12 @@ def evaluate(
     replaced under `force` only. Raises UserError otherwise.
     """
     with in_use(run):
-        rows = rows_to_answer(run, config)
-        trained = read_side(run, "train", training_data(run, config))
+        data = training_data(run, config)
+        rows = rows_to_answer(run, config, data)
+        trained = read_side(run, "train", data)
         directory = evaluation_directory(run, config.eval.data, output)
         opened = open_run(run, overrides, allow_other_template)
-        provenance = provenance_of(opened, rows, [opened.config.generation], SYSTEMS)
+        provenance = planned_provenance(opened, rows, [opened.config.generation], SYSTEMS)
         file = directory / "predictions.jsonl"
         with alone_in(directory) if RANK == 0 else contextlib.nullcontext():
             if not is_answered(directory, [file.name], provenance, force):

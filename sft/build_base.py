@@ -59,8 +59,9 @@ def ensure_base(kind: str | None, directory: str) -> None:
     parts.mkdir(parents=True, exist_ok=True)
     lock = os.open(parts, os.O_RDONLY)
     try:
-        while not take_lock(lock, parts):
-            time.sleep(1)
+        with contextlib.suppress(UserError):  # a file system without locks: each builds, and the first to finish wins
+            while not take_lock(lock, parts):
+                time.sleep(1)
         if not (target / "config.json").is_file():
             _build(kind, target, parts)
         shutil.rmtree(parts, ignore_errors=True)

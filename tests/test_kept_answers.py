@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from made_up import signed
 
 from eval.answering.place import evaluation_directory
@@ -317,6 +318,31 @@ def test_nothing_is_written_into_what_a_run_learned(run, program, place):
         assert result.returncode == 2
     (run / "q.jsonl").unlink()
     assert held(run) == before
+
+
+def test_nothing_is_written_into_an_export_which_the_next_one_would_replace(run, program):
+    assert program("sft.export.__main__", run).returncode == 0
+    before = held(run)
+    (run.parent / "q.jsonl").write_text('{"instruction": "首都は?"}')
+    export = run / "export" / "adapter"
+    for words in (
+        ["eval.__main__", run, *FEW, "--output", export / "mine"],
+        ["infer", run, "--jsonl", run.parent / "q.jsonl", "--output", export / "answers.jsonl"],
+    ):
+        result = program(*words)
+        assert (result.returncode, "which the next one replaces" in result.stderr) == (2, True)
+    assert held(run) == before
+
+
+def test_a_report_names_no_place_of_this_machine(run, program, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    shutil.copyfile("data/sample.jsonl", rows)
+    assert program("eval.__main__", run, *FEW, f"eval.data={rows}", "--output", run / "eval").returncode == 0
+    for name in ("report.md", "report.html"):
+        text = (run / "eval" / name).read_text(encoding="utf-8")
+        assert "rows.jsonl" in text
+        assert str(tmp_path) not in text
+        assert str(Path(yaml.safe_load((run / "config.yaml").read_text())["model"]["base"]).parent) not in text
 
 
 def test_what_could_not_be_replaced_is_found_before_the_answers(run, program, work, tmp_path):

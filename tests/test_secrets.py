@@ -99,7 +99,7 @@ def test_a_token_in_the_file_is_refused_with_its_key(tmp_path):
         load_config(path)
     assert (
         str(error.value)
-        == f"{path}: data.revision: holds a login; take it out, and run `hf auth login` or set HF_TOKEN"
+        == f"{path}: data.revision: holds a login, a key or a signature; take it out (for the hub: `hf auth login`, or HF_TOKEN)"
     )
 
 

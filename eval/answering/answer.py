@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
+from datasets import Dataset
 from tqdm import tqdm
 
 from eval.predictions import Prediction, predictions_sha256, rows_sha256, write_predictions
@@ -65,15 +66,17 @@ class Job(NamedTuple):
     fields: list[str]
 
 
-def rows_to_answer(run: Path, config: Config) -> list[Example]:
+def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> list[Example]:
     """The rows of `eval.data`, or the run's test rows; at most `eval.rows_per_category` of each category.
 
-    Raises UserError when there are none, and when the run's data or split changed since it was trained.
+    `data` is the run's `training_data`; None: it is read here where it is needed. Raises UserError when there are no
+    rows, and when the run's data or split changed since it was trained.
     """
     limit = config.eval.rows_per_category
     if config.eval.data:
         return [*examples_of(category_head(hash_order(load_data(config.eval.data).rows), limit))]
-    rows = [*examples_of(category_head(read_side(run, "test", training_data(run, config)), limit))]
+    data = training_data(run, config) if data is None else data
+    rows = [*examples_of(category_head(read_side(run, "test", data), limit))]
     if not rows:
         raise UserError(
             f"{run}: its test side is empty (data.test_share is 0, or there are too few rows); give others: eval.data"
@@ -145,7 +148,7 @@ def _write(
         one.remove()
 
 
-def provenance_of(
+def planned_provenance(
     opened: Opened,
     rows: Sequence[Example],
     settings: Sequence[Mapping[str, Any]],
@@ -214,7 +217,7 @@ def _identity(
         rows_sha256(rows),
         json.dumps(jobs),
     ]
-    return text_sha256("\0".join(parts))
+    return text_sha256(["\0".join(parts)])
 
 
 def _do(

@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from eval.answering.answer import answer_under, provenance_of, rows_to_answer
+from eval.answering.answer import answer_under, planned_provenance, rows_to_answer
 from eval.answering.settings import Grid, finished_config
 from eval.border import json_text
 from eval.predictions import TUNED
@@ -41,7 +41,7 @@ def answer_grid(run: Path, grid: Grid, output: Path | None = None, force: bool =
         if RANK == 0:
             for setting in answered:
                 print("  ".join(f"{key}={value}" for key, value in setting.items()), flush=True)
-        provenance = provenance_of(opened, rows, list(paths.values()), [system])
+        provenance = planned_provenance(opened, rows, list(paths.values()), [system])
         with alone_in(directory) if RANK == 0 else contextlib.nullcontext():
             if not is_answered(directory, [path.name for path in paths], provenance, force):
                 answer_under(load_answerer(opened), rows, paths, [system], likelihoods=False, provenance=provenance)

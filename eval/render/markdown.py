@@ -26,7 +26,7 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Figure():
-            return f"Figure (in report.html): {inline(block.caption)}"
+            return f"Figure (in the HTML file): {inline(block.caption)}"
         case Sample():
             title = f"#### {inline(block.title)}{f', {block.change}' if block.change else ''}"
             quotes = [f"{inline(q.label)}\n\n{fenced(q.text, TEXT_SHOWN)}" for q in (*block.texts, *block.answers)]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from eval.metrics.catalogue import FACTS_RECALL, HEADLINE, in_section
@@ -154,10 +155,10 @@ def _about(results: Results) -> list[Block]:
     base = about.base_commit or about.base_sha256 or "not recorded"
     rows = [
         ["run, begun", about.run],
-        ["base model", f"{about.base} ({base[:12]})"],
+        ["base model", f"{Path(about.base).name if about.base_sha256 else about.base} ({base[:12]})"],
         ["what was learned", about.learned[:12]],
         ["template", about.template[:12]],
-        ["rows", f"{about.data or 'held out by the run'} ({about.rows[:12]})"],
+        ["rows", f"{Path(about.data).name if about.data else 'held out by the run'} ({about.rows[:12]})"],
         ["answers", (results.predictions or "")[:12]],
         ["as it was trained", "; ".join(about.deviations) or "yes"],
     ]

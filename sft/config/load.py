@@ -52,7 +52,9 @@ def _check_texts(value: Any, key: str, origin: Origin) -> None:
             _check_texts(inner, key, origin)
     elif isinstance(value, str):
         if holds_token(value):
-            raise origin.error(key, "holds a login; take it out, and run `hf auth login` or set HF_TOKEN")
+            raise origin.error(
+                key, "holds a login, a key or a signature; take it out (for the hub: `hf auth login`, or HF_TOKEN)"
+            )
         if not is_text(value):
             raise origin.error(key, "is not text: it holds a null character, or bytes that are not UTF-8")
 

@@ -136,8 +136,10 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def check_not_learned(path: Path) -> None:
-    """Raise UserError where writing to `path` would change what a run has learned, or its checkpoints."""
+    """Raise UserError where writing to `path` would change what a run has learned, its checkpoints or an export."""
     for place in (path.absolute(), *path.absolute().parents):
+        if os.path.isfile(place / "export.json"):  # False, too, of a name that is too long
+            raise UserError(f"{path}: is inside the export {place}, which the next one replaces; choose another place")
         if place.name in ("adapter", "model", "checkpoints") and (place.parent / "manifest.json").is_file():
             raise UserError(f"{path}: is inside what the run {place.parent} learned; choose another place")
 

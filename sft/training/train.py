@@ -153,9 +153,8 @@ def training_arguments(
         extra = arguments.lr_scheduler_kwargs
         get_scheduler(arguments.lr_scheduler_type, optimizer, 1, plan.steps, scheduler_specific_kwargs=extra)
         if arguments.lr_scheduler_type == "reduce_lr_on_plateau":
-            raise ValueError(
-                "lr_scheduler_type reduce_lr_on_plateau needs one validation loss, and each group has its own"
-            )
+            problem = "reduce_lr_on_plateau needs one validation loss, and each group has its own"
+            raise ValueError(f"lr_scheduler_type {problem}; choose another, such as cosine")
         return arguments
     except (ValueError, TypeError) as error:
         raise UserError(f"training: {' '.join(str(error).split())[:300]}") from None
