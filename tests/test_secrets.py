@@ -98,8 +98,8 @@ def test_a_token_in_the_file_is_refused_with_its_key(tmp_path):
     with pytest.raises(UserError) as error:
         load_config(path)
     assert (
-        str(error.value)
-        == f"{path}: data.revision: holds a login, a key or a signature; take it out (for the hub: `hf auth login`, or HF_TOKEN)"
+        str(error.value) == f"{path}: data.revision: holds a login, a key or a signature; "
+        "take it out (for the hub: `hf auth login`, or HF_TOKEN)"
     )
 
 
