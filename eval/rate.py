@@ -97,7 +97,10 @@ def write_sheet(specs: Sequence[str], output: Path | None, seed: int, with_refer
 def collect(sheet: Path, key: Path | None) -> None:
     """Read a filled-in sheet back, write preferences.json beside it, and print the preferences."""
     known = read_key(key or sheet.with_name(KEY))
-    found = preferences(read_ratings(sheet, known))
+    ratings = read_ratings(sheet, known)
+    if not any(rating.preferred for rating in ratings):
+        raise UserError(f"{sheet}: no row is rated yet; write 1, 2 or tie into its column preference")
+    found = preferences(ratings)
     by_name = nested({scope: dataclasses.asdict(one) for scope, one in found.items()})
     summary = {"schema_version": PREFERENCES_VERSION, "first": known.first, "second": known.second, **by_name}
     write_whole(sheet.with_name(PREFERENCES), json_text(summary))

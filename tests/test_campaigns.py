@@ -122,6 +122,37 @@ def test_a_command_that_was_killed_at_any_renaming_does_the_same_when_it_is_call
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_resumed_training_that_is_killed_at_any_renaming_learns_the_same(run, tmp_path, program, moment):
+    learned = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    begin = COMMANDS["train"](run)
+    for number in itertools.count(1):
+        start(begin, str(number), "before").communicate()
+        if (run / "checkpoints" / "checkpoint-1").is_dir() and not (run / "adapter").exists():
+            break
+    kept = shutil.copytree(run, tmp_path / "kept")
+    resume = [*begin[:-1], "--resume"]
+    counts = 0
+    for number in itertools.count(1):
+        shutil.rmtree(run)
+        shutil.copytree(kept, run)
+        process = start(resume, str(number), moment)
+        _, said = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == 9, said
+        counts += 1
+        again = program(*resume)
+        finished = "this run has finished" in again.stderr
+        assert again.returncode == 0 or (again.returncode == 2 and finished), again.stderr
+        check_whole(run)
+        assert (run / "adapter" / "adapter_model.safetensors").read_bytes() == learned
+        assert not left_behind(tmp_path) or finished
+    print(f"\nresume, {moment}: {counts} kills")
+    assert counts
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", itertools.combinations_with_replacement(COMMANDS, 2), ids="+".join)
 def test_two_commands_at_once_do_their_work_or_say_a_line(run, tmp_path, pair):
     processes = [start(COMMANDS[name](run), "0", "before") for name in pair]
@@ -168,6 +199,23 @@ def test_a_damaged_file_of_a_run_is_a_line(run, program):
 @pytest.mark.slow
 def test_many_damaged_files_of_a_run_are_a_line(run, program):
     each_file_damaged(run, program, range(40))
+
+
+def test_a_damaged_rating_sheet_is_a_line(run, program):
+    assert program(*COMMANDS["rate"](run)).returncode == 0
+    (sheet,) = run.rglob("sheet.csv")
+    sheet.write_text(re.sub(r",,(?=\r?$)", ",1,", sheet.read_text(encoding="utf-8-sig"), flags=re.M), "utf-8-sig")
+    for path in (sheet, sheet.with_name("sheet.key.json")):
+        whole = path.read_bytes()
+        for seed in range(40):
+            path.write_bytes(damaged(whole, seed))
+            result = program("eval.__main__", "rate", "--collect", sheet)
+            assert result.returncode in (0, 2), (path.name, seed, result.stderr)
+            path.write_bytes(whole)
+    result = program("eval.__main__", "rate", "--collect", sheet)
+    assert result.returncode == 0, result.stderr
+    groups = json.loads(sheet.with_name("preferences.json").read_text(encoding="utf-8"))["groups"]
+    assert sum(group["first"] + group["second"] for group in groups.values()) == 32
 
 
 WORDS = (

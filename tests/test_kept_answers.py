@@ -58,6 +58,23 @@ def test_answers_are_not_made_again_when_scoring_was_interrupted(run, program, w
     assert not work
 
 
+def test_what_was_kept_while_answering_is_forgotten_with_the_answers_even_after_a_kill(run, program, work, monkeypatch):
+    def killed(self):
+        raise KeyboardInterrupt
+
+    others = run / "eval" / ".predictions.jsonl.unfinished-0"
+    others.parent.mkdir()
+    others.write_text('["another work", 0, []]\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("sft.system.progress.Progress.remove", killed)
+        assert program("eval.__main__", run, *FEW).returncode == 130
+    assert len(others.read_text().splitlines()) > 2
+    work.clear()
+    assert program("eval.__main__", run, *FEW).returncode == 0
+    assert not work
+    assert others.read_text() == '["another work", 0, []]\n'
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_answers_are_not_made_again_after_a_kill_among_their_files(run, program, work, monkeypatch, number):
     words = ["sweep", run, *FEW, "generation.repetition_penalty=[1.0,5.0]"]

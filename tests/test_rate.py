@@ -94,10 +94,18 @@ def test_ratings_come_back_as_they_were_given(sheet: Path, encoding: str, capsys
 
 
 def test_deleted_rows_count_as_not_rated(sheet: Path) -> None:
-    write(sheet, read(sheet)[:10])
+    rows = read(sheet)[:10]
+    rows[0]["preference"] = "tie"
+    write(sheet, rows)
     collect(sheet, None)
     found = json.loads((sheet.parent / "preferences.json").read_text())
-    assert sum(group["not_rated"] for group in found["groups"].values()) == 32
+    assert sum(group["not_rated"] for group in found["groups"].values()) == 31
+
+
+def test_a_sheet_that_nobody_filled_in_is_one_clear_line(sheet: Path) -> None:
+    with pytest.raises(UserError, match="no row is rated yet; write 1, 2 or tie into its column preference"):
+        collect(sheet, None)
+    assert not (sheet.parent / "preferences.json").exists()
     assert found["groups"]["open"]["share_second"] is None
 
 

@@ -141,7 +141,8 @@ def _write(
     """The record first, and progress forgotten last: a kill anywhere in between costs no answer."""
     if provenance:
         files = {path.name: predictions_sha256(found) for path, found in predictions.items()}
-        write_record(next(iter(predictions)).parent, Record(provenance=provenance, files=files))
+        work = {path.name: one.identity for path, one in progress.items()}
+        write_record(next(iter(predictions)).parent, Record(provenance=provenance, files=files, work=work))
     for path, found in predictions.items():
         write_predictions(found, path)
     for one in progress.values():

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from sft.run.manifest import FinishedManifest, Part, Sha256, Word
 from sft.system.errors import UserError
 from sft.system.files import file_sha256, read_bytes, text_sha256, write_whole
+from sft.system.processes import RANK
+from sft.system.progress import forget
 
 RECORD = "answers.json"
 """Beside files of answers: what they are, and their hashes."""
@@ -67,6 +69,8 @@ class Record(Part):
 
     provenance: Provenance
     files: dict[str, Sha256]
+    work: dict[str, str] = {}
+    """By file, under which identity its answers were kept while they were made (`sft.system.progress`)."""
 
 
 def write_record(directory: Path, record: Record) -> None:
@@ -95,7 +99,7 @@ def lines_sha256(lines: Iterable[str]) -> str:
 
 
 def is_answered(directory: Path, files: list[str], provenance: Provenance, force: bool) -> bool:
-    """Whether exactly these answers are in `directory` already, whole.
+    """Whether exactly these answers are in `directory` already, whole; what was kept while they were made is forgotten.
 
     Raises UserError where other answers are, which new ones would replace, unless `force`.
     """
@@ -108,6 +112,9 @@ def is_answered(directory: Path, files: list[str], provenance: Provenance, force
     there = [name for name in files if (directory / name).is_file()]
     whole = [name for name in there if record and record.files.get(name) == file_sha256(directory / name)]
     if record and record.provenance == provenance and whole == there:
+        if there == files and RANK == 0:
+            for name in files:
+                forget(directory / name, record.work.get(name))
         return there == files
     if there and not force:
         others = f"other {', '.join(record.provenance.differences(provenance))}" if record and whole else "unknown"

@@ -38,10 +38,12 @@ class Progress:
 
     done: set[int]
     """Numbers of the jobs that are finished."""
+    identity: str
+    """Of the work, once it has begun."""
 
     def __init__(self, path: Path, process: int) -> None:
         self.path = path
-        self._identity = ""
+        self.identity = ""
         self._name = hidden_beside(path, f"unfinished-{process}")
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -56,7 +58,7 @@ class Progress:
 
     def begin(self, identity: str) -> None:
         """Find what is finished of this work."""
-        self._identity = identity
+        self.identity = identity
         lines, damaged = _read(self._name)
         others = sum(line.work != identity for line in lines)
         self._file.write("\n")  # the last line may have been cut, and must not swallow the next one
@@ -68,7 +70,7 @@ class Progress:
 
     def add(self, job: int, results: list[Any]) -> None:
         """Keep the results of a job, anything that JSON holds."""
-        self._file.write(Finished(self._identity, job, results).line())
+        self._file.write(Finished(self.identity, job, results).line())
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -76,13 +78,13 @@ class Progress:
         """Results by job number, from all processes. Raises UserError when our file is not there any more."""
         if not self._name.exists() or not os.path.samestat(os.fstat(self._file.fileno()), self._name.stat()):
             raise UserError(f"{self.path}: somebody removed what was finished of it; start again")
-        lines = [line for file in self._files() for line in _read(file)[0]]
-        return {line.job: line.results for line in lines if line.work == self._identity}
+        lines = [line for file in _files(self.path) for line in _read(file)[0]]
+        return {line.job: line.results for line in lines if line.work == self.identity}
 
     def remove(self) -> None:
         """Forget it all, other works' aside: the result is written."""
-        for file in self._files():
-            others = [line.line() for line in _read(file)[0] if line.work != self._identity]
+        for file in _files(self.path):
+            others = [line.line() for line in _read(file)[0] if line.work != self.identity]
             write_whole(file, others) if others else file.unlink()
         self._file.close()
 
@@ -92,9 +94,18 @@ class Progress:
             self._name.unlink(missing_ok=True)
         self._file.close()
 
-    def _files(self) -> list[Path]:
-        pattern = glob.escape(hidden_beside(self.path, "unfinished-").name) + "*"
-        return sorted(self.path.parent.glob(pattern))
+
+def forget(path: Path, identity: str | None) -> None:
+    """Forget a work whose result is at `path`: a kill came between writing it and `Progress.remove`."""
+    if identity and _files(path):
+        progress = Progress(path, 0)
+        progress.identity = identity
+        progress.remove()
+
+
+def _files(path: Path) -> list[Path]:
+    pattern = glob.escape(hidden_beside(path, "unfinished-").name) + "*"
+    return sorted(path.parent.glob(pattern))
 
 
 def _read(file: Path) -> tuple[list[Finished], int]:
