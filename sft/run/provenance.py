@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from sft.run.manifest import FinishedManifest, Part, Sha256, Word
 from sft.system.errors import UserError
@@ -69,7 +69,7 @@ class Record(Part):
 
     provenance: Provenance
     files: dict[str, Sha256]
-    work: dict[str, str] = {}
+    work: dict[str, str] = Field(default_factory=dict)
     """By file, under which identity its answers were kept while they were made (`sft.system.progress`)."""
 
 
