@@ -15,18 +15,27 @@ from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import FinishReason, effective_settings
 from sft.generation.streamer import decode
 from sft.model.lora import base_of
+from sft.model.place import wider_format
 from sft.prompt.encode import eos_id
 from sft.system.errors import UserError
 
 
 class CheckedLogits(LogitsProcessor):
-    """Raises UserError for logits that are no numbers, of which the library would make an answer like any other."""
+    """Raises UserError for logits that are no numbers, of which the library would make an answer like any other.
+
+    `remedy` is what to set where the model's number format is the cause (see `wider_format`).
+    """
+
+    def __init__(self, remedy: str | None) -> None:
+        self.remedy = remedy
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return `scores` (rows, vocabulary) as they are."""
         if scores.amax(dim=-1).isnan().any():
-            reason = "its weights are damaged, or model.dtype is too narrow for them"
-            raise UserError(f"the model's logits are not numbers: {reason}; try model.dtype=bfloat16, or float32")
+            reason = "its weights are damaged"
+            if self.remedy:
+                reason += f", or its number format is too narrow for them; try {self.remedy}"
+            raise UserError(f"the model's logits are not numbers: {reason}")
         return scores
 
 
@@ -118,7 +127,7 @@ def _inputs(
     padding, rows = tokenizer.pad_token_id, [torch.tensor(prompt, device=model.device) for prompt in prompts]
     # By position, never by id: the padding token may be the end of text, and stand in a prompt.
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
-    processors = LogitsProcessorList([CheckedLogits()])
+    processors = LogitsProcessorList([CheckedLogits(wider_format(base_of(model), model.dtype))])
     if PENALTY in settings:
         processors.append(ScopedRepetitionPenalty(settings[PENALTY], settings.get(SCOPE, DEFAULT_SCOPE), mask))
     return {

@@ -49,12 +49,12 @@ def use_packed_attention(model: PreTrainedModel, kind: PackedAttention, device: 
     Returns whether documents may share prefixes, which all but transformers' own mask can do.
 
     dense: transformers' mask, anywhere. documents: a call of PyTorch's attention for each document. varlen: PyTorch's
-    kernel for documents of different lengths, on a GPU in 16 bits. auto: documents on a CPU, dense on a GPU.
+    kernel for documents of different lengths, on a GPU in bfloat16. auto: documents on a CPU, dense on a GPU.
     """
     if kind == "auto":
         kind = "documents" if device.type == "cpu" else "dense"
-    if kind == "varlen" and (device.type != "cuda" or model.dtype == torch.float32):
-        raise UserError("training.packed_attention: varlen needs a GPU and a model in 16 bits; use documents or dense")
+    if kind == "varlen" and (device.type != "cuda" or model.dtype != torch.bfloat16):
+        raise UserError("training.packed_attention: varlen needs a GPU and a model in bfloat16; use documents or dense")
     model.set_attn_implementation("sdpa" if kind == "dense" else f"packed_{kind}")
     return kind != "dense"
 
