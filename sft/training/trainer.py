@@ -21,11 +21,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.model.attention import PackedAttention, use_packed_attention
+from sft.model.attention import PackedAttention, packed_mask, use_packed_attention
 from sft.model.lora import base_of, recast_trainable
 from sft.model.loss import add_token_nll
 from sft.model.place import wider_format
-from sft.model.shared_prefix import label_copies
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.run import checkpoints
@@ -171,7 +170,7 @@ class RunTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         self._before_step = None  # the step before is whole
-        supervised = sum(label_copies(batch).sum() for step in batch_samples for batch in step["micro_batches"])
+        supervised = sum(batch["label_copies"].sum() for step in batch_samples for batch in step["micro_batches"])
         # Processes stop together, before a step, or those that go on would wait for the others forever.
         found = self.accelerator.reduce(torch.tensor([int(supervised), self._signals.received], device=device))
         if found[1]:
@@ -185,9 +184,10 @@ class RunTrainer(SFTTrainer):
 
     def _nll(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of −ln p over the supervised tokens of all rows, and their number."""
-        copies = label_copies(batch)
-        labels = batch["labels"]
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
+        inputs = dict(batch)
+        labels, copies = inputs.pop("labels"), inputs.pop("label_copies")
+        if len(batch.get("document_lengths", ())) > 1:  # one alone is left to PyTorch's causal kernel
+            inputs["attention_mask"] = packed_mask(base_of(self.model).config, batch["seq_idx"])
         return (model(**inputs, nll_labels=labels, use_cache=False) * copies).sum(), copies.sum()
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
