@@ -82,6 +82,9 @@ STOPS = {
     "positions": lambda b, t, d: [f"model.base={base(b, d, max_position_embeddings=16)}"],
     "end of text": lambda b, t, d: ["data.truncation=end", "training.max_length=32"],
     "dtype": lambda b, t, d: ["model.dtype=bfloat16"],  # patched to meet a GPU without it
+    "packed attention": lambda b, t, d: [  # the same
+        "training.packed_attention=varlen", "model.device=auto", "model.dtype=auto",
+    ],
 }  # fmt: skip
 """The subject of a line that can be red → the settings that make it so, given base model, tokenizer and directory."""
 
@@ -97,7 +100,7 @@ def test_what_the_doctor_stops_is_refused_in_its_words_and_leaves_the_run(
             monkeypatch.setattr(module, "read_tokenizer", lambda config: (lost, ALPACA_JA))
     if subject == "checkpointing":
         monkeypatch.setattr("transformers.GPTNeoXForCausalLM.supports_gradient_checkpointing", False)
-    if subject == "dtype":
+    if subject in ("dtype", "packed attention"):
         monkeypatch.setattr(checks, "card_of", lambda device: checks.Card("T4", 16e9, bfloat16=False))
     monkeypatch.setattr(training, "load_model", lambda *_: pytest.fail("weights were loaded"))
     before = contents(run.parent)
@@ -107,7 +110,7 @@ def test_what_the_doctor_stops_is_refused_in_its_words_and_leaves_the_run(
     assert line.startswith(f"error: {subject.partition(',')[0]}: ") or subject == "model"
     assert "; " in line  # with the remedy
     assert contents(run.parent) == before | {".a.lock": contents(run.parent)[".a.lock"]}
-    shown = force(*words, "--dry-run", *(["--card", "T4"] if subject == "dtype" else []))
+    shown = force(*words, "--dry-run", *(["--card", "T4"] if subject in ("dtype", "packed attention") else []))
     assert shown.returncode == 1
     assert f"STOP{subject.partition(',')[0]}".replace(" ", "") in "".join(shown.stdout.split())
 

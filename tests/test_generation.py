@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from test_waits import counted
 from transformers import (
     AutoModelForCausalLM,
     Gemma3ForCausalLM,
@@ -13,7 +14,8 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from sft.generation.decoding import batches
+from sft.generation import decoding
+from sft.generation.decoding import batches, drawn
 from sft.generation.generate import generate, generate_all
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import effective_settings
@@ -269,3 +271,36 @@ def test_logits_that_are_no_numbers_are_an_error_and_not_an_answer(tokenizer, se
         list(generate_all(model, tokenizer, prompts, [{"max_new_tokens": 4} | settings], 100))
     with pytest.raises(UserError, match="logits are not numbers"):
         generate(model, tokenizer, prompts, {"max_new_tokens": 4} | settings)
+
+
+def test_what_is_drawn_follows_the_softmax_and_never_what_has_no_probability():
+    torch.manual_seed(0)
+    scores = torch.randn(3, 50)
+    scores[:, [0, 7, 49]] = float("-inf")
+    scores[2, 1:] = float("-inf")
+    scores[2, 0] = 1.0  # one choice
+    even = (torch.arange(20_000) + 0.5) / 20_000
+    draws = [*even, torch.tensor(0.0), torch.tensor(1 - 2**-24)]
+    chosen = torch.cat([drawn(scores, draw.expand(3, 1)) for draw in draws], dim=1)
+    for row, tokens in zip(scores, chosen, strict=True):
+        shares = torch.bincount(tokens, minlength=50) / len(even)
+        torch.testing.assert_close(shares, row.softmax(-1), rtol=0, atol=2e-4)
+        assert shares[row == float("-inf")].sum() == 0
+
+
+def test_decoding_waits_once_a_token_whatever_is_decoded(model, tokenizer, many_prompts):
+    settings = [{"max_new_tokens": 6, **more} for more in (*PENALTIES, SAMPLED)]
+    asked = []
+    choose = decoding._choose
+
+    def watched(groups, logits):
+        with counted() as waits:
+            ended = list(choose(groups, logits))
+        asked.append((waits, len(ended)))
+        yield from ended
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_choose", watched)
+        all_answers(model, tokenizer, many_prompts[:3], settings, 100_000)
+    assert len(asked) == 6
+    assert all(waits == {"tolist": 1 + ended} for waits, ended in asked)  # an answer is read when it has ended

@@ -20,7 +20,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from sft.model.attention import _ShortDocument, packing_obstacle, use_packed_attention
 from sft.model.families import FAMILIES
 from sft.model.loss import add_token_nll
-from sft.model.shared_prefix import documents_of, label_copies
+from sft.model.shared_prefix import documents_of
 from sft.plan.prepare import optimizer_steps
 from sft.training.steps import StepCollator, StepSampler, packed, padded
 
@@ -135,7 +135,7 @@ def test_rows_that_share_a_beginning_have_the_loss_and_the_gradient_of_separate_
     expected.sum().backward()
     batch = sharing_batch(rows, supervised)
     assert batch["input_ids"].shape[1] < sum(map(len, rows)) - 30
-    counts = label_copies(batch)
+    counts = batch["label_copies"]
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
     nll = model(**inputs, nll_labels=batch["labels"], use_cache=False)
     assert counts.sum() == len(expected)

@@ -34,6 +34,7 @@ def make_trainer(
     quantization=None,
     train_on_inputs=True,
     pack=True,
+    packed_attention="auto",
     targets=("query_key_value",),
     **args,
 ):
@@ -61,6 +62,7 @@ def make_trainer(
         run_id="", log_path=tmp_path / "log.jsonl",
         total_batch_size=8,
         pack=pack,
+        packed_attention=packed_attention,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sft.checks.doctor import Line, end_of_text, length_line, tokenizer_checks
-from sft.checks.model_checks import duration, memory, model_lines, number_format
+from sft.checks.model_checks import duration, memory, model_lines, number_format, varlen_kernel
 from sft.config.sections import Config
 from sft.model.load import load_skeleton
 from sft.model.place import DTYPES
@@ -34,7 +34,7 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
     model = weightless(config)
     plan = prepare(config, data, split, tokenizer, template)
     card = card_of(device)
-    refuse([*fit_checks(config, plan, model), *number_format(config.model.dtype, card)])
+    refuse([*fit_checks(config, plan, model), *card_checks(config, plan, card, on_cpu=device.type == "cpu")])
     if not any(labels[-1] == tokenizer.eos_token_id for labels in labels_of(plan)):  # which the first row settles
         refuse([end_of_text(labels_of(plan), tokenizer.eos_token_id)])
     if RANK == 0:
@@ -89,6 +89,12 @@ def fit_checks(config: Config, plan: Plan, model: PreTrainedModel) -> list[Line]
     return model_lines(model, config.lora, config.quantization, checkpointing, longest, largest)
 
 
+def card_checks(config: Config, plan: Plan, card: Card | None, on_cpu: bool = False) -> list[Line]:
+    """What the card, if one is known, cannot compute; nothing where it can all."""
+    varlen = plan.packed and config.training["packed_attention"] == "varlen"
+    return [*number_format(config.model.dtype, card), *(varlen_kernel(card, on_cpu) if varlen else [])]
+
+
 def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card | None) -> list[Line]:
     """The doctor's lines about the model, and about memory and time on `card`."""
     lines = fit_checks(config, plan, model)
@@ -98,7 +104,7 @@ def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card 
     tokens = sum(row_lengths(plan.train.rows)) * config.training["num_train_epochs"]
     return [
         *lines,
-        *number_format(config.model.dtype, card),
+        *card_checks(config, plan, card),
         memory(model, layout, card),
         duration(model, tokens, layout.checkpointing, card, WORLD_SIZE),
     ]

@@ -100,6 +100,15 @@ def number_format(dtype: str, card: Card | None) -> list[Line]:
     return [Line("red", "dtype", f"{card.name} has no bfloat16", "set model.dtype=float16")]
 
 
+def varlen_kernel(card: Card | None, on_cpu: bool) -> list[Line]:
+    """Whether PyTorch's kernel for packed rows runs there; nothing where it does. None: a card that is not known."""
+    if not on_cpu and (card is None or card.bfloat16):  # which came with sm80, and so did flash kernels
+        return []
+    where = "a CPU has none" if card is None else f"{card.name} is older than compute capability 8.0 (Ampere)"
+    remedy = "set training.packed_attention=documents or dense"
+    return [Line("red", "packed attention", f"varlen needs flash attention's kernels, and {where}", remedy)]
+
+
 def sources(repositories: Mapping[str, tuple[str, str | None]], trust_remote_code: bool) -> list[Line]:
     """Whether model and data stay what they are: (hub id or path, revision) by the section that names it."""
     on_hub = {section: pair for section, pair in repositories.items() if not Path(pair[0]).exists()}

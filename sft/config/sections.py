@@ -143,8 +143,8 @@ class TrainingKeys(Section):
     nine tenths of the GPU's memory (on a CPU: of the machine's), by the estimate of --dry-run --card."""
     packed_attention: Literal["auto", "dense", "documents", "varlen"] = "auto"
     """How packed rows are kept apart. dense: a mask of tokens × tokens. documents: row after row. varlen: PyTorch's
-    kernel for GPUs in 16 bits, not measured yet. auto: documents on a CPU, dense on a GPU. All but dense compute what
-    the rows of a bin begin with alike once for all of them."""
+    kernel for GPUs and models in bfloat16, not measured yet. auto: documents on a CPU, dense on a GPU. All but dense
+    compute what the rows of a bin begin with alike once for all of them."""
 
 
 class TrainingSection(TrainingKeys):

@@ -13,6 +13,7 @@ def check_values(config: Config, origin: Origin) -> None:
     if config.model.device == "cpu" and config.model.dtype == "float16":
         message = "float16 needs a GPU; use bfloat16 or float32 with model.device cpu"
         raise origin.error("model.dtype", message, "model.device")
+    _check_varlen(config, origin)
     if config.quantization is None:
         return
     if config.lora is None:
@@ -24,3 +25,19 @@ def check_values(config: Config, origin: Origin) -> None:
     if not bits:
         message = "neither load_in_4bit nor load_in_8bit is true; quantization: null turns it off"
         raise origin.error("quantization", message)
+
+
+def _check_varlen(config: Config, origin: Origin) -> None:
+    """PyTorch's kernel is called outside of autocast: it must get its bfloat16 from the model itself."""
+    if config.training["packed_attention"] != "varlen" or config.training["pack"] is False:
+        return
+    key, remedy = "training.packed_attention", "use documents or dense"
+    if config.model.device == "cpu":
+        raise origin.error(key, f"varlen needs a GPU; {remedy} with model.device cpu", "model.device")
+    if config.model.dtype in ("float16", "float32"):
+        message = f"varlen computes in bfloat16 only; {remedy} with model.dtype {config.model.dtype}"
+        raise origin.error(key, message, "model.dtype")
+    if config.lora is None:
+        raise origin.error(
+            key, f"varlen needs weights in bfloat16, and all that are trained are fp32; {remedy}", "lora"
+        )

@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from sft.generation.cache import growing_cache, join
+from sft.generation.checked_logits import CheckedLogits
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""
@@ -33,8 +34,6 @@ class Row:
     """A prompt under one setting."""
 
     place: int
-    generator: torch.Generator | None
-    """Its own randomness, so that what it draws does not depend on the other rows; None: greedy."""
     ended: bool = False
 
 
@@ -43,6 +42,8 @@ class Group:
     """Rows that came together under one setting: to the library's processors and criteria, a batch of their own.
 
     input_ids: (rows, prompt and answer tokens), padded on the left to the longest prompt, `prompt_tokens`.
+    draws: (rows, answer tokens), a random number in [0, 1) for each token that a row may choose, from its own seed
+        alone, so that what it chooses does not depend on the other rows; None: greedy.
     """
 
     setting: int
@@ -51,15 +52,17 @@ class Group:
     prompt_tokens: int
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
+    draws: torch.Tensor | None
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
         """Choose each row's next token, given `logits` (rows, vocabulary); returns which rows end with it."""
         scores = self.processors(self.input_ids, logits.float())
-        if self.rows[0].generator is None:
+        if self.draws is None:
             tokens = scores.argmax(dim=-1, keepdim=True)
         else:
-            odds = zip(scores.softmax(dim=-1), self.rows, strict=True)
-            tokens = torch.stack([torch.multinomial(each, 1, generator=row.generator) for each, row in odds])
+            # Rows that have ended may go on for a while, past the last number that was drawn for them.
+            place = (self.input_ids.shape[1] - self.prompt_tokens) % self.draws.shape[1]
+            tokens = drawn(scores, self.draws[:, place, None])
         self.input_ids = torch.cat([self.input_ids, tokens], dim=1)
         return self.criteria(self.input_ids, None)
 
@@ -68,9 +71,20 @@ class Group:
         kept = staying(self.rows)
         self.rows = [self.rows[number] for number in kept]
         self.input_ids = self.input_ids[kept]
+        self.draws = None if self.draws is None else self.draws[kept]
         for processor in self.processors:
             if hasattr(processor, "keep_rows"):
                 processor.keep_rows(kept)
+
+
+def drawn(scores: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """(rows, 1): each row's token under the softmax of its scores, (rows, vocabulary), given a draw, (rows, 1) in fp32.
+
+    It is the first whose cumulative probability is above the draw's share of the whole, in fp64: a draw's 24 bits leave
+    it below the whole, and sums do not depend on how many rows there are.
+    """
+    cumulative = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)
 
 
 def staying(rows: Sequence[Row]) -> list[int]:
@@ -191,11 +205,13 @@ def _read(
     for setting, (input_ids, inputs) in enumerate(prepared):
         own = ("logits_processor", "stopping_criteria", "generation_config")
         processors, criteria, config = (inputs.pop(name) for name in own)
-        rows = [
-            Row(place, torch.Generator(model.device).manual_seed(seeds[place]) if config.do_sample else None)
-            for place in places
-        ]
-        groups.append(Group(setting, rows, input_ids, input_ids.shape[1], processors, criteria))
+        draws = None
+        if config.do_sample:
+            generators = [torch.Generator().manual_seed(seeds[place]) for place in places]
+            draws = torch.stack([torch.rand(config.max_new_tokens, generator=each) for each in generators])
+            draws = draws.to(input_ids.device)
+        rows = [Row(place) for place in places]
+        groups.append(Group(setting, rows, input_ids, input_ids.shape[1], processors, criteria, draws))
     # Of what the model is called with, all settings have the same.
     outputs = model._prefill(input_ids, config, inputs, is_first_iteration=True)
     cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
@@ -205,8 +221,17 @@ def _read(
 
 
 def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator[Decoded]:
-    """Choose the next token of all groups' rows; hands out the answers that end with it."""
-    ended = torch.cat([group.choose(its_own) for group, its_own in zip(groups, logits, strict=True)]).tolist()
+    """Choose the next token of all groups' rows; hands out the answers that end with it.
+
+    This waits for the GPU, once for all groups and for all that is asked of it. Raises UserError for logits of NaN.
+    """
+    told = [group.choose(its_own) for group, its_own in zip(groups, logits, strict=True)]
+    checks = [one for group in groups for one in group.processors if isinstance(one, CheckedLogits)]
+    told += [one.found[None] for one in checks if one.found is not None]
+    ended = torch.cat(told).tolist()
+    if any(ended[sum(len(group.rows) for group in groups) :]):
+        for one in checks:
+            one.check()
     for group in groups:
         for row, ids in zip(group.rows, group.input_ids, strict=True):
             if ended.pop(0) and not row.ended:

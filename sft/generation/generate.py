@@ -5,29 +5,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.generation.cache import can_join, growing_cache
+from sft.generation.checked_logits import CheckedLogits
 from sft.generation.decoding import Prepared, batches, decode_all
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import FinishReason, effective_settings
 from sft.generation.streamer import decode
 from sft.model.lora import base_of
+from sft.model.place import wider_format
 from sft.prompt.encode import eos_id
 from sft.system.errors import UserError
-
-
-class CheckedLogits(LogitsProcessor):
-    """Raises UserError for logits that are no numbers, of which the library would make an answer like any other."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return `scores` (rows, vocabulary) as they are."""
-        if scores.amax(dim=-1).isnan().any():
-            reason = "its weights are damaged, or model.dtype is too narrow for them"
-            raise UserError(f"the model's logits are not numbers: {reason}; try model.dtype=bfloat16, or float32")
-        return scores
 
 
 class Answer(NamedTuple):
@@ -67,6 +58,7 @@ def generate(
     streams = settings.get("num_beams", 1) == 1  # beams end before they can be streamed
     inputs = _inputs(model, tokenizer, prompts, settings)
     output = model.generate(**inputs, streamer=streamer if streams else None)
+    inputs["logits_processor"][0].check()
     return [_answer(tokenizer, row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 
 
@@ -118,7 +110,8 @@ def _inputs(
     padding, rows = tokenizer.pad_token_id, [torch.tensor(prompt, device=model.device) for prompt in prompts]
     # By position, never by id: the padding token may be the end of text, and stand in a prompt.
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
-    processors = LogitsProcessorList([CheckedLogits()])
+    remedy = wider_format(base_of(model), model.dtype)
+    processors = LogitsProcessorList([CheckedLogits(remedy, bool(settings.get("do_sample")))])  # first of them all
     if PENALTY in settings:
         processors.append(ScopedRepetitionPenalty(settings[PENALTY], settings.get(SCOPE, DEFAULT_SCOPE), mask))
     return {

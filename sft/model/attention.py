@@ -1,8 +1,9 @@
 """Attention that stays inside documents: the rows of a bin, one after another, never see each other.
 
 transformers makes a dense mask of tokens × tokens from position ids that start again. That is exact and slow. The two
-attentions registered here need no mask and take the documents' borders from `cu_seq_lens_q`. Batches that are not
-packed go through PyTorch's attention with transformers' own mask, as ever.
+attentions registered here need no mask and take the documents' borders from `cu_seq_lens_q`, or their lengths, which
+the CPU knows, from `document_lengths`. Batches that are not packed go through PyTorch's attention with transformers'
+own mask, as ever.
 
 With `shared_prefixes`, documents begin with another one of their bin (see that module) and attend as whole rows.
 """
@@ -16,7 +17,14 @@ from torch.nn.attention import varlen
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import (
+    AttentionMaskInterface,
+    and_masks,
+    causal_mask_function,
+    packed_sequence_mask_function,
+    sdpa_mask,
+    sliding_window_causal_mask_function,
+)
 
 from sft.model.families import FAMILIES
 from sft.model.shared_prefix import Prefixes, own_tokens, whole_rows
@@ -49,12 +57,12 @@ def use_packed_attention(model: PreTrainedModel, kind: PackedAttention, device: 
     Returns whether documents may share prefixes, which all but transformers' own mask can do.
 
     dense: transformers' mask, anywhere. documents: a call of PyTorch's attention for each document. varlen: PyTorch's
-    kernel for documents of different lengths, on a GPU in 16 bits. auto: documents on a CPU, dense on a GPU.
+    kernel for documents of different lengths, on a GPU in bfloat16. auto: documents on a CPU, dense on a GPU.
     """
     if kind == "auto":
         kind = "documents" if device.type == "cpu" else "dense"
-    if kind == "varlen" and (device.type != "cuda" or model.dtype == torch.float32):
-        raise UserError("training.packed_attention: varlen needs a GPU and a model in 16 bits; use documents or dense")
+    if kind == "varlen" and (device.type != "cuda" or model.dtype != torch.bfloat16):
+        raise UserError("training.packed_attention: varlen needs a GPU and a model in bfloat16; use documents or dense")
     model.set_attn_implementation("sdpa" if kind == "dense" else f"packed_{kind}")
     return kind != "dense"
 
@@ -67,6 +75,25 @@ def _mask(attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool
     return sdpa_mask(attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs)
 
 
+def packed_mask(config: PretrainedConfig, document: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The attention mask of a packed batch, for which transformers would first ask the GPU whether it is packed.
+
+    Its own mask under its own attention (true where a token sees another; by kind of layer where layers differ), else
+    the mark of the attentions registered here. `document`, (1, tokens), numbers each token's document.
+    """
+    if config._attn_implementation != "sdpa":
+        return document.new_empty(1, 0, 0, 0)
+    length, device = document.shape[1], document.device
+    functions = {"full_attention": causal_mask_function}
+    if window := "sliding_attention" in (getattr(config, "layer_types", None) or []):
+        functions["sliding_attention"] = sliding_window_causal_mask_function(config.sliding_window)
+    masks = {}
+    for kind, sees in functions.items():
+        sees = and_masks(sees, packed_sequence_mask_function(document))
+        masks[kind] = sdpa_mask(1, length, length, mask_function=sees, allow_is_causal_skip=False, device=device)
+    return masks if window else masks["full_attention"]
+
+
 class Documents(NamedTuple):
     """Where the documents of a packed batch begin and end, and how they attend."""
 
@@ -74,6 +101,8 @@ class Documents(NamedTuple):
     """(documents + 1,) first tokens of the documents, and the end of the last one, in int32."""
     longest: int
     """Tokens of the longest document."""
+    lengths: list[int] | None
+    """Tokens of each document, where the CPU knows them; None: the borders tell, for which a GPU is waited for."""
     dropout: float
     scaling: float | None
     """What scores are multiplied by; None: 1 / sqrt(head size)."""
@@ -103,7 +132,10 @@ def _attention(
     borders, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q", 0)
     if borders is None:
         raise ValueError("position_ids start again within a row, but cu_seq_lens_q does not say where documents end")
-    documents = Documents(borders, longest, kwargs["dropout"], kwargs["scaling"], kwargs.get("sliding_window"))
+    documents = Documents(
+        borders, longest, kwargs.get("document_lengths"), kwargs["dropout"], kwargs["scaling"],
+        kwargs.get("sliding_window"),
+    )  # fmt: skip
     if shared_prefixes is None:
         return attend(query, key, value, documents), None
     # The prefix is put in front of each row that shares it, so that the row attends as if it stood there alone; what
@@ -114,7 +146,7 @@ def _attention(
 
 def _one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
     """A call of attention for each document: work that grows with the squares of rows, and not of the whole bin."""
-    lengths = documents.borders.diff().tolist()
+    lengths = documents.lengths or documents.borders.diff().tolist()
     outputs = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
         window = _window_mask(q.shape[2], documents.window, q.device)

@@ -84,6 +84,10 @@ def load_base(
             **_source(revision, trust_remote_code),
         )
     model.requires_grad_(False)
+    if getattr(model, "is_loaded_in_8bit", False):
+        from sft.model.int8 import forget_inputs  # bitsandbytes, which other models do without
+
+        forget_inputs(model)
     # What the model's own files say about generation (a penalty, a temperature) must not mix with our settings.
     ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**ids)

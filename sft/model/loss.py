@@ -102,12 +102,22 @@ def linear_cross_entropy(
     return torch.cat([checkpoint(chunk_nll, *chunk, use_reentrant=False) for chunk in chunks])
 
 
+def supervised_positions(labels: torch.Tensor) -> torch.Tensor:
+    """(supervised tokens,): the positions before those that have a label, in (batch, tokens) read row by row.
+
+    A GPU is waited for, to learn their number; labels are on the CPU as long as they are in a collator.
+    """
+    rows, places = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+    return rows * labels.shape[1] + places
+
+
 def add_token_nll(model: PreTrainedModel) -> None:
     """Let `model(**inputs, nll_labels=labels)` return the −ln p of every supervised token, without logits.
 
     The labels are (batch, tokens) with IGNORE_INDEX where unsupervised and are shifted here, as in every
-    causal model of transformers; the result is (supervised tokens,) fp32 in reading order. All other calls
-    stay as they were. Going through `forward` keeps PEFT's and DistributedDataParallel's hooks in play.
+    causal model of transformers; `nll_positions` are their `supervised_positions`, None: these are looked for. The
+    result is (supervised tokens,) fp32 in reading order. All other calls stay as they were. Going through `forward`
+    keeps PEFT's and DistributedDataParallel's hooks in play.
     Raises UserError where the logits are not a plain linear map of the last hidden state.
     """
     head = model.get_output_embeddings()
@@ -120,16 +130,21 @@ def add_token_nll(model: PreTrainedModel) -> None:
 
     # `generate` reads the signature to learn that the logits of a prompt can be left out.
     @functools.wraps(plain_forward.__func__)
-    def forward(self: PreTrainedModel, *args: Any, nll_labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self: PreTrainedModel,
+        *args: Any,
+        nll_labels: torch.Tensor | None = None,
+        nll_positions: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         if nll_labels is None:
             return plain_forward(*args, **kwargs)
-        hidden = self.base_model(*args, **kwargs).last_hidden_state
-        targets = nll_labels[:, 1:]
-        supervised = targets != IGNORE_INDEX
+        hidden = self.base_model(*args, **kwargs).last_hidden_state.flatten(0, 1)
+        positions = supervised_positions(nll_labels) if nll_positions is None else nll_positions
+        targets = nll_labels.flatten().index_select(0, positions + 1)
         head = self.get_output_embeddings()
-        return linear_cross_entropy(
-            hidden[:, :-1][supervised].to(head.weight.dtype), head.weight, head.bias, targets[supervised]
-        )
+        supervised = hidden.index_select(0, positions).to(head.weight.dtype)
+        return linear_cross_entropy(supervised, head.weight, head.bias, targets)
 
     model.forward = MethodType(forward, model)
 
@@ -141,14 +156,16 @@ def reference_nll(model: nn.Module, pad_id: int, prompts: list[list[int]], refer
     `model` has been through `add_token_nll` (below PEFT, if at all); ids as `encode_prompt` and `encode_answer`
     make them. An empty reference has 0.0.
     """
-    device = next(model.parameters()).device
     pairs = list(zip(prompts, references, strict=True))
-    rows = [torch.tensor(prompt + reference, device=device) for prompt, reference in pairs]
-    labels = [torch.tensor([IGNORE_INDEX] * len(prompt) + reference, device=device) for prompt, reference in pairs]
-    nll = model(
-        input_ids=pad_sequence(rows, batch_first=True, padding_value=pad_id),
-        attention_mask=pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-        nll_labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
-        use_cache=False,
-    )
-    return [float(part.sum()) for part in nll.split([len(reference) for reference in references])]
+    rows = [torch.tensor(prompt + reference) for prompt, reference in pairs]
+    answers = [torch.tensor([IGNORE_INDEX] * len(prompt) + reference) for prompt, reference in pairs]
+    labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)
+    inputs = {
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_id),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+        "nll_labels": labels,
+        "nll_positions": supervised_positions(labels),
+    }
+    device = next(model.parameters()).device
+    nll = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, use_cache=False)
+    return torch.stack([part.sum() for part in nll.split([len(reference) for reference in references])]).tolist()

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from transformers import PreTrainedModel
 
 from sft.system.errors import UserError
 
@@ -28,6 +29,20 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
+
+
+def wider_format(model: PreTrainedModel, dtype: torch.dtype) -> str | None:
+    """What to set where numbers left the range of `dtype`, in which `model` computes; None: nothing is wider."""
+    quantization = getattr(model.config, "quantization_config", None)
+    if getattr(quantization, "load_in_8bit", False):
+        # bfloat16 does not help: sums above 65,504 become inf on the way, and inputs with llm_int8_threshold 0.
+        words = "quantization.load_in_8bit=false quantization.load_in_4bit=true"
+        return f"{words} (8-bit products pass through fp16, whatever model.dtype is)"
+    compute = getattr(quantization, "bnb_4bit_compute_dtype", None) == torch.float16
+    if dtype == torch.float16 or compute:
+        words = "model.dtype=bfloat16" + " quantization.bnb_4bit_compute_dtype=bfloat16" * compute
+        return f"{words} (float32 where the card has no bfloat16)"
+    return None if dtype == torch.float32 else "model.dtype=float32"
 
 
 def use_all_cores() -> None:

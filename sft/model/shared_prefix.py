@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from sft.prompt.encoded_rows import IGNORE_INDEX
-
 Prefixes = list[tuple[int | None, int, int]]
 """For each document: the number of its prefix, the tokens of it that are taken, and the document's own tokens."""
 
@@ -80,22 +78,16 @@ def _groups(common: list[int], start: int, end: int) -> tuple[int, list[tuple[in
 def add_prefixes(batch: dict[str, Any], documents: Sequence[Document]) -> None:
     """Make a batch of packed documents, as TRL's collator does, one whose documents may have a prefix.
 
-    Positions go on from the prefix, and attention's borders are those of whole rows (`whole_rows`). `label_copies`,
-    (1, tokens), says how many rows have a label; `shared_prefixes` goes to attention.
+    Positions go on from the prefix, and attention's borders and lengths are those of whole rows (`whole_rows`);
+    `shared_prefixes` goes to attention.
     """
-    lengths, taken, copies = torch.tensor([(len(d.tokens), d.taken, d.copies) for d in documents]).T
+    lengths, taken = torch.tensor([(len(d.tokens), d.taken) for d in documents]).T
     batch["position_ids"] = batch["position_ids"] + taken.repeat_interleave(lengths)
-    batch["label_copies"] = copies.repeat_interleave(lengths)[None]
     batch["shared_prefixes"] = [(d.prefix, d.taken, len(d.tokens)) for d in documents]
     whole = lengths + taken
     batch["cu_seq_lens_q"] = batch["cu_seq_lens_k"] = pad(whole.cumsum(0), (1, 0)).to(torch.int32)
     batch["max_length_q"] = batch["max_length_k"] = int(whole.max())
-
-
-def label_copies(batch: dict[str, Any]) -> torch.Tensor:
-    """(supervised tokens,): how many rows have each of a batch's labels, in reading order."""
-    labels = batch["labels"]
-    return batch.get("label_copies", torch.ones_like(labels))[:, 1:][labels[:, 1:] != IGNORE_INDEX]
+    batch["document_lengths"] = whole.tolist()
 
 
 def whole_rows(states: torch.Tensor, prefixes: Prefixes) -> torch.Tensor:

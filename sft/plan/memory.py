@@ -82,7 +82,7 @@ class Need(NamedTuple):
 def estimate(model: PreTrainedModel, layout: Layout) -> Need:
     """Peak memory of training `model`, which holds no weights but its LoRA (or has all its weights trainable)."""
     quantised = dict(quantised_linears(model, layout.quantization))
-    outside, layers, inputs, largest = _kept_for_backward(model, layout, list(quantised.values()))
+    outside, layers, inputs, largest = _kept_for_backward(model, layout)
     # While one layer's gradients pass through, and a quantised weight is unpacked for it.
     passing = largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
     if layout.checkpointing:
@@ -153,9 +153,7 @@ def _loss_bytes(model: PreTrainedModel, layout: Layout) -> tuple[float, float]:
     return 2 * tokens * head.shape[1] * size, min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
 
 
-def _kept_for_backward(
-    model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]
-) -> tuple[int, list[int], list[int], int]:
+def _kept_for_backward(model: PreTrainedModel, layout: Layout) -> tuple[int, list[int], list[int], int]:
     """Bytes that autograd keeps: outside the layers, in each layer, each layer's input, and the largest tensor."""
     own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}  # holding a storage keeps its address from reuse
@@ -179,10 +177,6 @@ def _kept_for_backward(
         nonlocal layer
         layer = None
 
-    def keep_input(module: Any, arguments: Any) -> None:
-        if arguments[0].requires_grad:
-            keep(arguments[0])
-
     rows, length = layout.shape
     ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
     # Attention on a GPU keeps the mask as a bias in every layer.
@@ -190,8 +184,6 @@ def _kept_for_backward(
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in layers]
     hooks += [module.register_forward_hook(leave) for module in layers]
-    if (layout.quantization or {}).get("load_in_8bit"):  # bitsandbytes' 8-bit matmul keeps its input
-        hooks += [module.register_forward_pre_hook(keep_input) for module in quantised]
     kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
     saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,10 @@ from transformers.trainer_callback import ProgressCallback
 from sft.system.errors import warn
 from sft.system.files import write_whole
 
-LOGGED = {"loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "tokens_per_second": "tokens/s"}
+LOGGED = {
+    "loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "skipped_steps": "steps left out",
+    "tokens_per_second": "tokens/s",
+}  # fmt: skip
 
 
 class RunLog(ProgressCallback):

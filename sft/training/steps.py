@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from sft.model.loss import supervised_positions
 from sft.model.shared_prefix import Document, add_prefixes, documents_of
 from sft.plan.prepare import optimizer_steps
 from sft.prompt.encoded_rows import IGNORE_INDEX
@@ -103,7 +104,12 @@ class MicroBatches(Dataset[list[dict[str, Any]]]):
 
 @dataclasses.dataclass
 class StepCollator:
-    """Makes a step's batch: the tensors of each micro-batch, the indexes of its rows, and the tokens in all of them."""
+    """Makes a step's batch: the tensors of each micro-batch, the indexes of its rows, and the tokens in all of them.
+
+    What a micro-batch's tensors are asked for, they are asked here, on the CPU: later a GPU would be waited for.
+    `nll_positions` is where a label comes next (see `add_token_nll`), `label_copies`, (supervised tokens,), how many
+    rows have it, and `document_lengths` what packed documents are long.
+    """
 
     collate: Callable[[list[dict[str, list[int]]]], dict[str, Any]]
     """Makes one micro-batch of rows, packed or padded."""
@@ -133,6 +139,13 @@ class StepCollator:
         batch = self.collate(
             [{"input_ids": [i for i, _ in d.tokens], "labels": [label for _, label in d.tokens]} for d in documents]
         )
+        batch["nll_positions"] = supervised_positions(batch["labels"])
+        batch["label_copies"] = torch.ones_like(batch["nll_positions"])
+        if "position_ids" in batch:  # packed
+            lengths = [len(document.tokens) for document in documents]
+            copies = torch.tensor([document.copies for document in documents]).repeat_interleave(torch.tensor(lengths))
+            batch["label_copies"] = copies[batch["nll_positions"] + 1]
+            batch["document_lengths"] = lengths
         if any(document.prefix is not None for document in documents):
             add_prefixes(batch, documents)
         return batch

@@ -21,10 +21,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.model.attention import PackedAttention, use_packed_attention
+from sft.model.attention import PackedAttention, packed_mask, use_packed_attention
 from sft.model.lora import base_of, recast_trainable
 from sft.model.loss import add_token_nll
-from sft.model.shared_prefix import label_copies
+from sft.model.place import wider_format
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.run import checkpoints
@@ -49,14 +49,17 @@ def memory_peak_bytes(device: torch.device) -> int:
 
 
 class NotFinite(UserError):
-    """Loss or gradient of a step is not a finite number; `rows` are the indexes of the rows it may come from."""
+    """Loss or gradient of a step is not a finite number; `rows` are the indexes of the rows it may come from.
 
-    def __init__(self, what: str, value: float, step: int, rows: Sequence[str]) -> None:
+    `remedy` is what else may help than a lower learning rate (see `wider_format`).
+    """
+
+    def __init__(self, what: str, value: float, step: int, rows: Sequence[str], remedy: str | None) -> None:
         shown = visible(", ".join(rows[:SHOWN_ROWS])) + ", …" * (len(rows) > SHOWN_ROWS)
         kept = f"step {step - 1} is saved, and --resume goes on from there" if step > 1 else "nothing was learned yet"
         super().__init__(
             f"the {what} became {value} at step {step}, in row{'s' * (len(rows) > 1)} {shown}; {kept}. Look at these "
-            "rows, try a lower training.learning_rate, or model.dtype=bfloat16 (float32 on a CPU) in place of float16"
+            "rows, try a lower training.learning_rate" + (f", or {remedy}" if remedy else "")
         )
 
 
@@ -126,6 +129,7 @@ class RunTrainer(SFTTrainer):
         # The number of supervised tokens of the whole step divides the loss, whatever the model's signature says.
         self.model_accepts_loss_kwargs = True
         self._tokens_since_log = torch.zeros((), dtype=torch.long)
+        self._skipped_steps = 0
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.add_callback(RunLog(log_path))
@@ -166,7 +170,7 @@ class RunTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         self._before_step = None  # the step before is whole
-        supervised = sum(label_copies(batch).sum() for step in batch_samples for batch in step["micro_batches"])
+        supervised = sum(batch["label_copies"].sum() for step in batch_samples for batch in step["micro_batches"])
         # Processes stop together, before a step, or those that go on would wait for the others forever.
         found = self.accelerator.reduce(torch.tensor([int(supervised), self._signals.received], device=device))
         if found[1]:
@@ -180,9 +184,10 @@ class RunTrainer(SFTTrainer):
 
     def _nll(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of −ln p over the supervised tokens of all rows, and their number."""
-        copies = label_copies(batch)
-        labels = batch["labels"]
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_copies")}
+        inputs = dict(batch)
+        labels, copies = inputs.pop("labels"), inputs.pop("label_copies")
+        if len(batch.get("document_lengths", ())) > 1:  # one alone is left to PyTorch's causal kernel
+            inputs["attention_mask"] = packed_mask(base_of(self.model).config, batch["seq_idx"])
         return (model(**inputs, nll_labels=labels, use_cache=False) * copies).sum(), copies.sum()
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
@@ -209,16 +214,24 @@ class RunTrainer(SFTTrainer):
         # With several processes, the gradient they share tells all of them.
         if self.accelerator.num_processes == 1 and not loss.isfinite().all():
             worst = int(loss.isfinite().int().argmin())
-            raise NotFinite("loss", float(loss[worst]), self.state.global_step + 1, inputs["rows"][worst])
+            raise self._not_finite("loss", float(loss[worst]), inputs["rows"][worst])
         self._rows = [row for rows in inputs["rows"] for row in rows]
         return loss.sum()
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
-        # The scaler of fp16 looks for its scale with gradients that are not finite, and leaves those steps out.
-        if self.accelerator.scaler is None and not math.isfinite(norm):
-            raise NotFinite("gradient", float(norm), self.state.global_step + 1, self._rows)
+        if not math.isfinite(norm):
+            # The scaler of fp16 looks for its scale with gradients that are not finite, and leaves those steps out. At
+            # 1 nothing is scaled any more, and no lower scale would help.
+            if self.accelerator.scaler is None or self.accelerator.scaler.get_scale() <= 1:
+                raise self._not_finite("gradient", float(norm), self._rows)
+            self._skipped_steps += 1
         return norm
+
+    def _not_finite(self, what: str, value: float, rows: Sequence[str]) -> NotFinite:
+        base = base_of(self.accelerator.unwrap_model(self.model))
+        arithmetic = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.accelerator.mixed_precision, base.dtype)
+        return NotFinite(what, value, self.state.global_step + 1, rows, wider_format(base, arithmetic))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as the library does. Raises Stopped after a signal, and NotFinite, with the last whole step saved."""
@@ -290,8 +303,15 @@ class RunTrainer(SFTTrainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add useful tokens a second (padding left out, all processes) and peak memory to a step's log."""
+        """Add useful tokens a second (padding left out, all processes) and peak memory to a step's log.
+
+        In fp16, also how many steps the scaler has left out since the last log; their gradient norm is no number.
+        """
         if "loss" in logs:
+            if self._skipped_steps:
+                logs["skipped_steps"], self._skipped_steps = self._skipped_steps, 0
+            if not math.isfinite(logs.get("grad_norm", 0)):
+                del logs["grad_norm"]
             now = time.perf_counter()
             tokens = self.accelerator.reduce(self._tokens_since_log.to(self.args.device)).item()
             logs["tokens_per_second"] = round(tokens / (now - self._last_log_time), 1)
