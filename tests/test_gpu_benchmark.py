@@ -1,24 +1,39 @@
 """The benchmark for a GPU, as far as it runs without one: every part in its short form, the time, the table."""
 
+import dataclasses
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.gpu import exactness, run, training, weights
+from benchmarks.gpu import exactness, run, step, training, weights
 from benchmarks.gpu.card import datasheet_tflops
 from benchmarks.gpu.parts import PARTS, Part, deadlines, missing
 from benchmarks.gpu.results import Result, append, read
 from benchmarks.gpu.table import document, utilisation
 from benchmarks.gpu.work import TINY, Work
 from sft.plan.memory import flops_per_token
+from sft.prompt.encoded_rows import row_lengths
+from sft.system.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory) -> Work:
+def work(tmp_path_factory):
+    """A tiny model and its rows. In one thread: two would wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     base = tmp_path_factory.mktemp("gpu") / "base"
     weights.build(base, TINY, "data/sample.jsonl", torch.device("cpu"))
-    return Work(torch.device("cpu"), TINY, str(base), "data/sample.jsonl")
+    yield Work(torch.device("cpu"), TINY, str(base), "data/sample.jsonl")
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def real_rows_like(tmp_path) -> Path:
+    """The sample's rows under another name."""
+    return shutil.copy("data/sample.jsonl", tmp_path / "rows.jsonl")
 
 
 def test_every_part_runs_in_its_short_form_or_says_why_not(work, tmp_path, monkeypatch):
@@ -40,6 +55,13 @@ def test_every_part_runs_in_its_short_form_or_says_why_not(work, tmp_path, monke
     off = {one.name: one.values["gradient_off"] for one in found if one.part == "exactness" and one.values}
     assert off["fp32 documents"] < 1e-5
     assert off["bf16 documents"] < 0.1 * off["bf16 rows that see each other"]
+
+
+def test_the_samples_rows_are_as_long_as_wanted_and_other_rows_as_they_are(work, real_rows_like):
+    assert list(row_lengths(work.encoded()[1])) == list(TINY.row_tokens)
+    own = list(row_lengths(dataclasses.replace(work, data=str(real_rows_like)).encoded()[1]))
+    assert len(own) == len(TINY.row_tokens)
+    assert own != list(TINY.row_tokens)
 
 
 def test_the_arithmetic_of_a_token_is_that_of_its_matrices(work):
@@ -132,6 +154,15 @@ def test_a_measure_that_fails_keeps_no_other_from_being_measured(tmp_path, monke
         Result("one", "second", "failed", "not as it should be", {"seconds": 1.0}),
         third, third._replace(name="fourth"),
     ]  # fmt: skip
+
+
+def test_a_training_that_breaks_off_has_failed_and_is_not_left_out():
+    class Trainer:
+        def train(self):
+            raise UserError("the loss became nan at step 1")
+
+    with pytest.raises(RuntimeError, match="the loss became nan"):
+        step.train(Trainer())
 
 
 def test_a_line_that_a_kill_cut_off_is_no_result(tmp_path):

@@ -26,7 +26,11 @@ def main() -> None:
     """Read the command line; run all parts, or one of them in this process."""
     parser = command_parser(__doc__, "python -m benchmarks.gpu")
     parser.add_argument("--base", help="a hub id or directory in place of random weights")
-    parser.add_argument("--data", default="data/sample.jsonl", help="rows; the first ones are the step's")
+    parser.add_argument(
+        "--data",
+        default="data/sample.jsonl",
+        help="rows; the first ones are the step's, the sample's as long as dolly-ja's",
+    )
     parser.add_argument("--seconds", type=float, default=480, help="for everything")
     parser.add_argument("--output", type=Path, default=Path("scratch/gpu"))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

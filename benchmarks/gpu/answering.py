@@ -9,6 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ def measures(work: Work, part: str) -> Measures:
     ):
         for way, answer in (("refilled", refilled), ("generate", by_generate)):
             answers = answer(questions, settings, budget)
-            yield f"{name}, {way}", lambda answers=answers, budget=budget: timed(work, answers) | {"budget": budget}
+            yield f"{name}, {way}", partial(timed, work, answers, budget)
 
 
 def asked(work: Work) -> Questions:
@@ -73,7 +74,7 @@ def by_generate(questions: Questions, settings: dict[str, Any], budget: int) -> 
         yield from generate(model, tokenizer, [prompts[place] for place in batch], settings)
 
 
-def timed(work: Work, answers: Iterator[Answer]) -> dict[str, Any]:
+def timed(work: Work, answers: Iterator[Answer], budget: int) -> dict[str, Any]:
     """Take all answers, and count their tokens by the clock."""
     forget(work.device)
     clock = time.perf_counter()
@@ -82,4 +83,4 @@ def timed(work: Work, answers: Iterator[Answer]) -> dict[str, Any]:
         torch.cuda.synchronize(work.device)
     seconds = time.perf_counter() - clock
     found = {"prompts": work.size.prompts, "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    return found | peaks(work.device)
+    return found | {"budget": budget} | peaks(work.device)

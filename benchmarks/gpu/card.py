@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from datetime import date
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from sft.system.errors import UserError
 
 def measures(work: Work, part: str) -> Measures:
     """A product of two matrices in bf16, and all that has to be known of the device to read the other numbers."""
-    yield "a product", lambda: product(work)
+    yield "a product", partial(product, work)
 
 
 def product(work: Work) -> dict[str, Any]:

@@ -5,15 +5,16 @@ would be without borders: a comparison that does not find it far off would prove
 """
 
 import tempfile
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from benchmarks import training
-from benchmarks.gpu.parts import ALONE, FORMS, LEAKING
-from benchmarks.gpu.step import work_of
+from benchmarks.gpu.parts import ALONE, FORMS, LEAKING, Form
+from benchmarks.gpu.step import train, work_of
 from benchmarks.gpu.work import Measures, Work, forget
 from sft.model.load import load_base_config
 from sft.model.lora import add_lora
@@ -21,6 +22,8 @@ from sft.prompt.encoded_rows import IGNORE_INDEX, row_lengths
 from sft.system.hub import hub_is_absent
 from sft.training.steps import packed
 
+Kind = Form | Literal["rows alone", "rows that see each other"]
+KINDS: tuple[Kind, ...] = (ALONE, *FORMS, LEAKING)
 FP32 = 1e-3
 """How far packed rows in fp32 may be off, as a share: GPUs add in another order, and some in TF32."""
 BF16 = 2.0
@@ -42,12 +45,9 @@ def measures(work: Work, part: str) -> Measures:
     truth: dict[str, Any] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         model = few_layers(work, dtype)
-        for form in (ALONE, *FORMS, LEAKING):
+        for form in KINDS:
             if name == "bf16" or form in (ALONE, "dense", "documents"):
-                yield (
-                    f"{name} {form}",
-                    lambda form=form, name=name, model=model: compared(work, model, name, form, truth),
-                )
+                yield f"{name} {form}", partial(compared, work, model, name, form, truth)
         del model
         forget(work.device)
 
@@ -69,7 +69,7 @@ def few_layers(work: Work, dtype: torch.dtype) -> Any:
     return adapted
 
 
-def compared(work: Work, model: Any, dtype: str, form: str, truth: dict[str, Any]) -> dict[str, Any]:
+def compared(work: Work, model: Any, dtype: str, form: Kind, truth: dict[str, Any]) -> dict[str, Any]:
     """Loss and gradient of one step; `truth` keeps separate rows' of fp32, and how far bf16's are from them."""
     loss, gradient = one_step(work, model, form)
     truth.setdefault("loss", loss)
@@ -78,11 +78,11 @@ def compared(work: Work, model: Any, dtype: str, form: str, truth: dict[str, Any
     loss_off = abs(loss / truth["loss"] - 1)
     found = {"loss": loss, "gradient_norm": float(gradient.norm()), "loss_off": loss_off, "gradient_off": off}
     if form == ALONE:
-        truth[dtype] = off, loss_off
-    return found | {"problem": problem(dtype, form, off, truth[dtype][0])}
+        truth[dtype] = off
+    return found | {"problem": problem(dtype, form, off, truth[dtype])}
 
 
-def problem(dtype: str, form: str, off: float, alone: float) -> str:
+def problem(dtype: str, form: Kind, off: float, alone: float) -> str:
     """What is wrong with a gradient that is so far off, where separate rows in this dtype are `alone` off; or ""."""
     if form == LEAKING:
         return "" if off > SEEN * alone else "rows that see each other are not told from those that do not"
@@ -90,17 +90,19 @@ def problem(dtype: str, form: str, off: float, alone: float) -> str:
     return "" if form == ALONE or off <= bound else f"the gradient is off by {off:.1e}, more than {bound:.1e}"
 
 
-def one_step(work: Work, model: Any, form: str) -> tuple[float, torch.Tensor]:
+def one_step(work: Work, model: Any, form: Kind) -> tuple[float, torch.Tensor]:
     """Loss and gradient of all rows at once; the weights stay as they are."""
-    settings = {"learning_rate": 0.0, "num_train_epochs": 1, "max_grad_norm": 1e9}
+    settings: dict[str, Any] = {"learning_rate": 0.0, "num_train_epochs": 1, "max_grad_norm": 1e9}
     gradient = Gradient()
     with tempfile.TemporaryDirectory() as scratch:
         prepared = work_of(work, model, scratch, form in FORMS, **settings)._replace(micro_batch=1)
         if form == LEAKING:
             prepared = prepared._replace(encoded=without_borders(prepared.encoded, work.size.max_length))
-        trainer = training.ours(prepared._replace(attention=form) if form in FORMS else prepared)
+        if form != ALONE and form != LEAKING:
+            prepared = prepared._replace(attention=form)
+        trainer = training.ours(prepared)
         trainer.add_callback(gradient)
-        trainer.train()
+        train(trainer)
     return next(record["loss"] for record in trainer.state.log_history if "loss" in record), gradient.whole
 
 

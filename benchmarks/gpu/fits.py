@@ -1,6 +1,7 @@
 """Whether configurations for a 24 GB card train within 24 GB: whole trainings of one step, PyTorch's memory capped."""
 
 import tempfile
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ CARD = 24 * GB
 def measures(work: Work, part: str) -> Measures:
     """The configurations, the one that needs least first; on a CPU with a model of a few MB, without a cap."""
     for name in ("calm7b-4bit", "calm7b", "calm7b-context"):
-        yield name, lambda name=name: whole_training(work, name)
+        yield name, partial(whole_training, work, name)
 
 
 def whole_training(work: Work, name: str) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def beside(device: torch.device) -> int:
 
 def configuration(work: Work, name: str, directory: str) -> Config:
     """The configuration with this base model, these rows, and one step."""
-    rows = 2 * work.size.rows  # enough for bins that are nearly full
+    rows = 2 * len(work.size.row_tokens)  # enough for bins that are nearly full
     words = [
         f"model.base={work.base}", "model.build=null", f"model.device={work.device.type}", f"data.path={work.data}",
         f"data.train_rows={rows}", f"training.total_batch_size={rows}",

@@ -3,11 +3,13 @@
 import importlib.util
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
-FORMS = ("dense", "documents", "varlen")
+Form = Literal["dense", "documents", "varlen"]
+FORMS: tuple[Form, ...] = ("dense", "documents", "varlen")
 """How packed rows are kept apart (`training.packed_attention`)."""
-ALONE, LEAKING = "rows alone", "rows that see each other"
+ALONE: Final = "rows alone"
+LEAKING: Final = "rows that see each other"
 ANSWERS = tuple(
     f"{answers}, {way}"
     for answers in ("fixed, small batches", "fixed, large batches", "varied, small batches")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.parts import Part, deadlines, missing
-from benchmarks.gpu.results import Result, append, read
+from benchmarks.gpu.results import Result, Status, append, read
 from benchmarks.gpu.work import Work
 from sft.system.errors import UserError, first_line, say
 
@@ -36,7 +36,8 @@ def run_parts(words: Sequence[str], seconds: float, results: Path, log: Path) ->
 def run_part(part: Part, command: Sequence[str], seconds: float, results: Path, log: Path) -> None:
     """Run one part in at most so many seconds, and note what became of each of its measures."""
     begun = len(read(results))
-    status, reason = "skipped", missing(part) or ""
+    status: Status = "skipped"
+    reason = missing(part) or ""
     if not reason:
         status, reason = _run(command, seconds, log) if seconds > SHORTEST else ("no time", "earlier parts took it all")
     found = {result.name for result in read(results)[begun:]}
@@ -47,7 +48,7 @@ def run_part(part: Part, command: Sequence[str], seconds: float, results: Path, 
         say(f"{result.part}: {result.name}: {result.status}{f' ({result.reason})' * bool(result.reason)}")
 
 
-def _run(command: Sequence[str], seconds: float, log: Path) -> tuple[str, str]:
+def _run(command: Sequence[str], seconds: float, log: Path) -> tuple[Status, str]:
     """What became of measures that the process did not get to."""
     with log.open("a", encoding="utf-8") as output:
         try:

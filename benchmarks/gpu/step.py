@@ -11,6 +11,8 @@ from transformers import Trainer, TrainerCallback
 
 from benchmarks import training
 from benchmarks.gpu.work import Work, forget, peaks
+from sft.prompt.encoded_rows import row_lengths
+from sft.system.errors import UserError
 
 
 class Clock(TrainerCallback):
@@ -43,14 +45,22 @@ def work_of(work: Work, model: Any, scratch: str, packed: bool = True, **setting
     return training.Work(arguments, model, encoder.tokenizer, encoder, encoded, shared | settings)
 
 
+def train(trainer: Trainer) -> None:
+    """Train. A training that breaks off, as where a loss is not finite, has failed, and is nothing to leave out."""
+    try:
+        trainer.train()
+    except UserError as error:
+        raise RuntimeError(str(error)) from error
+
+
 def speed(work: Work, prepared: training.Work, make: Callable[[training.Work], Trainer]) -> dict[str, Any]:
     """Train all steps with the trainer that `make` makes: useful tokens/s (median of the steps), and peaks."""
     trainer = make(prepared)
     clock = Clock()
     trainer.add_callback(clock)
     stays = forget(work.device)
-    trainer.train()
-    tokens = sum(map(len, prepared.encoded["input_ids"]))
+    train(trainer)
+    rows = list(row_lengths(prepared.encoded))
     seconds = statistics.median(clock.seconds[1:])
-    found = {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds, "loaded": stays}
+    found = {"row_tokens": rows, "seconds": seconds, "tokens_per_second": sum(rows) / seconds, "loaded": stays}
     return found | peaks(work.device)

@@ -1,6 +1,7 @@
 """Results as tables in Markdown, for docs/performance.md. No torch here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from benchmarks.gpu.results import Result
@@ -75,12 +76,17 @@ def training(results: Sequence[Result], card: Mapping[str, Any]) -> list[str]:
             "computed again" if values["checkpointing"] else "kept",
         )  # fmt: skip
 
-    tokens = next((f", {one.values['tokens']:,} tokens" for one in results), "")
+    rows: list[int] = next((one.values["row_tokens"] for one in results), [])
     headings = (
         "weights, attention", "useful tokens/s", "MFU", "of a product", "peak in use, GB", "planned", "peak taken, GB",
         "planned with context", "activations",
     )  # fmt: skip
-    return table(f"Training: one step{tokens}", headings, results, cells)
+    step = (
+        f"{len(rows)} rows, {sum(rows):,} tokens (a row's median {median(rows):.0f}, the longest {max(rows):,})"
+        if rows
+        else ""
+    )
+    return table(f"Training: a step of {step}", headings, results, cells)
 
 
 def fits(results: Sequence[Result]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import inspect
 import tempfile
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,13 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import PreTrainedModel
 
 from benchmarks import training
-from benchmarks.gpu.parts import FORMS
+from benchmarks.gpu.parts import FORMS, Form
 from benchmarks.gpu.step import speed, work_of
 from benchmarks.gpu.work import Measures, Weights, Work, quantization
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import add_lora
 from sft.plan.activations import exceeding, memory_bytes
-from sft.plan.memory import Form, Layout, estimate, flops_per_token
+from sft.plan.memory import Layout, estimate, flops_per_token
 from sft.system.errors import UserError
 
 LORA = training.LORA | {"lora_dropout": 0.05}
@@ -28,7 +29,7 @@ def measures(work: Work, part: str) -> Measures:
     model = loaded(work, weights)
     plain = skeleton(work)
     for form in FORMS:
-        yield form, lambda form=form: packed(work, model, plain, weights, form)
+        yield form, partial(packed, work, model, plain, weights, form)
 
 
 def loaded(work: Work, weights: Weights) -> Any:
@@ -43,12 +44,13 @@ def skeleton(work: Work) -> PreTrainedModel:
     return add_lora(load_skeleton(work.base, torch.bfloat16), LORA)
 
 
-def packed(work: Work, model: Any, plain: PreTrainedModel, weights: Weights, form: str) -> dict[str, Any]:
+def packed(work: Work, model: Any, plain: PreTrainedModel, weights: Weights, form: Form) -> dict[str, Any]:
     """One way: speed, peaks, and what the planner says of the same bins."""
     if form == "varlen" and "enable_gqa" not in inspect.signature(varlen_attn).parameters:
         raise UserError(f"varlen_attn of torch {torch.__version__} has no enable_gqa, which this project calls it with")
-    planned: Form = "dense" if form == "dense" else "documents"
-    layout = Layout(1, work.size.max_length, False, quantization(weights), planned)
+    layout = Layout(
+        1, work.size.max_length, False, quantization(weights), form="dense" if form == "dense" else "documents"
+    )
     again = exceeding(plain, layout, memory_bytes(work.device)) is not None
     with tempfile.TemporaryDirectory() as scratch:
         prepared = work_of(work, model, scratch, activation_checkpointing=again)._replace(attention=form)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sft.system.errors import UserError
 
 def measures(work: Work, part: str) -> Measures:
     """Make the base model, unless it is there or another one was named."""
-    yield "random weights", lambda: made(work)
+    yield "random weights", partial(made, work)
 
 
 def made(work: Work) -> dict[str, Any]:

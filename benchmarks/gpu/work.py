@@ -1,7 +1,7 @@
 """What the parts share: the sizes, the base model and its rows, the device and its memory."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +34,8 @@ class Size:
     """GPTNeoXConfig's arguments for the random base model."""
     exact_layers: int
     """Layers of it for the comparison with fp32, which takes twice the memory."""
-    rows: int
-    """Rows of an optimizer step."""
+    row_tokens: tuple[int, ...]
+    """Tokens of the rows of an optimizer step, which are the sample's made so long; of other data, as many rows."""
     max_length: int
     steps: int
     """Optimizer steps a measure; the first one is not timed."""
@@ -46,13 +46,19 @@ class Size:
     """Padded tokens, those of the answers included, of a small batch of prompts and of a large one."""
 
 
+SAMPLE = "data/sample.jsonl"
+DOLLY = (
+    42, 47, 50, 53, 57, 61, 66, 71, 76, 81, 86, 91, 97, 103, 110, 117, 124, 133, 143, 154, 165, 178, 191, 205, 222, 244,
+    269, 300, 338, 400, 504, 755,
+)  # fmt: skip
+"""The lengths of dolly-ja's rows at 32 evenly spaced quantiles, by a byte-level BPE of 52,224 words trained on them."""
 CALM7B = Size(
     "open-calm-7b",
     {
         "vocab_size": 52_224, "hidden_size": 4096, "intermediate_size": 16_384, "num_hidden_layers": 32,
         "num_attention_heads": 32,
     },
-    exact_layers=4, rows=32, max_length=2048, steps=4, prompts=64, new_tokens=64, budgets=(4096, 12_288),
+    exact_layers=4, row_tokens=DOLLY, max_length=2048, steps=4, prompts=64, new_tokens=64, budgets=(4096, 12_288),
 )  # fmt: skip
 TINY = Size(
     "tiny",
@@ -60,7 +66,8 @@ TINY = Size(
         "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
         "num_attention_heads": 2,
     },
-    exact_layers=2, rows=3, max_length=768, steps=2, prompts=3, new_tokens=3, budgets=(256, 1024),
+    exact_layers=2, row_tokens=(40, 80, 160, 200), max_length=256, steps=2, prompts=3, new_tokens=3,
+    budgets=(256, 1024),
 )  # fmt: skip
 
 
@@ -84,10 +91,23 @@ class Work:
         return load_tokenizer(self.base)
 
     def encoded(self) -> tuple[RowEncoder, Dataset]:
-        """The rows of a step, prompt and answer supervised, and what made them."""
+        """The rows of a step, prompt and answer supervised, and what made them.
+
+        The sample's rows are shorter than real ones: each is repeated, or cut, to a length of `Size.row_tokens`.
+        """
         encoder = RowEncoder(self.tokenizer(), FormattingFunction(ALPACA_JA), self.size.max_length, "context", True)
-        rows = select(load_data(self.data).rows, slice(self.size.rows)).select_columns(list(FIELDS))
-        return encoder, encoder.encode(rows).rows
+        rows = select(load_data(self.data).rows, slice(len(self.size.row_tokens))).select_columns(list(FIELDS))
+        encoded = encoder.encode(rows).rows
+        return encoder, as_long(encoded, self.size.row_tokens) if self.data == SAMPLE else encoded
+
+
+def as_long(rows: Dataset, tokens: Sequence[int]) -> Dataset:
+    """The rows with so many tokens each: their own, again and again."""
+    made = []
+    for row, length in zip(rows, tokens, strict=True):
+        times = -(-length // len(row["input_ids"]))
+        made.append(row | {name: (row[name] * times)[:length] for name in ("input_ids", "labels")})
+    return Dataset.from_list(made)
 
 
 def random_base(data: str, size: Size) -> Path:
@@ -111,7 +131,7 @@ def forget(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device)
 
 
-def peaks(device: torch.device) -> dict[str, int | None]:
+def peaks(device: torch.device) -> dict[str, Any]:
     """The most bytes in use since `forget`, and the most that PyTorch had taken of the GPU; None on a CPU."""
     if device.type != "cuda":
         return {"peak_allocated": None, "peak_reserved": None}
