@@ -156,6 +156,12 @@ def test_a_measure_that_fails_keeps_no_other_from_being_measured(tmp_path, monke
     ]  # fmt: skip
 
 
+def test_a_varlen_kernel_of_another_kind_is_named(monkeypatch):
+    monkeypatch.setattr(step, "varlen_attn", lambda query, key, value, is_causal: None)
+    with pytest.raises(UserError, match="has no enable_gqa, scale, window_size"):
+        step.attending(None, "varlen")
+
+
 def test_a_training_that_breaks_off_has_failed_and_is_not_left_out():
     class Trainer:
         def train(self):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from benchmarks import training
 from benchmarks.gpu.parts import ALONE, FORMS, LEAKING, Form
-from benchmarks.gpu.step import train, work_of
+from benchmarks.gpu.step import attending, train, work_of
 from benchmarks.gpu.work import Measures, Work, forget
 from sft.model.load import load_base_config
 from sft.model.lora import add_lora
@@ -99,7 +99,7 @@ def one_step(work: Work, model: Any, form: Kind) -> tuple[float, torch.Tensor]:
         if form == LEAKING:
             prepared = prepared._replace(encoded=without_borders(prepared.encoded, work.size.max_length))
         if form != ALONE and form != LEAKING:
-            prepared = prepared._replace(attention=form)
+            prepared = attending(prepared, form)
         trainer = training.ours(prepared)
         trainer.add_callback(gradient)
         train(trainer)

@@ -1,5 +1,6 @@
 """Optimizer steps of one trainer: how long they take, what memory they need, which gradient they find."""
 
+import inspect
 import statistics
 import time
 from collections.abc import Callable
@@ -7,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from transformers import Trainer, TrainerCallback
 
 from benchmarks import training
+from benchmarks.gpu.parts import Form
 from benchmarks.gpu.work import Work, forget, peaks
 from sft.prompt.encoded_rows import row_lengths
 from sft.system.errors import UserError
@@ -43,6 +46,14 @@ def work_of(work: Work, model: Any, scratch: str, packed: bool = True, **setting
         "disable_tqdm": True,
     }  # fmt: skip
     return training.Work(arguments, model, encoder.tokenizer, encoder, encoded, shared | settings)
+
+
+def attending(prepared: training.Work, form: Form) -> training.Work:
+    """The same with rows kept apart so. Raises UserError where this PyTorch has another varlen kernel than is called."""
+    missing = {"scale", "window_size", "enable_gqa"} - inspect.signature(varlen_attn).parameters.keys()
+    if form == "varlen" and missing:
+        raise UserError(f"varlen_attn of torch {torch.__version__} has no {', '.join(sorted(missing))}")
+    return prepared._replace(attention=form)
 
 
 def train(trainer: Trainer) -> None:

@@ -1,23 +1,20 @@
 """Speed and memory of this project's training with one kind of weights, packed in each way."""
 
-import inspect
 import tempfile
 from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
 from transformers import PreTrainedModel
 
 from benchmarks import training
 from benchmarks.gpu.parts import FORMS, Form
-from benchmarks.gpu.step import speed, work_of
+from benchmarks.gpu.step import attending, speed, work_of
 from benchmarks.gpu.work import Measures, Weights, Work, quantization
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import add_lora
 from sft.plan.activations import exceeding, memory_bytes
 from sft.plan.memory import Layout, estimate, flops_per_token
-from sft.system.errors import UserError
 
 LORA = training.LORA | {"lora_dropout": 0.05}
 """As in configs/calm7b.yaml."""
@@ -46,14 +43,12 @@ def skeleton(work: Work) -> PreTrainedModel:
 
 def packed(work: Work, model: Any, plain: PreTrainedModel, weights: Weights, form: Form) -> dict[str, Any]:
     """One way: speed, peaks, and what the planner says of the same bins."""
-    if form == "varlen" and "enable_gqa" not in inspect.signature(varlen_attn).parameters:
-        raise UserError(f"varlen_attn of torch {torch.__version__} has no enable_gqa, which this project calls it with")
     layout = Layout(
         1, work.size.max_length, False, quantization(weights), form="dense" if form == "dense" else "documents"
     )
     again = exceeding(plain, layout, memory_bytes(work.device)) is not None
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = work_of(work, model, scratch, activation_checkpointing=again)._replace(attention=form)
+        prepared = attending(work_of(work, model, scratch, activation_checkpointing=again), form)
         trainer = training.ours(prepared)
         bins = [
             batch["input_ids"].numel() for step in trainer.get_train_dataloader() for batch in step["micro_batches"]
