@@ -49,7 +49,7 @@ def work_of(work: Work, model: Any, scratch: str, packed: bool = True, **setting
 
 
 def attending(prepared: training.Work, form: Form) -> training.Work:
-    """The same with rows kept apart so. Raises UserError where this PyTorch has another varlen kernel than is called."""
+    """The same with rows kept apart so. Raises UserError where this PyTorch's varlen kernel is not the one called."""
     missing = {"scale", "window_size", "enable_gqa"} - inspect.signature(varlen_attn).parameters.keys()
     if form == "varlen" and missing:
         raise UserError(f"varlen_attn of torch {torch.__version__} has no {', '.join(sorted(missing))}")
