@@ -3,7 +3,7 @@
     python -m benchmarks.gpu [--base MODEL] [--data data/sample.jsonl] [--seconds 480] [--output scratch/gpu]
     python -m benchmarks.gpu --device cpu --tiny
 
-Without --base, a GPT-NeoX of open-calm-7b's shape with random weights is made in scratch/ (13.6 GB) and stays there for
+Without --base, a GPT-NeoX of open-calm-7b's shape with random weights is made in scratch/ (13.7 GB) and stays there for
 the next time. Every part runs in a process of its own and has its share of the seconds. Results are appended to
 results.jsonl in the output directory as they come, and shown in results.md, which also names everything that was not
 measured and why; log.txt has what the libraries print.

@@ -1,6 +1,7 @@
 """What the parts share: the sizes, the base model and its rows, the device and its memory."""
 
 import gc
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from sft.data.rows import select
 from sft.model.load import load_tokenizer
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
+from sft.system.files import text_sha256
 
 Measures = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 """Name and function of each measure of a part. A function gives the measure's values, under `problem` what is wrong
@@ -112,7 +114,8 @@ def as_long(rows: Dataset, tokens: Sequence[int]) -> Dataset:
 
 def random_base(data: str, size: Size) -> Path:
     """Where the random base model of that size is made, its tokenizer trained on the texts of `data`."""
-    return Path(f"scratch/random-{size.name}-{load_data(data).sha256[:12]}")
+    made_of = text_sha256(json.dumps([load_data(data).sha256, size.shape]))
+    return Path(f"scratch/random-{size.name}-{made_of[:12]}")
 
 
 def quantization(weights: Weights) -> dict[str, Any] | None:
