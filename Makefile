@@ -4,6 +4,7 @@
 # make slow   the tests that `make test` leaves out
 # make test-properties   the property tests on other examples each time, five times over
 # make test-faults   the long campaigns: kills at random moments and at every renaming, commands side by side, damage, full disks, memory
+# make test-gpu   what only a GPU can show, in 8 minutes on one card (DATA=… for other rows, BASE=… for real weights)
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11
@@ -16,7 +17,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
 
-.PHONY: demo test slow test-properties test-faults bench test-models setup check
+.PHONY: demo test slow test-properties test-faults bench test-gpu test-models setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -42,6 +43,9 @@ test-faults: setup
 bench: setup
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m
 	$(BIN)/python -m benchmarks --data $(DATA)
+
+test-gpu: setup
+	$(BIN)/python -m benchmarks.gpu --data $(DATA) $(if $(BASE),--base $(BASE))
 
 test-models: setup
 	$(BIN)/python -m pytest -m "models or not models" tests/test_models.py

@@ -32,6 +32,7 @@ from benchmarks.turns import Found, in_turns, print_ratios
 from sft.data.read import load_data
 from sft.data.records import FIELDS
 from sft.data.rows import select
+from sft.model.attention import PackedAttention
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import add_lora
 from sft.model.place import use_all_cores
@@ -119,7 +120,11 @@ class Work(NamedTuple):
     encoder: RowEncoder
     encoded: Dataset
     settings: dict[str, Any]
-    """Arguments of TrainingArguments and its kind that all of them share."""
+    """Arguments of TrainingArguments and its kind that all of them share; they go before what a variant sets."""
+    micro_batch: int = MICRO_BATCH
+    """Rows of a padded micro-batch."""
+    attention: PackedAttention = "auto"
+    """How this project's trainer keeps packed rows apart."""
 
 
 class Clock(TrainerCallback):
@@ -175,14 +180,13 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
 def ours(work: Work) -> Trainer:
     """This project's trainer."""
     packed = work.arguments.only == "packed"
-    config = SFTConfig(
-        per_device_train_batch_size=work.arguments.max_length // work.encoder.max_length if packed else MICRO_BATCH,
-        activation_checkpointing=False, completion_only_loss=False, logging_nan_inf_filter=False, **work.settings,
-    )  # fmt: skip
+    rows = work.arguments.max_length // work.encoder.max_length if packed else work.micro_batch
+    own = {"activation_checkpointing": False, "completion_only_loss": False, "logging_nan_inf_filter": False}
+    config = SFTConfig(per_device_train_batch_size=rows, **own | work.settings)
     return RunTrainer(
         model=work.model, args=config, train_dataset=work.encoded, eval_datasets={}, tokenizer=work.tokenizer,
         encoder=work.encoder, pack=packed, total_batch_size=len(work.encoded),
-        log_path=Path(work.settings["output_dir"]) / "log.jsonl", run_id="",
+        log_path=Path(work.settings["output_dir"]) / "log.jsonl", run_id="", packed_attention=work.attention,
     )  # fmt: skip
 
 
@@ -202,9 +206,9 @@ def trl(work: Work) -> Trainer:
 
 
 def in_micro_batches(work: Work) -> dict[str, Any]:
-    """The settings of a step in micro-batches of MICRO_BATCH rows, whose gradients are accumulated."""
-    count = -(-len(work.encoded) // MICRO_BATCH)
-    return work.settings | {"per_device_train_batch_size": MICRO_BATCH, "gradient_accumulation_steps": count}
+    """The settings of a step in padded micro-batches, whose gradients are accumulated."""
+    count = -(-len(work.encoded) // work.micro_batch)
+    return {"per_device_train_batch_size": work.micro_batch, "gradient_accumulation_steps": count} | work.settings
 
 
 TRAINERS = {"packed": ours, "padded": ours, "alpaca": alpaca, "trl": trl}

@@ -1,0 +1,1 @@
+"""What only a GPU can show, measured in minutes: python -m benchmarks.gpu."""
