@@ -51,7 +51,7 @@ def test_a_licence_is_known_by_the_beginning_of_a_hub_id():
     assert licence_of("Qwen/Qwen3-8B-Base") == licence_of("tokyotech-llm/Qwen3-Swallow-8B-CPT-v0.2") == "apache-2.0"
     assert licence_of("sbintuitions/sarashina2.2-3b") == "mit"
     assert licence_of("sbintuitions/sarashina2-8x70b") is None  # not for commercial use, unlike the others
-    assert licence_of("tokyotech-llm/Llama-3.1-Swallow-8B-v0.5") == "llama3.1"
+    assert licence_of("tokyotech-llm/Llama-3.1-Swallow-8B-v0.5") == "llama3.1-and-gemma"
     assert licence_of("cyberagent/calm2-7b") is licence_of("") is None
 
 

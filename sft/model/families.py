@@ -39,7 +39,8 @@ class Family:
     repairs: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
     """Class of a tokenizer in transformers → what mends it: a tokenizer may be loaded without its model."""
     licences: Mapping[str, str] = field(default_factory=dict)
-    """Beginning of hub ids → the hub's name of their licence; of others the card says to see the model's page."""
+    """Beginning of hub ids → the hub's name of their licence, or two joined by -and-; of others the card says to see
+    the model's page."""
 
 
 _FAMILIES = (
@@ -59,7 +60,7 @@ _FAMILIES = (
         "llama", ("q_proj", "v_proj"), packs=True, repairs={LlamaTokenizer: with_unigrams},  # sarashina's
         licences={
             "sbintuitions/sarashina2.2-": "mit", "llm-jp/llm-jp-3-1.8b": "apache-2.0",
-            "llm-jp/llm-jp-4-8b-": "apache-2.0", "tokyotech-llm/Llama-3.1-Swallow-8B-v0.5": "llama3.1",
+            "llm-jp/llm-jp-4-8b-": "apache-2.0", "tokyotech-llm/Llama-3.1-Swallow-8B-v0.5": "llama3.1-and-gemma",
         },
     ),
     Family(

@@ -53,8 +53,18 @@ def load_base_config(base: str, revision: str | None = None, trust_remote_code: 
 
     Raises UserError when it cannot be loaded.
     """
+    return text_config(_whole_config(base, revision, trust_remote_code))
+
+
+def is_part_of_more(base: str, revision: str | None = None, trust_remote_code: bool = False) -> bool:
+    """Whether it is the text model of a multi-modal one. Raises UserError when that cannot be loaded."""
+    whole = _whole_config(base, revision, trust_remote_code)
+    return text_config(whole) is not whole
+
+
+def _whole_config(base: str, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
     with _loading("model", base, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return text_config(AutoConfig.from_pretrained(base, **_source(revision, trust_remote_code)))
+        return AutoConfig.from_pretrained(base, **_source(revision, trust_remote_code))
 
 
 def load_base(
