@@ -1,4 +1,4 @@
-"""Small random models, one a family of the article: its architecture, its tokenizer's class and special tokens.
+"""Small random models, one a family with a configuration: its architecture, its tokenizer's class and special tokens.
 
 The vocabularies are trained on the project's sample. Directories look as the repositories do: the same files, and no
 tokenizer where there is none.
@@ -21,7 +21,9 @@ from tokenizers import (
     processors,
 )
 from transformers import (
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GPTJConfig,
     GPTJForCausalLM,
@@ -35,6 +37,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
@@ -107,41 +111,71 @@ def calm2(directory: Path) -> dict[str, str]:
     return {"base": str(directory)}
 
 
+def llama3(directory: Path) -> dict[str, str]:
+    """Llama 3.1 and Swallow: byte-level BPE, BOS added, no padding, shared keys, scaled rotary embeddings."""
+    begin, end = "<|begin_of_text|>", "<|end_of_text|>"
+    named = {"bos_token": begin, "eos_token": end, "unk_token": None}
+    size = byte_level_bpe(directory, "PreTrainedTokenizerFast", [begin, end], **named)
+    backend = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    backend.post_processor = processors.TemplateProcessing(single=f"{begin} $A", special_tokens=[(begin, 0)])
+    backend.save(str(directory / "tokenizer.json"))
+    scaled = {
+        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 256,
+    }  # fmt: skip
+    save(llama(size, num_key_value_heads=2, rope_parameters=scaled, bos_token_id=0, eos_token_id=1), directory)
+    return {"base": str(directory)}
+
+
+def sarashina(directory: Path) -> dict[str, str]:
+    """Llama with SentencePiece unigrams under the name of Llama's tokenizer, no BOS, and pieces that a chat is of."""
+    chat = ["<pad>", "<|user|>", "<|assistant|>"]
+    train_sentencepiece(
+        directory / "tokenizer.model", "unigram", add_dummy_prefix=False, control_symbols=chat, **AS_WRITTEN
+    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    write_json(
+        directory / "tokenizer_config.json",
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False, "legacy": False, **special},
+    )
+    save(llama(VOCABULARY, num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=3), directory)
+    return {"base": str(directory)}
+
+
 def llm_jp(directory: Path) -> dict[str, str]:
     """Llama with unigrams in tokenizer.json: a normaliser puts the space in front, BOS added, padding of its own."""
-    model = directory / "trained.model"
-    train_sentencepiece(model, "unigram", **AS_WRITTEN)
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    vocabulary = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(len(processor))]
-    model.unlink()
-    backend = Tokenizer(models.Unigram([*vocabulary, ("<PAD|LLM-jp>", 0.0)], 0, byte_fallback=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    strip = decoders.Strip(" ", 1, 0)
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<PAD|LLM-jp>"
-    ).save_pretrained(directory)
-    save(llama(len(vocabulary) + 1, bos_token_id=1, eos_token_id=2), directory)
+    size = unigrams_in_tokenizer_json(directory, "<unk>", "<s>", "</s>", "<PAD|LLM-jp>")
+    save(llama(size, bos_token_id=1, eos_token_id=2), directory)
+    return {"base": str(directory)}
+
+
+def llm_jp_4(directory: Path) -> dict[str, str]:
+    """The same with names of its own, and a tokenizer in Python beside it that is not needed and not run."""
+    size = unigrams_in_tokenizer_json(directory, "<|unk|>", "<|startoftext|>", "<|return|>", END)
+    config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    code = "llmjp4_tokenizer.Llmjp4Tokenizer"
+    config |= {"tokenizer_class": "PreTrainedTokenizer", "auto_map": {"AutoTokenizer": [code, code]}}
+    write_json(directory / "tokenizer_config.json", config)
+    save(llama(size, num_key_value_heads=2, bos_token_id=1, eos_token_id=2), directory)
     return {"base": str(directory)}
 
 
 def gemma3(directory: Path) -> dict[str, str]:
     """Gemma 3: SentencePiece BPE, BOS added, sliding and full attention, embeddings tied to the head."""
-    pieces = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
-    train_sentencepiece(
-        directory / "tokenizer.model", "bpe", add_dummy_prefix=False, user_defined_symbols=["<mask>"],
-        **AS_WRITTEN, **pieces,
-    )  # fmt: skip
-    special = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    config = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, **special}
-    write_json(directory / "tokenizer_config.json", config)
-    text = Gemma3TextConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=1, head_dim=16, sliding_window=64, layer_types=["sliding_attention", "full_attention"],
-        max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, **SPREAD,
-    )  # fmt: skip
-    save(Gemma3ForCausalLM(text), directory)
+    gemma_tokenizer(directory)
+    save(Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA3_TEXT)), directory)
+    return {"base": str(directory)}
+
+
+def gemma3_4b(directory: Path) -> dict[str, str]:
+    """Gemma 3 from 4b on: the same, inside a model of text and images."""
+    gemma_tokenizer(directory)
+    images = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "image_size": 56, "patch_size": 14,
+    }  # fmt: skip
+    config = Gemma3Config(text_config=GEMMA3_TEXT, vision_config=images, mm_tokens_per_image=4)
+    save(Gemma3ForConditionalGeneration(config), directory)
     return {"base": str(directory)}
 
 
@@ -159,6 +193,19 @@ def qwen2(directory: Path) -> dict[str, str]:
     return {"base": str(directory)}
 
 
+def qwen3(directory: Path) -> dict[str, str]:
+    """Qwen 3's base models: no BOS, one token for EOS and padding, queries and keys normalised, the head tied."""
+    named = {"bos_token": None, "unk_token": None, "pad_token": END}
+    size = byte_level_bpe(directory, "Qwen2Tokenizer", [END, "<|im_start|>", "<|im_end|>"], **named)
+    config = Qwen3Config(
+        vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+        intermediate_size=128, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        **SPREAD,
+    )  # fmt: skip
+    save(Qwen3ForCausalLM(config), directory)
+    return {"base": str(directory)}
+
+
 BUILDERS: dict[str, Callable[[Path], dict[str, str]]] = {
     "open-calm": open_calm,
     "rinna": rinna,
@@ -169,7 +216,18 @@ BUILDERS: dict[str, Callable[[Path], dict[str, str]]] = {
     "llm-jp": llm_jp,
     "gemma-3": gemma3,
     "qwen2.5": qwen2,
+    "llama-3.1": llama3,
+    "sarashina": sarashina,
+    "llm-jp-4": llm_jp_4,
+    "gemma-3-4b": gemma3_4b,
+    "qwen3": qwen3,
 }
+GEMMA3_TEXT = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 64,
+    "layer_types": ["sliding_attention", "full_attention"], "max_position_embeddings": 2048, "pad_token_id": 0,
+    "eos_token_id": 1, "bos_token_id": 2, **SPREAD,
+}  # fmt: skip
 
 
 def gpt_neox(vocabulary: int, **special: int) -> GPTNeoXForCausalLM:
@@ -182,11 +240,11 @@ def gpt_neox(vocabulary: int, **special: int) -> GPTNeoXForCausalLM:
     )  # fmt: skip
 
 
-def llama(vocabulary: int, **special: int) -> LlamaForCausalLM:
+def llama(vocabulary: int, **settings: object) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-            max_position_embeddings=2048, tie_word_embeddings=False, **SPREAD, **special,
+            max_position_embeddings=2048, tie_word_embeddings=False, **SPREAD, **settings,
         )
     )  # fmt: skip
 
@@ -222,6 +280,36 @@ def sentencepiece_as_t5(directory: Path, **options: object) -> None:
     train_sentencepiece(directory / "spiece.model", "unigram", **{**pieces, **spaces, **options})
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "extra_ids": 0}
     write_json(directory / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **special})
+
+
+def gemma_tokenizer(directory: Path) -> None:
+    """Gemma's tokenizer files, with its ids of special tokens."""
+    pieces = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
+    train_sentencepiece(
+        directory / "tokenizer.model", "bpe", add_dummy_prefix=False, user_defined_symbols=["<mask>"],
+        **AS_WRITTEN, **pieces,
+    )  # fmt: skip
+    special = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    config = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, **special}
+    write_json(directory / "tokenizer_config.json", config)
+
+
+def unigrams_in_tokenizer_json(directory: Path, unk: str, bos: str, eos: str, pad: str) -> int:
+    """llm-jp's tokenizer files, and the tokenizer's size."""
+    model = directory / "trained.model"
+    train_sentencepiece(model, "unigram", unk_piece=unk, bos_piece=bos, eos_piece=eos, **AS_WRITTEN)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    vocabulary = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(len(processor))]
+    model.unlink()
+    backend = Tokenizer(models.Unigram([*vocabulary, (pad, 0.0)], 0, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    strip = decoders.Strip(" ", 1, 0)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=bos, eos_token=eos, unk_token=unk, pad_token=pad
+    ).save_pretrained(directory)
+    return len(vocabulary) + 1
 
 
 def train_sentencepiece(path: Path, kind: str, **options: object) -> None:

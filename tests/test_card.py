@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from made_up import answers
@@ -17,6 +18,7 @@ from sft.export.request import Request
 from sft.export.scores import evaluation_of
 from sft.export.source import Source
 from sft.generation.settings import effective_settings
+from sft.model.load import load_base
 from sft.prompt.template import ALPACA_JA
 from sft.run.manifest import Environment, FinishedManifest, Identity, RowCounts
 
@@ -108,6 +110,7 @@ def test_the_samples_hash_is_the_samples():
         ("gemma", "apache-2.0", {"license": "gemma"}),
         ("apache-2.0", "apache-2.0", {"license": "apache-2.0"}),
         ("gemma", "cc-by-sa-3.0", {"license": "other", "license_name": "gemma-and-cc-by-sa-3.0"}),
+        ("llama3.1-and-gemma", "mit", {"license": "other", "license_name": "llama3.1-and-gemma"}),
         (None, "mit", {}),
         ("mit", None, {}),
     ],
@@ -119,6 +122,20 @@ def test_the_whole_has_a_licence_only_where_both_parts_have(base, data, expected
 def test_a_licence_that_somebody_gives_is_read_as_text():
     card = card_of("data.path=/rows.jsonl", licence="[mine](https://x.example) <img src=x>")
     assert r"- Training data: \[mine\](https://x.example) &lt;img src=x>." in card
+
+
+def test_the_code_loads_the_text_model_of_a_base_of_text_and_images(small_base):
+    base = small_base("gemma-3-4b")["base"]
+    code = card_of(f"model.base={base}").split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    beginning, _ = code.replace('"gemma-3-4b"', repr(base)).split("model = PeftModel")
+    found = {}
+    exec(beginning.replace("from peft import PeftModel", "").replace("tokenizer = ", "# "), found)
+    ours = load_base(base, torch.device("cpu"), torch.float32)
+    ids = torch.tensor([[2, 5, 6, 7]])
+    assert torch.equal(found["base"].float()(ids).logits, ours(ids).logits)
+    assert "get_text_config" not in card_of(f"model.base={base}", kind="merged")  # it was saved as a model of its own
+    assert "get_text_config" not in card_of()
 
 
 def test_the_evaluation_is_shown_by_category_with_intervals_and_floors():

@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+)
 
 from sft.model.families import FAMILIES, check_attention, check_checkpointing, default_targets, licence_of
-from sft.model.load import load_base
+from sft.model.load import load_base, load_base_config, load_skeleton
 from sft.model.lora import add_lora, describe_trained
 from sft.system.errors import UserError
 
@@ -25,7 +33,7 @@ def test_an_architecture_of_pefts_table_has_its_targets_and_one_of_none_is_refus
 
 def test_the_tables_targets_are_layers_of_the_small_models(small_base):
     small = {"gpt_neox": "rinna", "gpt_neox_japanese": "abeja", "gptj": "genji", "llama": "calm2"}
-    small |= {"gemma3_text": "gemma-3", "qwen2": "qwen2.5"}
+    small |= {"gemma3_text": "gemma-3", "qwen2": "qwen2.5", "qwen3": "qwen3"}
     assert small.keys() == FAMILIES.keys()
     for kind, name in small.items():
         model = load_base(small_base(name)["base"], CPU, torch.float32)
@@ -40,7 +48,38 @@ def test_a_licence_is_known_by_the_beginning_of_a_hub_id():
     assert licence_of("cyberagent/open-calm-7b") == "cc-by-sa-4.0"
     assert licence_of("google/gemma-3-270m") == "gemma"
     assert licence_of("Qwen/Qwen2.5-Coder-1.5B-Instruct") == "apache-2.0"
+    assert licence_of("Qwen/Qwen3-8B-Base") == licence_of("tokyotech-llm/Qwen3-Swallow-8B-CPT-v0.2") == "apache-2.0"
+    assert licence_of("sbintuitions/sarashina2.2-3b") == "mit"
+    assert licence_of("sbintuitions/sarashina2-8x70b") is None  # not for commercial use, unlike the others
+    assert licence_of("tokyotech-llm/Llama-3.1-Swallow-8B-v0.5") == "llama3.1-and-gemma"
     assert licence_of("cyberagent/calm2-7b") is licence_of("") is None
+
+
+def test_of_a_model_of_text_and_images_the_text_model_is_loaded_and_saved_as_one(small_base, tmp_path):
+    base, ids = small_base("gemma-3-4b")["base"], torch.tensor([[2, 5, 6, 7]])
+    whole = AutoModelForCausalLM.from_pretrained(base)
+    assert whole.config.model_type == "gemma3"
+    model = load_base(base, CPU, torch.float32)
+    assert model.config.model_type == load_base_config(base).model_type == "gemma3_text"
+    assert not [name for name, _ in model.named_modules() if "vision" in name]
+    assert torch.equal(model(ids).logits, whole(input_ids=ids).logits)
+    names = [name for name, _ in load_skeleton(base, torch.float32).named_parameters()]
+    assert names == [name for name, _ in model.named_parameters()]
+    model.save_pretrained(tmp_path / "saved")  # as a merged model and a run that trained all weights are
+    for again in (
+        load_base(str(tmp_path / "saved"), CPU, torch.float32),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "saved"),
+    ):
+        assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_weights_that_are_not_in_the_files_are_an_error_and_not_random_ones(small_base, tmp_path):
+    load_base(small_base("calm2")["base"], CPU, torch.float32).save_pretrained(tmp_path)
+    config = LlamaConfig.from_pretrained(tmp_path)
+    config.num_hidden_layers += 1
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"9 weights are not in its files, such as model\.layers\.2\."):
+        load_base(str(tmp_path), CPU, torch.float32)
 
 
 @pytest.mark.parametrize(

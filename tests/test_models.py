@@ -1,6 +1,7 @@
-"""Every model family of the article, small and random: trained, reloaded, answered, scored, merged, as the real one.
+"""Every model family, small and random: trained, reloaded, answered, scored, merged, as the real one.
 
-`make test` runs each family with one quantisation, `make test-models` with all, and the real gemma-3-270m where it is.
+`make test` runs most families with one quantisation, `make test-models` all with all, and the real gemma-3-270m where
+it is.
 """
 
 import json
@@ -42,15 +43,19 @@ IN_MAKE_TEST = {
     "llm-jp": "int8",
     "gemma-3": "nf4",
     "qwen2.5": "none",
+    "gemma-3-4b": "nf4",
 }
+ELSEWHERE = ["llama-3.1", "sarashina", "llm-jp-4", "qwen3", "gemma-3-270m"]
+"""Families that `make test` leaves to tests of their tokenizers and of packed rows."""
 TARGETS = {
     "open-calm": {"query_key_value"},
     "rinna": {"query_key_value"},
     "abeja": {"query_key_value"},
     "gemma-3": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "gemma-3-4b": {"q_proj", "k_proj", "v_proj", "o_proj"},
     "gemma-3-270m": {"q_proj", "k_proj", "v_proj", "o_proj"},
 }
-BOS = {"llama-2", "llm-jp", "gemma-3", "gemma-3-270m"}
+BOS = {"llama-2", "llm-jp", "gemma-3", "llama-3.1", "llm-jp-4", "gemma-3-4b", "gemma-3-270m"}
 
 TEXT = "一行目は東京です。\n\n二行目:「鱻」と😀 </s><|endoftext|> abc"
 ROW = {"index": "1", "instruction": "改行は?\n二つ", "input": "</s>と<s>。", "output": TEXT, "category": "closed_qa"}
@@ -66,7 +71,7 @@ def model_section(family, small_base):
 
 
 def cycle_cases():
-    for family, quick in [*IN_MAKE_TEST.items(), ("gemma-3-270m", None)]:
+    for family, quick in [*IN_MAKE_TEST.items(), *((family, None) for family in ELSEWHERE)]:
         for quantisation in QUANTISATIONS:
             marks = [] if quantisation == quick else [pytest.mark.models]
             yield pytest.param(family, quantisation, marks=marks, id=f"{family}-{quantisation}")

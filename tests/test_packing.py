@@ -14,6 +14,7 @@ from transformers import (
     GPTNeoXJapaneseConfig,
     LlamaConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -34,6 +35,7 @@ CONFIGS = {
     "gpt_neox": GPTNeoXConfig(**SIZE, use_parallel_residual=False, rotary_pct=1.0),
     "llama": LlamaConfig(**SIZE, num_key_value_heads=2),
     "qwen2": Qwen2Config(**SIZE, num_key_value_heads=2),
+    "qwen3": Qwen3Config(**SIZE, num_key_value_heads=2, head_dim=32, tie_word_embeddings=True),
     "gemma3_text": Gemma3TextConfig(
         **SIZE, num_key_value_heads=1, head_dim=32, sliding_window=16, query_pre_attn_scalar=32,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
@@ -395,6 +397,9 @@ def test_what_is_not_proved_is_not_packed():
     assert all(packing_obstacle(config) is None for config in CONFIGS.values())
     for config in (GPTJConfig(), GPTNeoXJapaneseConfig()):
         assert f"architecture {config.model_type} it is not proved" in packing_obstacle(config)
+    scaled = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaled |= {"factor": 8.0, "rope_theta": 500000.0, "original_max_position_embeddings": 8192}
+    assert packing_obstacle(LlamaConfig(rope_parameters=scaled)) is None
     dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert "dynamic" in packing_obstacle(LlamaConfig(rope_parameters=dynamic))
 

@@ -117,6 +117,33 @@ def test_sentencepiece_bpe_gives_sentencepieces_ids(family, small_base):
         assert tokenizer.decode(encode_prompt(tokenizer, text), skip_special_tokens=True) == text
 
 
+def test_llamas_tokenizer_gives_sentencepieces_ids_for_unigrams_and_its_chat_is_tokens(small_base, tmp_path):
+    base = small_base("sarashina")["base"]
+    reference = sentencepiece.SentencePieceProcessor(model_file=f"{base}/tokenizer.model")
+    tokenizer, unrepaired = load_tokenizer(base), AutoTokenizer.from_pretrained(base)
+    tokenizer.save_pretrained(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    for text in [*TEXTS, *small_models.sample_texts(), *mixtures(300)]:
+        ids = reference.encode(text)
+        assert encode_prompt(tokenizer, text) == encode_prompt(saved, text) == ids, text
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    assert unrepaired.encode("日本の首都", add_special_tokens=False) != reference.encode("日本の首都")
+    user = tokenizer.convert_tokens_to_ids("<|user|>")
+    assert tokenizer("<|user|>春</s>")["input_ids"] == [user, *reference.encode("春"), tokenizer.eos_token_id]
+    assert user not in encode_text(tokenizer, "<|user|>春")
+
+
+def test_llamas_unigrams_keep_a_bos_in_front_where_there_was_one(tmp_path):
+    small_models.train_sentencepiece(tmp_path / "tokenizer.model", "unigram", **small_models.AS_WRITTEN)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "legacy": False}
+    small_models.write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", **special})
+    small_models.write_json(tmp_path / "config.json", {"model_type": "llama"})
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert bos_ids(tokenizer) == [tokenizer.bos_token_id] == [1]
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert encode_prompt(tokenizer, "東京です。") == [1, *reference.encode("東京です。")]
+
+
 @pytest.mark.parametrize("family", small_models.BUILDERS)
 def test_prompt_and_answer_apart_are_the_ids_of_both_together(family, small_base):
     """What the model continues in answering is what it saw in training, as if the row had been one text."""

@@ -13,10 +13,14 @@ from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from sft.config.repetition_penalty import MEASURED, PENALTY, SCOPE
+from sft.config.sections import ModelSection
 from sft.export.licences import licence_fields
 from sft.export.source import CONTEXT, QUESTION, Source
+from sft.model.families import TEXT_WEIGHTS
+from sft.model.load import is_part_of_more
 from sft.prompt.chat_template import separator, user_message
 from sft.prompt.row_encoder import FATES
+from sft.system.errors import UserError
 from sft.system.visible import escaped, visible
 
 
@@ -31,6 +35,7 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         front_matter=_front_matter(source),
         local_name=" ".join(visible(base.name).replace("`", "'").split()),
         trained_from_directory=os.path.isabs(config.model.base),
+        text_weights=TEXT_WEIGHTS if _is_part_of_more(config.model) else None,
         between=separator(template),
         message=user_message(template, QUESTION, CONTEXT),
         prompt=template.render(QUESTION, CONTEXT),
@@ -41,6 +46,13 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         checked=checked,
     )
     return str(ModelCard(text))
+
+
+def _is_part_of_more(section: ModelSection) -> bool:
+    try:
+        return is_part_of_more(section.base, section.revision, section.trust_remote_code)
+    except UserError:  # an adapter is exported without its base, too
+        return False
 
 
 def _front_matter(source: Source) -> str:

@@ -52,7 +52,7 @@ def licence_fields(base: str | None, data: str | None) -> dict[str, Any]:
     """The front matter's licence: none while one of the two is unknown."""
     if base is None or data is None:
         return {}
-    names = {base, data}
+    names = {*base.split("-and-"), data}  # a base may be under two
     for permissive in ("mit", "apache-2.0"):  # they allow the other's terms for the whole
         if len(names) > 1:
             names.discard(permissive)

@@ -11,13 +11,14 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     GPTNeoXJapaneseTokenizer,
+    LlamaTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     T5Tokenizer,
 )
 
-from sft.model.repair import with_sentencepiece_backend, with_whole_characters
+from sft.model.repair import with_sentencepiece_backend, with_unigrams, with_whole_characters
 from sft.system.errors import UserError
 
 
@@ -31,12 +32,15 @@ class Family:
     """LoRA's modules where `lora.target_modules` is left out: the layers that the models' users adapt."""
     packs: bool = False
     """Whether packed rows are proved to have the logits, loss and gradient of separate rows (tests/test_packing.py)."""
+    part_of: str | None = None
+    """Architecture of the multi-modal models whose text model it is: of those, the text model alone is loaded."""
     tokenizer: str | None = None
     """The repository to take the tokenizer from where a model's own may hold none; None: it has its own."""
     repairs: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
     """Class of a tokenizer in transformers → what mends it: a tokenizer may be loaded without its model."""
     licences: Mapping[str, str] = field(default_factory=dict)
-    """Beginning of hub ids → the hub's name of their licence; of others the card says to see the model's page."""
+    """Beginning of hub ids → the hub's name of their licence, or two joined by -and-; of others the card says to see
+    the model's page."""
 
 
 _FAMILIES = (
@@ -52,12 +56,28 @@ _FAMILIES = (
         "gptj", ("q_proj", "v_proj"), tokenizer="EleutherAI/gpt-j-6B",
         licences={"NovelAI/genji-jp": "apache-2.0"},
     ),
-    Family("llama", ("q_proj", "v_proj"), packs=True),
-    Family("gemma3_text", ("q_proj", "k_proj", "v_proj", "o_proj"), packs=True, licences={"google/gemma-": "gemma"}),
+    Family(
+        "llama", ("q_proj", "v_proj"), packs=True, repairs={LlamaTokenizer: with_unigrams},  # sarashina's
+        licences={
+            "sbintuitions/sarashina2.2-": "mit", "llm-jp/llm-jp-3-1.8b": "apache-2.0",
+            "llm-jp/llm-jp-4-8b-": "apache-2.0", "tokyotech-llm/Llama-3.1-Swallow-8B-v0.5": "llama3.1-and-gemma",
+        },
+    ),
+    Family(
+        "gemma3_text", ("q_proj", "k_proj", "v_proj", "o_proj"), packs=True, part_of="gemma3",
+        licences={"google/gemma-": "gemma"},
+    ),
     Family("qwen2", ("q_proj", "v_proj"), packs=True, licences={"Qwen/Qwen2.5-Coder-1.5B": "apache-2.0"}),
+    Family(
+        "qwen3", ("q_proj", "v_proj"), packs=True,
+        licences={"Qwen/Qwen3-": "apache-2.0", "tokyotech-llm/Qwen3-Swallow-": "apache-2.0"},
+    ),
 )  # fmt: skip
 FAMILIES = {family.model_type: family for family in _FAMILIES}
 """The families that are tested here. Of any other architecture PEFT's own table has the targets, if at all."""
+
+TEXT_WEIGHTS = {r"^language_model\.model\.": "model.", r"^model\.language_model\.": "model."}
+"""Where a multi-modal model's files have its text model's weights (either way is in use), and where that has them."""
 
 ATTENTION_FLAGS = {
     "sdpa": "_supports_sdpa",
@@ -65,6 +85,15 @@ ATTENTION_FLAGS = {
     "flex_attention": "_supports_flex_attn",
 }
 """The attribute with which a model class of transformers says that it supports an attention implementation."""
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """What of a model is used: all of it, or of a multi-modal one whose text model is known here, that one."""
+    if all(family.part_of != config.model_type for family in FAMILIES.values()):
+        return config
+    text = config.get_text_config()
+    text._commit_hash = getattr(config, "_commit_hash", None)
+    return text
 
 
 def default_targets(model: PreTrainedModel) -> list[str]:

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sft.model.families import FAMILIES, check_attention, repaired
+from sft.model.families import FAMILIES, TEXT_WEIGHTS, check_attention, repaired, text_config
 from sft.model.repair import with_newlines
 from sft.system.errors import UserError, warn
 from sft.system.hub import hub_is_absent, loading_error
@@ -49,7 +49,20 @@ def load_tokenizer(
 
 
 def load_base_config(base: str, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The base model's architecture, without its weights. Raises UserError when it cannot be loaded."""
+    """The base model's architecture, without its weights: of a multi-modal model, that of its text model.
+
+    Raises UserError when it cannot be loaded.
+    """
+    return text_config(_whole_config(base, revision, trust_remote_code))
+
+
+def is_part_of_more(base: str, revision: str | None = None, trust_remote_code: bool = False) -> bool:
+    """Whether it is the text model of a multi-modal one. Raises UserError when that cannot be loaded."""
+    whole = _whole_config(base, revision, trust_remote_code)
+    return text_config(whole) is not whole
+
+
+def _whole_config(base: str, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
     with _loading("model", base, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return AutoConfig.from_pretrained(base, **_source(revision, trust_remote_code))
 
@@ -71,18 +84,28 @@ def load_base(
     running its code) unless `safetensors_only`. Raises UserError when the model is missing or cannot be loaded, or does
     not support that attention.
     """
+    config = load_base_config(base, revision, trust_remote_code)
     if attention != "auto":
-        check_attention(load_base_config(base, revision, trust_remote_code), attention)
+        check_attention(config, attention)
+    family = FAMILIES.get(config.model_type)
+    part = {"config": config, "key_mapping": TEXT_WEIGHTS} if family and family.part_of else {}
     with _loading("model", base, OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             base,
+            output_loading_info=True,
             dtype=dtype,
             device_map={"": device} if device else None,
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
             attn_implementation=None if attention == "auto" else attention,
             use_safetensors=True if safetensors_only else None,
+            **part,
             **_source(revision, trust_remote_code),
         )
+    if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random ones
+        remedy = "the download is incomplete, or it is another model's configuration"
+        raise UserError(f"model {base}: {len(missing)} weights are not in its files, such as {missing[0]}; {remedy}")
+    if part:
+        model._weight_conversions = None  # it would be saved under the names that its weights had in the whole model
     model.requires_grad_(False)
     if getattr(model, "is_loaded_in_8bit", False):
         from sft.model.int8 import forget_inputs  # bitsandbytes, which other models do without

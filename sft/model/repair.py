@@ -1,19 +1,21 @@
 """Tokenizers that lose newlines or rare characters, repaired once at loading: what is saved beside an adapter keeps it.
 
-Three things go wrong with the pinned transformers. Its T5 class, which rinna's models name, knows nothing of
-SentencePiece's byte fallback, adds a space in front and makes several spaces one. SentencePiece itself turns newlines
-into spaces. And the Python tokenizer of GPT-NeoX-Japanese decodes every byte by itself.
+Four things go wrong with the pinned transformers. Its T5 class, which rinna's models name, knows nothing of
+SentencePiece's byte fallback, adds a space in front and makes several spaces one. Its Llama class, which sarashina's
+name, takes SentencePiece's unigrams for a BPE, so that nearly every text becomes other tokens than the model learned.
+SentencePiece itself turns newlines into spaces. And the Python tokenizer of GPT-NeoX-Japanese decodes every byte by
+itself.
 """
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import transformers
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Regex, Tokenizer, decoders, normalizers
-from transformers import PreTrainedTokenizerBase, T5Tokenizer
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 from transformers.convert_slow_tokenizer import SentencePieceExtractor, SpmConverter
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
@@ -21,6 +23,9 @@ from sft.system.errors import UserError
 
 NEWLINE = "<NL>"
 """What a newline is written as where the tokenizer has none: the convention of rinna's instruction models."""
+
+UNIGRAM, CONTROL = 1, 3
+"""SentencePiece's numbers of a kind of model and of a type of piece."""
 
 
 def with_newlines(tokenizer: PreTrainedTokenizerBase, newline: str | None = None) -> PreTrainedTokenizerBase:
@@ -58,6 +63,20 @@ def with_sentencepiece_backend(tokenizer: T5Tokenizer) -> PreTrainedTokenizerBas
     return _rewrapped(tokenizer, sentencepiece_backend(model)) if model.is_file() else tokenizer
 
 
+def with_unigrams(tokenizer: LlamaTokenizer) -> PreTrainedTokenizerBase:
+    """`tokenizer` with a backend that is built again from the SentencePiece model beside it, if that is of unigrams.
+
+    It puts a BOS in front where `tokenizer` did. What the model calls control pieces, a chat's among them, are special
+    tokens from then on, so that their text inside data is text.
+    """
+    model = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if not model.is_file() or (proto := SentencePieceExtractor(str(model)).proto).trainer_spec.model_type != UNIGRAM:
+        return tokenizer
+    backend = sentencepiece_backend(model)
+    backend.post_processor = tokenizer.backend_tokenizer.post_processor
+    return _rewrapped(tokenizer, backend, {piece.piece for piece in proto.pieces if piece.type == CONTROL})
+
+
 def with_whole_characters(tokenizer: transformers.GPTNeoXJapaneseTokenizer) -> PreTrainedTokenizerBase:
     """`tokenizer`, as an object of our class."""
     tokenizer.__class__ = GPTNeoXJapaneseTokenizer
@@ -82,12 +101,14 @@ def sentencepiece_backend(model: Path) -> Tokenizer:
     return backend
 
 
-def _rewrapped(tokenizer: TokenizersBackend, backend: Tokenizer, **settings: str) -> TokenizersBackend:
-    """The tokenizer around another backend of the same vocabulary.
+def _rewrapped(
+    tokenizer: TokenizersBackend, backend: Tokenizer, controls: Set[str] = frozenset(), **settings: str
+) -> TokenizersBackend:
+    """The tokenizer around another backend of the same vocabulary, of which `controls` are special tokens, too.
 
     Of the general class: the others build their backend anew when they are loaded, and the repair would be gone.
     """
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} | controls
     kept = {token for token in special if backend.token_to_id(token) is not None}
     named = {name: token for name, token in tokenizer.special_tokens_map.items() if token in kept}
     return TokenizersBackend(

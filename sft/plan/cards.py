@@ -23,9 +23,14 @@ class Card(NamedTuple):
 _TABLE = yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8"))
 CARDS = [Card(name, gigabytes * GB, *more) for name, (gigabytes, *more) in _TABLE.items()]
 
+_OLDER = re.compile(r"(tesla|quadro)?(g?v100|titan(v|xp?)|p(100|40|4|6000)|m(40|60)|k(40|80)|gtx(9|10)\d\d)")
+
 
 def find_card(text: str) -> Card:
-    """A card by name ("RTX3090", "A100-80GB") or by size alone ("24GB"). Raises UserError for anything else."""
+    """A card by name ("RTX3090", "A100-80GB") or by size alone ("24GB"). Raises UserError for anything else.
+
+    Volta (V100) and older are refused with their reason: PyTorch as the package index has it does not run on them.
+    """
     plain = re.sub(r"nvidia|geforce|rtx|[^a-z0-9]", "", text.lower())
     size = re.fullmatch(r"(\d+)(?:gb|gib|g)", plain)
     if size and int(size[1]):
@@ -33,5 +38,8 @@ def find_card(text: str) -> Card:
     for card in CARDS:
         if plain == re.sub(r"rtx|[^a-z0-9]", "", card.name.lower()):
             return card
+    if _OLDER.match(plain):
+        remedy = "with PyTorch for CUDA 12.6 (docs/installing.md) it is planned for by its size, such as 16GB"
+        raise UserError(f"--card {text}: CUDA 13, which the pinned PyTorch is built with, has dropped it; {remedy}")
     names = ", ".join(card.name for card in CARDS)
     raise UserError(f"--card {text}: unknown; give its size, such as 24GB, or one of {names}")
