@@ -1,0 +1,205 @@
+"""A GPU that is not there: real code and real rows, tensors on `cuda` that have shapes and no contents.
+
+With `FakeGpu(card)`, everything inside sees one GPU. Tensors on it are PyTorch's FakeTensors, which refuse operations
+across devices and of types that do not go together, as a GPU does. What decides shapes and branches (ids, labels, masks,
+positions: integers and booleans) is computed on the CPU beside them. Counted are memory by storage, kernels, and the
+places where the program waits for the GPU.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from benchmarks.shapes.memory import Memory, caller
+
+aten = torch.ops.aten
+KNOWN_ELEMENTS = 2**25
+"""Integers and booleans have values up to so many elements; of floating-point numbers, single ones have."""
+OUTLIERS = 32
+"""Assumed number of true elements where only a GPU would know: bitsandbytes' columns of outliers."""
+BELIEVED = {"aten::isnan": 0, "aten::argmax": 7, "aten::multinomial": 7}
+"""Results of what nobody knows: logits are numbers, and the token that is chosen by them ends no answer."""
+
+Kernel = Callable[..., Any]
+"""Takes the GPU, then what the operation takes; may hand back NotImplemented."""
+
+
+class FakeGpu(TorchDispatchMode):
+    """The mode. `kernels` counts operations that compute, `waits` those that need a result on the CPU, by place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory()
+        self.kernels = 0
+        self.waits: Counter[str] = Counter()
+        self.chosen: Counter[str] = Counter()
+        """Kernels of attention."""
+        self.stand_ins = dict(_STAND_INS)
+        """Operations by name ("aten::nonzero", "package::operation.overload") and what is done in their place."""
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else torch.device("cpu")
+        device = kwargs.get("device")
+        leaves = tree_leaves((args, kwargs))
+        if not any(isinstance(leaf, FakeTensor) for leaf in leaves) and (
+            device is None or torch.device(device).type != "cuda"
+        ):
+            return func(*args, **kwargs)
+        stand_in = self.stand_ins.get(func.name()) or self.stand_ins.get(func._schema.name)
+        if stand_in is not None:
+            with self:
+                result = stand_in(self, func, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if torch.is_inference_mode_enabled() and func._schema.name not in BELIEVED:
+            with self:  # outside of it, autograd has taken apart already what is made of other operations
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return self._run(func, args, kwargs, leaves)
+
+    def _run(self, func: Any, args: Any, kwargs: Any, leaves: list[Any]) -> Any:
+        plain = {key: value for key, value in kwargs.items() if key != "generator"}
+        with self._fake:
+            result = func(*tree_map(self._as_fake, args), **tree_map(self._as_fake, plain))
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, FakeTensor)]
+        new = [self.memory.see(one) for one in results if one.fake_device.type == "cuda"]
+        if func._schema.is_mutable or (any(new) and "empty" not in func._schema.name):
+            self.kernels += 1
+        if any(one.fake_device.type == "cpu" for one in results) or _to_cpu(func, args):
+            self.wait("copy to the CPU")
+        _give_values(func, args, plain, leaves, results)
+        return result
+
+    def _as_fake(self, leaf: Any) -> Any:
+        is_real = isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor)
+        return self._fake.from_tensor(leaf) if is_real else leaf
+
+    def wait(self, what: str) -> None:
+        """The program needs a result of the GPU before it can go on."""
+        self.waits[f"{what}: {caller()}"] += 1
+
+    def on_gpu(self, real: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """`real` as a fake tensor that keeps its values."""
+        return real.to(device)
+
+    def values(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The values of `tensor`; where nobody knows them, ones."""
+        known = getattr(tensor, "known", None)
+        if known is not None:
+            return known
+        with _without_modes():
+            return torch.ones(tensor.shape, dtype=tensor.dtype)
+
+
+def _to_cpu(func: Any, args: Any) -> bool:
+    return (
+        func._schema.name == "aten::copy_"
+        and isinstance(args[1], FakeTensor)
+        and args[1].fake_device.type == "cuda"
+        and not isinstance(args[0], FakeTensor)
+    )
+
+
+@contextlib.contextmanager
+def _without_modes() -> Iterator[None]:
+    with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
+        yield
+
+
+# -- values beside fake tensors
+
+
+def _give_values(func: Any, args: Any, kwargs: Any, leaves: list[Any], results: list[FakeTensor]) -> None:
+    """Compute on the CPU what is known: `results` of known arguments; what was written over with anything else is not."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    written = [
+        value
+        for argument, value in zip(func._schema.arguments, args, strict=False)
+        if argument.is_write and isinstance(value, FakeTensor)
+    ]
+    known = all(not isinstance(one, FakeTensor) or hasattr(one, "known") for one in tensors)
+    random = torch.Tag.nondeterministic_seeded in func.tags or "empty" in func._schema.name
+    wanted = bool(written) or any(_is_wanted(one) for one in results)
+    if known and wanted and not random and results:
+        done = func(*tree_map(_value, args), **tree_map(_value, kwargs))
+        values = [leaf for leaf in tree_leaves(done) if isinstance(leaf, torch.Tensor)]
+        for one, value in zip(results, values, strict=True):
+            if _is_wanted(one):
+                one.known = value
+        return
+    if func._schema.name in BELIEVED:
+        with _without_modes():
+            results[0].known = torch.full(results[0].shape, BELIEVED[func._schema.name], dtype=results[0].dtype)
+    for one in written:
+        if hasattr(one, "known"):
+            del one.known
+
+
+def _is_wanted(tensor: FakeTensor) -> bool:
+    return tensor.numel() <= (1 if tensor.dtype.is_floating_point else KNOWN_ELEMENTS)
+
+
+def _value(leaf: Any) -> Any:
+    if isinstance(leaf, FakeTensor):
+        return leaf.known  # type: ignore[attr-defined]
+    return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+
+
+# -- operations that wait for the GPU, and those whose results nobody knows
+
+
+def _item(gpu: FakeGpu, func: Any, tensor: torch.Tensor) -> Any:
+    gpu.wait(f"{str(tensor.dtype)[6:]} to Python")
+    return gpu.values(tensor).item()
+
+
+def _nonzero(gpu: FakeGpu, func: Any, mask: torch.Tensor) -> torch.Tensor:
+    gpu.wait("number of true elements")
+    gpu.kernels += 2
+    with _without_modes():
+        known = getattr(mask, "known", None)
+        found = torch.zeros(OUTLIERS, mask.dim(), dtype=torch.long) if known is None else known.nonzero()
+    return gpu.on_gpu(found, mask.device)
+
+
+def _index(gpu: FakeGpu, func: Any, tensor: torch.Tensor, indices: Any, *more: Any) -> Any:
+    """`tensor[mask]`: the true elements' places are looked up first."""
+    if not any(index is not None and index.dtype == torch.bool for index in indices):
+        return NotImplemented
+    places: list[Any] = []
+    for index in indices:
+        is_mask = index is not None and index.dtype == torch.bool
+        places += index.nonzero().unbind(1) if is_mask else [index]
+    return func(tensor, places, *more)
+
+
+def _unscale(gpu: FakeGpu, func: Any, gradients: Any, found: torch.Tensor, inverse: torch.Tensor) -> None:
+    """As on a GPU, gradients in fp16 are refused; these ones are finite, and what was found stays 0."""
+    gpu.kernels += 1
+    if any(gradient.dtype == torch.float16 for gradient in gradients):
+        raise ValueError("attempting to unscale fp16 gradients")
+
+
+def _update_scale(gpu: FakeGpu, func: Any, scale: torch.Tensor, *_: Any) -> torch.Tensor:
+    gpu.kernels += 1
+    return scale
+
+
+_STAND_INS: dict[str, Kernel] = {
+    "aten::_local_scalar_dense": _item,
+    "aten::nonzero": _nonzero,
+    "aten::index": _index,
+    "aten::index_put_": _index,
+    "aten::_amp_foreach_non_finite_check_and_unscale_": _unscale,
+    "aten::_amp_update_scale_": _update_scale,
+}
