@@ -7,6 +7,7 @@ places where the program waits for the GPU.
 """
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import arg_tree_leaves, tree_map
 
 from benchmarks.shapes.memory import Memory, caller
 
@@ -48,9 +49,9 @@ class FakeGpu(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
             return args[0].fake_device if isinstance(args[0], FakeTensor) else torch.device("cpu")
+        tensors = [leaf for leaf in arg_tree_leaves(*args, **kwargs) if isinstance(leaf, torch.Tensor)]
         device = kwargs.get("device")
-        leaves = tree_leaves((args, kwargs))
-        if not any(isinstance(leaf, FakeTensor) for leaf in leaves) and (
+        if not any(isinstance(one, FakeTensor) for one in tensors) and (
             device is None or torch.device(device).type != "cuda"
         ):
             return func(*args, **kwargs)
@@ -60,24 +61,26 @@ class FakeGpu(TorchDispatchMode):
                 result = stand_in(self, func, *args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if torch.is_inference_mode_enabled() and func._schema.name not in BELIEVED:
-            with self:  # outside of it, autograd has taken apart already what is made of other operations
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        return self._run(func, args, kwargs, leaves)
+        if _is_made_of_others(func) and func._schema.name not in BELIEVED:
+            with self:
+                return func.decompose(*args, **kwargs)
+        return self._run(func, args, kwargs, tensors)
 
-    def _run(self, func: Any, args: Any, kwargs: Any, leaves: list[Any]) -> Any:
-        plain = {key: value for key, value in kwargs.items() if key != "generator"}
+    def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
+        if "generator" in kwargs:
+            kwargs = {key: value for key, value in kwargs.items() if key != "generator"}
+        fake_args, fake_kwargs = args, kwargs
+        if not all(isinstance(one, FakeTensor) for one in tensors):
+            fake_args, fake_kwargs = tree_map(self._as_fake, (args, kwargs))
         with self._fake:
-            result = func(*tree_map(self._as_fake, args), **tree_map(self._as_fake, plain))
-        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, FakeTensor)]
+            result = func(*fake_args, **fake_kwargs)
+        results = [leaf for leaf in arg_tree_leaves(result) if isinstance(leaf, FakeTensor)]
         new = [self.memory.see(one) for one in results if one.fake_device.type == "cuda"]
         if func._schema.is_mutable or (any(new) and "empty" not in func._schema.name):
             self.kernels += 1
-        if any(one.fake_device.type == "cpu" for one in results) or _to_cpu(func, args):
+        if _goes_to_cpu(func, args, results):
             self.wait("copy to the CPU")
-        _give_values(func, args, plain, leaves, results)
+        _give_values(func, args, kwargs, tensors, results)
         return result
 
     def _as_fake(self, leaf: Any) -> Any:
@@ -101,13 +104,15 @@ class FakeGpu(TorchDispatchMode):
             return torch.ones(tensor.shape, dtype=tensor.dtype)
 
 
-def _to_cpu(func: Any, args: Any) -> bool:
-    return (
-        func._schema.name == "aten::copy_"
-        and isinstance(args[1], FakeTensor)
-        and args[1].fake_device.type == "cuda"
-        and not isinstance(args[0], FakeTensor)
-    )
+@functools.cache
+def _is_made_of_others(func: Any) -> bool:
+    """Autograd takes such operations apart before they come here, but not in inference, and not inside of another."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def _goes_to_cpu(func: Any, args: Any, results: list[FakeTensor]) -> bool:
+    written_there = func._schema.name == "aten::copy_" and not isinstance(args[0], FakeTensor)
+    return written_there or any(one.fake_device.type == "cpu" for one in results)
 
 
 @contextlib.contextmanager
@@ -119,30 +124,24 @@ def _without_modes() -> Iterator[None]:
 # -- values beside fake tensors
 
 
-def _give_values(func: Any, args: Any, kwargs: Any, leaves: list[Any], results: list[FakeTensor]) -> None:
+def _give_values(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor], results: list[FakeTensor]) -> None:
     """Compute on the CPU what is known: `results` of known arguments; what was written over with anything else is not."""
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    written = [
-        value
-        for argument, value in zip(func._schema.arguments, args, strict=False)
-        if argument.is_write and isinstance(value, FakeTensor)
-    ]
+    if not func._schema.is_mutable and not any(map(_is_wanted, results)):
+        return
     known = all(not isinstance(one, FakeTensor) or hasattr(one, "known") for one in tensors)
     random = torch.Tag.nondeterministic_seeded in func.tags or "empty" in func._schema.name
-    wanted = bool(written) or any(_is_wanted(one) for one in results)
-    if known and wanted and not random and results:
+    if known and results and not random:
         done = func(*tree_map(_value, args), **tree_map(_value, kwargs))
-        values = [leaf for leaf in tree_leaves(done) if isinstance(leaf, torch.Tensor)]
-        for one, value in zip(results, values, strict=True):
+        for one, value in zip(results, arg_tree_leaves(done), strict=True):
             if _is_wanted(one):
                 one.known = value
-        return
-    if func._schema.name in BELIEVED:
+    elif func._schema.name in BELIEVED:
         with _without_modes():
             results[0].known = torch.full(results[0].shape, BELIEVED[func._schema.name], dtype=results[0].dtype)
-    for one in written:
-        if hasattr(one, "known"):
-            del one.known
+    else:
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            if argument.is_write and hasattr(value, "known"):
+                del value.known
 
 
 def _is_wanted(tensor: FakeTensor) -> bool:

@@ -1,6 +1,7 @@
 """Memory of a GPU that is not there: which storages are alive, how much they are at the peak, and what holds it."""
 
 import bisect
+import functools
 import sys
 import weakref
 from collections import Counter
@@ -13,8 +14,7 @@ import torch
 BLOCK = 512
 """CUDA's caching allocator hands out multiples of so many bytes."""
 _SMALL, _SMALL_SEGMENT, _LARGE_SEGMENT, _UNIT = 2**20, 2 * 2**20, 20 * 2**20, 2**21
-_HERE = str(Path(__file__).parent)
-_ROOT = str(Path(__file__).parents[2])
+_HERE, _ROOT = Path(__file__).parent, Path(__file__).parents[2]
 
 
 class Memory:
@@ -63,14 +63,23 @@ def caller() -> str:
     frame: FrameType | None = sys._getframe(1)
     library = ""
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_ROOT) and "/.venv/" not in file and not file.startswith(_HERE):
-            ours = f"{Path(file).relative_to(_ROOT)}:{frame.f_lineno}"
+        kind, name = _file(frame.f_code.co_filename)
+        if kind == "project":
+            ours = f"{name}:{frame.f_lineno}"
             return f"{library} ← {ours}" if library else ours
-        if not library and not file.startswith((_HERE, "<")) and "/torch/" not in file:
-            library = f"{'/'.join(Path(file).parts[-2:])}:{frame.f_lineno}"
+        if kind == "library" and not library:
+            library = f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return library or "autograd"
+
+
+@functools.cache
+def _file(name: str) -> tuple[str, str]:
+    """Whose file it is, and its name in short."""
+    path = Path(name)
+    if path.is_relative_to(_ROOT) and ".venv" not in path.parts:
+        return "" if path.is_relative_to(_HERE) else "project", str(path.relative_to(_ROOT))
+    return "" if name.startswith("<") or "torch" in path.parts else "library", "/".join(path.parts[-2:])
 
 
 @dataclass
