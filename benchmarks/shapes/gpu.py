@@ -106,8 +106,12 @@ class FakeGpu(TorchDispatchMode):
 
 @functools.cache
 def _is_made_of_others(func: Any) -> bool:
-    """Autograd takes such operations apart before they come here, but not in inference, and not inside of another."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    """Whether a GPU runs others in its place: a kernel of its own it has where a CPU has one.
+
+    Autograd takes such operations apart before they come here, but not in inference, and not inside of another.
+    """
+    has_kernel = functools.partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+    return has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU")
 
 
 def _goes_to_cpu(func: Any, args: Any, results: list[FakeTensor]) -> bool:

@@ -21,7 +21,13 @@ aten = torch.ops.aten
 HALF = (torch.float16, torch.bfloat16)
 FLASH = (8, 0)
 """The compute capability from which on PyTorch's flash attention runs."""
+_COMPOSITE_ON_A_CPU_BUILD = ("silu_backward", "mish_backward", "native_channel_shuffle")
+"""Operations that autograd takes apart where there is no kernel; CUDA has one."""
 _library = torch.library.Library("aten", "IMPL")
+
+
+def _not_called(*_: Any) -> Any:
+    raise NotImplementedError("the mode comes before a kernel")
 
 
 class _NoLibrary:
@@ -42,6 +48,8 @@ class _NoLibrary:
 def install(gpu: FakeGpu, capability: tuple[int, int]) -> None:
     """Give `gpu`, of this compute capability, its kernels, for good."""
     _bitsandbytes(gpu)
+    for name in _COMPOSITE_ON_A_CPU_BUILD:
+        _library.impl(name, _not_called, "CUDA", allow_override=True)
 
     def attention(*args: Any, **kwargs: Any) -> torch.Tensor:
         return _attention(gpu, capability, *args, **kwargs)
