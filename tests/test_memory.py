@@ -76,7 +76,7 @@ def measured_peak(model, layout: Layout) -> int:
         inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None] % layout.length}
     with Allocated([*model.parameters(), *model.buffers()]) as allocated:
         for _ in range(2):
-            with torch.autocast("cpu", torch.bfloat16, enabled=layout.autocast):
+            with torch.autocast("cpu", torch.bfloat16, enabled=layout.autocast is not None):
                 nll = model(**inputs, nll_labels=ids, use_cache=False)
             nll.sum().backward()
             del nll
@@ -119,7 +119,7 @@ def test_the_estimate_of_quantised_models_is_what_they_allocate(tmp_path, quanti
     assert need.total - need.rest == pytest.approx(measured, rel=0.10)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 def test_the_estimate_of_training_all_weights_is_what_that_allocates(tmp_path, autocast):
     layout = Layout(2, 512, False, None, autocast=autocast)
     torch.manual_seed(0)
@@ -183,7 +183,7 @@ def test_where_nothing_fits_nothing_is_advised(calm_7b):
 
 def test_a_shorter_limit_is_the_last_resort(calm_7b):
     layout = Layout(2, 2048, False, None)
-    (change,) = fitting_changes(layout, lambda other: estimate(calm_7b, other), 15.2 * GB, may_quantise=False)
+    (change,) = fitting_changes(layout, lambda other: estimate(calm_7b, other), 16 * GB, may_quantise=False)
     assert change.settings == [
         "training.per_device_train_batch_size=1", "training.activation_checkpointing=true", "training.max_length=1024"
     ]  # fmt: skip

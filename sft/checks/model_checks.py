@@ -63,7 +63,7 @@ def model_lines(
 def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
     """Whether training fits the card (None: only what it needs), and what would make it fit."""
     need = estimate(model, layout)
-    parts = ("weights", "trained", "activations", "loss", "CUDA and waste")
+    parts = ("weights", "trained", "activations", "CUDA and waste")
     words = ", ".join(f"{name} {value / GB:.1f}" for name, value in zip(parts, need, strict=True))
     rows, length = layout.shape
     shape = f"{rows} × {length:,} tokens" if layout.form == "padded" else f"bins of at most {length:,} tokens"

@@ -29,7 +29,8 @@ def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, 
         checkpointing=training["activation_checkpointing"] is True,
         quantization=config.quantization,
         form=form if packed else "padded",
-        autocast=config.lora is None and dtype.itemsize == 2,  # weights that are all trained are fp32
+        # transformers switches it on for fp16; weights that are all trained are fp32.
+        autocast=dtype if dtype == torch.float16 or (config.lora is None and dtype == torch.bfloat16) else None,
     )
 
 

@@ -1,32 +1,33 @@
 """What training needs of a GPU, before there is one: memory and arithmetic, from the model's shape alone.
 
-The activations are not a formula of ours: the model without weights (`load_skeleton`, LoRA on top) does a
-forward pass in which nothing is computed, and what autograd would keep for the backward pass is counted.
+The activations are not a formula of ours: the model without weights (`load_skeleton`, LoRA on top) does a forward and
+a backward pass in which nothing is computed, and the bytes that are held at once are counted.
 """
 
-import contextlib
-import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from sft.model.loss import chunk_tokens
+from sft.model.loss import linear_cross_entropy
 from sft.plan.cards import GB
 
 TRAINED_BYTES = 16
 """A trained weight: itself, its gradient and AdamW's two moments in fp32."""
 CUDA_BYTES = 0.6 * GB
 """Assumed for the CUDA context and the libraries' workspaces; not measured."""
-ALLOCATOR_SHARE = 0.10
-"""Share of the activations assumed to be lost between blocks of different length; not measured."""
+ALLOCATOR_SHARE = 0.07
+"""Share of all else that is lost between blocks of different length: the most that a simulation of PyTorch's allocator
+loses for a configuration of this repository (`make test-shapes`)."""
 COMFORTABLE = 0.9
 """Share of the card above which the estimate is too near to be relied on."""
 UTILISATION = (0.2, 0.6)
@@ -50,8 +51,8 @@ class Layout(NamedTuple):
     """Arguments of BitsAndBytesConfig; None: not quantised."""
     form: Form = "padded"
     """padded: rows × length. dense, documents: one bin of rows · length tokens, with a mask or without."""
-    autocast: bool = False
-    """Whether fp32 weights are computed with in 16 bits."""
+    autocast: torch.dtype | None = None
+    """The type in which matrix products are computed, while norms are in fp32; None: all in the weights' type."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,7 +71,7 @@ class Need(NamedTuple):
     weights: float
     trained: float
     activations: float
-    loss: float
+    """The most that forward pass, loss and backward pass hold at once."""
     rest: float
 
     @property
@@ -81,25 +82,12 @@ class Need(NamedTuple):
 
 def estimate(model: PreTrainedModel, layout: Layout) -> Need:
     """Peak memory of training `model`, which holds no weights but its LoRA (or has all its weights trainable)."""
-    quantised = dict(quantised_linears(model, layout.quantization))
-    outside, layers, inputs, largest = _kept_for_backward(model, layout)
-    # While one layer's gradients pass through, and a quantised weight is unpacked for it.
-    passing = largest + max((m.weight.numel() * 2 for m in quantised.values()), default=0)
-    if layout.checkpointing:
-        # The inputs of all layers stay, and one layer at a time is computed again.
-        stays, passing = outside + sum(inputs), passing + max(layers, default=0)
-    else:
-        stays = outside + sum(layers)
-    hidden, logits = _loss_bytes(model, layout)
-    activations = stays + passing
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Need(
-        weights=_weight_bytes(model, list(quantised.values()), layout.quantization),
-        trained=trained * TRAINED_BYTES,
-        activations=activations,
-        loss=hidden + max(0.0, logits - passing),  # the last logits are gone when gradients reach the layers
-        rest=CUDA_BYTES + ALLOCATOR_SHARE * activations,
-    )
+    quantised = [linear for _, linear in quantised_linears(model, layout.quantization)]
+    weights = _weight_bytes(model, quantised, layout.quantization)
+    trained = TRAINED_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    activations = _held_at_once(model, layout, quantised)
+    rest = CUDA_BYTES + ALLOCATOR_SHARE * (weights + trained + activations)
+    return Need(weights, trained, activations, rest)
 
 
 def quantised_linears(model: PreTrainedModel, quantization: Quantization) -> Iterator[tuple[str, torch.nn.Linear]]:
@@ -140,78 +128,138 @@ def _weight_bytes(model: PreTrainedModel, quantised: list[torch.nn.Linear], quan
     return total + sum(p.numel() * p.element_size() for p in rest)
 
 
-def _loss_bytes(model: PreTrainedModel, layout: Layout) -> tuple[float, float]:
-    """Hidden states and their gradient at supervised positions, and a chunk of logits beside its fp32 copy.
-
-    A head that is trained has its chunk's gradients beside them, and under autocast a copy of itself.
-    """
-    head = model.get_output_embeddings().weight
-    size = 2 if layout.autocast else head.element_size()
-    logit = (size if size == 4 else size + 4) + 8 * head.requires_grad
-    copy = 2 * head.numel() if layout.autocast else 0
-    tokens = layout.rows * layout.length
-    return 2 * tokens * head.shape[1] * size, min(chunk_tokens(head), tokens) * head.shape[0] * logit + copy
-
-
-def _kept_for_backward(model: PreTrainedModel, layout: Layout) -> tuple[int, list[int], list[int], int]:
-    """Bytes that autograd keeps: outside the layers, in each layer, each layer's input, and the largest tensor."""
-    own = {t.untyped_storage()._cdata for t in itertools.chain(model.parameters(), model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}  # holding a storage keeps its address from reuse
-    sizes: Counter[int | None] = Counter()
-    inputs: list[int] = []
-    layer: int | None = None  # the one that the forward pass is in
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own and storage._cdata not in kept:
-            kept[storage._cdata] = storage
-            sizes[layer] += storage.nbytes()
-        return tensor
-
-    def enter(module: Any, arguments: Any, named: Any) -> None:
-        nonlocal layer
-        layer = len(inputs)
-        inputs.append((arguments[0] if arguments else named["hidden_states"]).nbytes)
-
-    def leave(*_: Any) -> None:
-        nonlocal layer
-        layer = None
-
+def _held_at_once(model: PreTrainedModel, layout: Layout, quantised: list[torch.nn.Linear]) -> int:
+    """The most bytes alive beside the weights while a micro-batch goes forward and backward without being computed."""
     rows, length = layout.shape
-    ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
-    # Attention on a GPU keeps the mask as a bias in every layer.
-    mask = torch.ones(rows, 1, length, length, dtype=torch.bool, device="meta") if layout.masked else None
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in layers]
-    hooks += [module.register_forward_hook(leave) for module in layers]
-    kernels = _AsOnGpu(torch.bfloat16 if layout.autocast else None)
-    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with contextlib.ExitStack() as stack:
-        for context in (*hooks, torch.enable_grad(), saved, kernels):
-            stack.enter_context(context)
-        model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    largest = max((storage.nbytes() for storage in kept.values()), default=0)
-    return sizes[None], [sizes[number] for number in range(len(inputs))], inputs, largest
+    head = model.get_output_embeddings()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.empty_like(parameter)
+    if layout.checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    held = _Held([*model.parameters(), *model.buffers(), *(parameter.grad for parameter in trained)])
+    as_on_gpu = _AsOnGpu(layout.autocast, quantised, layout.quantization)
+    try:
+        with torch.enable_grad(), as_on_gpu, held:
+            ids = torch.zeros(layout.shape, dtype=torch.long, device="meta")
+            mask = ids.new_ones(rows, 1, length, length, dtype=torch.bool) if layout.masked else None
+            hidden = model.train().base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            hidden = hidden.flatten(0, 1).clone().to(head.weight.dtype)  # of the supervised positions: at most all
+            nll = linear_cross_entropy(hidden, head.weight, head.bias, ids.flatten())
+            # Of a tensor itself, the gradient would be computed outside of `as_on_gpu`.
+            torch.autograd.backward(get_gradient_edge(nll), torch.empty_like(nll))
+    finally:
+        if layout.checkpointing:
+            model.gradient_checkpointing_disable()
+            model.disable_input_require_grads()
+        for parameter in trained:
+            parameter.grad = None
+    return held.peak
+
+
+class _Held(TorchDispatchMode):
+    """Counts the bytes of all tensors alive that were not `known` before."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._alive:
+            self._alive.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.now -= size
 
 
 class _AsOnGpu(TorchFunctionMode):
-    """What a GPU's kernels keep where tensors without data would take another path; `autocast` is its type, if on."""
+    """What a GPU's kernels hold where tensors without data would take another path.
 
-    def __init__(self, autocast: torch.dtype | None) -> None:
+    Args:
+        autocast: see `Layout`.
+        quantised: the linear layers of which bitsandbytes holds the weights.
+        quantization: how it does.
+    """
+
+    def __init__(
+        self, autocast: torch.dtype | None, quantised: list[torch.nn.Linear], quantization: Quantization
+    ) -> None:
         super().__init__()
         self.autocast = autocast
+        self.quantised = {id(linear.weight) for linear in quantised}
+        self.eight_bit = bool((quantization or {}).get("load_in_8bit"))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.__bool__ and args[0].is_meta:
             return True  # transformers asks whether nothing is padded or packed
-        if self.autocast and func in (functional.linear, functional.scaled_dot_product_attention):
-            args = [value.to(self.autocast) if isinstance(value, torch.Tensor) else value for value in args]
+        if func is functional.linear and id(args[1]) in self.quantised:
+            return _Quantised.apply(*args, self.eight_bit)
+        if self.autocast and func in (*IN_16_BITS, *IN_32_BITS):
+            dtype = self.autocast if func in IN_16_BITS else torch.float32
+            args = [value.to(dtype) if _is_floating(value) else value for value in args]
         if func is functional.scaled_dot_product_attention:
-            mask = kwargs.get("attn_mask")
-            bias = None if mask is None else args[0].new_empty(mask.shape)
-            output = torch.ops.aten._scaled_dot_product_efficient_attention(*args[:3], bias, True)[0]
-            return output.contiguous()  # a copy, which not every kernel spares
+            return _attention(*args[:3], kwargs.get("attn_mask"))
         if func is functional.dropout and kwargs.get("training", True) and kwargs.get("p", 0.5) > 0:
             return torch.native_dropout(args[0], kwargs.get("p", 0.5), True)[0]
         return func(*args, **kwargs)
+
+
+IN_16_BITS = (functional.linear, torch.matmul, torch.bmm, torch.Tensor.matmul, functional.scaled_dot_product_attention)
+IN_32_BITS = (functional.layer_norm, functional.softmax, torch.pow, torch.Tensor.pow, torch.rsqrt)
+"""What autocast computes in which type on a GPU, as far as models of this field do it."""
+
+
+def _attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Flash attention, or with a mask the memory-efficient kernel, which takes it as a bias: one in every layer."""
+    if mask is None:
+        attended = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
+    else:
+        bias = query.new_empty(mask.shape).expand(*query.shape[:3], mask.shape[-1])
+        attended = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True)[0]
+    return attended.contiguous()  # a copy, which not every kernel spares
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+class _Quantised(torch.autograd.Function):
+    """bitsandbytes' linear layer: hands back its input's type, keeps nothing, unpacks its weight for the gradient.
+
+    In 4-bit it unpacks it for the product, too, and computes in the weight's type; in 8-bit the product is one of
+    integers, with sums in 32 bits, and the gradient is computed in the input's type.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eight_bit: bool
+    ) -> torch.Tensor:
+        ctx.weight, ctx.types = weight, (states.dtype if eight_bit else weight.dtype, states.dtype)
+        if eight_bit:
+            integers = torch.empty_like(states.to(torch.float16), dtype=torch.int8)
+            sums = integers.new_empty(*states.shape[:-1], len(weight), dtype=torch.int32)
+            return sums.to(torch.float16).to(states.dtype)
+        return functional.linear(states.to(weight.dtype), torch.empty_like(weight)).to(states.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        computed, handed_back = ctx.types
+        unpacked = torch.empty_like(ctx.weight, dtype=computed)
+        return (gradients[0].to(computed) @ unpacked).to(handed_back), None, None, None
