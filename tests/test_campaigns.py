@@ -245,6 +245,13 @@ def test_any_words_on_a_command_line_end_in_a_line(run, program):
     any_words(run, program, 60)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_name_that_is_too_long_for_the_disk_is_a_line(name, run, program):
+    result = program(*(str(word).replace(str(run), "x" * 300) for word in COMMANDS[name](run)))
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False), result.stderr
+    assert "name" in result.stderr
+
+
 @pytest.mark.slow
 def test_many_words_on_a_command_line_end_in_a_line(run, program):
     any_words(run, program, 2000)

@@ -68,9 +68,9 @@ def disk_problem(error: BaseException | None) -> str | None:
 def exit_on_user_error(when_interrupted: str = "interrupted") -> Iterator[None]:
     """Turn a `UserError` into one line on standard error and exit status 2; bugs keep their traceback.
 
-    So is a disk that is full or cannot be written to. Ctrl-C exits with 130 and the line `when_interrupted`, a closed
-    pipe (`… | head`) quietly with 141, as shells do. Characters that the terminal's encoding does not have are written
-    as escapes.
+    So is a disk that is full or cannot be written to, and a name that is too long. Ctrl-C exits with 130 and the line
+    `when_interrupted`, a closed pipe (`… | head`) quietly with 141, as shells do. Characters that the terminal's
+    encoding does not have are written as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -89,9 +89,12 @@ def exit_on_user_error(when_interrupted: str = "interrupted") -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            say(f"error: {str(error.filename)[:100]}…: the name is too long", sys.stderr)
+            sys.exit(2)
         reason = disk_problem(error)
         if reason is None:
             raise
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-        print(f"error: {where}cannot be written: {reason}; make room, or choose another place", file=sys.stderr)
+        say(f"error: {where}cannot be written: {reason}; make room, or choose another place", sys.stderr)
         sys.exit(2)
