@@ -74,7 +74,8 @@ def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> li
     """
     limit = config.eval.rows_per_category
     if config.eval.data:
-        return [*examples_of(category_head(hash_order(load_data(config.eval.data).rows), limit))]
+        found = load_data(config.eval.data, groups=config.data.groups)
+        return [*examples_of(category_head(hash_order(found.rows), limit))]
     data = training_data(run, config) if data is None else data
     rows = [*examples_of(category_head(read_side(run, "test", data), limit))]
     if not rows:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import datasets
 import pyarrow.parquet
 
-from sft.data.records import CATEGORIES
+from sft.data.records import CATEGORIES, Group
 from sft.data.rows import SeenTexts, write_rows
 from sft.system.errors import UserError, first_line
 from sft.system.files import FIELD_TWICE, parse_json
@@ -25,6 +25,8 @@ CSV_FIELD_LIMIT = 100_000_000
 SHOWN_DROPS = 3
 FIELDS = ("index", "instruction", "input", "output", "category", "answers", *ALIASES.values())
 """Everything that is read of a row."""
+OPTIONAL = ("input", "category")
+"""Of them, texts that a row need not have."""
 
 
 class Dropped(NamedTuple):
@@ -65,19 +67,19 @@ class BadRow(ValueError):
     """A row that cannot be used; the message is the reason that is counted."""
 
 
-def load_data(path: str, revision: str | None = None) -> LoadedData:
+def load_data(path: str, revision: str | None = None, groups: Mapping[str, Group] | None = None) -> LoadedData:
     """Load and check every row of `path`: a local json, jsonl, csv or parquet file, or else a hub data set id.
 
-    `revision` pins a hub data set's commit, tag or branch. Raises UserError when the data cannot be
-    read or holds no usable row.
+    `revision` pins a hub data set's commit, tag or branch, `groups` is `data.groups`. Raises UserError when the data
+    cannot be read or holds no usable row.
     """
     rows = _local_rows(Path(path)) if _is_local(path) else _hub_rows(path, revision)
     dropped: list[Dropped] = []
     counts: Counter[tuple[str, str]] = Counter()
-    data = LoadedData(write_rows(_usable(rows, dropped, counts)), dropped, counts)
+    data = LoadedData(write_rows(_usable(rows, dropped, counts), groups), dropped, counts)
     if not data.rows:
         reasons = "; ".join(data.drop_report()[:3]) or "it is empty"
-        raise UserError(f"{path}: no usable row ({reasons}); rows need instruction, output and category")
+        raise UserError(f"{path}: no usable row ({reasons}); rows need instruction and output")
     return data
 
 
@@ -114,15 +116,13 @@ def checked_row(row: Any, default_index: str) -> dict[str, Any]:
         value = row.get(name)
         if name != alias and alias in row and row[alias] != value:
             raise BadRow(f"{field} and {alias} are both there and differ")
-        if value is None and field != "input":
+        if value is None and field not in OPTIONAL:
             raise BadRow(f"no {field}" if name not in row else f"{name} is null")
         value = "" if value is None else value
         _check_text(value, name)
-        if not value.strip() and field != "input":
+        if not value.strip() and field not in OPTIONAL:
             raise BadRow(f"empty {name}")
         values[field] = value if value.strip() else ""
-    if values["category"] not in CATEGORIES:
-        raise BadRow("unknown category")
     index = row.get("index", default_index)
     if not isinstance(index, str | int) or isinstance(index, bool):
         raise BadRow("index is neither text nor a whole number")

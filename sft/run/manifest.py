@@ -71,7 +71,7 @@ class RowCounts(Part):
     validation: int
     test: int
     dropped: int
-    truncation: dict[Words, dict[Words, int]]
+    truncation: dict[str, dict[Words, int]]
 
 
 class Manifest(Part):
