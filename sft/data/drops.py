@@ -1,0 +1,38 @@
+"""Rows that cannot be used: each is counted, and the first few of each kind are named."""
+
+from collections import Counter
+from typing import NamedTuple
+
+SHOWN = 3
+
+
+class Dropped(NamedTuple):
+    """A row that cannot be used: where it stands, why, and its category as far as it has one ("" without)."""
+
+    place: str
+    reason: str
+    category: str
+
+
+class Drops:
+    """The unusable rows of a data set, counted by (reason, category); the first few of each are kept."""
+
+    def __init__(self) -> None:
+        self.first: list[Dropped] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, place: str, reason: str, category: str) -> None:
+        """Count a row."""
+        self.counts[reason, category] += 1
+        if self.counts[reason, category] <= SHOWN:
+            self.first.append(Dropped(place, reason, category))
+
+    def report(self) -> list[str]:
+        """One line a reason and category, with the first few places; empty when nothing was dropped."""
+        lines = []
+        for (reason, category), count in sorted(self.counts.items()):
+            places = ", ".join(d.place for d in self.first if (d.reason, d.category) == (reason, category))
+            more = ", …" if count > SHOWN else ""
+            named = f" ({category})" if category else ""
+            lines.append(f"dropped {count} row{'s' * (count > 1)}{named}: {reason}: {places}{more}")
+        return lines
