@@ -357,7 +357,8 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "zip as a workbook": ("rows.xlsx", zipped(b"a"), "not an Excel workbook"),
     "an empty workbook": ("rows.xlsx", b"", "not an Excel workbook"),
     "a workbook with a password": (
-        "rows.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an Excel file of the old kind, or one with a password"
+        "rows.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+        "an Excel file of the old kind, or one with a password",
     ),
     "a workbook of the old kind": ("rows.xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx"),
     "two columns for the question": (
@@ -376,7 +377,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         "rows.csv", "お客様の声（全文）,対応: 案\na,b\n".encode(),
         '{instruction: "お客様の声（全文）", output: "対応: 案"}',
     ),
-    "one column": ("rows.csv", "質問\na\nb\n".encode(), "no output (columns: 質問); rows need a question and an answer,"),
+    "one column": ("rows.csv", "質問\na\nb\n".encode(), "(columns: 質問); rows need a question and an answer, in two"),
     "preferences": (
         "rows.jsonl", lines({"prompt": "a", "chosen": "b", "rejected": "c"}), "(columns: prompt, chosen, rejected)"
     ),

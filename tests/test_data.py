@@ -57,7 +57,7 @@ def test_every_row_of_the_sample_is_usable():
     ("bad", "reason"),
     [
         (b'{"instruction": "a"\n', "not JSON"),
-        (b'{"instruction": "\xff"}\n', "not UTF-8"),
+        (b'{"instruction": "\x82"}\n', "not UTF-8"),
         ([1, 2], "not an object with fields"),
         (ROW | {"index": "8", "instruction": 3}, "instruction is not text"),
         (ROW | {"index": "8", "output": {"a": 1}}, "output is not text"),

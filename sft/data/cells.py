@@ -15,8 +15,8 @@ CELL_LIMIT = 32_767
 """Characters that fit a cell of Excel, which cuts what is longer."""
 SHOWN = 3
 
-ESCAPES, ENDS = "_x000D_ and its like", "full-width spaces at the ends"
-REPAIRED = (ESCAPES, ENDS)
+ESCAPES, ENDS, NOTHING = "_x000D_ and its like", "full-width spaces at the ends", "nan, None or #N/A for nothing"
+REPAIRED = (ESCAPES, ENDS, NOTHING)
 
 _ESCAPE = re.compile(r"_x000(?:[dD]_\r?\n?|[aA]_)")
 _TAB = re.compile(r"_x0009_")
@@ -68,7 +68,7 @@ def clean_text(value: str, field: str, required: bool, place: str, notes: CellNo
             text = repaired
     if text[:1] == "\u3000" or text[-1:] == "\u3000":
         notes.add(ENDS, place, text)
-        text = text.strip("\u3000")
+        text = text.strip(" \u3000")
     for kind in _suspicions(text, required):
         notes.add(kind, place, text)
     return text

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sft.data.cells import CellNotes, clean_text, is_empty
+from sft.data.cells import NOTHING, CellNotes, clean_text, is_empty
 from sft.data.raw import BadRow
 from sft.data.schemas import Schema, fields_of
 
@@ -26,6 +26,8 @@ def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[
             there = any(column in row for column in schema.columns.get(field, ()))
             raise BadRow(f"{name} is null" if there else f"no {'answer' if field == 'output' else field}")
         text = "" if is_empty(value) else value
+        if isinstance(value, str) and value and not text:
+            notes.add(NOTHING, place, value)
         check_text(text, name)
         text = clean_text(text, name, required, place, notes) if text else ""
         if required and not text.strip():

@@ -1,9 +1,22 @@
-"""Rows that cannot be used: each is counted, and the first few of each kind are named."""
+"""What became of files: rows that could be used, and others, each counted, the first few of each kind named."""
 
 from collections import Counter
 from typing import NamedTuple
 
 SHOWN = 3
+
+
+class FileRead(NamedTuple):
+    """What was read of a file or a hub data set; `found` says as which schema and from what, in words."""
+
+    path: str
+    weight: float
+    sha256: str | None
+    """Of the file; None for a hub data set."""
+    rows: int
+    """Usable ones."""
+    dropped: int
+    found: str
 
 
 class Dropped(NamedTuple):

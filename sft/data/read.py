@@ -11,14 +11,14 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 
 from sft.data.cells import CellNotes
 from sft.data.checked import checked_row
 from sft.data.defects import DEFECTS, first_defect
-from sft.data.drops import Dropped, Drops
+from sft.data.drops import Dropped, Drops, FileRead
 from sft.data.raw import BadRow, Table
 from sft.data.rows import SeenTexts, write_rows
 from sft.data.schemas import Schema, header_schema, not_recognised, schema_of
@@ -29,19 +29,6 @@ from sft.system.files import file_sha256
 
 KEY_SETS = 1000
 """So many sets of keys in rows of JSON are remembered with their schemas."""
-
-
-class FileRead(NamedTuple):
-    """What was read of a file or a hub data set; `found` says as which schema and from what, in words."""
-
-    path: str
-    weight: float
-    sha256: str | None
-    """Of the file; None for a hub data set."""
-    rows: int
-    """Usable ones."""
-    dropped: int
-    found: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sft.prompt.encode import encode_prompt, eos_id
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say
 from sft.system.processes import RANK, WORLD_SIZE
 
 
@@ -47,8 +47,11 @@ class Plan(NamedTuple):
 
 def read_rows(config: Config) -> tuple[LoadedData, Split]:
     """The rows, checked, and their sides, the training side as `data.balance` and `data.train_rows` want it."""
-    data = load_data(config.data.path, config.data.revision)
-    sides = split_rows(data.rows, config.data.validation_share, config.data.test_share)
+    data = load_data(config.data.sources, config.data.leave_out)
+    if RANK == 0:
+        for line in data.read_report():
+            say(line)
+    sides = split_rows(data.rows, *config.data.shares)
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
     balance = config.data.balance
     if natural and balance:
@@ -61,7 +64,7 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
             print(balance_line(train, natural))
     if not train:
         remedy = "raise data.balance.weights" if natural else "lower data.test_share"
-        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
+        raise UserError(f"{config.data.named}: no row is left to train on; {remedy}")
     return data, sides._replace(train=train)
 
 
