@@ -19,7 +19,7 @@ COPIED_SHARE = 0.9
 COPIED_LENGTH = 20
 """Letters; shorter answers may well be a whole short context."""
 
-ENGLISH_WORDS = 3
+ENGLISH_WORDS = 5
 """Different function words that make a text prose, which a list of titles hardly has."""
 
 _MARK = r"\[(?:\d{1,3}|[a-z]|note \d+|注 ?\d+|citation needed|要出典)\]"

@@ -23,6 +23,7 @@ class Encoding(NamedTuple):
 UTF8 = Encoding("utf-8", "UTF-8")
 CP932 = Encoding("cp932", "cp932")
 EUC_JP = Encoding("euc_jp", "EUC-JP")
+ASKED = (UTF8, CP932, EUC_JP)
 UTF16 = Encoding("utf-16", "UTF-16")
 _BLIND_UTF16 = {b"\0": Encoding("utf-16-be", "UTF-16"), b"": Encoding("utf-16-le", "UTF-16")}
 
@@ -49,15 +50,14 @@ def encoding_of(path: Path) -> Encoding:
         if head.count(0) * 3 > len(head) and 0 in head[:2]:
             return _BLIND_UTF16[head[:1] if head[:1] == b"\0" else b""]
     lines = _sample(path)
-    readable = sum(_reads(line, "utf-8") for line in lines)
-    if readable * 2 >= len(lines):
+    sizes = {encoding: sum(len(line) for line in lines if _reads(line, encoding.codec)) for encoding in ASKED}
+    if sizes[UTF8] * 2 >= sum(map(len, lines)):
         return UTF8
     best = from_bytes(b"".join(lines), cp_isolation=[CP932.codec, EUC_JP.codec]).best()
     if best is not None:
         return EUC_JP if best.encoding == EUC_JP.codec else CP932
     # A few bytes that are wrong in every encoding: the one in which most lines are text.
-    counts = {encoding: sum(_reads(line, encoding.codec) for line in lines) for encoding in (UTF8, CP932, EUC_JP)}
-    return max(counts, key=lambda encoding: counts[encoding])
+    return max(ASKED, key=lambda encoding: sizes[encoding])
 
 
 def _sample(path: Path) -> list[bytes]:

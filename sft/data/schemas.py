@@ -169,7 +169,7 @@ def not_recognised(columns: Sequence[str], given: Mapping[str, str | None] | Non
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     for name in (given or {}).values():
         if name is not None and reason == f"no column {name}":
-            near = difflib.get_close_matches(name, names, n=1)
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else ""
             return f"data.columns: {reason} among {shown}{hint}"
     if reason.startswith("both "):
