@@ -78,7 +78,7 @@ def cells(data: LoadedData) -> list[Line]:
     """Cells that were repaired, and those that look wrong, with the first few of each kind."""
     lines = []
     for kind, count in data.cells.counts.most_common():
-        places = ", ".join(f"{place} “{text}”" for place, text in data.cells.examples[kind])
+        places = ", ".join(f"{place} “{' '.join(text.split())}”" for place, text in data.cells.examples[kind])
         found = f"{kind}: {count:,} text{'s' * (count != 1)}, such as {places}"
         if kind in REPAIRED:
             lines.append(Line("green", "cells", f"repaired {found}"))
