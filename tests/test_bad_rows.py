@@ -43,6 +43,11 @@ def with_text(field: str, text: bytes) -> bytes:
     return json.dumps(OTHER | {field: "@"}).encode().replace(b'"@"', b'"' + text + b'"')
 
 
+def talk(*roles: str) -> dict[str, Any]:
+    """A row of messages with these roles."""
+    return {"messages": [{"role": role, "content": f"{role} {number}"} for number, role in enumerate(roles)]}
+
+
 def nested(depth: int) -> bytes:
     return b'{"index": "8", "instruction": ' + b"[" * depth + b"]" * depth + b"}"
 
@@ -60,7 +65,6 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "true": (b"true", "not an object with fields"),
     "NaN": (b"NaN", "not an object with fields"),
     "a text": (b'"row"', "not an object with fields"),
-    "a byte order mark inside": (b"\xef\xbb\xbf" + lines(OTHER)[:-1], "not JSON"),
     "UTF-16": (json.dumps(OTHER, ensure_ascii=False).encode("utf-16-be"), "not UTF-8"),
     "Shift-JIS": (json.dumps(OTHER, ensure_ascii=False).encode("shift_jis"), "not UTF-8"),
     "EUC-JP": (json.dumps(OTHER, ensure_ascii=False).encode("euc_jp"), "not UTF-8"),
@@ -75,15 +79,13 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "a null byte": (with_text("output", b"a\0b"), "not JSON"),
     "a raw control character": (with_text("output", b"a\x1bb"), "not JSON"),
     "deep nesting": (nested(100_000), "nested too deeply"),
-    "shallow nesting": (nested(50), "instruction is not text"),
+    "shallow nesting": (nested(50), "no output"),
     "a field twice": (lines(OTHER)[:-2] + b', "output": "x"}', "a field is given twice"),
     "a nested field twice": (lines(OTHER)[:-2] + b', "x": {"a": 1, "a": 2}}', "a field is given twice"),
     "a number of 5,000 digits": (lines(OTHER)[:-2] + b', "x": ' + b"9" * 5000 + b"}", "a number is too long"),
     "number for text": (lines(OTHER | {"output": 3}), "output is not text"),
     "infinity for text": (lines(OTHER | {"output": math.inf}), "output is not text"),
-    "NaN for text": (lines(OTHER | {"instruction": math.nan}), "instruction is not text"),
-    "NaN for the context": (lines(OTHER | {"input": math.nan}), "input is not text"),
-    "NaN for the category": (lines(OTHER | {"category": math.nan}), "category is not text"),
+    "NaN for text": (lines(OTHER | {"instruction": math.nan}), "empty instruction"),
     "list for text": (lines(OTHER | {"output": ["東京"]}), "output is not text"),
     "object for text": (lines(OTHER | {"instruction": {"text": "首都は?"}}), "instruction is not text"),
     "true for text": (lines(OTHER | {"input": True}), "input is not text"),
@@ -94,15 +96,74 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "an empty object": (b"{}", "no instruction"),
     "empty": (lines(OTHER | {"instruction": ""}), "empty instruction"),
     "white space only": (lines(OTHER | {"output": " \t\n\u3000\u2028"}), "empty output"),
-    "the same index": (lines(ROW), "duplicate index"),
-    "the same index as a number": (lines(ROW | {"index": 7}), "duplicate index"),
-    "a fraction for the index": (lines(OTHER | {"index": 7.5}), "index is neither text nor a whole number"),
-    "true for the index": (lines(OTHER | {"index": True}), "index is neither text nor a whole number"),
-    "null for the index": (lines(OTHER | {"index": None}), "index is neither text nor a whole number"),
     "two contexts": (lines(OTHER | {"input": "甲", "context": "乙"}), "input and context are both there and differ"),
     "two outputs": (lines(OTHER | {"response": "京都です。"}), "output and response are both there and differ"),
-    "a text for the answers": (lines(OTHER | {"answers": "東京"}), "answers is not a list of texts"),
     "an empty answer": (lines(OTHER | {"answers": ["東京", " "]}), "answers is not a list of texts"),
+    "answers that are no JSON": (lines(OTHER | {"answers": "{'text': array(['東京'])}"}), "answers is neither a text"),
+    "a list of numbers for the answers": (lines(OTHER | {"answers": [1871]}), "answers is not a list of texts"),
+    "SQuAD's answers to a question without one": (
+        lines({"question": "a", "context": "b", "answers": {"text": [], "answer_start": []}}),
+        "no answer",
+    ),
+    "NaN for the output": (lines(OTHER | {"output": math.nan}), "empty output"),
+    "nan as a word for the output": (lines(OTHER | {"output": "nan"}), "empty output"),
+    "#N/A for the output": (lines(OTHER | {"output": "#N/A"}), "empty output"),
+    "#REF! for the output": (lines(OTHER | {"output": "#REF!"}), "output is #REF!, an error of the spreadsheet"),
+    "#VALUE! for the context": (lines(OTHER | {"input": "#VALUE!"}), "input is #VALUE!, an error of the spreadsheet"),
+    "#NAME? for the category": (lines(OTHER | {"category": "#NAME?"}), "category is #NAME?, an error"),
+    "a column that was too narrow": (lines(OTHER | {"output": "########"}), "output is ########, an error"),
+    "full-width spaces only": (lines(OTHER | {"output": "　　"}), "empty output"),
+    "messages beside columns": (
+        lines(OTHER | {"messages": [{"role": "user", "content": "a"}]}),
+        "both instruction and messages",
+    ),
+    "no messages": (lines({"messages": []}), "a conversation without messages"),
+    "messages that are no list": (lines({"messages": {"role": "user"}}), "messages are not a list"),
+    "messages that are text": (lines({"messages": "[{'role': 'user'}]"}), "messages are not JSON"),
+    "a message that is text": (lines({"messages": ["a", "b"]}), "a message is not an object"),
+    "a message without a role": (lines({"messages": [{"content": "a"}]}), "a message without a role"),
+    "a role of another kind": (lines(talk("user", "narrator")), "a message of an unknown role (narrator)"),
+    "a question without an answer": (lines(talk("user", "assistant", "user")), "a conversation that does not end with"),
+    "an answer first": (lines(talk("assistant", "user", "assistant")), "a conversation that does not begin with"),
+    "two questions in a row": (lines(talk("user", "user", "assistant")), "a conversation whose questions and answers"),
+    "a system message inside": (lines(talk("user", "assistant", "system")), "a system message inside"),
+    "a system message alone": (lines(talk("system")), "a conversation without messages"),
+    "a tool's answer": (lines(talk("user", "tool", "assistant")), "a conversation with tool calls"),
+    "ShareGPT's tools": (
+        lines({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "b"}]}),
+        "a conversation with tool calls",
+    ),
+    "a call of a tool": (
+        lines({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]}),
+        "a conversation with tool calls",
+    ),
+    "an empty message": (
+        lines({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}),
+        "a conversation with an empty message",
+    ),
+    "a picture": (
+        lines({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+        "a message with a part that is no text (image_url)",
+    ),
+    "a number as a message": (lines({"messages": [{"role": "user", "content": 3}]}), "a message whose content is not"),
+    "an answer that is not to be learned": (
+        lines({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}),
+        "an answer of weight 0",
+    ),
+    "a surrogate in an earlier turn": (
+        lines(talk("user", "assistant", "user", "assistant")).replace(b"user 0", rb"\ud800"),
+        "an earlier message is not",
+    ),
+    "two systems": (lines(talk("system", "user", "assistant") | {"system": "a"}), "a system message beside a column"),
+    "a history of one text": (lines(OTHER | {"history": "前の話"}), "messages are not a list"),
+    "a history out of step": (lines(OTHER | {"history": [["a"]]}), "history is not a list of questions and answers"),
+    "a text without a template": (lines({"text": "吾輩は猫である。"}), "text holds no prompt of alpaca's templates"),
+    "a text of two turns": (
+        lines({"text": "### 指示:\na\n\n### 応答:\nb\n\n### 指示:\nc\n\n### 応答:\nd"}),
+        "its template's markers are not those of one question and answer",
+    ),
+    "a text without an answer": (lines({"text": "### Instruction:\na\n\n### Response:\n"}), "empty output"),
+    "a preference": (lines({"prompt": "a", "chosen": "b", "rejected": "c"}), "no output"),
     "a surrogate among the answers": (lines(OTHER)[:-2] + rb', "answers": ["\ud800"]}', "answers is not valid Unicode"),
 }
 
@@ -152,6 +213,23 @@ GOOD = {
     "no category": lines(ROW, {k: v for k, v in OTHER.items() if k != "category"}),
     "more columns": lines(ROW, OTHER | {"source": None, "tags": [1, {"a": []}]}),
     "equal contexts": lines(ROW, OTHER | {"input": "文脈", "context": "文脈"}),
+    "a byte order mark inside": lines(ROW) + b"\xef\xbb\xbf" + lines(OTHER),
+    "NaN for the context": lines(ROW, OTHER | {"input": math.nan}),
+    "words of pandas for the context": lines(ROW | {"input": "nan"}, OTHER | {"input": "None"}),
+    "#N/A for the context": lines(ROW, OTHER | {"input": "#N/A"}),
+    "NaN for the category": lines(ROW, OTHER | {"category": math.nan}),
+    "null for the category": lines(ROW, OTHER | {"category": None}),
+    "a category of the user's own": lines(ROW, OTHER | {"category": "社内手続き"}),
+    "no category": lines(ROW, {key: value for key, value in OTHER.items() if key != "category"}),
+    "two files joined": lines(ROW) + lines(ROW | {"output": "京都です。"}),
+    "the same row twice": lines(ROW, ROW),
+    "null for the index": lines(ROW | {"index": None}, OTHER | {"index": None}),
+    "NaN for the index": lines(ROW | {"index": math.nan}, OTHER | {"index": math.nan}),
+    "0.0 for the index": lines(ROW | {"index": 0.0}, OTHER | {"index": 0.0}),
+    "a fraction for the index": lines(ROW, OTHER | {"index": 7.5}),
+    "true for the index": lines(ROW, OTHER | {"index": True}),
+    "one answer as a text": lines(ROW, OTHER | {"answers": "東京"}),
+    "answers as SQuAD has them": lines(ROW, OTHER | {"answers": {"text": ["東京"], "answer_start": [0]}}),
     "a surrogate pair as escapes": lines(ROW, with_text("output", rb"\ud83d\ude00")),
 }
 
@@ -193,35 +271,132 @@ TWICE = pyarrow.table(
     [*pyarrow.Table.from_pylist([ROW]).columns, pyarrow.array(["京都です。"])], names=[*ROW, "output"]
 )
 
+SEMICOLONS = HEADER.replace(b",", b";") + b"7;a;;b;open_qa\n"
+JAPANESE = "No.,質問,補足情報,回答,分類\n1,休みは?,,月曜です。,社内\n2,窓口は?,,総務です。,社内\n"
+TWO = [ROW, OTHER]
+COLUMNS = {name: [row[name] for row in TWO] for name in ROW}
+SQUAD = {"version": "1.1", "data": [{"title": "a", "paragraphs": [{"context": "東京は首都。", "qas": [
+    {"id": n, "question": f"首都{n}は?", "answers": [{"text": "東京", "answer_start": 0}]} for n in "12"
+]}]}]}  # fmt: skip
+
+# Files as many programs write them; each gives its two rows.
+READ: dict[str, tuple[str, bytes]] = {
+    "UTF-16": ("rows.jsonl", lines(*TWO).decode().encode("utf-16")),
+    "UTF-16 json": ("rows.json", lines(TWO).decode().encode("utf-16")),
+    "UTF-16 without a mark": ("rows.jsonl", lines(*TWO).decode().encode("utf-16-le")),
+    "UTF-16, the large end first": ("rows.jsonl", lines(*TWO).decode().encode("utf-16-be")),
+    "UTF-16 csv, as Excel's Unicode text": ("rows.csv", JAPANESE.replace(",", "\t").encode("utf-16")),
+    "Shift-JIS csv": ("rows.csv", JAPANESE.encode("cp932")),
+    "Shift-JIS jsonl": ("rows.jsonl", lines(*TWO).decode().encode("cp932")),
+    "EUC-JP csv": ("rows.csv", JAPANESE.encode("euc_jp")),
+    "EUC-JP json": ("rows.json", lines(TWO).decode().encode("euc_jp")),
+    "characters that cp932 alone has": ("rows.csv", JAPANESE.replace("窓口", "①㈱髙橋").encode("cp932")),
+    "a byte order mark": ("rows.csv", JAPANESE.encode("utf-8-sig")),
+    "byte order marks inside": ("rows.csv", JAPANESE.replace("\n2", "\n\ufeff2").encode("utf-8-sig")),
+    "two byte order marks": ("rows.csv", b"\xef\xbb\xbf" + JAPANESE.encode("utf-8-sig")),
+    "lines as json": ("rows.json", lines(*TWO)),
+    "an object a line in a file of arrays, with blank lines": ("rows.json", lines(ROW, b"", OTHER)),
+    "a list over lines as jsonl": ("rows.jsonl", json.dumps(TWO, indent=1).encode()),
+    "a list as jsonl": ("rows.jsonl", json.dumps(TWO).encode()),
+    "an object of columns": ("rows.json", json.dumps(COLUMNS).encode()),
+    "an object of columns over lines": ("rows.jsonl", json.dumps(COLUMNS, indent=2).encode()),
+    "columns as pandas writes them": (
+        "rows.json", json.dumps({name: dict(enumerate(cells)) for name, cells in COLUMNS.items()}).encode()
+    ),
+    "rows in an object": ("rows.json", json.dumps({"version": 1, "data": TWO}).encode()),
+    "SQuAD": ("rows.json", json.dumps(SQUAD).encode()),
+    "gzip as json": ("rows.json", gzip.compress(lines(TWO))),
+    "gzip by name": ("rows.jsonl.gz", gzip.compress(lines(*TWO))),
+    "gzip of a csv": ("rows.CSV.GZ", gzip.compress(JAPANESE.encode("cp932"))),
+    "gzip of parquet": ("rows.parquet.gz", gzip.compress(parquet(*TWO))),
+    "a suffix in capitals": ("rows.JSONL", lines(*TWO)),
+    "a csv in capitals": ("rows.CSV", JAPANESE.encode()),
+    "semicolons": ("rows.csv", SEMICOLONS + b"8;c;;d, e;open_qa\n"),
+    "tabs": ("rows.tsv", JAPANESE.replace(",", "\t").encode()),
+    "tabs in a csv": ("rows.csv", JAPANESE.replace(",", "\t").encode()),
+    "bars": ("rows.csv", JAPANESE.replace(",", "|").encode()),
+    "commas in a tsv": ("rows.tsv", JAPANESE.encode()),
+    "a line for Excel": ("rows.csv", b"sep=;\r\n" + JAPANESE.replace(",", ";").encode()),
+    "capitals and spaces in the header": ("rows.csv", b" Instruction ,INPUT,Output\na,,b\nc,,d\n"),
+    "full-width letters in the header": ("rows.csv", "Ｎｏ．,　質問　,回答\n1,a,b\n2,c,d\n".encode()),
+    "a title above the header": ("rows.csv", "社内FAQ,,,,\n,,,,\n".encode() + JAPANESE.encode()),
+    "empty rows at the end": ("rows.csv", JAPANESE.encode() + b",,,,\n" * 5 + b"\n\n"),
+    "empty cells behind the columns": ("rows.csv", JAPANESE.replace("\n", ",,\n").encode()),
+    "line ends of old Macs": ("rows.csv", JAPANESE.replace("\n", "\r").encode()),
+    "line ends of Windows": ("rows.csv", JAPANESE.replace("\n", "\r\n").encode()),
+    "newlines in cells": ("rows.csv", JAPANESE.replace("月曜です。", '"月曜です。\n\n祝日も。"').encode()),
+    "a question and its answer as Q and A": ("rows.csv", b"Q,A\na,b\nc,d\n"),
+    "a header with notes on the columns": ("rows.csv", "質問：,回答＊\na,b\nc,d\n".encode()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_programs_write_is_read_whole(tmp_path: Path, name: str) -> None:
+    file, content = READ[name]
+    (tmp_path / file).write_bytes(content)
+    data = load_data(str(tmp_path / file))
+    assert (len(data.rows), data.dropped) == (2, [])
+    assert not any("\ufeff" in text or "\ufffd" in text for text in data.rows["output"][:])
+    assert len(data.read_report()) == 1
+
+
 # Files that hold no usable row: the file is named, and these words say why.
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "empty": ("rows.jsonl", b"", "no usable row (it is empty)"),
-    "empty json": ("rows.json", b"", "not JSON in UTF-8"),
+    "empty json": ("rows.json", b"", "no usable row (it is empty)"),
+    "an empty object": ("rows.json", b"{}", "no usable row"),
+    "columns of different lengths": ("rows.json", b'{"question": ["a", "b"], "answer": ["c"]}', "question 2, answer 1"),
+    "two lists of rows": (
+        "rows.json", json.dumps({"train": [ROW], "test": [ROW]}).encode(), "holds several lists of rows (train, test)"
+    ),
+    "SQuAD without questions": ("rows.json", b'{"data": [{"paragraphs": [{"context": "a"}]}]}', "a paragraph without"),
+    "half a gzip": ("rows.jsonl.gz", gzip.compress(lines(*TWO))[:40], "not a whole gzip file"),
+    "gzip by name alone": ("rows.json.gz", b"\x1f\x8bnothing", "not a whole gzip file"),
+    "zip as json": ("rows.json", zipped(lines([ROW])), "an archive, or an Excel workbook"),
+    "zip as csv": ("rows.csv", zipped(lines([ROW])), "an archive, or an Excel workbook"),
+    "parquet as jsonl": ("rows.jsonl", PARQUET, "a parquet file (.parquet)"),
+    "parquet as csv": ("rows.csv", PARQUET, "a parquet file (.parquet)"),
+    "csv as a workbook": ("rows.xlsx", JAPANESE.encode(), "not an Excel workbook"),
+    "zip as a workbook": ("rows.xlsx", zipped(b"a"), "not an Excel workbook"),
+    "an empty workbook": ("rows.xlsx", b"", "not an Excel workbook"),
+    "a workbook with a password": (
+        "rows.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+        "an Excel file of the old kind, or one with a password",
+    ),
+    "a workbook of the old kind": ("rows.xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx"),
+    "two columns for the question": (
+        "rows.csv", "質問,指示,回答\na,b,c\n".encode(),
+        "which column is the instruction, 指示 or 質問? For the first one: 'data.columns={instruction: 指示}'",
+    ),
+    "two columns for the context in parquet": (
+        "rows.parquet", parquet(ROW | {"context": "a"}), "which column is the input, input or context?"
+    ),
+    "columns of other names": (
+        "rows.csv", "番号,件名,内容\n1,a,b\n".encode(),
+        "no instruction (columns: 番号, 件名, 内容); say which column is what, for example "
+        "'data.columns={instruction: 件名, output: 内容}'",
+    ),
+    "a name that needs quotation marks": (
+        "rows.csv", "お客様の声（全文）,対応: 案\na,b\n".encode(),
+        '{instruction: "お客様の声（全文）", output: "対応: 案"}',
+    ),
+    "one column": ("rows.csv", "質問\na\nb\n".encode(), "(columns: 質問); rows need a question and an answer, in two"),
+    "preferences": (
+        "rows.jsonl", lines({"prompt": "a", "chosen": "b", "rejected": "c"}), "(columns: prompt, chosen, rejected)"
+    ),
+    "a plain text": ("rows.jsonl", lines({"text": "a"}, {"text": "b"}), "text holds no prompt of alpaca's templates"),
+    "plain texts in a csv": ("rows.csv", b"text\na\nb\n", "text holds no prompt of alpaca's templates"),
+    "a header alone": ("rows.csv", JAPANESE.split("\n")[0].encode(), "no usable row (it is empty)"),
     "empty csv": ("rows.csv", b"", "no usable row (it is empty)"),
     "empty parquet": ("rows.parquet", b"", "not a parquet file"),
     "blank lines": ("rows.jsonl", b"\n \n\r\n", "no usable row (it is empty)"),
     "an empty list": ("rows.json", b"[]", "no usable row (it is empty)"),
-    "UTF-16": ("rows.jsonl", json.dumps(ROW).encode("utf-16"), "not UTF-8"),
-    "UTF-16 json": ("rows.json", json.dumps([ROW]).encode("utf-16"), "not JSON in UTF-8"),
-    "UTF-16 without a mark": ("rows.jsonl", json.dumps(ROW).encode("utf-16-le"), "not JSON"),
-    "Shift-JIS csv": ("rows.csv", HEADER + "7,首都,,東京,open_qa\n".encode("shift_jis"), "not a CSV file in UTF-8"),
-    "EUC-JP json": ("rows.json", json.dumps([ROW], ensure_ascii=False).encode("euc_jp"), "not JSON in UTF-8"),
     "cut json": ("rows.json", lines([ROW, OTHER])[:-20], "not JSON in UTF-8"),
     "a trailing comma": ("rows.json", lines([ROW])[:-2] + b",]", "not JSON in UTF-8"),
-    "lines as json": ("rows.json", lines(ROW, OTHER), "one object a line belongs in a .jsonl file"),
-    "a list over lines as jsonl": ("rows.jsonl", json.dumps([ROW], indent=1).encode(), "not JSON"),
-    "a list as jsonl": ("rows.jsonl", json.dumps([ROW, OTHER]).encode(), "not an object with fields"),
-    "an object": ("rows.json", json.dumps({"rows": [ROW]}).encode(), "holds dict, not a list of rows"),
     "a json number": ("rows.json", b"1e400", "holds float, not a list of rows"),
     "json too deep": ("rows.json", b"[" * 100_000, "not JSON in UTF-8"),
     "a json field twice": ("rows.json", b'[{"a": 1, "a": 2}]', "a field is given twice"),
     "a long number": ("rows.json", b"[" + b"1" * 5000 + b"]", "not JSON in UTF-8"),
-    "gzip as json": ("rows.json", gzip.compress(lines([ROW])), "not JSON in UTF-8"),
-    "gzip as jsonl": ("rows.jsonl", gzip.compress(lines(ROW)), "not UTF-8"),
-    "zip as json": ("rows.json", zipped(lines([ROW])), "not JSON in UTF-8"),
-    "zip as csv": ("rows.csv", zipped(lines([ROW])), "rows.csv: "),
-    "parquet as jsonl": ("rows.jsonl", PARQUET, "no usable row"),
-    "parquet as csv": ("rows.csv", PARQUET, "not a CSV file in UTF-8"),
     "jsonl as parquet": ("rows.parquet", lines(ROW), "not a parquet file"),
     "cut parquet": ("rows.parquet", PARQUET[: len(PARQUET) // 2], "not a parquet file"),
     "parquet with a damaged page": ("rows.parquet", PARQUET[:4] + bytes(40) + PARQUET[44:], "rows.parquet: "),
@@ -231,15 +406,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "parquet with a column twice": ("rows.parquet", parquet_of(TWICE), "2 columns are called output"),
     "csv with a column twice": ("rows.csv", HEADER[:-1] + b",output\n7,a,,b,open_qa,c\n", "2 columns are"),
     "csv without a header": ("rows.csv", b"7,a,,b,open_qa\n8,a,,b,open_qa\n", "no instruction"),
-    "csv with semicolons": ("rows.csv", HEADER.replace(b",", b";") + b"7;a;;b;open_qa\n", "no instruction"),
     "csv with an open quotation": ("rows.csv", HEADER + b'7,"a,,b,open_qa\n8,a,,b,open_qa\n', "unexpected end of data"),
     "csv with text behind a quotation": ("rows.csv", HEADER + b'7,"a"b,,c,open_qa\n', "',' expected after '\"'"),
     "csv with an unquoted comma": ("rows.csv", HEADER + b"7,a,,b,c,open_qa\n", "more cells than columns"),
     "csv with a short row": ("rows.csv", HEADER + b"7,a,,b\n", "fewer cells than columns"),
     "csv with a null": ("rows.csv", HEADER + b"7,a\0,,b,open_qa\n", "instruction holds a null character"),
     "another suffix": ("rows.txt", lines(ROW), "not a data file"),
-    "a suffix in capitals": ("rows.JSONL", lines(ROW), "not a data file"),
-    "compressed by name": ("rows.jsonl.gz", gzip.compress(lines(ROW)), "not a data file"),
 }  # fmt: skip
 
 
@@ -317,7 +489,8 @@ def test_single_rows_duplicates_and_long_fields(tmp_path: Path) -> None:
     split = split_rows(load_data(str(path)).rows, 0.02, 0.1)
     assert sorted(map(len, split)) == [0, 0, 50]
     path.write_bytes(lines(*[ROW] * 50))
-    assert load_data(str(path)).drop_counts == {("duplicate index", "open_qa"): 49}
+    data = load_data(str(path))
+    assert (len(data.rows), len(set(data.rows["index"][:])), data.drop_counts.total()) == (50, 50, 0)
     long = "長" * 3_500_000  # 10 MB
     path.write_bytes(lines(ROW | {"output": long}, OTHER))
     assert [len(example.output) for example in examples_of(load_data(str(path)).rows)] == [3_500_000, 5]

@@ -195,7 +195,7 @@ def test_a_clean_page_exits_with_0_and_is_aligned(program, tiny_base, without_en
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.split() and line.split()[0] in CATEGORIES}
     assert rows.keys() == set(CATEGORIES)
     assert all(float(ours) < float(by_character) == 1 for ours, by_character in rows.values())
-    assert "0 STOP, 0 look" in page
+    assert "0 STOP, 1 look (test)" in page  # of the sample, a tenth is too little to tell a difference
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from made_up import on_disk
 
 from sft.config.load import load_config
 from sft.config.sections import SECTIONS, Config
+from sft.data.cells import is_empty
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example, named_weights
 from sft.data.rows import category_counts, examples_of, kind_counts
@@ -128,7 +129,8 @@ def test_any_override_is_a_configuration_or_one_line(text):
 
 # Data
 
-SOME = TEXTS.map(lambda text: text.replace("\0", "")).filter(str.strip)
+# Without what reading repairs or refuses: full-width spaces at the ends, debris of spreadsheets, words for nothing.
+SOME = TEXTS.map(lambda text: re.sub("[\0\u3000#_]", "", text)).filter(lambda text: text.strip() and not is_empty(text))
 FIELDS = st.tuples(SOME, SOME.map(str.strip) | st.just(""), SOME, st.sampled_from(CATEGORIES))
 EXAMPLES = st.lists(FIELDS, min_size=1, max_size=8).map(
     lambda rows: [Example(f"{n}番", *fields) for n, fields in enumerate(rows)]
@@ -182,11 +184,23 @@ def says(line, row):
         return False
     if not isinstance(given_row, dict):
         return False
-    context = given_row["input"] if "input" in given_row else given_row.get("context")
-    if context is None or (isinstance(context, str) and not context.strip()):
-        context = ""
-    texts = (given_row.get("instruction"), context, given_row.get("output", given_row.get("response")))
-    return (*texts, given_row.get("category")) == (row.instruction, row.input, row.output, row.category)
+    context, output = (
+        given_row.get("input", given_row.get("context")),
+        given_row.get("output", given_row.get("response")),
+    )
+    output = text_of(output) or next(iter(row.answers), "")
+    texts = (
+        given_row.get("instruction"),
+        text_of(context),
+        output,
+        " ".join(text_of(given_row.get("category")).split()),
+    )
+    return texts == (row.instruction, row.input, row.output, row.category)
+
+
+def text_of(value):
+    """A text of a row, "" for what stands for none."""
+    return value.strip("\u3000") if isinstance(value, str) and value.strip() else ""
 
 
 @settings(max_examples=60, deadline=None)

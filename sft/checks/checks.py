@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from transformers import PreTrainedModel
 
+from sft.checks.data_checks import drops
 from sft.checks.doctor import Line, end_of_text, length_line, tokenizer_checks
 from sft.checks.model_checks import duration, memory, model_lines, number_format, varlen_kernel
 from sft.config.sections import Config
@@ -29,6 +30,8 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
     Raises UserError, in the doctor's words, for what the dry run would call STOP; the estimate of memory only warns.
     """
     data, split = read_rows(config)
+    unusable = drops(data, config.data.allow_dropped)
+    refuse([unusable])
     tokenizer, template = read_tokenizer(config)
     refuse(tokenizer_checks(tokenizer, template.render("質問", "文脈")))
     model = weightless(config)
@@ -38,6 +41,7 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
     if not any(labels[-1] == tokenizer.eos_token_id for labels in labels_of(plan)):  # which the first row settles
         refuse([end_of_text(labels_of(plan), tokenizer.eos_token_id)])
     if RANK == 0:
+        warn([f"{unusable.found}; {unusable.remedy}"] if unusable.level != "green" else [])
         warn(hazards(config, plan))
         if card:
             need = memory(model, settled_layout(config, plan, model, card), card)

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from sft.checks import doctor
 from sft.checks.checks import model_checks, row_checks, weightless
+from sft.checks.data_checks import data_checks
 from sft.checks.doctor import Line
 from sft.checks.model_checks import sources
 from sft.config.sections import Config
@@ -32,6 +33,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     shares = doctor.tokens_per_character(categories, texts, ids)
     lines = doctor.tokenizer_checks(tokenizer, template.render("質問", "文脈"))
     lines += [doctor.row_texts(tokenizer, texts, ids), doctor.efficiency(shares)]
+    lines += data_checks(data, split, config.data.allow_dropped)
     del ids  # large, and of no more use
     columns = {config.model.tokenizer or config.model.base: shares}
     for name, other in compared.items():
@@ -55,7 +57,9 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
 def setting_checks(config: Config) -> list[Line]:
     """The doctor's lines about where things come from and where training would run."""
     model, data = config.model, config.data
-    repositories = {"model": (model.base, model.revision), "data": (data.path, data.revision)}
+    repositories = {"model": (model.base, model.revision)}
+    for number, source in enumerate(data.sources, start=1):
+        repositories["data" if len(data.sources) == 1 else f"data.path[{number}]"] = source.path, source.revision
     lines = sources(repositories, model.trust_remote_code)
     try:
         device = resolve_device(model.device)

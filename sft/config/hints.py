@@ -68,5 +68,7 @@ def _words(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(map(_words, arguments))
     if origin is list:
-        return "a list of " + {"text": "texts", "an integer": "integers"}.get(_words(arguments[0]), "lists")
+        inner = _words(arguments[0])
+        known = {"text": "texts", "an integer": "integers"}
+        return f"a list of {known[inner]}" if inner in known else f"a list, each {inner}"
     return _PLAIN.get(origin or kind, "a mapping")

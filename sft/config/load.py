@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -141,7 +141,8 @@ def _expected(kind: Any, keys: Sequence[str]) -> tuple[Any, str | None]:
         if section := _section_in(kind):
             kind, note = section.model_fields[key].annotation, section.model_fields[key].description
         else:
-            kind = next(get_args(choice)[1] for choice in (kind, *get_args(kind)) if get_origin(choice) is dict)
+            choices = (get_args(part)[0] if get_origin(part) is Annotated else part for part in (kind, *get_args(kind)))
+            kind = next(get_args(choice)[1] for choice in choices if get_origin(choice) is dict)
     return kind, note
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, create_model
 
 from sft.config.balance import Balance
+from sft.config.data_files import DataFiles
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.config.section import Section
@@ -74,13 +75,9 @@ def _category_names(groups: dict[str, Group]) -> dict[str, Group]:
     return found
 
 
-class DataSection(Section):
+class DataSection(DataFiles):
     """The instruction rows and how they are divided."""
 
-    path: str = Field(min_length=1)
-    """Hub id, or a json, jsonl, csv or parquet file."""
-    revision: str | None = None
-    """Commit, tag or branch on the hub; null: the newest."""
     validation_share: float = Field(0.02, ge=0, lt=1)
     """Share of the rows that the validation loss is measured on."""
     test_share: float = Field(0.10, ge=0, lt=1)
@@ -95,6 +92,12 @@ class DataSection(Section):
     truncation: Literal["context", "end"] = "context"
     """What too long rows lose. context: tokens of their context, never of instruction or answer. end: the end, with
     the answer and its end-of-text token, as alpaca-lora's cutoff_len does; only for reproducing it."""
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of `path` that validate and test: none where they have files of their own."""
+        validation = self.validation_share if self.validation is None else 0.0
+        return validation, self.test_share if self.test is None else 0.0
 
 
 class CustomTemplate(Section):
@@ -282,13 +285,11 @@ class Config(Section):
 
     def with_absolute_paths(self) -> "Config":
         """The same configuration with local files and directories spelt out, so that it holds in any directory."""
-        base, path = self.model.base, self.data.path
+        base = self.model.base
         if self.model.build is not None or Path(base).exists():
             base = os.path.abspath(base)
-        if Path(path).exists():
-            path = os.path.abspath(path)
-        model, data = self.model.model_copy(update={"base": base}), self.data.model_copy(update={"path": path})
-        return self.model_copy(update={"model": model, "data": data})
+        model = self.model.model_copy(update={"base": base})
+        return self.model_copy(update={"model": model, "data": self.data.with_absolute_paths()})
 
     def to_yaml(self) -> str:
         """The configuration with all defaults as YAML; `load_config` reads an equal one from it."""

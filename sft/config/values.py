@@ -6,10 +6,17 @@ from sft.config.sections import Config
 
 def check_values(config: Config, origin: Origin) -> None:
     """Raise UserError for sections that contradict each other or themselves."""
-    validation, test = config.data.validation_share, config.data.test_share
+    validation, test = config.data.shares
     if validation + test >= 1:
         message = f"{test:g} with data.validation_share {validation:g} leaves nothing to train on"
         raise origin.error("data.test_share", message, "data.validation_share")
+    trained = {source.path for source in config.data.sources if not source.side}
+    for source in config.data.sources:
+        if source.side and source.path in trained:
+            message = f"{source.path} is in data.path, too, and none of its rows could train; take it out of one"
+            raise origin.error(f"data.{source.side}", message, "data.path")
+        if source.side and source.weight != 1:
+            raise origin.error(f"data.{source.side}", f"{source.path} has a weight, and only rows that train have one")
     if config.model.device == "cpu" and config.model.dtype == "float16":
         message = "float16 needs a GPU; use bfloat16 or float32 with model.device cpu"
         raise origin.error("model.dtype", message, "model.device")

@@ -4,7 +4,7 @@ And how often an epoch shows the rows of each category.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,9 +12,13 @@ from datasets import Dataset
 
 from sft.data.records import Kind
 from sft.data.rows import kinds, names, numbers, select
+from sft.data.sources import Held
 
 HASHES = 2**64
 """How many values a hash of a row's text may have."""
+SIDES = ("test", "validation", "train")
+"""By number."""
+NOWHERE = len(SIDES)
 
 
 class Split(NamedTuple):
@@ -28,19 +32,35 @@ class Split(NamedTuple):
     test: Dataset
 
 
-def split_rows(rows: Dataset, validation_share: float, test_share: float) -> Split:
+def split_rows(
+    rows: Dataset, validation_share: float, test_share: float, files: Sequence[Held | None] = ()
+) -> Split:
     """Split rows so that each side gets about its share of them, the same row always on the same side.
 
     Rows with the same context (or, without one, the same first question) form a unit that is never torn apart. A unit's
     side follows from the SHA-256 of its text: the lowest `test_share` of all hashes test, the `validation_share` above
     them validate, the rest trains. So rows that are added or taken away move no others, and neither order nor files,
     random generator nor platform matter. Each side is in the order of a hash of the index. Shares are in [0, 1).
+
+    `files` says, by number, of which files all rows are on one side; other rows of their units are on none.
     """
     rows = hash_order(rows)
     bounds = [round(share * HASHES) for share in (test_share, test_share + validation_share)]
     hashes = numbers(rows, "text_hash")
     side = np.searchsorted(np.array(bounds, np.uint64), hashes, side="right").astype(np.uint8)
+    if any(files):
+        side = _with_files(side, hashes, numbers(rows, "file"), files)
     return Split(*(select(rows, side == number) for number in (2, 1, 0)))
+
+
+def _with_files(side: np.ndarray, units: np.ndarray, file: np.ndarray, files: Sequence[Held | None]) -> np.ndarray:
+    """Each row's side, that of its file where it has one; `NOWHERE` where another row of its unit stands in a file."""
+    fixed = np.array([SIDES.index(held) if held else NOWHERE for held in files], np.uint8)[file]
+    divided = fixed == NOWHERE
+    side = np.where(divided, side, fixed)
+    for place, others in ((SIDES.index("test"), fixed != SIDES.index("test")), (SIDES.index("validation"), divided)):
+        side[others & np.isin(units, units[fixed == place])] = NOWHERE
+    return side
 
 
 def hash_order(rows: Dataset) -> Dataset:
@@ -63,16 +83,23 @@ def tempered_weights(
     return {kind: (largest / sizes[getattr(kind, by)]) ** (1 - temperature) for kind, count in counts.items() if count}
 
 
-def epoch_rows(rows: Dataset, weights: Mapping[Kind, float], limit: int | None) -> Dataset:
+def epoch_rows(
+    rows: Dataset, weights: Mapping[Kind, float], limit: int | None, files: Sequence[float] = ()
+) -> Dataset:
     """The rows of an epoch, at most `limit` (None: all), kinds in the proportions that `weights` give them.
 
     A kind of n rows and weight w has round(w × n) places, filled by its rows in their order and from the
     start again where they do not suffice; 0 leaves it out. What is not in `weights` has weight 1. A beginning of the
-    epoch keeps the proportions; a whole one has the rows in their order, then those that come again.
+    epoch keeps the proportions; a whole one has the rows in their order, then those that come again. `files` are weights
+    of files by number, which multiply with these; then a kind's rows in one file are a kind of their own.
     """
     codes, found = kinds(rows)
-    sizes = np.bincount(codes, minlength=len(found)).tolist()
-    counts = [round(weights.get(kind, 1.0) * size) for kind, size in zip(found, sizes, strict=True)]
+    factors = [weights.get(kind, 1.0) for kind in found]
+    if any(weight != 1 for weight in files):
+        codes = codes.astype(np.int64) * len(files) + numbers(rows, "file")
+        factors = [factor * weight for factor in factors for weight in files]
+    sizes = np.bincount(codes, minlength=len(factors)).tolist()
+    counts = [round(factor * size) for factor, size in zip(factors, sizes, strict=True)]
     keys = np.empty(sum(counts), np.int64)  # a place's round and row in one number; kinds in order of their names
     shares = np.empty(len(keys))  # how much of its kind lies before a place
     start = 0

@@ -133,5 +133,5 @@ def check_rows(source: Source) -> list[CheckRow]:
         if len(row.whole) < config.training["max_length"]:
             rows[bool(example.input)].append(row)
     if not any(rows.values()):
-        raise UserError(f"{config.data.path}: no row is short enough to compare models on")
+        raise UserError(f"{config.data.named}: no row is short enough to compare models on")
     return [*rows[True][:CHECK_ROWS], *rows[False][:CHECK_ROWS]]

@@ -43,8 +43,9 @@ def named_base(config: Config, manifest: FinishedManifest, base_id: str | None) 
 
 def named_data(config: Config, manifest: FinishedManifest, licence: str | None) -> Data:
     """The training data of a run; `licence` is what the user says of a file of their own."""
-    path = config.data.path
-    name = ROWS.get(manifest.identity.data) or (None if os.path.isabs(path) else path)
+    paths = [source.path for source in config.data.sources]
+    alone = paths[0] if len(paths) == 1 and not os.path.isabs(paths[0]) else None
+    name = ROWS.get(manifest.identity.data) or alone
     return Data(name if name and "/" in name else None, licence or DATA_LICENCES.get(name or ""))
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from sft.prompt.encode import encode_prompt, eos_id
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
-from sft.system.errors import UserError
+from sft.system.errors import UserError, say
 from sft.system.processes import RANK, WORLD_SIZE
 
 NAMED = 20
@@ -52,10 +53,15 @@ class Plan(NamedTuple):
 
 def read_rows(config: Config) -> tuple[LoadedData, Split]:
     """The rows, checked, and their sides, the training side as `data.balance` and `data.train_rows` want it."""
-    data = load_data(config.data.path, config.data.revision, config.data.groups)
+    data = load_data(config.data.sources, config.data.leave_out, config.data.groups)
+    if RANK == 0:
+        for line in data.read_report():
+            say(line)
     check_names(config, kind_counts(data.rows))
-    sides = split_rows(data.rows, config.data.validation_share, config.data.test_share)
-    natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
+    sides = split_rows(data.rows, *config.data.shares, [file.side for file in data.files])
+    data.drop_counts.update(_held_elsewhere(data, sides))
+    weights_of_files = [file.weight for file in data.files]
+    natural = train = epoch_rows(sides.train, {}, config.data.train_rows, weights_of_files)
     balance = config.data.balance
     if natural and balance:
         counts = kind_counts(sides.train)
@@ -63,13 +69,22 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
             weights = named_weights(counts, balance.weights or {})
         else:
             weights = tempered_weights(counts, balance.temperature, balance.by)
-        train = epoch_rows(sides.train, weights, config.data.train_rows)
+        train = epoch_rows(sides.train, weights, config.data.train_rows, weights_of_files)
         if RANK == 0:
             print(balance_line(train, natural))
     if not train:
         remedy = "raise data.balance.weights" if natural else "lower data.test_share"
-        raise UserError(f"{config.data.path}: no row is left to train on; {remedy}")
+        raise UserError(f"{config.data.named}: no row is left to train on; {remedy}")
     return data, sides._replace(train=train)
+
+
+def _held_elsewhere(data: LoadedData, sides: Split) -> Counter[tuple[str, str]]:
+    """Rows on no side, by reason and category: data.validation or data.test holds their context or question."""
+    left = kind_counts(data.rows)
+    for side in sides:
+        left -= kind_counts(side)
+    reason = "its context or question stands in data.validation or data.test, too"
+    return Counter({(reason, kind.category): count for kind, count in left.items()})
 
 
 def check_names(config: Config, counts: Mapping[Kind, int]) -> None:

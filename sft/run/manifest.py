@@ -4,13 +4,15 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sft.data.drops import FileRead
+from sft.data.sources import is_local
 from sft.system.errors import UserError
 from sft.system.files import read_json, text_sha256, write_whole
 
@@ -64,6 +66,15 @@ class Environment(Part):
         )
 
 
+class FileCounts(Part):
+    """A file of the data: its name, SHA-256 (None: a hub data set), and usable and unusable rows."""
+
+    name: str = Field(max_length=1000)
+    sha256: Sha256 | None
+    rows: int
+    dropped: int
+
+
 class RowCounts(Part):
     """Rows by side, those that could not be used, and training rows by category and what the length limit did."""
 
@@ -72,6 +83,8 @@ class RowCounts(Part):
     test: int
     dropped: int
     truncation: dict[str, dict[Words, int]]
+    files: list[FileCounts] = []
+    """Of what they were read; empty in runs of earlier versions."""
 
 
 class Manifest(Part):
@@ -153,6 +166,19 @@ def truncation_counts(fates: Mapping[tuple[str, Any], int]) -> dict[str, dict[st
     for (category, fate), count in sorted(fates.items()):
         counts.setdefault(category, {})[fate] = count
     return counts
+
+
+def file_counts(files: Iterable[FileRead]) -> list[FileCounts]:
+    """What was read of each file, as the manifest holds it: without the places of files on somebody's machine."""
+    return [
+        FileCounts(
+            name=Path(file.path).name if is_local(file.path) else file.path,
+            sha256=file.sha256,
+            rows=file.rows,
+            dropped=file.dropped,
+        )
+        for file in files
+    ]
 
 
 def now() -> str:

@@ -1,0 +1,144 @@
+"""The doctor's lines about the rows themselves: dropped, repaired, said twice, translated badly, or too few."""
+
+import math
+from array import array
+from collections import Counter
+
+import numpy as np
+import pyarrow.compute
+from datasets import Dataset
+
+from sft.checks.doctor import Line
+from sft.data.cells import REPAIRED
+from sft.data.defects import DEFECTS, defects_of, letters
+from sft.data.read import LoadedData
+from sft.data.records import GROUP_OF, Example
+from sft.data.rows import examples_of, number
+from sft.data.split import Split
+
+NOTED_SHARE = 0.01
+"""A reason that costs more of the rows, or of a category, is looked at."""
+SPREAD, DIFFERENCE = 0.24, 0.05
+"""The standard deviation of paired differences of character F1 between base and tuned model, the largest of a category
+in docs/results.md (its interval's half width times √60 / 1.96), and the difference that somebody would want to see."""
+ROWS_TO_TELL = math.ceil((1.96 * SPREAD / DIFFERENCE) ** 2)
+"""Rows of a group at which a 95% interval is that difference to either side."""
+
+
+def data_checks(data: LoadedData, split: Split, allow_dropped: float) -> list[Line]:
+    """All of them; `split` is the rows' sides, `allow_dropped` is `data.allow_dropped`."""
+    examples = Counter[str]()
+    content, questions = array("Q"), array("Q")
+    for example in examples_of(data.rows):
+        examples.update(defects_of(example.instruction, example.input, example.output))
+        question = f"{letters(example.instruction)}\n{letters(example.input)}"
+        questions.append(number(question))
+        content.append(number(f"{question}\n{letters(example.output)}"))
+    return [
+        drops(data, allow_dropped),
+        *cells(data),
+        duplicates(data.rows, np.frombuffer(content, np.uint64), np.frombuffer(questions, np.uint64)),
+        defects(examples, len(data.rows)),
+        *sides(split),
+    ]
+
+
+def drops(data: LoadedData, allowed: float) -> Line:
+    """What could not be used: red above the share `allowed`. What `data.leave_out` asks for does not count."""
+    unusable = {kind: count for kind, count in data.drop_counts.items() if kind[0] not in DEFECTS.values()}
+    dropped = sum(unusable.values())
+    total = len(data.rows) + dropped
+    if not dropped:
+        return Line("green", "rows", f"all {total:,} can be used")
+    usable = pyarrow.compute.value_counts(data.rows.data.column("category")).to_pylist()
+    of_category = Counter({entry["values"]: entry["counts"] for entry in usable})
+    reasons: Counter[str] = Counter()
+    for (reason, category), count in unusable.items():
+        reasons[reason] += count
+        of_category[category] += count
+    found = f"{dropped:,} of {total:,} cannot be used ({dropped / total:.1%}): "
+    found += ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(4))
+    if places := [drop.place for drop in data.dropped if drop.reason == reasons.most_common(1)[0][0]]:
+        found += f"; the first is {places[0]}"
+    if dropped > allowed * total:
+        enough = min(1.0, math.ceil(20 * dropped / total) / 20)
+        return Line("red", "rows", found, f"mend the data, or train on the rest with data.allow_dropped={enough:g}")
+    costly = [
+        f"{count / of_category[category]:.0%} of {category}"
+        for (_, category), count in unusable.items()
+        if category and count > NOTED_SHARE * of_category[category]
+    ]
+    if costly or any(count > NOTED_SHARE * total for count in reasons.values()):
+        found += f" ({', '.join(costly[:3])})" if costly else ""
+        return Line("yellow", "rows", found, "mend them in the data; every reason and its first places stand above")
+    return Line("green", "rows", found)
+
+
+def cells(data: LoadedData) -> list[Line]:
+    """Cells that were repaired, and those that look wrong, with the first few of each kind."""
+    lines = []
+    for kind, count in data.cells.counts.most_common():
+        places = ", ".join(f"{place} “{' '.join(text.split())}”" for place, text in data.cells.examples[kind])
+        found = f"{kind}: {count:,} text{'s' * (count != 1)}, such as {places}"
+        if kind in REPAIRED:
+            lines.append(Line("green", "cells", f"repaired {found}"))
+        else:
+            lines.append(Line("yellow", "cells", found, "they are trained as they are; mend them where they are wrong"))
+    return lines
+
+
+def duplicates(rows: Dataset, content: np.ndarray, questions: np.ndarray) -> Line:
+    """Rows that say the same as another, and questions with several answers, by hashes of their letters."""
+    first, again = _repeated(content)
+    several = len(content) - again - len(np.unique(questions))
+    if not again and not several:
+        return Line("green", "duplicates", "no two rows say the same")
+    found = f"{again:,} rows say the same as another, but for case, width, spaces and punctuation"
+    if again:
+        found += f", such as “{_short(rows, first)}”"
+    if several:
+        found += f"; {several:,} ask what another asks, and are answered otherwise"
+    return Line("yellow", "duplicates", found, "keep one of each: what comes twice is learned twice")
+
+
+def _repeated(hashes: np.ndarray) -> tuple[int, int]:
+    """The first row (by hash) that another repeats, and how many rows repeat one."""
+    order = np.argsort(hashes, kind="stable")
+    same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    return (int(order[same[0]]), len(same)) if len(same) else (0, 0)
+
+
+def _short(rows: Dataset, place: int) -> str:
+    return " ".join(rows[place]["instruction"].split())[:40]
+
+
+def defects(counts: Counter[str], rows: int) -> Line:
+    """Known defects of translated rows."""
+    found = ", ".join(f"{name} {counts[name]:,} ({DEFECTS[name]})" for name in DEFECTS if counts[name])
+    if not found:
+        return Line("green", "translation", "no defect of translated rows that is known")
+    names = ", ".join(name for name in DEFECTS if counts[name])
+    return Line("yellow", "translation", f"of {rows:,} rows: {found}", f"data.leave_out=[{names}] leaves them out")
+
+
+def sides(split: Split) -> list[Line]:
+    """Whether there are rows to measure on, and enough to tell a difference in each group."""
+    lines = []
+    if not split.validation:
+        remedy = "raise data.validation_share, or set data.validation to a file"
+        lines.append(Line("yellow", "validation", "no row: no validation loss will be measured", remedy))
+    if not split.test:
+        remedy = "raise data.test_share, or set data.test to a file"
+        lines.append(Line("yellow", "test", "no row: python -m eval would have nothing to answer", remedy))
+    counts = Counter(map(_group, examples_of(split.test)))
+    few = ", ".join(f"{group} {count}" for group, count in counts.items() if count < ROWS_TO_TELL)
+    if few:
+        found = f"{few} rows: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
+        found += f"{ROWS_TO_TELL} a group (paired differences with a standard deviation of {SPREAD:g}, as measured in "
+        found += "docs/results.md)"
+        lines.append(Line("yellow", "test", found, "more rows, a larger data.test_share, or a file in data.test"))
+    return lines
+
+
+def _group(example: Example) -> str:
+    return GROUP_OF.get(example.category) or ("context" if example.input else "open")

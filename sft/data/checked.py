@@ -1,0 +1,82 @@
+"""A row's fields, checked: what every later stage may rely on."""
+
+import json
+from typing import Any
+
+from sft.data.cells import NOTHING, CellNotes, clean_text, is_empty
+from sft.data.raw import BadRow
+from sft.data.schemas import Schema, fields_of
+
+
+def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[str, Any]:
+    """The raw row: index (None where it has none), the texts, category ("" for none), history and answers.
+
+    Cells that were repaired or look wrong are noted. Raises BadRow for a row that cannot be used.
+    """
+    fields = fields_of(row, schema)
+    answers = _answers(fields["answers"])
+    if is_empty(fields.get("output")) and answers:
+        fields["output"] = answers[0]
+    values = {}
+    for field in ("instruction", "input", "output", "category"):
+        name = schema.spelt(field)
+        required = field in ("instruction", "output")
+        value = fields[field]
+        if value is None and required:
+            there = any(column in row for column in schema.columns.get(field, ()))
+            raise BadRow(f"{name} is null" if there else f"no {'answer' if field == 'output' else field}")
+        text = "" if is_empty(value) else value
+        if isinstance(value, str) and value and not text:
+            notes.add(NOTHING, place, value)
+        check_text(text, name)
+        text = clean_text(text, name, required, place, notes) if text else ""
+        if required and not text.strip():
+            raise BadRow(f"empty {name}")
+        values[field] = text if text.strip() else ""
+    for _, content in fields["history"]:
+        check_text(content, "an earlier message")
+    values["category"] = " ".join(values["category"].split())
+    return values | {"index": _index(fields["index"]), "history": fields["history"], "answers": answers}
+
+
+def check_text(value: Any, name: str) -> None:
+    """Raise BadRow for what is not text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise BadRow(f"{name} is not text")
+    if "\0" in value:
+        raise BadRow(f"{name} holds a null character")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRow(f"{name} is not valid Unicode (a lone surrogate)") from None
+
+
+def _index(value: Any) -> str | None:
+    """A row's own index as text; None for what is none: no text and no whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or is_empty(value):
+        return None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else None
+    check_text(str(value), "index")
+    return str(value).strip() or None
+
+
+def _answers(value: Any) -> list[str]:
+    """The accepted answers: a list of texts, one text, or SQuAD's mapping; each once."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):  # as tables hold it
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise BadRow("answers is neither a text nor a list of texts") from None
+    if isinstance(value, dict):
+        value = value.get("text")
+    if is_empty(value):
+        return []
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, list):
+        texts = [text.get("text") if isinstance(text, dict) else text for text in texts]
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise BadRow("answers is not a list of texts")
+    for text in texts:
+        check_text(text, "answers")
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,82 @@
+"""Tables as text: what stands between cells is found, records are counted as a spreadsheet's rows."""
+
+import csv
+import re
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sft.data.encodings import Encoding, encoding_of, text_lines
+from sft.data.raw import BadRow, Table, cells_by_column, header_place
+from sft.system.errors import UserError
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+FIELD_LIMIT = 100_000_000
+SNIFFED = 50
+"""Records that say what stands between cells."""
+_NOT_DECODED = re.compile("[\udc80-\udcff]")
+_EXCELS_HINT = re.compile(r'"?sep=(.)"?\s*$')
+
+
+def csv_table(path: Path) -> Table:
+    """The table in a file; its rows are numbered as a spreadsheet shows them, the header's row counted.
+
+    Raises UserError where quotation marks are out of place, which would change or swallow texts without a word.
+    """
+    csv.field_size_limit(FIELD_LIMIT)
+    encoding = encoding_of(path)
+    with text_lines(path, encoding, newline="") as lines:
+        head = list(islice(lines, 20 * SNIFFED))
+    hint = _EXCELS_HINT.match(head[0]) if head else None
+    hidden = 1 if hint else 0  # Excel obeys this line and does not show it
+    delimiter = hint[1] if hint else max(DELIMITERS, key=lambda candidate: _fit(head, candidate))
+    first = [[cell.strip() for cell in cells] for cells in _sniffed(head[hidden:], delimiter)]
+    place = header_place(first)
+    header = tuple(first[place]) if first else ()
+
+    def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
+        with text_lines(path, encoding, newline="") as lines:
+            for number, cells in _records(path, islice(lines, hidden, None), delimiter, encoding):
+                row = cells if isinstance(cells, BadRow) else cells_by_column(header, cells)
+                if number > place + 1 and row is not None:
+                    yield f"row {number}", row
+
+    between = f", {DELIMITERS.get(delimiter, delimiter)} between cells" if delimiter != "," else ""
+    return Table(f"CSV in {encoding.name}{between}", header, rows)
+
+
+def _sniffed(lines: list[str], delimiter: str) -> list[list[str]]:
+    return list(islice(csv.reader(lines, delimiter=delimiter), SNIFFED))
+
+
+def _fit(lines: list[str], delimiter: str) -> float:
+    """How well a character divides the first records: cells of the header, and how many records have as many."""
+    try:
+        records = [cells for cells in _sniffed(lines, delimiter) if any(cells)]
+    except csv.Error:
+        return 0
+    if not records:
+        return 0
+    cells = len(records[header_place(records)])
+    return (cells - 1) * sum(len(record) == cells for record in records) / len(records)
+
+
+def _records(path: Path, lines: Iterator[str], delimiter: str, encoding: Encoding) -> Iterator[tuple[int, Any]]:
+    """Yield each record's number and cells; a record with bytes that are no text is a BadRow."""
+    broken: list[str] = []
+
+    def watched() -> Iterator[str]:
+        for line in lines:
+            if not line.isascii() and _NOT_DECODED.search(line):
+                broken.append(line)
+            yield line
+
+    number = 0
+    try:
+        for number, cells in enumerate(csv.reader(watched(), delimiter=delimiter, strict=True), start=1):
+            yield number, BadRow(f"not {encoding.name}") if broken else cells
+            broken.clear()
+    except (csv.Error, UnicodeDecodeError) as error:
+        remedy = "a cell with quotation marks in it stands in quotation marks, and has each of them twice"
+        raise UserError(f"{path}: not a CSV file in {encoding.name}: row {number + 1}: {error}; {remedy}") from None

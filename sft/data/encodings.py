@@ -1,0 +1,92 @@
+"""Bytes of a file become text: compression and encoding are found, not asked for."""
+
+import contextlib
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from charset_normalizer import from_bytes
+
+SAMPLE = 2**18
+"""Bytes of lines beyond ASCII that decide the encoding."""
+
+
+class Encoding(NamedTuple):
+    """Python's name of an encoding, and the one that people know."""
+
+    codec: str
+    name: str
+
+
+UTF8 = Encoding("utf-8", "UTF-8")
+CP932 = Encoding("cp932", "cp932")
+EUC_JP = Encoding("euc_jp", "EUC-JP")
+ASKED = (UTF8, CP932, EUC_JP)
+UTF16 = Encoding("utf-16", "UTF-16")
+_BLIND_UTF16 = {b"\0": Encoding("utf-16-be", "UTF-16"), b"": Encoding("utf-16-le", "UTF-16")}
+
+
+def is_packed(path: Path) -> bool:
+    """Whether gzip packed a file, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, unpacked where gzip packed them. Raises what gzip raises of damaged files."""
+    with gzip.open(path) if is_packed(path) else path.open("rb") as file:
+        yield cast(BinaryIO, file)
+
+
+def encoding_of(path: Path) -> Encoding:
+    """The encoding in which most lines of a file are text; UTF-8 where none is right."""
+    with opened(path) as file:
+        head = file.read(4096)
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return UTF16
+        if head.count(0) * 3 > len(head) and 0 in head[:2]:
+            return _BLIND_UTF16[head[:1] if head[:1] == b"\0" else b""]
+    lines = _sample(path)
+    sizes = {encoding: sum(len(line) for line in lines if _reads(line, encoding.codec)) for encoding in ASKED}
+    if sizes[UTF8] * 2 >= sum(map(len, lines)):
+        return UTF8
+    best = from_bytes(b"".join(lines), cp_isolation=[CP932.codec, EUC_JP.codec]).best()
+    if best is not None:
+        return EUC_JP if best.encoding == EUC_JP.codec else CP932
+    # A few bytes that are wrong in every encoding: the one in which most lines are text.
+    return max(ASKED, key=lambda encoding: sizes[encoding])
+
+
+def _sample(path: Path) -> list[bytes]:
+    """The first lines that are not ASCII."""
+    lines, size = [], 0
+    with opened(path) as file:
+        for line in file:
+            if not line.isascii():
+                lines.append(line)
+                size += len(line)
+                if size >= SAMPLE:
+                    break
+    return lines
+
+
+def _reads(line: bytes, codec: str) -> bool:
+    try:
+        line.decode(codec)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def text_lines(path: Path, encoding: Encoding, newline: str) -> Iterator[Iterator[str]]:
+    """The lines of a file, without the byte order marks that stand in front of some.
+
+    Bytes that are no text in the encoding become lone surrogates (of UTF-16: U+FFFD). `newline` is that of `open`.
+    """
+    errors = "replace" if encoding.name == UTF16.name else "surrogateescape"
+    with opened(path) as file, io.TextIOWrapper(file, encoding.codec, errors, newline) as text:
+        yield (line.removeprefix("\ufeff") for line in text)

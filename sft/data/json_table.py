@@ -1,0 +1,143 @@
+"""JSON in every shape that rows come in: one object a line, an array, an object of columns, SQuAD's own."""
+
+import json
+from collections.abc import Collection, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sft.data.encodings import UTF8, UTF16, Encoding, encoding_of, opened, text_lines
+from sft.data.raw import BadRow, Table
+from sft.data.sources import suffix
+from sft.system.errors import UserError
+from sft.system.files import FIELD_TWICE, parse_json
+
+
+def json_table(path: Path) -> Table:
+    """The rows in a file, in whatever of JSON's shapes. Raises UserError for what is none of them."""
+    encoding = encoding_of(path)
+    head = _head(path, encoding)
+    if not head:
+        return Table(f"nothing, in {encoding.name}", None, lambda wanted: iter(()))
+    if _looks_like_lines(head):
+        return Table(f"JSON lines in {encoding.name}", None, partial(_line_rows, path, encoding))
+    with opened(path) as file:
+        content = file.read()
+    try:
+        value = parse_json(content.decode(encoding.codec).lstrip("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        if suffix(path) == ".jsonl":
+            return Table(f"JSON lines in {encoding.name}", None, partial(_line_rows, path, encoding))
+        reason = BadRow(FIELD_TWICE) if str(error) == FIELD_TWICE else error
+        raise UserError(f"{path}: not JSON in {encoding.name}: {reason}; write it again with a program") from None
+    shape, rows = _rows_of(path, value)
+    return Table(f"{shape} in {encoding.name}", None, partial(_numbered, rows))
+
+
+def _head(path: Path, encoding: Encoding) -> list[str]:
+    """The first two lines that hold anything."""
+    with text_lines(path, encoding, newline="\n") as lines:
+        return list(islice((line for line in lines if line.strip()), 2))
+
+
+def _looks_like_lines(head: list[str]) -> bool:
+    """Whether a file is an object a line, from its first two lines."""
+    if len(head) < 2 or head[0].lstrip()[0] == "[":
+        return False
+    return any(isinstance(_parsed(line), dict) for line in head)
+
+
+def _line_rows(path: Path, encoding: Encoding, wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
+    if encoding.name == UTF16.name:
+        with text_lines(path, encoding, newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"line {number}", _parsed(line)
+        return
+    with opened(path) as file:
+        for number, raw in enumerate(file, start=1):
+            if raw.strip():
+                yield f"line {number}", _parse_line(raw, encoding)
+
+
+def _parse_line(line: bytes, encoding: Encoding = UTF8) -> Any:
+    try:
+        text = line.decode(encoding.codec)
+    except UnicodeDecodeError:
+        return BadRow(f"not {encoding.name}")
+    return _parsed(text.removeprefix("\ufeff"))  # at the head of each file that was joined
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError:
+        return BadRow("not JSON")
+    except RecursionError:
+        return BadRow("nested too deeply")
+    except ValueError as error:
+        return BadRow(FIELD_TWICE if str(error) == FIELD_TWICE else "a number is too long")
+
+
+def _numbered(rows: Iterator[Any] | list[Any], wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", row
+
+
+def _rows_of(path: Path, value: Any) -> tuple[str, list[Any]]:
+    """The shape of a JSON value, and its rows."""
+    if isinstance(value, list):
+        return "JSON array", value
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {type(value).__name__}, not a list of rows")
+    if columns := _columns(value):
+        count = {len(cells) for cells in columns.values()}
+        if len(count) > 1:
+            lengths = ", ".join(f"{name} {len(cells)}" for name, cells in columns.items())
+            raise UserError(f"{path}: its columns have different numbers of cells ({lengths}); write it again")
+        names = list(columns)
+        return "JSON columns", [dict(zip(names, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    lists = {name: inner for name, inner in value.items() if _holds_rows(inner)}
+    if len(lists) > 1:
+        raise UserError(f"{path}: holds several lists of rows ({', '.join(lists)}); keep one of them in a file")
+    for name, rows in lists.items():
+        if all("paragraphs" in row for row in rows):
+            return "SQuAD's JSON", list(_squad_rows(rows))
+        return f"JSON array {name}", rows
+    return "a JSON object", [value]
+
+
+def _columns(value: dict[str, Any]) -> dict[str, list[Any]] | None:
+    """The columns that an object is made of, as lists or, from pandas, as mappings; None where it is none."""
+    columns = list(value.values())
+    if len(columns) > 1 and all(isinstance(cells, dict) and cells.keys() == columns[0].keys() for cells in columns):
+        return {name: list(cells.values()) for name, cells in value.items()}
+    if len(columns) > 1 and all(isinstance(cells, list) and not _are_messages(cells) for cells in columns):
+        return None if all(map(_holds_rows, columns)) else value
+    return None
+
+
+def _holds_rows(value: Any) -> bool:
+    """Whether a value is a list of rows, and not the messages of one row."""
+    objects = isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+    return objects and not _are_messages(value)
+
+
+def _are_messages(cells: list[Any]) -> bool:
+    return bool(cells) and isinstance(cells[0], dict) and bool({"role", "from"} & cells[0].keys())
+
+
+def _squad_rows(articles: list[Any]) -> Iterator[Any]:
+    """The questions of SQuAD 1.1 and 2.0, as flat rows."""
+    for article in articles:
+        for paragraph in article["paragraphs"] if isinstance(article["paragraphs"], list) else [None]:
+            if not isinstance(paragraph, dict) or not isinstance(questions := paragraph.get("qas"), list):
+                yield BadRow("a paragraph without questions")
+                continue
+            for question in questions:
+                if not isinstance(question, dict):
+                    yield BadRow("not an object with fields")
+                    continue
+                named = {"id": question.get("id"), "context": paragraph.get("context")}
+                yield named | {"question": question.get("question"), "answers": question.get("answers")}

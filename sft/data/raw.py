@@ -1,0 +1,60 @@
+"""What a file gives before anybody knows what it means: tables of rows, and rows that cannot be used."""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+
+class BadRow(ValueError):
+    """A row that cannot be used; the message is the reason that is counted."""
+
+
+class Table(NamedTuple):
+    """Rows of a file, a sheet or a hub data set.
+
+    `form` says in words what was found, `columns` are the names in the header (None: each row has names of its own).
+    `rows` yields (place, row) when it is called with the columns that are wanted: a mapping with at least those, a
+    BadRow, or any other value that JSON has. A place is what the reader's own program shows.
+    """
+
+    form: str
+    columns: tuple[str, ...] | None
+    rows: Callable[[Collection[str] | None], Iterator[tuple[str, Any]]]
+    sheet: str | None = None
+
+
+class Shown(str):
+    """The text of a spreadsheet's cell that was no text; `kind` says what it was."""
+
+    kind: str
+
+    def __new__(cls, text: str, kind: str) -> "Shown":
+        shown = super().__new__(cls, text)
+        shown.kind = kind
+        return shown
+
+
+TITLE_ROWS = 10
+"""So many rows may stand above a header."""
+
+
+def header_place(records: list[list[str]]) -> int:
+    """Which of the first rows is the header: titles, with one cell of several filled, and empty rows go before."""
+    for place, cells in enumerate(records[:TITLE_ROWS]):
+        if sum(map(bool, cells)) > 1:
+            return place
+        if len(cells) == 1 and cells[0]:  # no title, which a spreadsheet fills up with empty cells: a single column
+            break
+    return next((place for place, cells in enumerate(records) if any(cells)), 0)
+
+
+def cells_by_column(header: tuple[str, ...], cells: list[Any]) -> Any:
+    """A record as a mapping, or the BadRow that it is; None where no cell holds anything."""
+    if not any(cells):
+        return None
+    if len(cells) > len(header) and any(cells[len(header) :]):
+        return BadRow("more cells than columns")
+    if len(cells) < len(header):
+        return BadRow("fewer cells than columns")
+    if tuple(map(str, cells[: len(header)])) == header:
+        return BadRow("the header again")
+    return dict(zip(header, cells, strict=False))

@@ -1,0 +1,237 @@
+"""Which column holds which field: common schemas are recognised by their columns, others are asked for."""
+
+import difflib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sft.data.conversations import Conversation, conversation, earlier_turns
+from sft.data.prompts_inside import holds_prompt, taken_apart
+from sft.data.raw import BadRow
+from sft.system.errors import UserError
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "instruction": (
+        "instruction", "question", "prompt", "q", "指示", "質問", "質問文", "質問内容", "問い", "問", "問題", "設問",
+        "問い合わせ", "問い合わせ内容", "お問い合わせ", "お問い合わせ内容", "プロンプト",
+    ),
+    "input": (
+        "input", "context", "passage", "入力", "文脈", "補足情報", "補足", "本文", "参考情報", "参考", "背景",
+        "コンテキスト",
+    ),
+    "output": (
+        "output", "response", "answer", "completion", "a", "出力", "回答", "回答文", "回答内容", "答え", "応答",
+        "返答", "解答",
+    ),
+    "category": ("category", "カテゴリ", "カテゴリー", "分類", "区分", "種別", "ジャンル"),
+    "index": ("index", "id", "no", "番号", "項番", "通番", "連番", "#"),
+    "answers": ("answers",),
+    "system": ("system", "systemprompt", "システム", "システムプロンプト"),
+    "history": ("history", "履歴"),
+    "messages": ("messages", "conversations", "conversation", "会話"),
+    "text": ("text", "テキスト"),
+}  # fmt: skip
+"""What a field's column may be called, the names as `plain` has them; the first is ours."""
+FIELDS = tuple(NAMES)
+_FIELD_OF = {name: field for field, names in NAMES.items() for name in names}
+_ASKED = ("instruction", "input", "output", "category")
+"""Fields that `data.columns` is likely to need, in the order in which people read them."""
+KNOWN = {
+    ("instruction", "input", "output", "category"): "dolly-ja",
+    ("instruction", "context", "response", "category"): "dolly",
+    ("instruction", "input", "output"): "alpaca",
+    ("instruction", "output"): "alpaca",
+    ("question", "context", "answers"): "SQuAD",
+    ("question", "answer"): "question and answer",
+    ("question", "context", "answer"): "question, context and answer",
+    ("prompt", "completion"): "prompt and completion",
+    ("prompt", "response"): "prompt and response",
+    ("messages",): "messages",
+    ("conversations",): "ShareGPT conversations",
+    ("text",): "text with a template",
+}
+"""Schemas that have a name, by their columns."""
+
+
+def plain(name: str) -> str:
+    """A column's name without case, width, white space, and signs between words or at its end."""
+    name = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[\s_\-\u200b\ufeff]+|[.:*]+$", "", re.sub(r"[\s.:*]+$", "", name))
+
+
+class Schema(NamedTuple):
+    """Which columns hold a field, by field (more than one: they have to agree), and what this is called."""
+
+    columns: Mapping[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        """The schema's usual name, or what is read as what."""
+        columns = {field: names[0] for field, names in self.columns.items() if field not in ("index", "system")}
+        if "output" in columns:
+            columns.pop("answers", None)
+        known = KNOWN.get(tuple(plain(columns[field]) for field in (*_ASKED, *FIELDS[5:]) if field in columns))
+        if "messages" in columns or "text" in columns:
+            known = known or next(name for field, name in _HOLDERS.items() if field in columns)
+            columns = {field: name for field, name in columns.items() if field == "category"}
+            return known if columns else f"{known}, no categories"
+        named = known or ", ".join(
+            name if plain(name) == field else f"{name} → {field}" for field, name in columns.items()
+        )
+        return named if "category" in columns else f"{named}, no categories"
+
+    def value(self, row: Mapping[str, Any], field: str) -> Any:
+        """What a row holds for a field; None for nothing. Raises BadRow where columns of one field differ."""
+        columns = self.columns.get(field)
+        if columns is None:
+            return None
+        if len(columns) == 1:
+            return row.get(columns[0])
+        names = [name for name in columns if name in row]
+        for other in names[1:]:
+            if row[other] != row[names[0]]:
+                raise BadRow(f"{names[0]} and {other} are both there and differ")
+        return row[names[0]] if names else None
+
+    def spelt(self, field: str) -> str:
+        """A field's name in the file."""
+        return self.columns[field][0] if field in self.columns else field
+
+
+_HOLDERS = {"messages": "messages", "text": "text with a template"}
+
+
+def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None) -> Schema:
+    """The schema of rows with these columns; `given` is what the user says of some fields.
+
+    Raises BadRow with the first thing that is missing.
+    """
+    given = given or {}
+    found: dict[str, tuple[str, ...]] = {}
+    for field, name in given.items():
+        if name is not None:
+            same = [column for column in columns if column == name]
+            same = same or [column for column in columns if plain(column) == plain(name)]
+            if not same:
+                raise BadRow(f"no column {name}")
+            found[field] = tuple(same[:1])
+    taken = {name for names in found.values() for name in names}
+    for field in FIELDS:
+        if field not in given:
+            names = [column for column in columns if _FIELD_OF.get(plain(column)) == field and column not in taken]
+            if names:
+                found[field] = tuple(sorted(names, key=lambda column: NAMES[field].index(plain(column))))
+    return Schema(_kind(found, given))
+
+
+def _kind(found: dict[str, tuple[str, ...]], given: Mapping[str, str | None]) -> dict[str, tuple[str, ...]]:
+    """The columns that are read: those of a question and answer, of messages, or of a text."""
+    pair = "instruction" in found and ("output" in found or "answers" in found)
+    asked = next((field for field in ("messages", "text") if given.get(field)), None)
+    if pair and "messages" in found and not asked and not given.keys() & {"instruction", "output"}:
+        raise BadRow(f"both {found['instruction'][0]} and {found['messages'][0]}: data.columns says which is meant")
+    if pair and not asked:
+        kept = {"messages", "text"}
+    elif "messages" in found and asked != "text":
+        kept = {"text", "instruction", "input", "output", "answers", "history"}
+    elif "text" in found:
+        kept = {"messages", "instruction", "input", "output", "answers", "history"}
+    else:
+        raise BadRow(f"no {'output' if 'instruction' in found else 'instruction'}")
+    columns = {field: names for field, names in found.items() if field not in kept}
+    return columns | ({"index": columns["index"][:1]} if "index" in columns else {})
+
+
+def header_schema(path: str, columns: Sequence[str], given: Mapping[str, str | None] | None) -> Schema:
+    """The schema of a table with a header. Raises UserError for columns that cannot be told, with a line to copy."""
+    try:
+        schema = schema_of(columns, given)
+    except BadRow as reason:
+        raise UserError(f"{path}: {not_recognised(columns, given, str(reason))}") from None
+    for field, names in schema.columns.items():
+        if len(names) > 1 and len(set(names)) == 1:
+            raise UserError(f"{path}: {len(names)} columns are called {names[0]}; keep one of them")
+        if len(names) > 1:
+            which = " or ".join(names)
+            line = columns_line({field: names[0]})
+            raise UserError(f"{path}: which column is the {field}, {which}? For the first one: {line}")
+    for name in {name for names in schema.columns.values() for name in names}:
+        if list(columns).count(name) > 1:
+            raise UserError(f"{path}: {list(columns).count(name)} columns are called {name}; keep one of them")
+    return schema
+
+
+def not_recognised(columns: Sequence[str], given: Mapping[str, str | None] | None, reason: str) -> str:
+    """That columns are not recognised, which there are, and a line to copy."""
+    names = [name for name in columns if name.strip()]
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    for name in (given or {}).values():
+        if name is not None and reason == f"no column {name}":
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return f"data.columns: {reason} among {shown}{hint}"
+    if reason.startswith("both "):
+        return f"{reason} (columns: {shown}); for the messages alone: {columns_line({'messages': 'messages'})}"
+    if len(names) < 2:
+        return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
+    fields = {_FIELD_OF[plain(name)]: name for name in reversed(names) if plain(name) in _FIELD_OF}
+    left = [name for name in names if name not in fields.values()]
+    for field, place in (("instruction", 0), ("output", -1)):
+        if field not in fields and left:
+            fields[field] = left.pop(place)
+    guess = {field: fields[field] for field in _ASKED if field in fields}
+    if not {"instruction", "output"} <= guess.keys():
+        return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns"
+    return f"{reason} (columns: {shown}); say which column is what, for example {columns_line(guess)}"
+
+
+def columns_line(columns: Mapping[str, str]) -> str:
+    """What to write on the command line, quoted for a shell."""
+    pairs = (f"{field}: {_yaml(name)}" for field, name in columns.items())
+    return f"'data.columns={{{', '.join(pairs)}}}'"
+
+
+def _yaml(name: str) -> str:
+    return name if re.fullmatch(r"[^\W\d_][\w ]*(?<! )", name) else json.dumps(name, ensure_ascii=False)
+
+
+def fields_of(row: Any, schema: Schema) -> dict[str, Any]:
+    """What a row says, by field, as the file has it; `history` is a list of [role, content]. Raises BadRow."""
+    fields = {field: schema.value(row, field) for field in ("index", "category", "answers")}
+    system = schema.value(row, "system")
+    before = [["system", system]] if isinstance(system, str) and system.strip() else []
+    if "messages" in schema.columns:
+        return fields | _of_messages(schema.value(row, "messages"), before)
+    if "text" in schema.columns:
+        text = schema.value(row, "text")
+        if not holds_prompt(text):
+            raise BadRow(f"{schema.spelt('text')} holds no prompt of alpaca's templates")
+        return fields | _of_text(text, before)
+    prompt, output = schema.value(row, "instruction"), schema.value(row, "output")
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
+        answer = output if isinstance(output, list) else [{"role": "assistant", "content": output}]
+        return fields | _of_messages([*prompt, *answer], before)
+    if isinstance(output, list) and len(output) == 1 and isinstance(output[0], dict):
+        return fields | _of_messages([{"role": "user", "content": prompt}, *output], before)
+    rendered = "input" not in schema.columns and plain(schema.spelt("instruction")) == "prompt"
+    if rendered and holds_prompt(prompt) and isinstance(output, str):
+        return fields | _of_text(prompt + output, before)
+    history = before + earlier_turns(schema.value(row, "history"))
+    return fields | {
+        "instruction": prompt, "input": schema.value(row, "input"), "output": output, "history": history,
+    }  # fmt: skip
+
+
+def _of_messages(value: Any, before: list[list[str]]) -> dict[str, Any]:
+    found: Conversation = conversation(value)
+    if before and found.history[:1] and found.history[0][0] == "system":
+        raise BadRow("a system message beside a column of them")
+    return {"input": "", "instruction": found.instruction, "output": found.output, "history": before + found.history}
+
+
+def _of_text(text: str, before: list[list[str]]) -> dict[str, Any]:
+    system, *parts = taken_apart(text)
+    before = before + ([["system", system]] if system else [])
+    return dict(zip(("instruction", "input", "output"), parts, strict=True)) | {"history": before}

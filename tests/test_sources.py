@@ -1,0 +1,148 @@
+"""`data.path` in all its forms: several files, directories, globs, weights; checked before anything is read."""
+
+import json
+
+import pytest
+
+from sft.config.load import load_config
+from sft.data.read import load_data, raw_rows
+from sft.data.sources import Source, files_of, is_local
+from sft.plan.prepare import read_rows
+from sft.run.manifest import file_counts
+from sft.system.errors import UserError
+from sft.system.files import file_sha256
+
+ROW = {"index": "1", "instruction": "首都は？", "output": "東京です。", "category": "open_qa"}
+
+
+def write(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_directories_and_globs_are_their_files_in_order(tmp_path):
+    for name in ("b.jsonl", "a.CSV", "c.json.gz", "readme.md", ".hidden.jsonl", "more/d.jsonl"):
+        write(tmp_path / name, ROW)
+    names = [path.path.removeprefix(f"{tmp_path}/") for path in files_of([Source(str(tmp_path), 2.0)])]
+    assert names == ["a.CSV", "b.jsonl", "c.json.gz"]
+    assert [source.weight for source in files_of([Source(str(tmp_path), 2.0)])] == [2.0] * 3
+    found = files_of([Source(f"{tmp_path}/**/*.jsonl")])
+    assert [path.path.removeprefix(f"{tmp_path}/") for path in found] == ["b.jsonl", "more/d.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["*.parquet"], "this pattern has no data file"),
+        ([""], "this directory has no data file"),
+        (["rows.jsonl", "rows.jsonl"], "is named twice in data.path; weight: 2 shows its rows twice"),
+        (["rows.jsonl", "*.jsonl"], "is named twice in data.path"),
+        (["rows.jsonl", "absent.csv"], "no such data file"),
+        (["rows.docx"], "not a data file"),
+        (["rows.xls"], "save it as .xlsx"),
+    ],
+)
+def test_what_is_no_file_is_one_line_before_any_row_is_read(tmp_path, names, words):
+    folder = tmp_path / "data"
+    write(folder / "rows.jsonl", ROW) if names != [""] else folder.mkdir()
+    for name in ("rows.docx", "rows.xls"):
+        (tmp_path / "data" / name).touch()
+    with pytest.raises(UserError, match=words):
+        files_of([Source(str(folder / name)) for name in names])
+
+
+@pytest.mark.parametrize("path", ["kunishou/databricks-dolly-15k-ja", "squad"])
+def test_a_hub_id_is_no_file(path):
+    assert not is_local(path)
+    assert files_of([Source(path, revision="main")]) == [Source(path, revision="main")]
+
+
+def test_rows_know_their_file_and_the_manifest_what_was_read_of_each(tmp_path):
+    first = write(tmp_path / "a.jsonl", ROW, ROW | {"output": ""})
+    second = write(tmp_path / "b.jsonl", {"質問": "休みは？", "回答": "月曜です。"})
+    sources = [Source(first), Source(second, weight=2.0)]
+    assert [(row["file"], row["place"]) for row in raw_rows(sources)] == [(0, "a.jsonl line 1"), (1, "b.jsonl row 1")]
+    data = load_data(sources)
+    assert [(file.rows, file.dropped, file.weight) for file in data.files] == [(1, 1, 1.0), (1, 0, 2.0)]
+    counts = file_counts(data.files)
+    assert [(count.name, count.sha256) for count in counts] == [
+        ("a.jsonl", file_sha256(tmp_path / "a.jsonl")), ("b.jsonl", file_sha256(tmp_path / "b.jsonl")),
+    ]  # fmt: skip
+    assert data.drop_report() == ["dropped 1 row (open_qa): empty output: a.jsonl line 2"]
+
+
+def test_a_file_without_a_usable_row_among_others_is_one_line(tmp_path):
+    good, bad = write(tmp_path / "a.jsonl", ROW), write(tmp_path / "b.jsonl", {"a": "x", "b": "y"})
+    with pytest.raises(UserError, match=r"b\.jsonl: no usable row .*columns: a, b"):
+        load_data([Source(good), Source(bad)])
+
+
+BASE = ["model.base=x", "training.total_batch_size=2"]
+
+
+def config(tmp_path, *overrides):
+    path = tmp_path / "run.yaml"
+    path.write_text("data: {path: rows.jsonl}\n", encoding="utf-8")
+    return load_config(path, [*BASE, *overrides])
+
+
+def test_lists_of_files_become_sources_with_their_columns_and_revisions(tmp_path):
+    data = config(
+        tmp_path,
+        "data.path=[a.jsonl, {path: b.csv, weight: 2, columns: {instruction: 件名}}, {path: c/d, revision: v1}]",
+        "data.columns={output: 回答}", "data.revision=main",
+    ).data  # fmt: skip
+    assert data.sources == [
+        Source("a.jsonl", 1.0, {"output": "回答"}, "main"),
+        Source("b.csv", 2.0, {"instruction": "件名"}, "main"),
+        Source("c/d", 1.0, {"output": "回答"}, "v1"),
+    ]
+    assert data.named == "a.jsonl, b.csv, c/d"
+
+
+def test_a_configuration_of_several_files_is_given_back_by_its_own_yaml_and_holds_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = config(tmp_path, "data.path=[a.jsonl, {path: b.csv, weight: 2}, c/d]", "data.test=[t.csv]",
+                   "data.leave_out=[copies]", "data.allow_dropped=0.3")  # fmt: skip
+    (tmp_path / "again.yaml").write_text(found.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml") == found
+    spelt = found.with_absolute_paths().data
+    assert [source.path for source in spelt.sources] == [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.csv", "c/d"]
+    assert spelt.test == [f"{tmp_path}/t.csv"]
+    assert spelt.shares == (0.02, 0.0)
+
+
+@pytest.mark.parametrize("override", ["data.test=t.csv", "data.path=[{path: a.csv, weight: 2}]"])
+def test_what_nobody_obeys_yet_is_refused_and_not_left_out(tmp_path, override):
+    with pytest.raises(UserError, match="yet; "):
+        read_rows(config(tmp_path, override))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.path=[]", "data.path: an empty list; name at least one file"),
+        ("data.path=''", "data.path: must not be empty"),
+        ("data.path=[3]", "data.path: entry 1 is neither text nor a mapping"),
+        ("data.path=[a, {weight: 2}]", "data.path: entry 2: path: Field required"),
+        ("data.path=[{path: a, wieght: 2}]", "entry 1: wieght: unknown key; known: path, weight, columns, revision"),
+        ("data.path=[{path: a, weight: 0}]", "entry 1: weight: Input should be greater than 0"),
+        (
+            "data.path=[{path: a, columns: {answer: b}}]",
+            "entry 1: columns: answer is no field of a row; did you mean answers",
+        ),
+        ("data.columns={instructoin: a}", "data.columns: instructoin is no field of a row; did you mean instruction?"),
+        ("data.columns={instruction: a, output: a}", "instruction and output are both a; each field has a column"),
+        ("data.columns={}", "data.columns: names no column"),
+        ("data.columns={instruction: 3}", "data.columns.instruction: expected text or null, got 3"),
+        ("data.leave_out=[copys]", "data.leave_out: expected a list, each one of copies, citations"),
+        ("data.leave_out=copies", "data.leave_out: expected a list, each one of copies"),
+        ("data.allow_dropped=2", "data.allow_dropped: must be at most 1, got 2"),
+        ("data.test=rows.jsonl", "data.test: rows.jsonl is in data.path, too"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(tmp_path, override, words):
+    with pytest.raises(UserError) as error:
+        config(tmp_path, override)
+    assert words in str(error.value)

@@ -1,0 +1,178 @@
+"""Files of every kind become tables: encodings, places as a spreadsheet shows them, workbooks."""
+
+import datetime
+import gzip
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from sft.data.encodings import encoding_of
+from sft.data.read import load_data
+from sft.data.rows import examples_of
+from sft.data.sources import Source
+from sft.data.tables import tables_of
+from sft.system.errors import UserError
+
+HEADER = ["No.", "質問", "補足情報", "回答", "分類"]
+SENTENCES = ["吾輩は猫である。名前はまだ無い。", "カタカナとABC、数字は123です。", "半角ｶﾅも①や㈱、髙橋も。"]
+
+
+def workbook(path, sheets, **hidden):
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+        sheet.sheet_state = hidden.get(name, "visible")
+    book.save(path)
+    return book
+
+
+def read(path):
+    data = load_data(str(path))
+    return data, [(row.index, row.instruction, row.input, row.output, row.category) for row in examples_of(data.rows)]
+
+
+@pytest.mark.parametrize("lines", [1, 2, 40])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "euc_jp", "utf-16", "utf-16-le", "utf-16-be"])
+def test_the_encoding_of_few_lines_and_of_many_is_found(tmp_path, encoding, lines):
+    texts = SENTENCES[:2] if encoding == "euc_jp" else SENTENCES  # which has no ① and no ㈱
+    path = tmp_path / "rows.csv"
+    path.write_bytes("".join(f"{texts[n % len(texts)]}\r\n" for n in range(lines)).encode(encoding))
+    expected = "utf-8" if encoding == "utf-8-sig" else encoding
+    assert encoding_of(path).codec == expected
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert encoding_of(path).codec == expected
+
+
+def test_an_encoding_is_told_from_the_first_lines_that_are_not_ascii(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"question,answer\n" + b"a,b\n" * 100_000 + "質問,回答です\n".encode("cp932"))
+    assert encoding_of(path).codec == "cp932"
+    assert "CSV in cp932" in load_data(str(path)).read_report()[0]
+
+
+def test_one_line_in_another_encoding_is_dropped_alone(tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = ["質問,回答", "休みは?,月曜です。", "窓口は?,総務です。", "電話は?,1番です。"]
+    path.write_bytes(b"\n".join(line.encode("cp932" if n == 2 else "utf-8") for n, line in enumerate(lines)))
+    data = load_data(str(path))
+    assert data.rows["output"][:] == ["月曜です。", "1番です。"]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "not UTF-8")]
+
+
+def test_places_are_the_rows_of_the_spreadsheet(tmp_path):
+    path = tmp_path / "faq.csv"
+    path.write_text('社内FAQ,\n\n質問,回答\n"a\n\nb",c\n\nd,\n"e",""\nf,g\n', encoding="utf-8")
+    data = load_data(str(path))
+    assert data.rows["instruction"][:] == ["a\n\nb", "f"]
+    assert [drop.place for drop in data.dropped] == ["row 6", "row 7"]
+    other = tmp_path / "more.csv"
+    other.write_text("質問,回答\n,c\nd,e\n", encoding="utf-8")
+    both = load_data([Source(str(path)), Source(str(other))])
+    assert [drop.place for drop in both.dropped if drop.reason == "empty 質問"] == ["more.csv row 2"]
+
+
+def test_files_that_were_joined_with_their_headers_drop_these_and_say_so(tmp_path):
+    path = tmp_path / "rows.csv"
+    one = "質問,回答\n休みは?,月曜です。\n"
+    path.write_bytes(one.encode("utf-8-sig") + one.replace("休み", "窓口").encode("utf-8-sig"))
+    data = load_data(str(path))
+    assert data.rows["instruction"][:] == ["休みは?", "窓口は?"]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "the header again")]
+
+
+def test_a_comma_in_a_japanese_cell_decides_nothing(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("質問;回答\n一つ目, 二つ目, 三つ目;a, b, c\n次;d, e\n", encoding="utf-8")
+    assert load_data(str(path)).rows["output"][:] == ["a, b, c", "d, e"]
+    assert "semicolons between cells" in load_data(str(path)).read_report()[0]
+
+
+def test_a_workbook_is_read_as_excel_shows_it(tmp_path):
+    path = tmp_path / "faq.xlsx"
+    rows = [
+        ["社内FAQ"], [], HEADER,
+        [1, "休みは？", None, "月曜です。_x000D_\n祝日も。", "総務"],
+        [2, "割引は？", "会員", 0.125, "総務"],
+        [3, "開始は？", None, datetime.date(2024, 4, 1), None],
+        [4, "何時？", None, datetime.time(9, 30), None],
+        [5, "値段は？", None, 2700.0, None],
+        [6, "税率は？", None, "#REF!", "総務"],
+        [7, "合計は？", None, "=A1+A2", "総務"],
+        [],
+        [8, "終わり？", None, "はい。", None],
+    ]  # fmt: skip
+    book = workbook(
+        path, {"表紙": [["目次"], ["一", "二"]], "FAQ": rows, "旧版": [HEADER, [1, "x", "", "y", ""]]}, 旧版="hidden"
+    )
+    book["FAQ"]["D5"].number_format = "0.0%"
+    book["FAQ"].merge_cells("E6:E8")
+    book["FAQ"]["E6"] = "営業"
+    book.save(path)
+    data, found = read(path)
+    assert found == [
+        ("1", "休みは？", "", "月曜です。\n祝日も。", "総務"),
+        ("2", "割引は？", "会員", "12.5%", "総務"),
+        ("3", "開始は？", "", "2024-04-01", "営業"),
+        ("4", "何時？", "", "09:30", "営業"),
+        ("5", "値段は？", "", "2700", "営業"),
+        ("8", "終わり？", "", "はい。", ""),
+    ]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [
+        ('row 9 of sheet "FAQ"', "回答 is #REF!, an error of the spreadsheet"),
+        ('row 10 of sheet "FAQ"', "回答 is a formula without a value"),
+    ]
+    assert data.cells.counts == {
+        "_x000D_ and its like": 1, "a percentage for a text": 1, "a date for a text": 1, "a time for a text": 1
+    }  # fmt: skip
+    (line,) = data.read_report()
+    assert line.endswith('(sheet "FAQ"; sheet "表紙" left out), 6 rows')
+    packed = tmp_path / "faq.xlsx.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read(packed)[1] == found
+
+
+def test_every_sheet_of_questions_is_read(tmp_path):
+    path = tmp_path / "faq.xlsx"
+    workbook(path, {"総務": [HEADER, [1, "a", "", "b", ""]], "人事": [["質問", "回答"], ["c", "d"]], "空": []})
+    assert [row[1] for row in read(path)[1]] == ["a", "c"]
+    assert len(tables_of(Source(str(path)))) == 2
+
+
+def test_a_workbook_without_questions_says_what_its_largest_sheet_has(tmp_path):
+    path = tmp_path / "faq.xlsx"
+    workbook(path, {"表紙": [["題", "日付"]], "一覧": [["件名", "詳細", "対応"], ["a", "b", "c"]]})
+    with pytest.raises(
+        UserError, match=r'sheet "一覧": no instruction .columns: 件名, 詳細, 対応.; say which'
+    ) as error:
+        load_data(str(path))
+    assert "'data.columns={instruction: 件名, output: 対応}'" in str(error.value)
+    columns = {"instruction": "件名", "output": "対応"}
+    assert load_data([Source(str(path), columns=columns)]).rows["output"][:] == ["c"]
+
+
+@pytest.mark.parametrize("damage", [slice(0, 400), slice(200, None)])
+def test_a_damaged_workbook_is_one_line(tmp_path, damage):
+    path = tmp_path / "faq.xlsx"
+    workbook(path, {"FAQ": [HEADER, [1, "a", "", "b", ""]]})
+    path.write_bytes(path.read_bytes()[damage])
+    with pytest.raises(UserError, match="not an Excel workbook that can be read"):
+        load_data(str(path))
+
+
+def test_the_small_inputs_of_the_issue_are_read():
+    cases = Path(__file__).parents[2] / "shared" / "cases"
+    if not cases.is_dir():
+        pytest.skip("needs the shared folder")
+    found = {
+        path.name: load_data(str(path)) for path in sorted(cases.iterdir()) if not path.name.startswith("questions")
+    }
+    assert {name: len(data.rows) for name, data in found.items()} == {
+        "alpaca-no-category.json": 60, "capital-header.csv": 60, "company-faq.csv": 297, "cp932.csv": 60,
+        "messages.jsonl": 60, "nan-input.jsonl": 60, "null-index.jsonl": 60, "own-categories.jsonl": 60,
+        "prompt-completion.jsonl": 60, "two-files-joined.jsonl": 120,
+    }  # fmt: skip
+    assert sum(data.drop_counts.total() for data in found.values()) == 3
