@@ -210,7 +210,6 @@ GOOD = {
     "a large number as index": lines(ROW, ROW | {"index": 10**400}),
     "another category": lines(ROW, OTHER | {"category": "Open_QA"}),
     "a category with a space": lines(ROW, OTHER | {"category": "open_qa "}),
-    "no category": lines(ROW, {k: v for k, v in OTHER.items() if k != "category"}),
     "more columns": lines(ROW, OTHER | {"source": None, "tags": [1, {"a": []}]}),
     "equal contexts": lines(ROW, OTHER | {"input": "文脈", "context": "文脈"}),
     "a byte order mark inside": lines(ROW) + b"\xef\xbb\xbf" + lines(OTHER),

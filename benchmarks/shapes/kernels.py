@@ -13,9 +13,8 @@ from unittest.mock import patch
 import bitsandbytes.functional
 import torch
 import torch.nn.attention.varlen  # its operations
-from torch._subclasses.fake_tensor import FakeTensor
 
-from benchmarks.shapes.gpu import FakeGpu, Kernel
+from benchmarks.shapes.gpu import FakeGpu
 
 aten = torch.ops.aten
 HALF = (torch.float16, torch.bfloat16)

@@ -12,9 +12,9 @@ from sft.checks.doctor import Line
 from sft.data.cells import REPAIRED
 from sft.data.defects import DEFECTS, defects_of, letters
 from sft.data.read import LoadedData
-from sft.data.records import GROUP_OF, Example
-from sft.data.rows import examples_of, number
-from sft.data.split import Split
+from sft.data.records import GROUPS
+from sft.data.rows import examples_of, names, number
+from sft.data.split import HELD_ELSEWHERE, Split
 
 NOTED_SHARE = 0.01
 """A reason that costs more of the rows, or of a category, is looked at."""
@@ -44,8 +44,9 @@ def data_checks(data: LoadedData, split: Split, allow_dropped: float) -> list[Li
 
 
 def drops(data: LoadedData, allowed: float) -> Line:
-    """What could not be used: red above the share `allowed`. What `data.leave_out` asks for does not count."""
-    unusable = {kind: count for kind, count in data.drop_counts.items() if kind[0] not in DEFECTS.values()}
+    """What could not be used: red above the share `allowed`. What the configuration asks for does not count."""
+    wanted = {*DEFECTS.values(), HELD_ELSEWHERE}
+    unusable = {kind: count for kind, count in data.drop_counts.items() if kind[0] not in wanted}
     dropped = sum(unusable.values())
     total = len(data.rows) + dropped
     if not dropped:
@@ -130,15 +131,12 @@ def sides(split: Split) -> list[Line]:
     if not split.test:
         remedy = "raise data.test_share, or set data.test to a file"
         lines.append(Line("yellow", "test", "no row: python -m eval would have nothing to answer", remedy))
-    counts = Counter(map(_group, examples_of(split.test)))
-    few = ", ".join(f"{group} {count}" for group, count in counts.items() if count < ROWS_TO_TELL)
+    codes, found_groups = names(split.test, "group")
+    counts = dict(zip(found_groups, np.bincount(codes, minlength=len(found_groups)), strict=True))
+    few = ", ".join(f"{group} {counts[group]}" for group in GROUPS if 0 < counts.get(group, 0) < ROWS_TO_TELL)
     if few:
         found = f"{few} rows: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
         found += f"{ROWS_TO_TELL} a group (paired differences with a standard deviation of {SPREAD:g}, as measured in "
         found += "docs/results.md)"
         lines.append(Line("yellow", "test", found, "more rows, a larger data.test_share, or a file in data.test"))
     return lines
-
-
-def _group(example: Example) -> str:
-    return GROUP_OF.get(example.category) or ("context" if example.input else "open")

@@ -103,7 +103,7 @@ class DataFiles(Section):
 
     @property
     def sources(self) -> list[Source]:
-        """The entries of `path`, `validation` and `test`, each with its columns and revision, as `load_data` takes them."""
+        """The entries of `path`, `validation` and `test`, each with its columns and revision, for `load_data`."""
         held: tuple[tuple[Any, Held | None], ...] = ((self.validation, "validation"), (self.test, "test"))
         return [source for paths, side in ((self.path, None), *held) for source in self._sources_of(paths, side)]
 

@@ -65,8 +65,8 @@ def load_data(
 ) -> LoadedData:
     """Load and check every row of the sources; a text is the path of a single one.
 
-    `leave_out` names defects (see `sft.data.defects`) whose rows are dropped, `groups` is `data.groups`. Raises UserError when a file cannot be
-    read, its columns are not recognised, or it holds no usable row.
+    `leave_out` names defects (see `sft.data.defects`) whose rows are dropped, `groups` is `data.groups`. Raises
+    UserError when a file cannot be read, its columns are not recognised, or it holds no usable row.
     """
     named = [Source(sources)] if isinstance(sources, str) else sources
     reader = _Reader(files_of(named), leave_out)

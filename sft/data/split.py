@@ -19,6 +19,8 @@ HASHES = 2**64
 SIDES = ("test", "validation", "train")
 """By number."""
 NOWHERE = len(SIDES)
+HELD_ELSEWHERE = "its context or question stands in data.validation or data.test, too"
+"""Why a row is on no side."""
 
 
 class Split(NamedTuple):
@@ -32,9 +34,7 @@ class Split(NamedTuple):
     test: Dataset
 
 
-def split_rows(
-    rows: Dataset, validation_share: float, test_share: float, files: Sequence[Held | None] = ()
-) -> Split:
+def split_rows(rows: Dataset, validation_share: float, test_share: float, files: Sequence[Held | None] = ()) -> Split:
     """Split rows so that each side gets about its share of them, the same row always on the same side.
 
     Rows with the same context (or, without one, the same first question) form a unit that is never torn apart. A unit's
@@ -83,9 +83,7 @@ def tempered_weights(
     return {kind: (largest / sizes[getattr(kind, by)]) ** (1 - temperature) for kind, count in counts.items() if count}
 
 
-def epoch_rows(
-    rows: Dataset, weights: Mapping[Kind, float], limit: int | None, files: Sequence[float] = ()
-) -> Dataset:
+def epoch_rows(rows: Dataset, weights: Mapping[Kind, float], limit: int | None, files: Sequence[float] = ()) -> Dataset:
     """The rows of an epoch, at most `limit` (None: all), kinds in the proportions that `weights` give them.
 
     A kind of n rows and weight w has round(w × n) places, filled by its rows in their order and from the

@@ -224,9 +224,7 @@ IN_32_BITS = (functional.layer_norm, functional.softmax, torch.pow, torch.Tensor
 """What autocast computes in which type on a GPU, as far as models of this field do it."""
 
 
-def _attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Flash attention, or with a mask the memory-efficient kernel, which takes it as a bias: one in every layer."""
     if mask is None:
         attended = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]

@@ -16,7 +16,7 @@ from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data
 from sft.data.records import CATEGORIES, GROUPS, Kind, named_weights, report_order
 from sft.data.rows import examples_of, kind_counts, of_group, with_context
-from sft.data.split import Split, epoch_rows, split_rows, tempered_weights
+from sft.data.split import HELD_ELSEWHERE, Split, epoch_rows, split_rows, tempered_weights
 from sft.model.attention import packing_obstacle
 from sft.model.load import load_base_config, load_tokenizer
 from sft.plan.hazards import truncation_hazards
@@ -83,8 +83,7 @@ def _held_elsewhere(data: LoadedData, sides: Split) -> Counter[tuple[str, str]]:
     left = kind_counts(data.rows)
     for side in sides:
         left -= kind_counts(side)
-    reason = "its context or question stands in data.validation or data.test, too"
-    return Counter({(reason, kind.category): count for kind, count in left.items()})
+    return Counter({(HELD_ELSEWHERE, kind.category): count for kind, count in left.items()})
 
 
 def check_names(config: Config, counts: Mapping[Kind, int]) -> None:

@@ -91,7 +91,7 @@ def check_rows(study: Study) -> None:
         if not wanted.path and not own:
             continue
         try:
-            rows = load_data(wanted.path or data.path, None if wanted.path else data.revision).rows
+            rows = load_data(wanted.path or data.sources).rows
         except UserError as error:
             raise UserError(f"rows.{name}.path: {error}") from None
         known = category_counts(rows)
