@@ -1,12 +1,14 @@
 """`data.path` in all its forms: several files, directories, globs, weights; checked before anything is read."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from sft.config.load import load_config
 from sft.data.read import load_data, raw_rows
 from sft.data.sources import Source, files_of, is_local
+from sft.data.split import HELD_ELSEWHERE
 from sft.plan.prepare import read_rows
 from sft.run.manifest import file_counts
 from sft.system.errors import UserError
@@ -36,8 +38,8 @@ def test_directories_and_globs_are_their_files_in_order(tmp_path):
     [
         (["*.parquet"], "this pattern has no data file"),
         ([""], "this directory has no data file"),
-        (["rows.jsonl", "rows.jsonl"], "is named twice in data.path; weight: 2 shows its rows twice"),
-        (["rows.jsonl", "*.jsonl"], "is named twice in data.path"),
+        (["rows.jsonl", "rows.jsonl"], "is named twice in section data; weight: 2 shows its rows twice"),
+        (["rows.jsonl", "*.jsonl"], "is named twice in section data"),
         (["rows.jsonl", "absent.csv"], "no such data file"),
         (["rows.docx"], "not a data file"),
         (["rows.xls"], "save it as .xlsx"),
@@ -108,15 +110,40 @@ def test_a_configuration_of_several_files_is_given_back_by_its_own_yaml_and_hold
     (tmp_path / "again.yaml").write_text(found.to_yaml(), encoding="utf-8")
     assert load_config(tmp_path / "again.yaml") == found
     spelt = found.with_absolute_paths().data
-    assert [source.path for source in spelt.sources] == [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.csv", "c/d"]
+    assert [source.path for source in spelt.sources] == [
+        *(f"{tmp_path}/{name}" for name in ("a.jsonl", "b.csv")), "c/d", f"{tmp_path}/t.csv",
+    ]  # fmt: skip
     assert spelt.test == [f"{tmp_path}/t.csv"]
     assert spelt.shares == (0.02, 0.0)
 
 
-@pytest.mark.parametrize("override", ["data.test=t.csv", "data.path=[{path: a.csv, weight: 2}]"])
-def test_what_nobody_obeys_yet_is_refused_and_not_left_out(tmp_path, override):
-    with pytest.raises(UserError, match="yet; "):
-        read_rows(config(tmp_path, override))
+def question(number, name="質問"):
+    return {"instruction": f"{name}{number}", "output": f"{name}の答え{number}"}
+
+
+def test_files_of_their_own_test_and_validate_and_what_stands_in_them_trains_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "rows.jsonl", *[question(n) for n in range(50)])
+    write(tmp_path / "test.jsonl", *[question(3) | {"output": "ほかの答え"}, question(1, "試験"), question(1, "両方")])
+    write(tmp_path / "check.jsonl", *[question(4), question(1, "検証"), question(1, "両方")])
+    held = ["data.test=test.jsonl", "data.validation=check.jsonl"]
+    data, split = read_rows(config(tmp_path, "data.path=rows.jsonl", *held))
+    assert sorted(split.test["instruction"]) == ["両方1", "試験1", "質問3"]
+    assert sorted(split.validation["instruction"]) == ["検証1", "質問4"]
+    assert set(split.train["instruction"]) == {f"質問{n}" for n in range(50)} - {"質問3", "質問4"}
+    assert data.drop_counts == {(HELD_ELSEWHERE, ""): 3}
+
+
+def test_a_files_weight_says_how_often_an_epoch_shows_its_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", *[question(n, "一") for n in range(10)])
+    write(tmp_path / "b.jsonl", *[question(n, "二") for n in range(10)])
+    path = "data.path=[{path: a.jsonl, weight: 2.5}, {path: b.jsonl, weight: 0.4}]"
+    _, split = read_rows(config(tmp_path, path, "data.test_share=0", "data.validation_share=0"))
+    shown = Counter(split.train["instruction"])
+    assert sum(count for name, count in shown.items() if name.startswith("一")) == 25
+    assert sum(count for name, count in shown.items() if name.startswith("二")) == 4
+    assert set(shown.values()) == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

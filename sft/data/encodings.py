@@ -25,7 +25,7 @@ CP932 = Encoding("cp932", "cp932")
 EUC_JP = Encoding("euc_jp", "EUC-JP")
 ASKED = (UTF8, CP932, EUC_JP)
 UTF16 = Encoding("utf-16", "UTF-16")
-_BLIND_UTF16 = {b"\0": Encoding("utf-16-be", "UTF-16"), b"": Encoding("utf-16-le", "UTF-16")}
+HEAD = 4096
 
 
 def is_packed(path: Path) -> bool:
@@ -44,11 +44,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def encoding_of(path: Path) -> Encoding:
     """The encoding in which most lines of a file are text; UTF-8 where none is right."""
     with opened(path) as file:
-        head = file.read(4096)
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return UTF16
-        if head.count(0) * 3 > len(head) and 0 in head[:2]:
-            return _BLIND_UTF16[head[:1] if head[:1] == b"\0" else b""]
+        head = file.read(HEAD)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return UTF16
+    if unmarked := _unmarked_utf16(head):
+        return unmarked
     lines = _sample(path)
     sizes = {encoding: sum(len(line) for line in lines if _reads(line, encoding.codec)) for encoding in ASKED}
     if sizes[UTF8] * 2 >= sum(map(len, lines)):
@@ -58,6 +58,20 @@ def encoding_of(path: Path) -> Encoding:
         return EUC_JP if best.encoding == EUC_JP.codec else CP932
     # A few bytes that are wrong in every encoding: the one in which most lines are text.
     return max(ASKED, key=lambda encoding: sizes[encoding])
+
+
+def _unmarked_utf16(head: bytes) -> Encoding | None:
+    """UTF-16 without its mark, told by its line ends: a zero byte belongs to each, and others stand on its side alone."""
+    few = head.count(0) * 3 < len(head)
+    if few and _reads(head[: head.rfind(b"\n") + 1] or head, UTF8.codec):  # UTF-8 with a null character somewhere
+        return None
+    for codec, line_end, zeros_elsewhere in (
+        ("utf-16-le", b"\n\0", head[0::2].count(0)),
+        ("utf-16-be", b"\0\n", head[1::2].count(0)),
+    ):
+        if not zeros_elsewhere and any(head[place : place + 2] == line_end for place in range(0, len(head), 2)):
+            return Encoding(codec, UTF16.name)
+    return None
 
 
 def _sample(path: Path) -> list[bytes]:
