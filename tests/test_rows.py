@@ -26,7 +26,6 @@ from sft.data.read import load_data
 from sft.data.records import CATEGORIES, GROUPS, Example, Kind, category_name
 from sft.data.rows import (
     SCHEMA,
-    SeenTexts,
     category_counts,
     examples_of,
     kind_counts,
@@ -105,17 +104,7 @@ def test_the_split_file_is_the_json_of_the_sides(tmp_path):
     sides = {name: [example.index for example in examples_of(side)] for name, side in split._asdict().items()}
     assert text == json.dumps(sides, ensure_ascii=False) + "\n"
     # What runs have in their manifests: with another hash they could not be evaluated or resumed.
-    assert text_sha256([text]) == "f8f48902e95c47934ee8fe31823cc890ec39cac9bbb5bd11eb300b586fd6d090"
-
-
-@given(st.lists(st.integers(0, 60)))
-def test_texts_are_met_for_the_first_time_once(numbers):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft.data.rows, "RECENT", 4)
-        seen = SeenTexts()
-        assert [seen.add(str(number)) for number in numbers] == [
-            number not in numbers[:place] for place, number in enumerate(numbers)
-        ]
+    assert text_sha256([text]) == "80f9f4fe580205b5b42cb867cef702a064d3eb8a15cfe123040891ca2e2dd56c"
 
 
 def test_rows_are_mapped_and_their_fingerprint_is_their_content():

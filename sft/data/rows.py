@@ -34,7 +34,6 @@ that of the index, and decides on the order; `content_hash` is that of all of a 
 """
 
 BATCH = 1000
-RECENT = 2**14
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], groups: Mapping[str, Group] | None = None) -> Dataset:
@@ -234,27 +233,6 @@ def _chosen(rows: Dataset, values: np.ndarray) -> np.ndarray:
 
 def _positions(rows: Dataset) -> np.ndarray:
     return rows._indices.column(0).to_numpy()
-
-
-class SeenTexts:
-    """Texts met so far, as hashes: 16 bytes a text in a sorted array, but for the last few in a set."""
-
-    def __init__(self) -> None:
-        self._recent: set[bytes] = set()
-        self._older = np.empty(0, "S16")
-
-    def add(self, text: str) -> bool:
-        """Whether the text is met for the first time."""
-        digest = short_digest(text)
-        place = self._older.searchsorted(np.bytes_(digest))
-        if digest in self._recent or self._older[place : place + 1].tobytes() == digest:
-            return False
-        self._recent.add(digest)
-        if len(self._recent) == RECENT:
-            self._older = np.concatenate([self._older, np.array(list(self._recent), "S16")])
-            self._older.sort(kind="stable")  # which merges what is in order already
-            self._recent.clear()
-        return True
 
 
 def temporary_dataset(
