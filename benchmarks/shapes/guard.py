@@ -2,8 +2,9 @@
 
 Two things are missing in a CPU build. There is no device guard for CUDA: PyTorch has one that does nothing, for fake
 tensors in CUDA builds that see no device, and puts it in the place of a guard that counts none. And autograd asks the
-hooks of CUDA whether CUDA was built, and whether a device has a context to go back to. Both are places of C++ that are reached through ctypes, and that other versions
-may have elsewhere.
+hooks of CUDA whether CUDA was built, and whether a device has a context to go back to. Both are places of C++ that are
+reached through ctypes, and that other versions may have elsewhere. It has to be done before the process's first
+backward pass, which counts the devices.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ _kept: list[object] = []
 def obstacle() -> str | None:
     """Why this build of PyTorch cannot pretend to have a GPU; None where it can."""
     if torch.version.cuda or torch.version.hip:
-        return "this build of PyTorch has CUDA, and a real GPU is measured by `make bench`"
+        return "this build of PyTorch has CUDA: nothing is to be pretended"
     if not torch.__version__.startswith(f"{TESTED}."):
         return f"the guard was written for the CPU build of torch {TESTED}, and this is {torch.__version__}"
     return None

@@ -68,11 +68,11 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[..., Any], calls: Iter
 def _results(tasks: list[Task], wrong: list[str]) -> Iterator[Any]:
     """What came of each task; what failed is added to `wrong`, its traceback shown."""
     for words, task in tasks:
-        if error := task.exception():
+        try:
+            yield task.result()
+        except Exception as error:  # the libraries raise many types, and the others shall be heard
             traceback.print_exception(error, file=sys.stderr)
             wrong.append(f"{words}: {type(error).__name__}: {first_line(error)}")
-        else:
-            yield task.result()
 
 
 def _words(found: Found) -> str:

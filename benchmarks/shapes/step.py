@@ -57,6 +57,8 @@ class Found:
     """The same in validation, in answers and in likelihoods."""
     reserved: int
     """What PyTorch's allocator holds after the step, by simulation."""
+    trained: int
+    """Weights."""
     kernels: int
     """A micro-batch."""
     waits: float
@@ -130,6 +132,7 @@ class _Run:
         self.tokenizer = make_tokenizer()
 
     def found(self, path: str, overrides: list[str], card: str) -> Found:
+        """Go all of it, and tell what was counted."""
         started = time.process_time()
         largest, need, allowed = self.planned()
         trainer, loading = self.trainer(largest.checkpointing)
@@ -143,9 +146,9 @@ class _Run:
         trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
         return Found(
             config=path, overrides=overrides, card=card, layout=largest, need=need, loading=loading, step=step,
-            answering=self.peak(), reserved=reserved, kernels=counts.kernels // MICRO_BATCHES,
-            waits=sum(counts.waits.values()) / MICRO_BATCHES, allowed_waits=allowed, waits_by_place=counts.waits,
-            attention=dict(self.gpu.chosen), holders=holders,
+            answering=self.peak(), reserved=reserved, trained=sum(parameter.numel() for parameter in trained),
+            kernels=counts.kernels // MICRO_BATCHES, waits=sum(counts.waits.values()) / MICRO_BATCHES,
+            allowed_waits=allowed, waits_by_place=counts.waits, attention=dict(self.gpu.chosen), holders=holders,
             in_fp32=bool(trained) and all(parameter.dtype == torch.float32 for parameter in trained),
             seconds=time.process_time() - started,
         )  # fmt: skip

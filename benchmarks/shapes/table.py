@@ -32,7 +32,9 @@ def problems(found: Found) -> list[str]:
     if needed(found) > COMFORTABLE * memory:
         wrong.append(f"{needed(found) / GB:.1f} GB leave less than a tenth of {found.card} free")
     if found.waits > found.allowed_waits:
-        wrong.append(f"{found.waits:g} waits a micro-batch, {found.allowed_waits:g} are allowed: {found.waits_by_place}")
+        wrong.append(
+            f"{found.waits:g} waits a micro-batch, {found.allowed_waits:g} are allowed: {found.waits_by_place}"
+        )
     if not found.in_fp32:
         wrong.append("not all trained weights are fp32")
     if "math" in found.attention:

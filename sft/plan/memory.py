@@ -227,9 +227,7 @@ IN_32_BITS = (functional.layer_norm, functional.softmax, torch.pow, torch.Tensor
 """What autocast computes in which type on a GPU, as far as models of this field do it."""
 
 
-def _attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Flash attention, or with a mask the memory-efficient kernel, which takes it as a bias: one in every layer."""
     if mask is None:
         attended = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
@@ -246,8 +244,8 @@ def _is_floating(value: Any) -> bool:
 class _Quantised(torch.autograd.Function):
     """bitsandbytes' linear layer: hands back its input's type, keeps nothing, unpacks its weight for the gradient.
 
-    In 4-bit it unpacks it for the product, too, and computes in `bnb_4bit_compute_dtype`. In 8-bit (None) the product is
-    one of integers, with sums in 32 bits, and the gradient is computed in the input's type.
+    In 4-bit it unpacks it for the product, too, and computes in `bnb_4bit_compute_dtype`. In 8-bit (None) the product
+    is one of integers, with sums in 32 bits, and the gradient is computed in the input's type.
     """
 
     @staticmethod
