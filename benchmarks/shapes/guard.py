@@ -7,6 +7,7 @@ reached through ctypes, and that other versions may have elsewhere. It has to be
 backward pass, which counts the devices.
 """
 
+import atexit
 import ctypes
 from pathlib import Path
 
@@ -60,5 +61,6 @@ def install() -> None:
     changed = (ctypes.c_void_p * (_SLOTS + 2))(*known)
     changed[2 + _IS_BUILT] = ctypes.cast(yes, ctypes.c_void_p).value
     changed[2 + _HAS_PRIMARY_CONTEXT] = ctypes.cast(none, ctypes.c_void_p).value
+    atexit.register(hooks.__setitem__, 0, hooks[0])  # C++ outlives Python, and with it these functions
     hooks[0] = ctypes.addressof(changed) + 16
     _kept.extend([none, functions, blind, yes, changed])
