@@ -186,10 +186,10 @@ class _Run:
         """Rows that fill micro-batches to the last token, each of them supervised: the most there can be."""
         training = self.config.training
         length, rows = training["max_length"], training["per_device_train_batch_size"] * MICRO_BATCHES
-        # Padded rows are all of different length, so that there is padding.
+        # No two rows begin alike, and padded ones are of different length, so that there is padding.
         lengths = [length // PARTS] * (rows * PARTS) if self.packed else [length - number for number in range(rows)]
         encoded = Dataset.from_list([
-            {"index": str(number), "input_ids": [WORD] * size, "labels": [WORD] * size}
+            {"index": str(number), "input_ids": [WORD + number] * size, "labels": [WORD + number] * size}
             for number, size in enumerate(lengths)
         ])  # fmt: skip
         validation = encoded.select(range(len(encoded) * training["per_device_eval_batch_size"] // rows))
