@@ -13,9 +13,8 @@ from unittest.mock import patch
 import bitsandbytes.functional
 import torch
 import torch.nn.attention.varlen  # its operations
-from torch._subclasses.fake_tensor import FakeTensor
 
-from benchmarks.shapes.gpu import FakeGpu, Kernel
+from benchmarks.shapes.gpu import FakeGpu
 
 aten = torch.ops.aten
 HALF = (torch.float16, torch.bfloat16)
@@ -77,7 +76,8 @@ def _bitsandbytes(gpu: FakeGpu) -> None:
     ):
         for part in ("cuda", "default"):
             spec = importlib.util.find_spec(f"bitsandbytes.backends.{part}.ops")
-            assert spec and spec.loader
+            assert spec is not None
+            assert spec.loader is not None
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
     bitsandbytes.functional.lib = library
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
