@@ -1,6 +1,7 @@
 # make demo   set-up, then the main job on the shipped sample with a real small model
 # make test   set-up, then lint, types and tests
 # make test-models   every model family in every quantisation, and the real gemma-3-270m where it is
+# make test-shapes   every configuration for CUDA at its model's real shape, on a GPU that is not there: types, devices, memory, waits
 # make slow   the tests that `make test` leaves out
 # make test-properties   the property tests on other examples each time, five times over
 # make test-faults   the long campaigns: kills at random moments and at every renaming, commands side by side, damage, full disks, memory
@@ -17,7 +18,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 
-.PHONY: demo test slow test-properties test-faults bench test-gpu test-models setup check
+.PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -30,6 +31,9 @@ demo: setup
 
 test: setup check
 	$(BIN)/python -m pytest
+
+test-shapes: setup
+	$(BIN)/python -m benchmarks.shapes
 
 slow: setup
 	$(BIN)/python -m pytest -m slow

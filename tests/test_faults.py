@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -553,3 +554,11 @@ def test_files_of_any_size_that_do_not_fit_are_a_line(words, command, tmp_path):
             assert (run / "adapter" / "adapter_model.safetensors").stat().st_size <= size
     print("\n".join(f"{size}: {line}" for size, line in ends.items()))
     assert len(set(ends.values())) > 2
+
+
+def test_going_on_removes_what_a_kill_left_half_written(tmp_path):
+    for name in ("checkpoint-1", "checkpoint-2", checkpoints.ASIDE):
+        (tmp_path / name).mkdir()
+    checkpoints.go_on_from(tmp_path / "checkpoint-1")
+    left = sorted(re.sub("[0-9a-f]{8}$", "", path.name) for path in tmp_path.iterdir())
+    assert left == ["checkpoint-1", "damaged-checkpoint-2-"]

@@ -13,7 +13,7 @@ from sft.config.load import load_config
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import add_lora, base_of, train_all
 from sft.model.loss import add_token_nll
-from sft.plan.advice import FOUR_BIT, fitting_changes
+from sft.plan.advice import FOUR_BIT, fitting_advice, fitting_changes
 from sft.plan.cards import GB, find_card
 from sft.plan.memory import Layout, estimate, flops_per_token
 from sft.system.errors import UserError
@@ -179,6 +179,16 @@ def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
 def test_where_nothing_fits_nothing_is_advised(calm_7b):
     layout = Layout(2, 2048, False, None)
     assert fitting_changes(layout, lambda other: estimate(calm_7b, other), 3 * GB) == []
+
+
+def test_four_bits_are_advised_with_the_type_that_the_model_computes_in(calm_7b):
+    layout = Layout(1, 2048, False, {"load_in_8bit": True}, "dense")
+    advice = fitting_advice(calm_7b, layout, 15 * GB)
+    assert "quantization.load_in_4bit=true" in advice
+    assert "quantization.bnb_4bit_compute_dtype=bfloat16" in advice
+    left_out = {key: value for key, value in FOUR_BIT.items() if key != "bnb_4bit_compute_dtype"}
+    needs = [estimate(calm_7b, layout._replace(quantization=one)).total for one in (FOUR_BIT, left_out)]
+    assert needs[0] < needs[1]  # in fp32
 
 
 def test_a_shorter_limit_is_the_last_resort(calm_7b):

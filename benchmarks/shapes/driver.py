@@ -20,19 +20,17 @@ class Chip(NamedTuple):
     processors: int
 
 
-CHIPS = {
+CHIPS: dict[str, Chip] = {
     "T4": Chip((7, 5), 40),
     "RTX3090": Chip((8, 6), 82),
-    "A100-40GB": Chip((8, 0), 108),
-    "A100-80GB": Chip((8, 0), 108),
 }
-"""NVIDIA's data sheets: compute capability, streaming multiprocessors."""
+"""NVIDIA's white papers: compute capability, multiprocessors. Cards that are sizes are taken for RTX3090s."""
 
 
 def plug_in(name: str) -> FakeGpu:
     """A GPU of this name as `cuda:0`, for the rest of the process's life. Tensors are on it inside of `with` it."""
     guard.install()
-    card, chip, gpu = find_card(name), CHIPS[name], FakeGpu()
+    card, chip, gpu = find_card(name), CHIPS.get(name, CHIPS["RTX3090"]), FakeGpu()
     _answer(card, chip, gpu)
     _let_parameters_be_fake()
     kernels.install(gpu, chip.capability)
@@ -67,22 +65,13 @@ def _answer(card: Card, chip: Chip, gpu: FakeGpu) -> None:
     fake_tensor.init_gpu_context = lambda device: None
     torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(…, device="cuda")` is made on the CPU and copied
 
-    plain_list, plain_generator = torch.Tensor.tolist, torch.Generator
-
-    def tolist(tensor: torch.Tensor) -> Any:
-        if not isinstance(tensor, FakeTensor):
-            return plain_list(tensor)
+    def tolist(tensor: FakeTensor) -> Any:
         if tensor.fake_device.type == "cuda":
             gpu.wait("numbers to Python")
-        return plain_list(gpu.values(tensor))
+        return gpu.values(tensor).tolist()
 
-    class Generator(plain_generator):  # type: ignore[misc, valid-type]
-        def __new__(cls, device: Any = "cpu") -> Any:
-            return plain_generator()
-
-    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # type: ignore[assignment, method-assign]
-    torch.Tensor.tolist = tolist  # type: ignore[method-assign]
-    torch.Generator = Generator  # type: ignore[misc]
+    FakeTensor.tolist = tolist
+    torch.Tensor.pin_memory = lambda tensor, *_: tensor
 
 
 def _let_parameters_be_fake() -> None:
@@ -113,18 +102,18 @@ def _let_parameters_be_fake() -> None:
                 module._buffers[name] = function(buffer)
         return module
 
-    torch.nn.Module._apply = apply  # type: ignore[assignment, method-assign]
+    torch.nn.Module._apply = apply
 
 
 def _set_data(tensor: Any, new: Any) -> None:
-    torch.Tensor.data.__set__(tensor, new)  # type: ignore[attr-defined]
+    torch.Tensor.data.__set__(tensor, new)
     if isinstance(new, FakeTensor):
         tensor.fake_device = new.fake_device
 
 
 def _let_be_fake(kind: Any) -> None:
     make = kind.__new__
-    data = property(lambda one: torch.Tensor.data.__get__(one), _set_data)  # type: ignore[attr-defined]
+    data = property(lambda one: torch.Tensor.data.__get__(one), _set_data)
 
     def new(cls: Any, content: Any = None, requires_grad: bool = False, **settings: Any) -> Any:
         if not isinstance(content, FakeTensor):

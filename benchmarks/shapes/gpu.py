@@ -1,9 +1,9 @@
 """A GPU that is not there: real code and real rows, tensors on `cuda` that have shapes and no contents.
 
 With `FakeGpu(card)`, everything inside sees one GPU. Tensors on it are PyTorch's FakeTensors, which refuse operations
-across devices and of types that do not go together, as a GPU does. What decides shapes and branches (ids, labels, masks,
-positions: integers and booleans) is computed on the CPU beside them. Counted are memory by storage, kernels, and the
-places where the program waits for the GPU.
+across devices and of types that do not go together, as a GPU does. What decides shapes and branches (ids, labels,
+masks, positions: integers and booleans) is computed on the CPU beside them. Counted are memory by storage, kernels, and
+the places where the program waits for the GPU.
 """
 
 import contextlib
@@ -24,8 +24,24 @@ KNOWN_ELEMENTS = 2**25
 """Integers and booleans have values up to so many elements; of floating-point numbers, single ones have."""
 OUTLIERS = 32
 """Assumed number of true elements where only a GPU would know: bitsandbytes' columns of outliers."""
-BELIEVED = {"aten::isnan": 0, "aten::argmax": 7, "aten::multinomial": 7}
+BELIEVED = {"aten::isnan": 0, "aten::argmax": 7, "aten::searchsorted": 7}
 """Results of what nobody knows: logits are numbers, and the token that is chosen by them ends no answer."""
+OF_ONE_TYPE = {
+    f"aten::{name}"
+    for name in (
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "mv",
+        "addmv",
+        "dot",
+        "convolution",
+        "native_layer_norm",
+        "index_put_",
+    )
+}
+"""Operations whose floating-point arguments are of one type on a GPU, which fake tensors do not check."""
 
 Kernel = Callable[..., Any]
 """Takes the GPU, then what the operation takes; may hand back NotImplemented."""
@@ -69,6 +85,10 @@ class FakeGpu(TorchDispatchMode):
     def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
         if "generator" in kwargs:
             kwargs = {key: value for key, value in kwargs.items() if key != "generator"}
+        if func._schema.name in OF_ONE_TYPE:
+            types = {one.dtype for one in tensors if one.dtype.is_floating_point}
+            if len(types) > 1:
+                raise TypeError(f"{func.name()} of {' and '.join(sorted(map(str, types)))}")
         fake_args, fake_kwargs = args, kwargs
         if not all(isinstance(one, FakeTensor) for one in tensors):
             fake_args, fake_kwargs = tree_map(self._as_fake, (args, kwargs))
@@ -129,7 +149,7 @@ def _without_modes() -> Iterator[None]:
 
 
 def _give_values(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor], results: list[FakeTensor]) -> None:
-    """Compute on the CPU what is known: `results` of known arguments; what was written over with anything else is not."""
+    """Compute on the CPU what is known: `results` of known arguments. What is written over with others is not, then."""
     if not func._schema.is_mutable and not any(map(_is_wanted, results)):
         return
     known = all(not isinstance(one, FakeTensor) or hasattr(one, "known") for one in tensors)
@@ -154,7 +174,7 @@ def _is_wanted(tensor: FakeTensor) -> bool:
 
 def _value(leaf: Any) -> Any:
     if isinstance(leaf, FakeTensor):
-        return leaf.known  # type: ignore[attr-defined]
+        return leaf.known
     return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
 
 

@@ -2,10 +2,12 @@
 
 Two things are missing in a CPU build. There is no device guard for CUDA: PyTorch has one that does nothing, for fake
 tensors in CUDA builds that see no device, and puts it in the place of a guard that counts none. And autograd asks the
-hooks of CUDA whether CUDA was built, and whether a device has a context to go back to. Both are places of C++ that are reached through ctypes, and that other versions
-may have elsewhere.
+hooks of CUDA whether CUDA was built, and whether a device has a context to go back to. Both are places of C++ that are
+reached through ctypes, and that other versions may have elsewhere. It has to be done before the process's first
+backward pass, which counts the devices.
 """
 
+import atexit
 import ctypes
 from pathlib import Path
 
@@ -28,7 +30,7 @@ _kept: list[object] = []
 def obstacle() -> str | None:
     """Why this build of PyTorch cannot pretend to have a GPU; None where it can."""
     if torch.version.cuda or torch.version.hip:
-        return "this build of PyTorch has CUDA, and a real GPU is measured by `make bench`"
+        return "this build of PyTorch has CUDA: nothing is to be pretended"
     if not torch.__version__.startswith(f"{TESTED}."):
         return f"the guard was written for the CPU build of torch {TESTED}, and this is {torch.__version__}"
     return None
@@ -59,5 +61,6 @@ def install() -> None:
     changed = (ctypes.c_void_p * (_SLOTS + 2))(*known)
     changed[2 + _IS_BUILT] = ctypes.cast(yes, ctypes.c_void_p).value
     changed[2 + _HAS_PRIMARY_CONTEXT] = ctypes.cast(none, ctypes.c_void_p).value
+    atexit.register(hooks.__setitem__, 0, hooks[0])  # C++ outlives Python, and with it these functions
     hooks[0] = ctypes.addressof(changed) + 16
     _kept.extend([none, functions, blind, yes, changed])

@@ -76,7 +76,8 @@ def _bitsandbytes(gpu: FakeGpu) -> None:
     ):
         for part in ("cuda", "default"):
             spec = importlib.util.find_spec(f"bitsandbytes.backends.{part}.ops")
-            assert spec and spec.loader
+            assert spec is not None
+            assert spec.loader is not None
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
     bitsandbytes.functional.lib = library
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

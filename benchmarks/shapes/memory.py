@@ -94,9 +94,9 @@ class _Block:
 class Allocator:
     """What CUDA's caching allocator reserves for a log of `Memory`, as PyTorch comes.
 
-    Blocks up to 1 MiB come from segments of 2 MiB, those below 10 MiB from segments of 20 MiB, larger ones from segments
-    of their own size in steps of 2 MiB. The smallest free block that suffices is taken and split; free neighbours
-    become one. No segment is given back while memory suffices. One stream is assumed.
+    Blocks up to 1 MiB come from segments of 2 MiB, those below 10 MiB from segments of 20 MiB, larger ones from
+    segments of their own size in steps of 2 MiB. The smallest free block that suffices is taken and split; free
+    neighbours become one. No segment is given back while memory suffices. One stream is assumed.
     """
 
     reserved: int = 0

@@ -1,6 +1,8 @@
-"""One configuration on a GPU that is not there: model loaded, an optimizer step, validation, an answer, a likelihood."""
+"""One configuration on a GPU that is not there: the model loaded, a step, validation, an answer, a likelihood."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import tempfile
 import time
@@ -11,7 +13,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import logging
+from transformers import TrainerCallback, logging
 
 from benchmarks.shapes.bases import END, WORD, make_base, make_tokenizer
 from benchmarks.shapes.driver import plug_in
@@ -23,153 +25,186 @@ from sft.generation.generate import generate_all
 from sft.model.loss import reference_nll
 from sft.model.place import resolve_device, resolve_dtype
 from sft.plan.activations import choose, micro_batch, skeleton
-from sft.plan.cards import find_card
-from sft.plan.memory import estimate
+from sft.plan.memory import Layout, Need, estimate, quantised_linears
 from sft.plan.prepare import layout
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.training.train import build_trainer, load_model, training_arguments
 
 MICRO_BATCHES = 2
-ROWS_A_LENGTH = 8
+PARTS = 8
 """Packed rows are so many times shorter than the longest possible one."""
+STEP_WAITS = 2
+"""Waits a step, whatever its micro-batches: whether all losses are finite, and the gradient's norm."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Found:
-    """What one configuration needs, by phase; memory in bytes."""
+    """What one configuration does on a card; memory in bytes."""
 
     config: str
+    """Path of the file."""
+    overrides: list[str]
     card: str
-    trained: int
-    """Weights."""
-    peak: dict[str, int]
-    """Most memory at once while the model is loaded, in a step, in validation, in answering and in likelihoods."""
+    layout: Layout
+    need: Need
+    """The planner's figures for the step."""
+    loading: int
+    """The most alive at once while the model is loaded."""
+    step: int
+    """The same in an optimizer step that is not the first."""
+    answering: int
+    """The same in validation, in answers and in likelihoods."""
     reserved: int
     """What PyTorch's allocator holds after the step, by simulation."""
-    planned: float
-    """The planner's figure for the step, without CUDA's own memory and without fragmentation."""
-    rest: float
-    """The planner's figure for these two."""
-    checkpointing: bool
+    trained: int
+    """Weights."""
     kernels: int
-    """A micro-batch, forward and backward."""
-    waits: float
     """A micro-batch."""
+    waits: float
+    """For the GPU, a micro-batch."""
+    allowed_waits: float
     waits_by_place: dict[str, int]
     attention: dict[str, int]
+    """Calls by the kernel that PyTorch would choose."""
     holders: dict[str, int]
+    """Bytes at the step's peak by the lines that took most of them."""
+    in_fp32: bool
+    """Whether all trained weights are."""
     seconds: float
+    """Of one core."""
 
 
-def measure(path: str, overrides: list[str], card_name: str) -> Found:
-    """Take `path` through a step on `card_name`, in a process that does nothing else."""
-    started = time.process_time()
-    warnings.simplefilter("ignore")
-    logging.set_verbosity_warning()
-    logging.disable_progress_bar()
-    torch.set_num_threads(1)
+def measure(path: str, overrides: list[str], card: str) -> Found:
+    """Take a configuration through its step on `card`, in a process that does nothing else; silent."""
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # other threads do not see the GPU
-    gpu = plug_in(card_name)
-    with tempfile.TemporaryDirectory() as scratch, gpu:
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
+    gpu = plug_in(card)
+    with contextlib.ExitStack() as stack:
+        for context in (contextlib.redirect_stdout, contextlib.redirect_stderr):
+            stack.enter_context(context(io.StringIO()))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
         base = Path(scratch) / "base"
-        config = load_config(path)
-        make_base(config.model.base, base)
+        make_base(load_config(path).model.base, base)
         config = load_config(path, [
-            f"model.base={base}", "model.tokenizer=null", f"run.directory={scratch}/run",
+            f"model.base={base}", "model.tokenizer=null", "model.revision=null", f"run.directory={scratch}/run",
             "training.num_train_epochs=1", "training.save_strategy=no", "training.eval_strategy=no",
-            "training.warmup_steps=0", "training.disable_tqdm=true", *overrides,
+            "training.warmup_steps=0", *overrides,
         ])  # fmt: skip
-        found = _take_through(config, gpu, find_card(card_name).name)
-    found.config, found.seconds = path, time.process_time() - started
-    return found
+        config.run_directory.mkdir()
+        stack.enter_context(gpu)
+        return _Run(gpu, config).found(path, overrides, card)
 
 
-def _take_through(config: Config, gpu: FakeGpu, card: str) -> Found:
-    device = resolve_device(config.model.device)
-    dtype = resolve_dtype(config.model.dtype, device)
-    packed, _ = layout(config)
-    plan: Any = _plan(config, packed)
-    checkpointing = choose(config, packed, config.training["max_length"], device, dtype)
-    largest = micro_batch(config, packed, config.training["max_length"], dtype)._replace(checkpointing=checkpointing)
-    need = estimate(skeleton(config, dtype), largest)
-    manifest: Any = SimpleNamespace(activation_checkpointing=checkpointing, started="")
-    peaks: dict[str, int] = {}
+class _Steps(TrainerCallback):
+    """Counts kernels and waits of a step, its gradients' norm included, as if it were not the first one."""
 
-    def phase(name: str) -> None:
-        peaks[name], gpu.memory.peak = gpu.memory.peak, gpu.memory.now
+    def __init__(self, gpu: FakeGpu) -> None:
+        self.gpu = gpu
 
-    arguments = training_arguments(config, device, dtype, plan, manifest)
-    model = load_model(config, device, dtype)
-    phase("loading")
-    config.run_directory.mkdir()
-    trainer = build_trainer(config, plan, model, arguments, manifest)
-    step = trainer.training_step
+    def on_step_begin(self, *_: Any, optimizer: Any, **__: Any) -> None:
+        """Let the optimizer hold the moments that a first step leaves behind."""
+        plain = optimizer.optimizer  # below accelerate's
+        for group in plain.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        plain.step()
+        plain.zero_grad()
+        self.before = self.gpu.kernels
+        self.gpu.waits.clear()
 
-    def counted(*args: Any) -> Any:
-        _as_after_a_step(trainer)
-        gpu.waits.clear()
-        before = gpu.kernels
-        loss = step(*args)
-        counted.kernels, counted.waits = gpu.kernels - before, dict(gpu.waits)  # type: ignore[attr-defined]
-        return loss
-
-    trainer.training_step = counted
-    gpu.memory.holders.clear()
-    trainer.train()
-    phase("step")
-    holders = dict(gpu.memory.holders.most_common(8))
-    reserved = Allocator().replay(gpu.memory.log)
-    trainer.evaluate()
-    phase("validation")
-    _answer(config, trainer, plan.tokenizer)
-    phase("answering")
-    trainable = [p for p in trainer.model.parameters() if p.requires_grad]
-    wrong = {str(p.dtype) for p in trainable} - {"torch.float32"}
-    if wrong or not trainable:
-        raise AssertionError(f"trainable weights are {wrong or 'none'}")
-    return Found(
-        config="", card=card, trained=sum(p.numel() for p in trainable), peak=peaks, reserved=reserved,
-        planned=need.total - need.rest, rest=need.rest, checkpointing=checkpointing,
-        kernels=counted.kernels // MICRO_BATCHES, waits=sum(counted.waits.values()) / MICRO_BATCHES,
-        waits_by_place=counted.waits, attention=dict(gpu.chosen), holders=holders, seconds=0.0,
-    )  # fmt: skip
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Note what was counted."""
+        self.kernels, self.waits = self.gpu.kernels - self.before, dict(self.gpu.waits)
 
 
-def _plan(config: Config, packed: bool) -> Any:
-    """Rows that fill micro-batches to the last token, each token of them supervised: the most there can be."""
-    training = config.training
-    length, rows = training["max_length"], training["per_device_train_batch_size"] * MICRO_BATCHES
-    if packed:
-        lengths = [length // ROWS_A_LENGTH] * (rows * ROWS_A_LENGTH)
-    else:
-        lengths = [length - number for number in range(rows)]  # all different: some are padded
-    encoded = [{"index": str(n), "input_ids": [WORD] * size, "labels": [WORD] * size} for n, size in enumerate(lengths)]
-    validation = encoded[: len(encoded) * training["per_device_eval_batch_size"] // rows]
-    tokenizer = make_tokenizer()
-    encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, config.data.truncation, True)
-    return SimpleNamespace(
-        train=SimpleNamespace(rows=Dataset.from_list(encoded)), validation={"context": Dataset.from_list(validation)},
-        tokenizer=tokenizer, encoder=encoder, steps=1, packed=packed,
-    )  # fmt: skip
+class _Run:
+    """A configuration on its way through everything that a training and an evaluation do on a GPU."""
 
+    def __init__(self, gpu: FakeGpu, config: Config) -> None:
+        self.gpu, self.config = gpu, config
+        self.device = resolve_device(config.model.device)
+        self.dtype = resolve_dtype(config.model.dtype, self.device)
+        self.packed, _ = layout(config)
+        self.tokenizer = make_tokenizer()
 
-def _as_after_a_step(trainer: Any) -> None:
-    """Let the optimizer hold the moments that a first step leaves behind."""
-    optimizer = trainer.optimizer.optimizer
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
+    def found(self, path: str, overrides: list[str], card: str) -> Found:
+        """Go all of it, and tell what was counted."""
+        started = time.process_time()
+        largest, need, allowed = self.planned()
+        trainer, loading = self.trainer(largest.checkpointing)
+        counts = _Steps(self.gpu)
+        trainer.add_callback(counts)
+        trainer.train()
+        step, holders = self.peak(), dict(self.gpu.memory.holders.most_common(8))
+        reserved = Allocator().replay(self.gpu.memory.log)
+        trainer.evaluate()
+        self.answer(trainer.model.eval())
+        trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+        return Found(
+            config=path, overrides=overrides, card=card, layout=largest, need=need, loading=loading, step=step,
+            answering=self.peak(), reserved=reserved, trained=sum(parameter.numel() for parameter in trained),
+            kernels=counts.kernels // MICRO_BATCHES, waits=sum(counts.waits.values()) / MICRO_BATCHES,
+            allowed_waits=allowed, waits_by_place=counts.waits, attention=dict(self.gpu.chosen), holders=holders,
+            in_fp32=bool(trained) and all(parameter.dtype == torch.float32 for parameter in trained),
+            seconds=time.process_time() - started,
+        )  # fmt: skip
 
+    def peak(self) -> int:
+        """The most alive since the last call."""
+        memory = self.gpu.memory
+        found, memory.peak = memory.peak, memory.now
+        return found
 
-def _answer(config: Config, trainer: Any, tokenizer: Any) -> None:
-    """A batch of answers of two tokens, and one of likelihoods, as `python -m eval` has them computed."""
-    model = trainer.model.eval()
-    prompts = [[WORD] * length for length in (500, 400)]
-    settings = config.generation | {"max_new_tokens": 2}
-    answers = list(generate_all(model, tokenizer, prompts, [settings], config.eval.batch_tokens))
-    if [answer.tokens for _, _, answer in answers] != [2] * len(prompts):
-        raise AssertionError(f"answers of two tokens were asked for: {answers}")
-    reference_nll(model, tokenizer.pad_token_id, prompts, [[WORD] * 20 + [END]] * len(prompts))
+    def planned(self) -> tuple[Layout, Need, float]:
+        """The micro-batch as the training decides it, the planner's figures for it, and the waits that it may have."""
+        config, longest = self.config, self.config.training["max_length"]
+        checkpointing = choose(config, self.packed, longest, self.device, self.dtype)
+        largest = micro_batch(config, self.packed, longest, self.dtype)._replace(checkpointing=checkpointing)
+        model = skeleton(config, self.dtype)
+        waits = STEP_WAITS / MICRO_BATCHES
+        settings = config.quantization or {}
+        if settings.get("load_in_8bit") and settings.get("llm_int8_threshold", 6.0) > 0:
+            # bitsandbytes asks in each forward pass of a layer whether there are outliers, and where.
+            waits += 2 * len(list(quantised_linears(model, settings))) * (1 + checkpointing)
+        return largest, estimate(model, largest), waits
+
+    def trainer(self, checkpointing: bool) -> tuple[Any, int]:
+        """The trainer with its model, and the most that was alive while that was loaded."""
+        manifest: Any = SimpleNamespace(activation_checkpointing=checkpointing, started="")
+        plan = self.plan()
+        arguments = training_arguments(self.config, self.device, self.dtype, plan, manifest)
+        model = load_model(self.config, self.device, self.dtype)
+        loading = self.peak()
+        self.gpu.memory.holders.clear()
+        return build_trainer(self.config, plan, model, arguments, manifest), loading
+
+    def plan(self) -> Any:
+        """Rows that fill micro-batches to the last token, each of them supervised: the most there can be."""
+        training = self.config.training
+        length, rows = training["max_length"], training["per_device_train_batch_size"] * MICRO_BATCHES
+        # No two rows begin alike, and padded ones are of different length, so that there is padding.
+        lengths = [length // PARTS] * (rows * PARTS) if self.packed else [length - number for number in range(rows)]
+        encoded = Dataset.from_list([
+            {"index": str(number), "input_ids": [WORD + number] * size, "labels": [WORD + number] * size}
+            for number, size in enumerate(lengths)
+        ])  # fmt: skip
+        validation = encoded.select(range(len(encoded) * training["per_device_eval_batch_size"] // rows))
+        settings = (length, self.config.data.truncation, training["train_on_inputs"])
+        encoder = RowEncoder(self.tokenizer, FormattingFunction(ALPACA_JA), *settings)
+        return SimpleNamespace(
+            train=SimpleNamespace(rows=encoded), validation={"context": validation}, tokenizer=self.tokenizer,
+            encoder=encoder, steps=1, packed=self.packed,
+        )  # fmt: skip
+
+    def answer(self, model: Any) -> None:
+        """Answers of two tokens, and likelihoods, as `python -m eval` has them computed."""
+        prompts = [[WORD] * length for length in (500, 400)]
+        settings = self.config.generation | {"max_new_tokens": 2}
+        answers = list(generate_all(model, self.tokenizer, prompts, [settings], self.config.eval.batch_tokens))
+        if [answer.tokens for _, _, answer in answers] != [2, 2]:
+            raise AssertionError(f"answers of two tokens were asked for: {answers}")
+        reference_nll(model, self.tokenizer.pad_token_id, prompts, [[WORD] * 20 + [END]] * len(prompts))

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
@@ -11,7 +11,11 @@ from transformers import PreTrainedModel
 from sft.plan.cards import GB
 from sft.plan.memory import Layout, Need, estimate
 
-FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+FOUR_BIT = {
+    "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}  # fmt: skip
+"""Left out, the type to compute in would be fp32: slower, and larger."""
 
 
 class Change(NamedTuple):
@@ -27,6 +31,7 @@ def fitting_changes(
     limit: float,
     may_quantise: bool = True,
     may_checkpoint: bool = True,
+    four_bit: Mapping[str, Any] = FOUR_BIT,
 ) -> list[Change]:
     """The changes of `layout` that bring the need to at most `limit` bytes, by the same estimate; [] if none does.
 
@@ -40,8 +45,8 @@ def fitting_changes(
         changes.append((["training.activation_checkpointing=true"], {"checkpointing": True}))
     if may_quantise and not (layout.quantization or {}).get("load_in_4bit"):
         words = ["quantization.load_in_8bit=false"] if layout.quantization else []
-        words += [f"quantization.{key}={str(value).lower()}" for key, value in FOUR_BIT.items()]
-        changes.append((words, {"quantization": FOUR_BIT}))
+        words += [f"quantization.{key}={str(value).lower()}" for key, value in four_bit.items()]
+        changes.append((words, {"quantization": four_bit}))
     lengths = [2**power for power in range(int(math.log2(max(layout.length - 1, 1))), 6, -1)]
     shorter = [(*changes, ([f"training.max_length={length}"], {"length": length})) for length in lengths]
 
@@ -63,5 +68,6 @@ def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
         limit,
         may_quantise=not all(parameter.requires_grad for parameter in model.parameters()),
         may_checkpoint=model.supports_gradient_checkpointing,
+        four_bit=FOUR_BIT | {"bnb_4bit_compute_dtype": str(model.dtype).removeprefix("torch.")},
     )
     return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)

@@ -201,19 +201,22 @@ class _AsOnGpu(TorchFunctionMode):
         super().__init__()
         self.autocast = autocast
         self.quantised = {id(linear.weight) for linear in quantised}
-        self.eight_bit = bool((quantization or {}).get("load_in_8bit"))
+        settings = quantization or {}
+        four_bit = getattr(torch, str(settings.get("bnb_4bit_compute_dtype") or "float32"))  # the library's default
+        self.computed = None if settings.get("load_in_8bit") else four_bit
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.__bool__ and args[0].is_meta:
             return True  # transformers asks whether nothing is padded or packed
         if func is functional.linear and id(args[1]) in self.quantised:
-            return _Quantised.apply(*args, self.eight_bit)
+            return _Quantised.apply(*args, self.computed)
         if self.autocast and func in (*IN_16_BITS, *IN_32_BITS):
             dtype = self.autocast if func in IN_16_BITS else torch.float32
             args = [value.to(dtype) if _is_floating(value) else value for value in args]
         if func is functional.scaled_dot_product_attention:
-            return _attention(*args[:3], kwargs.get("attn_mask"))
+            query, key, value = args[:3]
+            return _attention(query, key, value, kwargs.get("attn_mask"))
         if func is functional.dropout and kwargs.get("training", True) and kwargs.get("p", 0.5) > 0:
             return torch.native_dropout(args[0], kwargs.get("p", 0.5), True)[0]
         return func(*args, **kwargs)
@@ -241,20 +244,20 @@ def _is_floating(value: Any) -> bool:
 class _Quantised(torch.autograd.Function):
     """bitsandbytes' linear layer: hands back its input's type, keeps nothing, unpacks its weight for the gradient.
 
-    In 4-bit it unpacks it for the product, too, and computes in the weight's type; in 8-bit the product is one of
-    integers, with sums in 32 bits, and the gradient is computed in the input's type.
+    In 4-bit it unpacks it for the product, too, and computes in `bnb_4bit_compute_dtype`. In 8-bit (None) the product
+    is one of integers, with sums in 32 bits, and the gradient is computed in the input's type.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eight_bit: bool
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, computed: torch.dtype | None
     ) -> torch.Tensor:
-        ctx.weight, ctx.types = weight, (states.dtype if eight_bit else weight.dtype, states.dtype)
-        if eight_bit:
+        ctx.weight, ctx.types = weight, (computed or states.dtype, states.dtype)
+        if computed is None:
             integers = torch.empty_like(states.to(torch.float16), dtype=torch.int8)
             sums = integers.new_empty(*states.shape[:-1], len(weight), dtype=torch.int32)
             return sums.to(torch.float16).to(states.dtype)
-        return functional.linear(states.to(weight.dtype), torch.empty_like(weight)).to(states.dtype)
+        return functional.linear(states.to(computed), torch.empty_like(weight, dtype=computed)).to(states.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:

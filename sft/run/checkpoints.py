@@ -42,8 +42,11 @@ def remove_old(checkpoints: Path, keep: int | None) -> None:
         shutil.rmtree(path)
 
 
-def set_aside_newer(checkpoint: Path) -> None:
-    """Rename the checkpoints of later steps, which are not whole, so that they do not count as checkpoints any more."""
+def go_on_from(checkpoint: Path) -> None:
+    """Remove what a killed process left half-written, and rename the checkpoints of later steps, which are not whole,
+    so that they do not count as checkpoints any more.
+    """
+    shutil.rmtree(checkpoint.parent / ASIDE, ignore_errors=True)
     for path in _newest_first(checkpoint.parent):
         if path == checkpoint:
             return

@@ -118,7 +118,7 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     manifest.started, manifest.activation_checkpointing = begun.started, begun.activation_checkpointing
     checkpoint = checkpoints.newest_whole(run / "checkpoints", begun.started)
     if RANK == 0:
-        checkpoints.set_aside_newer(checkpoint)
+        checkpoints.go_on_from(checkpoint)
         print(f"going on after step {checkpoint.name.rpartition('-')[2]} of {manifest.steps}")
     return checkpoint
 
