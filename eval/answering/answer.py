@@ -179,12 +179,13 @@ def planned_provenance(
 def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
     reference = encode_answer(answerer.tokenizer, example.output)
     try:
-        prompt = answerer.prompt(example.instruction, example.input, new_tokens)
+        prompt = answerer.prompt(example.instruction, example.input, new_tokens, example.history)
     except UserError:
         return Question(example, None, reference, {})
     prompts = [prompt.ids]
     if example.input:
-        prompts.append(encode_prompt(answerer.tokenizer, answerer.template.render(example.instruction)))
+        alone = answerer.template.render(example.instruction, history=example.history)
+        prompts.append(encode_prompt(answerer.tokenizer, alone))
     room = answerer.context_length - len(reference)
     fitting = {name: (ids, reference) for name, ids in zip(LIKELIHOODS, prompts, strict=False) if len(ids) <= room}
     return Question(example, prompt, reference, fitting if likelihoods else {})
