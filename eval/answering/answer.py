@@ -28,6 +28,7 @@ from sft.generation.generate import Answer
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
+from sft.prompt.lost_turns import lost_turns
 from sft.run.held_out import read_side, training_data
 from sft.run.provenance import Provenance, Record, write_record
 from sft.system.errors import UserError, warn
@@ -111,6 +112,7 @@ def answer_under(
         prompts = [question.prompt.ids for question in questions if question.prompt]
         for generation in settings.values():
             warn(penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer)))
+        warn(lost_turns(answerer.template, [example.history for example in rows]))
     progress = {path: Progress(path, state.process_index) for path in settings}
     for path, generation in settings.items():
         progress[path].begin(_identity(answerer, generation, settings, rows, jobs))

@@ -252,7 +252,7 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
 
     def rendered(*contents: str, system: str = "", **options: Any) -> str:
         roles = itertools.cycle(("user", "assistant"))
-        turns = [{"role": role, "content": text} for role, text in zip(roles, contents)]
+        turns = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
         turns = [{"role": "system", "content": system}, *turns] if system else turns
         try:
             return str(tokenizer.apply_chat_template(turns, chat_template=dated, tokenize=False, **options))
