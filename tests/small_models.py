@@ -21,6 +21,7 @@ from tokenizers import (
     processors,
 )
 from transformers import (
+    AutoTokenizer,
     Gemma3Config,
     Gemma3ForCausalLM,
     Gemma3ForConditionalGeneration,
@@ -34,12 +35,14 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from trl import chat_template_utils
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 END = "<|endoftext|>"
@@ -344,3 +347,31 @@ def japanese_vocabulary(directory: Path) -> int:
 
 def write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+CHATML = ["<|im_start|>", "<|im_end|>"]
+LLAMA3 = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+CHATS = {
+    "qwen2_5": CHATML, "qwen3": CHATML, "qwen3_instruct_2507": CHATML,
+    "gemma": ["<start_of_turn>", "<end_of_turn>"], "gemma3": ["<start_of_turn>", "<end_of_turn>"],
+    "llama3": LLAMA3, "llama3_1": LLAMA3, "llama3_2": LLAMA3,
+    "phi3": ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+}  # fmt: skip
+"""Chat models' templates, as TRL names them, and the special tokens that stand in them."""
+
+
+def chat_tokenizer(chat: str, directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a chat model with its own template, the vocabulary apart."""
+    directory.mkdir()
+    if chat.startswith("gemma"):
+        gemma_tokenizer(directory)
+    elif chat.startswith("qwen"):
+        named = {"bos_token": None, "eos_token": "<|im_end|>", "unk_token": None, "pad_token": END}
+        byte_level_bpe(directory, "Qwen2Tokenizer", [END, *CHATML], **named)
+    else:
+        named = {"bos_token": "<|begin_of_text|>", "eos_token": END, "unk_token": None}
+        byte_level_bpe(directory, "PreTrainedTokenizerFast", ["<|begin_of_text|>", END, *CHATS[chat]], **named)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.add_special_tokens({"additional_special_tokens": CHATS[chat]})
+    tokenizer.chat_template = getattr(chat_template_utils, f"{chat}_chat_template")
+    return tokenizer

@@ -28,6 +28,7 @@ from sft.generation.generate import Answer
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
+from sft.prompt.lost_turns import lost_turns
 from sft.run.held_out import read_side, training_data
 from sft.run.provenance import Provenance, Record, write_record
 from sft.system.errors import UserError, warn
@@ -111,6 +112,7 @@ def answer_under(
         prompts = [question.prompt.ids for question in questions if question.prompt]
         for generation in settings.values():
             warn(penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer)))
+        warn(lost_turns(answerer.template, [example.history for example in rows]))
     progress = {path: Progress(path, state.process_index) for path in settings}
     for path, generation in settings.items():
         progress[path].begin(_identity(answerer, generation, settings, rows, jobs))
@@ -179,12 +181,13 @@ def planned_provenance(
 def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
     reference = encode_answer(answerer.tokenizer, example.output)
     try:
-        prompt = answerer.prompt(example.instruction, example.input, new_tokens)
+        prompt = answerer.prompt(example.instruction, example.input, new_tokens, example.history)
     except UserError:
         return Question(example, None, reference, {})
     prompts = [prompt.ids]
     if example.input:
-        prompts.append(encode_prompt(answerer.tokenizer, answerer.template.render(example.instruction)))
+        alone = answerer.template.render(example.instruction, history=example.history)
+        prompts.append(encode_prompt(answerer.tokenizer, alone))
     room = answerer.context_length - len(reference)
     fitting = {name: (ids, reference) for name, ids in zip(LIKELIHOODS, prompts, strict=False) if len(ids) <= room}
     return Question(example, prompt, reference, fitting if likelihoods else {})

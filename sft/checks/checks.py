@@ -79,8 +79,9 @@ def labels_of(plan: Plan) -> Iterator[list[int]]:
 def row_checks(config: Config, plan: Plan) -> list[Line]:
     """The doctor's lines about the encoded training rows, and about what the settings do to rows."""
     rows, fates = plan.train
+    learns_turns = plan.encoder.train_on_inputs or plan.encoder.turns == "all"
     return [
-        end_of_text(labels_of(plan), plan.tokenizer.eos_token_id),
+        end_of_text(labels_of(plan), plan.tokenizer.eos_token_id, not (plan.template.turn and learns_turns)),
         length_line(row_lengths(rows), plan.encoder.max_length, fates),
         *(Line.of("yellow", "warning", hazard) for hazard in hazards(config, plan)),
     ]

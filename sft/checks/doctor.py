@@ -78,16 +78,19 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Line:
     return Line("green", "special tokens", found)
 
 
-def end_of_text(labels: Iterable[Sequence[int]], eos_id: int) -> Line:
-    """Whether rows teach the model to stop: `labels` of the training rows, of which the first has no prediction."""
+def end_of_text(labels: Iterable[Sequence[int]], eos_id: int, once: bool = True) -> Line:
+    """Whether rows teach the model to stop: `labels` of the training rows, of which the first has no prediction.
+
+    `once`: whether a row has one end; not where the ends of several turns are learned.
+    """
     rows = ended = several = 0
     for row in labels:
         rows += 1
         ended += row[-1] == eos_id
-        several += sum(label == eos_id for label in row[1:]) > 1
+        several += once and sum(label == eos_id for label in row[1:]) > 1
     found = f"{ended:,} of {_rows(rows)} end{'s' * (rows == 1)} in a supervised EOS"
     if ended == rows and not several:
-        return Line("green", "end of text", f"{found}, and have no other")
+        return Line("green", "end of text", f"{found}, and have no other" if once else found)
     if ended < rows:
         found += f"; {rows - ended:,} cut off before it"
     if several:

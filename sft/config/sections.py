@@ -114,7 +114,8 @@ class PromptSection(Section):
 
     template: Literal["alpaca-ja", "alpaca-en", "chat"] | CustomTemplate = "alpaca-ja"
     """A template's name, or a mapping with `with_input` and `without_input`. chat: the tokenizer's own chat template,
-    with the question (and below it the context) as the user's message; the answer ends as the template ends a turn."""
+    with the question (and below it the context) as the user's message; the answer ends as the template ends a turn.
+    The others take single questions: rows lose their earlier turns and system messages there."""
 
 
 def _module_name(name: str) -> str:
@@ -149,6 +150,9 @@ class TrainingKeys(Section):
     """Rows an optimizer step, over all processes; as many micro-batches as it takes make it up."""
     train_on_inputs: bool = True
     """true: loss on prompt and answer. false: on the answer and its end-of-text token only."""
+    turns: Literal["all", "last"] = "last"
+    """Which answers of a conversation are learned where train_on_inputs is false: all, or the last one only. Earlier
+    ones are then read as the question is."""
     pack: bool | Literal["auto"] = "auto"
     """Whether the rows of an optimizer step stand one after another in bins of at most per_device_train_batch_size ×
     max_length tokens, without padding and without seeing each other. auto: where it is proved for the architecture

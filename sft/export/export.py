@@ -128,7 +128,7 @@ def check_rows(source: Source) -> list[CheckRow]:
     set_chat_template(tokenizer, template, map(dataclasses.asdict, examples[:100]))
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:
-        prompt = encode_prompt(tokenizer, template.render(example.instruction, example.input))
+        prompt = encode_prompt(tokenizer, template.render(example.instruction, example.input, example.history))
         row = CheckRow(prompt, prompt + encode_answer(tokenizer, example.output))
         if len(row.whole) < config.training["max_length"]:
             rows[bool(example.input)].append(row)

@@ -26,7 +26,7 @@ from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import load_adapter, merge
 from sft.model.loss import add_token_nll
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
-from sft.prompt.encode import encode_prompt, shorten_context
+from sft.prompt.encode import encode_prompt, shorten
 from sft.prompt.template import PromptTemplate, template_from_config
 from sft.run.directory import check_learned, require_finished, run_config, weights_directory
 from sft.run.manifest import FinishedManifest
@@ -35,7 +35,7 @@ from sft.system.files import text_sha256
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt as text and ids, and whether its context had to be shortened to fit the model."""
+    """A prompt as text and ids, and whether its context (earlier turns included) was shortened to fit the model."""
 
     text: str
     ids: list[int]
@@ -69,24 +69,34 @@ class Answerer:
         if new_tokens >= self.context_length:
             raise UserError(f"generation.max_new_tokens leaves no room for a prompt in {self.context_length} tokens")
 
-    def prompt(self, instruction: str, context: str = "", new_tokens: int | None = None) -> EncodedPrompt:
-        """Encode a question, its context cut at the end where the model's length demands it.
+    def prompt(
+        self,
+        instruction: str,
+        context: str = "",
+        new_tokens: int | None = None,
+        history: Sequence[tuple[str, str]] = (),
+    ) -> EncodedPrompt:
+        """Encode a question, without the oldest turns and the context's end where the model's length demands it.
 
-        `new_tokens` are left free for the answer; None: generation.max_new_tokens of the run. Raises UserError when
-        even the question alone does not fit.
+        `new_tokens` are left free for the answer; None: generation.max_new_tokens of the run. `history` holds the
+        turns before as (role, content). Raises UserError when even the question alone does not fit.
         """
         new_tokens = new_tokens or self.generation["max_new_tokens"]
         budget = self.context_length - new_tokens
-        text = self.template.render(instruction, context)
+
+        def render(context: str, history: Sequence[tuple[str, str]]) -> str:
+            return self.template.render(instruction, context, history)
+
+        text = render(context, history)
         ids = encode_prompt(self.tokenizer, text)
         if len(ids) <= budget:
             return EncodedPrompt(text, ids, False)
-        shorter = shorten_context(self.tokenizer, context, lambda text: self.template.render(instruction, text), budget)
+        shorter = shorten(self.tokenizer, context, history, render, budget)
         if shorter is None:
             raise UserError(
                 f"the question takes {len(ids)} tokens, and {budget} fit beside {new_tokens} new tokens; shorten it"
             )
-        return EncodedPrompt(self.template.render(instruction, shorter.context), shorter.ids, True)
+        return EncodedPrompt(render(shorter.context, shorter.history), shorter.ids, True)
 
     def answer(self, prompt: list[int], streamer: BaseStreamer | None = None) -> Answer:
         """Answer an encoded prompt."""

@@ -23,6 +23,7 @@ from sft.plan.hazards import truncation_hazards
 from sft.plan.preview import balance_line, show, show_example
 from sft.prompt.encode import encode_prompt, eos_id
 from sft.prompt.encoded_rows import row_lengths
+from sft.prompt.lost_turns import histories, lost_turns
 from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError, say
@@ -124,7 +125,7 @@ def prepare(
     """Encode the rows, and print what came of it."""
     training = config.training
     packed, micro_batches = layout(config)
-    settings = (training["max_length"], config.data.truncation, training["train_on_inputs"])
+    settings = (training["max_length"], config.data.truncation, training["train_on_inputs"], training["turns"])
     encoder = RowEncoder(tokenizer, FormattingFunction(template), *settings)
     train = encoder.encode(split.train)
     if not train.rows:
@@ -167,11 +168,13 @@ def layout(config: Config) -> tuple[bool, str]:
 
 
 def hazards(config: Config, plan: Plan) -> list[str]:
-    """Warnings about what training loses to the length limit, and about answering the test rows as configured."""
+    """Warnings about what training loses to template and length limit, and about answering the test rows."""
     _, split, template, tokenizer, encoder, train, *_ = plan
     contexts = with_context(split.test).tolist()
-    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input)) for e in examples_of(split.test))
+    examples = examples_of(split.test)
+    prompts = (encode_prompt(tokenizer, template.render(e.instruction, e.input, e.history)) for e in examples)
     return [
+        *lost_turns(template, histories(plan.data.rows)),
         *truncation_hazards(train.fates, encoder.truncation, encoder.max_length),
         *penalty_hazards(config.generation, contexts, prompts, eos_id(tokenizer)),
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from sft.prompt.encode import bos_ids, encode_prompt
-from sft.prompt.template import PromptTemplate, with_fixed_date
+from sft.prompt.template import PromptTemplate, format_parts, history_of, with_fixed_date
 from sft.system.errors import UserError
 
 REFUSAL = "This model answers single questions: send one message, from the user; no system message, no history."
@@ -40,7 +40,7 @@ def as_chat_template(template: PromptTemplate, starts_with_bos: bool) -> str:
     `starts_with_bos`: whether training prompts begin with the BOS token, which engines leave to the chat template.
     """
     (before, between, behind), _ = _parts(template)
-    (start, end), _ = _pieces(template.without_input)
+    (start, end), _ = format_parts(template.without_input)
     if not between.strip():
         raise _unwritable(template)
     texts = {"refusal": REFUSAL, "between": between, "before": before, "behind": behind, "start": start, "end": end}
@@ -56,7 +56,7 @@ def set_chat_template(
 ) -> None:
     """Give the tokenizer the chat template unless it was trained with its own, and check it.
 
-    `rows` have fields instruction and input.
+    `rows` have fields instruction and input, and may have history.
 
     Raises UserError when the template fails, or a row's message does not become the training prompt, in text and ids.
     """
@@ -68,8 +68,10 @@ def set_chat_template(
         tokenizer.chat_template = with_fixed_date(tokenizer.get_chat_template())
     special = set(tokenizer.all_special_tokens)
     for row in rows:
-        prompt = template.render(row["instruction"], row["input"])
-        messages = [{"role": "user", "content": user_message(template, row["instruction"], row["input"])}]
+        history = template.taken(history_of(row))
+        prompt = template.render(row["instruction"], row["input"], history)
+        question = user_message(template, row["instruction"], row["input"])
+        messages = [{"role": role, "content": text} for role, text in (*history, ("user", question))]
         try:
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -78,8 +80,9 @@ def set_chat_template(
         if text != start + prompt:
             raise UserError(f"the chat template does not give the training prompt for {row['instruction']!r:.80}")
         # A special token's name in a question is split as text in training, and taken for the token by engines.
-        named = any(name in messages[0]["content"] for name in special)
-        if not named and ids != encode_prompt(tokenizer, prompt):
+        # Earlier answers are encoded apart, as they were written, and not together with the line break in front.
+        named = any(name in message["content"] for name in special for message in messages)
+        if not (named or prompt.learned_spans) and ids != encode_prompt(tokenizer, prompt):
             raise UserError(
                 f"the chat template gives other tokens than the training prompt for {row['instruction']!r:.80}, so "
                 "engines would ask the model in a way it was not trained for; this tokenizer cannot be exported"
@@ -88,20 +91,9 @@ def set_chat_template(
 
 def _parts(template: PromptTemplate) -> tuple[list[str], list[str]]:
     """What stands before, between and behind the two fields of a prompt with a context, and the fields."""
-    texts, fields = _pieces(template.with_input)
-    if sorted(fields) != ["input", "instruction"] or _pieces(template.without_input)[1] != ["instruction"]:
+    texts, fields = format_parts(template.with_input)
+    if sorted(fields) != ["input", "instruction"] or format_parts(template.without_input)[1] != ["instruction"]:
         raise _unwritable(template)
-    return texts, fields
-
-
-def _pieces(text: str) -> tuple[list[str], list[str]]:
-    """A format string's texts, before, between and behind its fields, and the fields."""
-    texts, fields = [""], []
-    for literal, field, _, _ in string.Formatter().parse(text):
-        texts[-1] += literal
-        if field is not None:
-            fields.append(field)
-            texts.append("")
     return texts, fields
 
 

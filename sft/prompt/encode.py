@@ -1,5 +1,6 @@
 """Texts become token ids: prompt and answer are encoded apart, so the boundary between them is known."""
 
+import bisect
 import functools
 import itertools
 import json
@@ -62,27 +63,74 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> list[list[int]]:
     """The same for many prompts of one template at once."""
+    turns = encode_turns(tokenizer, prompts)
+    return [pieces[0] if len(pieces) == 1 else [*itertools.chain(*pieces)] for pieces in turns]
+
+
+def encode_turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> list[list[list[int]]]:
+    """The same in pieces: what is given, an earlier answer with what ends its turn, what is given, and so on.
+
+    A prompt without earlier answers is one piece. Like the last answer, earlier ones are encoded apart from the prompt.
+    """
     if not any(getattr(prompt, "special_spans", None) is not None for prompt in prompts):
         bos = bos_ids(tokenizer)
-        return [[*bos, *ids] for ids in encode_texts(tokenizer, prompts)]
+        return [[[*bos, *ids]] for ids in encode_texts(tokenizer, prompts)]
+    pieces = [_pieces(prompt) for prompt in prompts]
     pattern = _special_pattern(tokenizer, len(tokenizer))
-    plain = [tuple(found.span() for found in pattern.finditer(prompt)) == prompt.special_spans for prompt in prompts]
-    rest = iter(_ids(tokenizer, list(itertools.compress(prompts, plain)), split_special_tokens=False))
+    flat = [piece for of_prompt in pieces for piece in of_prompt]
+    # What goes on behind other text, and does not begin with a special token, must not be encoded as a beginning.
+    plain = [
+        tuple(found.span() for found in pattern.finditer(piece.text)) == piece.spans
+        and (piece.begins or (piece.spans and piece.spans[0][0] == 0))
+        for piece in flat
+    ]
+    whole = iter(_ids(tokenizer, [piece.text for piece in itertools.compress(flat, plain)], split_special_tokens=False))
+    in_parts = iter(_encode_spans(tokenizer, [p for p, is_plain in zip(flat, plain, strict=True) if not is_plain]))
+    ids = iter([next(whole) if is_plain else next(in_parts) for is_plain in plain])
+    return [[next(ids) for _ in of_prompt] for of_prompt in pieces]
+
+
+class _Piece(NamedTuple):
+    """A part of a prompt, its special tokens' (start, end), and whether the prompt begins with it."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    begins: bool
+
+
+def _pieces(prompt: Any) -> list[_Piece]:
+    """A prompt, cut before and behind each earlier answer."""
+    if not prompt.learned_spans:
+        return [_Piece(prompt, prompt.special_spans, True)]
+    cuts = [0, *itertools.chain(*prompt.learned_spans), len(prompt)]
     return [
-        next(rest) if is_plain else _encode_spans(tokenizer, prompt)
-        for prompt, is_plain in zip(prompts, plain, strict=True)
+        _Piece(
+            prompt[start:end],
+            tuple((a - start, b - start) for a, b in prompt.special_spans if start <= a < end),
+            start == 0,
+        )
+        for start, end in itertools.pairwise(cuts)
     ]
 
 
-def _encode_spans(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
-    # The data contains the text of a special token: what lies between the template's is text.
-    ids: list[int] = []
-    place = 0
-    for start, end in prompt.special_spans:
-        encode = encode_answer if place else encode_text
-        ids += [*encode(tokenizer, prompt[place:start]), tokenizer.convert_tokens_to_ids(prompt[start:end])]
-        place = end
-    return [*ids, *encode_answer(tokenizer, prompt[place:])]
+def _encode_spans(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[_Piece]) -> list[list[int]]:
+    """Pieces of which only `spans` are special tokens: what lies between is text, whatever it looks like."""
+    beginnings: list[str] = []
+    others: list[str] = []
+    for text, spans, begins in pieces:
+        cuts = [0, *itertools.chain(*spans), len(text)]
+        between = [text[start:end] for start, end in zip(cuts[::2], cuts[1::2], strict=True)]
+        (beginnings if begins else others).append(between[0])
+        others += between[1:]
+    first = iter(encode_texts(tokenizer, beginnings))
+    rest = iter(encode_answers(tokenizer, others))
+    found = []
+    for text, spans, begins in pieces:
+        ids = [*next(first if begins else rest)]
+        for start, end in spans:
+            ids += [tokenizer.convert_tokens_to_ids(text[start:end]), *next(rest)]
+        found.append(ids)
+    return found
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
@@ -133,10 +181,37 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 class Shortened(NamedTuple):
-    """What is left of a context, and the ids of the whole prompt with it."""
+    """What is left of a context and of the turns before, and the ids of the whole prompt with them."""
 
     context: str
     ids: list[int]
+    history: Sequence[tuple[str, str]] = ()
+
+
+def shorten(
+    tokenizer: PreTrainedTokenizerBase,
+    context: str,
+    history: Sequence[tuple[str, str]],
+    render: Callable[[str, Sequence[tuple[str, str]]], str],
+    budget: int,
+) -> Shortened | None:
+    """The prompt without as few of the oldest turns as it takes to have at most `budget` tokens.
+
+    Where it is still too long without any, its context is shortened, too. A system message always stays. `render`
+    makes the prompt's text from a context and a history. None when no prompt is short enough.
+    """
+    system = [turn for turn in history if turn[0] == "system"]
+    turns = [turn for turn in history if turn[0] != "system"]
+
+    def encoded(first: int) -> list[int]:
+        return encode_prompt(tokenizer, render(context, [*system, *turns[first:]]))
+
+    firsts = range(2, len(turns) + 1, 2)
+    place = bisect.bisect_left(firsts, True, key=lambda first: len(encoded(first)) <= budget)
+    if place < len(firsts):
+        return Shortened(context, encoded(firsts[place]), [*system, *turns[firsts[place] :]])
+    shorter = shorten_context(tokenizer, context, lambda text: render(text, system), budget)
+    return shorter and shorter._replace(history=system)
 
 
 def shorten_context(

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from sft.data.rows import temporary_dataset
-from sft.prompt.encode import encode_answers, encode_prompts, eos_id, is_all_data, shorten_context, tokenizer_sha256
+from sft.prompt.encode import encode_answers, encode_turns, eos_id, is_all_data, shorten, tokenizer_sha256
 from sft.prompt.encoded_rows import IGNORE_INDEX, SCHEMA, digest, kept
-from sft.prompt.template import FormattingFunction
+from sft.prompt.template import FormattingFunction, history_of
 from sft.system.processes import RANK
 
 BATCH = 1000
@@ -26,6 +26,9 @@ BATCH = 1000
 
 Fate = Literal["whole", "context shortened", "end cut off", "dropped"]
 FATES: tuple[Fate, ...] = get_args(Fate)
+"""What became of rows. A context that is shortened may be that of earlier turns, the oldest of which are left out."""
+Turns = Literal["all", "last"]
+"""Whose answers of a conversation are learned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +56,11 @@ class RowEncoder:
         tokenizer: the base model's tokenizer.
         formatting_func: row → prompt and completion; the trainer is given the same one.
         max_length: the most tokens of a row, its end-of-text token included.
-        truncation: "context" takes what is too much from the end of a row's context, and drops a row
-            whose instruction and answer alone do not fit; "end" cuts the row's end off, answer and
-            end-of-text token first, as alpaca-lora's `cutoff_len` does.
-        train_on_inputs: whether the prompt's tokens are supervised too.
+        truncation: "context" takes what is too much from the oldest turns of a conversation, then from the
+            end of a row's context, and drops a row whose instruction and answer alone do not fit; "end"
+            cuts the row's end off, answer and end-of-text token first, as alpaca-lora's `cutoff_len` does.
+        train_on_inputs: whether the prompt's tokens are supervised too, those of earlier turns among them.
+        turns: whether all answers of a conversation are supervised, or the last one only.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -64,6 +68,7 @@ class RowEncoder:
     max_length: int
     truncation: Literal["context", "end"] = "context"
     train_on_inputs: bool = True
+    turns: Turns = "last"
 
     def __post_init__(self) -> None:
         self._eos = eos_id(self.tokenizer)
@@ -103,47 +108,52 @@ class RowEncoder:
     @functools.cached_property
     def _identity(self) -> str:
         """Hash of all that decides about a row's tokens, but for the row and the template: this code is part of it."""
-        settings = [self.max_length, self.truncation, self.train_on_inputs, self._eos]
+        settings = [self.max_length, self.truncation, self.train_on_inputs, self.turns, self._eos]
         versions = [tokenizers.__version__, transformers.__version__]
-        files = ("template.py", "encode.py", "row_encoder.py", "encoded_rows.py")
+        files = ("template.py", "turns.py", "encode.py", "row_encoder.py", "encoded_rows.py")
         sources = [(Path(__file__).parent / name).read_bytes() for name in files]
         return digest(self.tokenizer_sha256, json.dumps([settings, versions]), *sources)
 
     def encode_row(self, row: Mapping[str, Any]) -> Encoded:
-        """Encode one row with fields instruction, input, output."""
+        """Encode one row with fields instruction, input, output; it may have history."""
         return self.encode_rows([row])[0]
 
     def encode_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Encoded]:
         """The same for many rows at once."""
         texts = list(map(self.formatting_func, rows))
-        prompts = encode_prompts(self.tokenizer, [text["prompt"] for text in texts])
+        prompts = encode_turns(self.tokenizer, [text["prompt"] for text in texts])
         answers = encode_answers(self.tokenizer, [text["completion"] for text in texts])
         return [
             self._fitted(row, prompt, [*answer, self._eos])
             for row, prompt, answer in zip(rows, prompts, answers, strict=True)
         ]
 
-    def _fitted(self, row: Mapping[str, Any], prompt: list[int], answer: list[int]) -> Encoded:
-        if len(prompt) + len(answer) <= self.max_length:
+    def _fitted(self, row: Mapping[str, Any], prompt: list[list[int]], answer: list[int]) -> Encoded:
+        """The row of a prompt in pieces (see `encode_turns`) and an answer."""
+        if sum(map(len, prompt)) + len(answer) <= self.max_length:
             return self._labelled(prompt, answer, "whole")
         if self.truncation == "end":
             return self._labelled(prompt, answer, "end cut off")
-        shorter = shorten_context(
-            self.tokenizer,
-            row["input"],
-            lambda context: self.formatting_func({**row, "input": context})["prompt"],
-            self.max_length - len(answer),
-        )
+
+        def render(context: str, history: Sequence[tuple[str, str]]) -> str:
+            return self.formatting_func({**row, "input": context, "history": history})["prompt"]
+
+        room = self.max_length - len(answer)
+        shorter = shorten(self.tokenizer, row["input"], history_of(row), render, room)
         if shorter is None:
             return Encoded([], [], 0, "dropped")
-        return self._labelled(shorter.ids, answer, "context shortened")
+        (prompt,) = encode_turns(self.tokenizer, [render(shorter.context, shorter.history)])
+        return self._labelled(prompt, answer, "context shortened")
 
-    def _labelled(self, prompt: list[int], answer: list[int], fate: Fate) -> Encoded:
-        input_ids = [*prompt, *answer][: self.max_length]
-        labels = list(input_ids) if self.train_on_inputs else [*[IGNORE_INDEX] * len(prompt), *answer]
-        labels = labels[: self.max_length]
+    def _labelled(self, prompt: list[list[int]], answer: list[int], fate: Fate) -> Encoded:
+        input_ids, labels = [], []
+        for place, piece in enumerate(prompt):
+            is_learned = self.train_on_inputs or (self.turns == "all" and place % 2 == 1)
+            input_ids += piece
+            labels += piece if is_learned else [IGNORE_INDEX] * len(piece)
+        prompt_tokens = len(input_ids)
+        input_ids, labels = ([*ids, *answer][: self.max_length] for ids in (input_ids, labels))
         # The first token of a row is predicted from nothing; a row without any other supervised token teaches nothing.
-        supervised_from = 1 if self.train_on_inputs else max(1, len(prompt))
-        if supervised_from >= len(labels):
+        if labels.count(IGNORE_INDEX) + (labels[:1] != [IGNORE_INDEX]) >= len(labels):
             return Encoded([], [], 0, "dropped")
-        return Encoded(input_ids, labels, min(len(prompt), self.max_length), fate)
+        return Encoded(input_ids, labels, min(prompt_tokens, self.max_length), fate)
