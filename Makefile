@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
 QUESTION := "図書館は何時に閉まりますか。"
-CONTEXT := "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
+CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 
 .PHONY: demo test slow test-properties test-faults bench test-models setup check
 

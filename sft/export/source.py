@@ -23,7 +23,7 @@ from sft.system.errors import UserError
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
 QUESTION = "この図書館は、水曜日は何時に閉まりますか。"
-CONTEXT = "みなと町図書館は、平日は午前9時から午後8時まで開いています。月曜日は休みです。"
+CONTEXT = "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 """What the model card asks."""
 
 
