@@ -163,6 +163,7 @@ def make_encoded_rows(directory, monkeypatch):
 
 def make_answers(directory, tokenizer):
     from sft.ask.answers import answer_file
+    from sft.data.read import Asked
 
     def prompt(instruction, context):
         return SimpleNamespace(ids=[1, 2])
@@ -175,7 +176,7 @@ def make_answers(directory, tokenizer):
     def make():
         gc.collect()  # a process that ended would have let go its lock
         progress = Progress(directory / "answers.jsonl", 0)
-        answer_file(answerer, [{"instruction": "問い"} for _ in range(9)], progress, "tuned")
+        answer_file(answerer, [Asked("row 1", {"質問": "問い"}, "問い") for _ in range(9)], progress, "tuned")
 
     return make
 
