@@ -39,8 +39,13 @@ def test_every_text_is_shown_somewhere_and_none_is_missing():
 
 @pytest.mark.parametrize(
     ("variables", "expected"),
-    [({"LANG": "ja_JP.UTF-8"}, "ja"), ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C.UTF-8"}, "en"), ({"LC_MESSAGES": "ja_JP"}, "ja"), ({}, "en")],
-)  # fmt: skip
+    [
+        ({"LANG": "ja_JP.UTF-8"}, "ja"),
+        ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LC_MESSAGES": "ja_JP"}, "ja"),
+        ({}, "en"),
+    ],
+)
 def test_the_language_is_the_locales_unless_one_is_asked_for(monkeypatch, variables, expected):
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
