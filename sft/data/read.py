@@ -27,6 +27,8 @@ from sft.data.sources import Source, files_of, is_local
 from sft.data.tables import tables_of
 from sft.system.errors import UserError
 from sft.system.files import file_sha256
+from sft.system.texts import text
+from sft.system.waiting import watched
 
 KEY_SETS = 1000
 """So many sets of keys in rows of JSON are remembered with their schemas."""
@@ -70,7 +72,7 @@ def load_data(sources: str | Sequence[Source], leave_out: Collection[str] = ()) 
     """
     named = [Source(sources)] if isinstance(sources, str) else sources
     reader = _Reader(files_of(named), leave_out)
-    rows = write_rows(_with_ids(reader.rows()))
+    rows = write_rows(_with_ids(iter(watched(reader.rows(), text("rows.reading")))))
     return LoadedData(rows, reader.drops.first, reader.drops.counts, tuple(reader.files), reader.cells)
 
 
@@ -105,13 +107,13 @@ class _Reader:
                 if (values := self._checked(row, schemas, place)) is not None:
                     usable += 1
                     yield values | {"file": number, "place": place}
-            found.append(f"{schemas.names()} ({table.form})")
+            found.append((schemas.names(), table.form))
         dropped = self.drops.counts.total() - before
         if not usable:
             reasons = "; ".join(self.drops.report()[:3]) or "it is empty"
             raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy()}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
-        self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, "; ".join(found)))
+        self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found)))
 
     def _checked(self, row: Any, schemas: "_Schemas", place: str) -> dict[str, Any] | None:
         """The fields of a row; None where it is dropped."""
