@@ -154,6 +154,12 @@ def test_a_prompt_is_taken_apart_as_it_was_put_together():
         taken_apart("### 指示:\na\n\n### 入力:\nb\n\n### 入力:\nc\n\n### 応答:\nd")
 
 
+def test_a_question_about_the_template_is_a_question(tmp_path):
+    question = ALPACA_JA.render(Q)
+    (found,) = raw(tmp_path, {"question": question, "answer": A})
+    assert found["instruction"] == question
+
+
 def test_columns_that_the_user_names_win_and_the_others_are_recognised(tmp_path):
     row = {"件名": Q, "質問": "別", "対応": A, "備考": C, "分類": "x"}
     columns = {"instruction": "件名", "output": "対応", "input": "備考"}

@@ -7,6 +7,7 @@ import pytest
 from sft.config.load import load_config
 from sft.data.read import load_data, raw_rows
 from sft.data.sources import Source, files_of, is_local
+from sft.plan.prepare import read_rows
 from sft.run.manifest import file_counts
 from sft.system.errors import UserError
 from sft.system.files import file_sha256
@@ -110,6 +111,12 @@ def test_a_configuration_of_several_files_is_given_back_by_its_own_yaml_and_hold
     assert [source.path for source in spelt.sources] == [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.csv", "c/d"]
     assert spelt.test == [f"{tmp_path}/t.csv"]
     assert spelt.shares == (0.02, 0.0)
+
+
+@pytest.mark.parametrize("override", ["data.test=t.csv", "data.path=[{path: a.csv, weight: 2}]"])
+def test_what_nobody_obeys_yet_is_refused_and_not_left_out(tmp_path, override):
+    with pytest.raises(UserError, match="yet; "):
+        read_rows(config(tmp_path, override))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import NamedTuple
 
+from sft.system.visible import one_line
+
 SHOWN = 3
 
 
@@ -53,5 +55,6 @@ class Drops:
             places = ", ".join(d.place for d in self.first if (d.reason, d.category) == (reason, category))
             more = ", …" if count > SHOWN else ""
             named = f" ({category})" if category else ""
-            lines.append(f"dropped {count} row{'s' * (count > 1)}{named}: {reason}: {places}{more}")
+            # Reasons, places and categories quote the file, which may hold anything.
+            lines.append(one_line(f"dropped {count} row{'s' * (count > 1)}{named}: {reason}: {places}{more}"))
         return lines

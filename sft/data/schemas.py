@@ -233,7 +233,8 @@ def fields_of(row: Any, schema: Schema) -> dict[str, Any]:
         return fields | _of_messages([*prompt, *(() if schema.asks else answer)], before, schema.asks)
     if isinstance(output, list) and len(output) == 1 and isinstance(output[0], dict):
         return fields | _of_messages([{"role": "user", "content": prompt}, *output], before)
-    if "input" not in schema.columns and holds_prompt(prompt) and (isinstance(output, str) or schema.asks):
+    rendered = "input" not in schema.columns and plain(schema.spelt("instruction")) == "prompt"
+    if rendered and holds_prompt(prompt) and (isinstance(output, str) or schema.asks):
         return fields | _of_text(prompt + (output or ""), before)
     history = before + earlier_turns(schema.value(row, "history"))
     return fields | {

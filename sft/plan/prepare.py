@@ -47,6 +47,12 @@ class Plan(NamedTuple):
 
 def read_rows(config: Config) -> tuple[LoadedData, Split]:
     """The rows, checked, and their sides, the training side as `data.balance` and `data.train_rows` want it."""
+    # Settings that the split and the epoch do not know are refused, since they would be left out without a word.
+    for key in ("validation", "test"):
+        if getattr(config.data, key) is not None:
+            raise UserError(f"data.{key}: the split takes no files of their own yet; set data.{key}_share")
+    if any(source.weight != 1 for source in config.data.sources):
+        raise UserError("data.path: an epoch does not know weights of files yet; leave weight out, or use data.balance")
     data = load_data(config.data.sources, config.data.leave_out)
     if RANK == 0:
         for line in data.read_report():
