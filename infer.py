@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--instruction", help="one question or task")
     parser.add_argument("--input", default="", help="its context")
-    questions = ("--questions", "--jsonl", "--csv")  # one option, whose old name stays
-    parser.add_argument(*questions, type=Path, metavar="FILE", help="rows with a question, in any file of rows")
+    spelt = ("--questions", "--jsonl", "--csv")  # one option, whose old name stays
+    parser.add_argument(*spelt, type=Path, metavar="FILE", help="rows with a question, in any file of rows")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for all their columns and the answers")
     parser.add_argument("--base", action="store_true", help="answer with the base model alone")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")

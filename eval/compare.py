@@ -1,4 +1,4 @@
-"""`python -m eval compare`: systems of several runs over the same rows, each against the first. No torch here."""
+"""`python -m eval compare`: systems of several runs over the rows that all held out, each against the first."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from eval.border import json_text
 from eval.metrics.catalogue import HEADLINE, REPORTED
@@ -18,9 +19,10 @@ from eval.render.blocks import Block, Cell, Heading, Strong, Table, paragraph
 from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
-from eval.render.terminal import Row, narrow, print_rows
+from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
 from eval.report.score_tables import score_cell
 from eval.report.view import measured
+from eval.scoring.common_rows import common_rows, in_words
 from eval.scoring.measured import measure
 from eval.scoring.paired import differences, interaction
 from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
@@ -29,6 +31,7 @@ from sft.run.manifest import read_manifest
 from sft.run.provenance import provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, short_name, text_sha256, write_whole
+from sft.system.visible import visible
 
 COMPARISON_VERSION = 1
 PREDICTIONS = Path("eval") / "predictions.jsonl"
@@ -55,7 +58,8 @@ class FromFirst(Differences):
 class Comparison:
     """What comparison.json holds: as `Results`, and each system − the first.
 
-    `sources` is the file and the system in it that each one's answers came from.
+    `sources` is the file and the system in it that each one's answers came from, `alone` how many rows each one
+    answered that not all did, which are left out.
     """
 
     schema_version: int
@@ -66,6 +70,7 @@ class Comparison:
     systems: dict[str, Scores]
     floors: dict[str, Scores]
     differences: dict[str, FromFirst]
+    alone: dict[str, int]
 
 
 def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_000, seed: int = 0) -> None:
@@ -166,11 +171,12 @@ def _home(path: Path) -> Path:
 
 
 def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0) -> Comparison:
-    """Means of every system and paired differences; each answer is measured once.
+    """Means of every system and paired differences over the rows that all answered; each answer is measured once.
 
-    Raises UserError when they did not answer the same rows.
+    Raises UserError when there is no such row.
     """
-    renamed = [dataclasses.replace(p, system=one.name) for one in answered for p in one.predictions]
+    common = common_rows({one.name: one.predictions for one in answered})
+    renamed = [dataclasses.replace(p, system=name) for name, found in common.answers.items() for p in found]
     together = measure(renamed, resamples, seed)
     results, tables = results_of(together), together.tables
     names = [one.name for one in answered]
@@ -188,6 +194,7 @@ def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0
         systems={name: results.systems[name] for name in names},
         floors=results.floors,
         differences=found,
+        alone=common.alone,
     )
 
 
@@ -202,7 +209,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     blocks: list[Block] = [
         Heading(1, f"Comparison with {first}"),
         paragraph(
-            f"{comparison.rows.total} rows answered by all. Differences are paired, each system minus {first}; p is "
+            f"{_words(comparison)}. Differences are paired, each system minus {first}; p is "
             "corrected (Holm) within each comparison, not over several of them."
         ),
     ]
@@ -246,6 +253,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             means = [number(comparison.systems[n].of(scope, HEADLINE).mean) for n in (first, name)]
             delta = comparison.differences[name].of(scope, HEADLINE)
             cells = [str(comparison.rows.of(scope)), *means, with_interval(delta, signed=True), p_value(delta.p_holm)]
-            rows.append(Row(scope.label, cells, scope.is_group))
+            rows.append(Row(narrow(scope.label, CATEGORY_CELLS), cells, scope.is_group))
         title = f"{HEADLINE.name}: {narrow(name, 24)} against {narrow(first, 24)}"
         print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)
+    if any(comparison.alone.values()):
+        console.print(Text(visible(_words(comparison))))
+
+
+def _words(comparison: Comparison) -> str:
+    return in_words(comparison.rows.total, comparison.alone)

@@ -41,4 +41,4 @@ def evaluate(
             if RANK == 0:
                 outputs = {row.index: row.output for row in examples_of(trained)}
                 predictions = list(read_predictions(file))
-                report(predictions, directory, config.eval.resamples, config.eval.seed, outputs, provenance)
+                report(predictions, file, directory, config.eval.resamples, config.eval.seed, outputs, provenance)

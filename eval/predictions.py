@@ -11,9 +11,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, ConfigDict, Field
 
 from eval.border import from_json
-from sft.data.records import CATEGORIES, Example
+from sft.data.records import Example, group_of
 from sft.generation.settings import FinishReason
-from sft.run.provenance import lines_sha256
 from sft.system.errors import UserError
 from sft.system.files import parse_json, read_bytes, text_sha256, write_whole
 
@@ -35,12 +34,6 @@ def _json(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _of_a_known_category(example: Example) -> Example:
-    if example.category not in CATEGORIES:
-        raise ValueError(f"unknown category {example.category!r}; known: {', '.join(CATEGORIES)}")
-    return example
-
-
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Likelihood = Annotated[float, Field(strict=True), AfterValidator(_likelihood)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
@@ -60,7 +53,7 @@ class Prediction:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     system: str
-    example: Annotated[Example, AfterValidator(_of_a_known_category)]
+    example: Example
     prompt: str
     text: str
     finish_reason: FinishReason
@@ -91,12 +84,14 @@ def _lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 def rows_sha256(rows: Iterable[Example]) -> str:
     """Hash of rows, which tells them from all others."""
-    return text_sha256(json.dumps(dataclasses.astuple(row), ensure_ascii=False) for row in rows)
+    return text_sha256(json.dumps(_told_apart(row), ensure_ascii=False) for row in rows)
 
 
-def answers_sha256(predictions: Iterable[Prediction]) -> str:
-    """Hash of answers in whatever order."""
-    return lines_sha256(_lines(predictions))
+def _told_apart(row: Example) -> list[Any]:
+    # Rows as earlier versions knew them, without history and with the group that their category says, keep their hash.
+    usual = not row.history and row.group == group_of(row.category, row.input)
+    more = [] if usual else [row.group, row.history]
+    return [row.index, row.instruction, row.input, row.output, row.category, row.answers, *more]
 
 
 def examples_sha256(predictions: Iterable[Prediction]) -> str:

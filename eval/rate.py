@@ -19,10 +19,11 @@ from scipy.stats import binomtest
 from eval.border import from_json, json_text
 from eval.compare import Answered, directory_beside, read_answered
 from eval.render.numbers import NOTHING, number, p_value
-from eval.render.terminal import Row, narrow, print_rows
-from eval.scoring.results import SCOPES, Scope
-from eval.scoring.rows import check_same_rows, nested, rounded
-from sft.data.records import CATEGORIES
+from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
+from eval.scoring.common_rows import common_rows, in_words
+from eval.scoring.results import Scope
+from eval.scoring.rows import nested, rounded, scopes_of
+from sft.data.records import DOLLY, GROUPS, Group, category_label
 from sft.system.errors import UserError, say
 from sft.system.files import output_directory, read_bytes, read_json, write_whole
 from sft.system.visible import visible
@@ -36,8 +37,8 @@ CELL_LIMIT = 32_000  # Excel cuts at 32,767, without a word
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """Which side of a sheet is whose: `rows` by id, each with index, category, and whose ("first", "second") 1 and 2
-    are.
+    """Which side of a sheet is whose: `rows` by id, each with index, category, group, and whose ("first", "second") 1
+    and 2 are. Keys of earlier versions, which knew dolly's categories alone, lack the group.
     """
 
     schema_version: int
@@ -69,6 +70,7 @@ class Rating(NamedTuple):
     """One rated row: who was preferred ("first", "second", "tie" or "" for not rated)."""
 
     category: str
+    group: Group
     preferred: str
 
 
@@ -90,6 +92,9 @@ def write_sheet(specs: Sequence[str], output: Path | None, seed: int, with_refer
     output_directory(directory)
     write_whole(key, answers)
     write_whole(sheet, "\ufeff" + text)  # Excel needs the mark to see UTF-8
+    left = {one.name: len(one.predictions) - len(sides.rows) for one in answered}
+    if any(left.values()):
+        say(in_words(len(sides.rows), left))
     say(f"{sheet}: write 1, 2 or tie under preference, then python -m eval rate --collect {sheet}")
     say(f"{key}: tells which side is whose; keep it from the raters")
 
@@ -108,12 +113,13 @@ def collect(sheet: Path, key: Path | None) -> None:
 def make_sheet(first: Answered, second: Answered, seed: int, with_reference: bool) -> tuple[str, Key]:
     """The sheet as CSV text, rows in random order and each with random sides, and the key that tells them apart.
 
-    Order and sides depend on the seed and the row alone. Raises UserError when the rows differ.
+    It has the rows that both answered. Order and sides depend on the seed and the row alone. Raises UserError when
+    there is no such row.
     """
-    both = {"first": first.predictions, "second": second.predictions}
+    common = common_rows({one.name: one.predictions for one in (first, second)})
+    both = dict(zip(("first", "second"), common.answers.values(), strict=True))
     answers = {side: {answer.example.index: answer for answer in given} for side, given in both.items()}
-    check_same_rows(answers["first"], answers["second"], (first.name, second.name))
-    rows = sorted(first.predictions, key=lambda answer: _drawn(seed, "order", answer.example.index))
+    rows = sorted(both["first"], key=lambda answer: _drawn(seed, "order", answer.example.index))
     reference = ["reference"] if with_reference else []
     columns = ["id", "category", "instruction", "context", *reference, "answer_1", "answer_2", "preference", "comment"]
     out = io.StringIO()
@@ -123,11 +129,13 @@ def make_sheet(first: Answered, second: Answered, seed: int, with_reference: boo
     for number_, answer in enumerate(rows, start=1):
         example, row_id = answer.example, f"r{number_:04}"
         left, right = ("second", "first") if _drawn(seed, "side", example.index) % 2 else ("first", "second")
-        cells = {"instruction": example.instruction, "context": example.input, "category": example.category}
+        cells = {"instruction": example.instruction, "context": example.input}
+        cells["category"] = category_label(example.category)
         cells |= {"answer_1": answers[left][example.index].text, "answer_2": answers[right][example.index].text}
         cells["reference"] = "\n".join(example.references)
         sheet.writerow({"id": row_id, **{name: neutral(text) for name, text in cells.items()}})
-        sides[row_id] = {"index": example.index, "category": example.category, "1": left, "2": right}
+        kind = {"category": example.category, "group": example.group}
+        sides[row_id] = {"index": example.index, **kind, "1": left, "2": right}
     return out.getvalue(), Key(KEY_VERSION, seed, first.name, second.name, sides)
 
 
@@ -163,23 +171,33 @@ def read_ratings(sheet: Path, key: Key) -> list[Rating]:
             if choice not in CHOICES:
                 raise UserError(f"{place}: row {row_id}: preference is {choice!r}; write 1, 2, tie or nothing")
             # Rows of another sheet, or a column that was sorted alone, would pass for ratings of these rows.
-            if row.get("category") not in (None, key.rows[row_id]["category"]):
+            expected = neutral(category_label(key.rows[row_id]["category"]))
+            if row.get("category") not in (None, expected):
                 raise UserError(
-                    f"{place}: row {row_id} is of category {row['category']!r} here and "
-                    f"{key.rows[row_id]['category']!r} in the key; collect the whole sheet with the key made with it"
+                    f"{place}: row {row_id} is of category {row['category']!r} here and {expected!r} in the key; "
+                    "collect the whole sheet with the key made with it"
                 )
             found[row_id] = choice
     except csv.Error as error:
         raise UserError(f"{sheet}:{reader.line_num}: not a CSV line: {error}") from None
     return [
-        Rating(row["category"], row.get(choice := found.get(row_id, ""), choice)) for row_id, row in key.rows.items()
+        Rating(row["category"], _group(row), row.get(choice := found.get(row_id, ""), choice))
+        for row_id, row in key.rows.items()
     ]
+
+
+def _group(row: Mapping[str, str]) -> Group:
+    """The group of a key's row. Raises KeyError or ValueError where there is none."""
+    group = row.get("group") or DOLLY[row["category"]]
+    return GROUPS[GROUPS.index(group)]  # which raises ValueError
 
 
 def preferences(ratings: Sequence[Rating]) -> dict[Scope, Preferred]:
     """Every category and group that has rows, in report order → who was preferred there."""
-    counts = {s: Counter(rating.preferred for rating in ratings if rating.category in s.categories) for s in SCOPES}
-    return {scope: _preferred(found) for scope, found in counts.items() if found}
+    return {
+        scope: _preferred(Counter(ratings[at].preferred for at in members))
+        for scope, members in scopes_of(ratings).items()
+    }
 
 
 def _preferred(counts: Mapping[str, int]) -> Preferred:
@@ -199,8 +217,9 @@ def read_key(path: Path) -> Key:
     try:
         key = from_json(read_json(path), Key)
         for row in key.rows.values():
-            if row["category"] not in CATEGORIES or {row["1"], row["2"]} != {"first", "second"}:
-                raise ValueError("a row lacks its category or its sides")
+            _group(row)
+            if {row["1"], row["2"]} != {"first", "second"}:
+                raise ValueError("a row lacks its sides")
     except (UserError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not the key of a sheet ({error}); give it with --key") from None
     return key
@@ -213,7 +232,7 @@ def print_preferences(key: Key, found: Mapping[Scope, Preferred], console: Conso
         counts = [str(count) for count in (one.first, one.second, one.tie, one.not_rated)]
         share, low, high = (number(value, digits=2) for value in (one.share_second, one.ci_low, one.ci_high))
         cells = [*counts, f"{share} [{low}, {high}]" if one.p is not None else NOTHING, p_value(one.p)]
-        rows.append(Row(scope.label, cells, strong=scope.is_group))
+        rows.append(Row(narrow(scope.label, CATEGORY_CELLS), cells, strong=scope.is_group))
     title = f"preferred: {narrow(key.second, 24)} over {narrow(key.first, 24)}"
     print_rows(title, [key.first, key.second, "tie", "blank", "share", "p"], rows, console)
 

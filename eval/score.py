@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eval.predictions import Prediction, answers_sha256, examples_sha256, read_predictions
+from eval.predictions import Prediction, examples_sha256, read_predictions
 from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.document import document
@@ -14,9 +14,9 @@ from eval.report.terminal import print_table
 from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
-from sft.run.provenance import Provenance, lines_sha256, provenance_of
+from sft.run.provenance import Provenance, file_lines_sha256, provenance_of
 from sft.system.errors import UserError, say, warn
-from sft.system.files import output_directory, read_bytes, read_json, write_whole
+from sft.system.files import output_directory, read_json, write_whole
 
 
 def score_file(predictions: Path, output: Path | None, training_data: str | None) -> None:
@@ -29,7 +29,7 @@ def score_file(predictions: Path, output: Path | None, training_data: str | None
     check_own_results(predictions, directory)
     known = outputs_of(predictions.parent) if about and not training_data else None
     outputs = training_outputs(training_data, answers) if training_data else known
-    report(answers, directory, training_outputs=outputs, about=about)
+    report(answers, predictions, directory, training_outputs=outputs, about=about)
 
 
 def check_own_results(predictions: Path, directory: Path) -> None:
@@ -39,22 +39,25 @@ def check_own_results(predictions: Path, directory: Path) -> None:
     found = read_json(directory / "results.json")
     scored = found.get("predictions") if isinstance(found, dict) else None
     for other in directory.glob("*.jsonl"):
-        text = read_bytes(other).decode("utf-8", "replace") if scored and other.name != predictions.name else ""
-        if text and lines_sha256(text.split("\n")) == scored:
+        if scored and other.name != predictions.name and file_lines_sha256(other) == scored:
             raise UserError(f"{directory}: holds the results of {other.name}; give those of another file an --output")
 
 
 def report(
     predictions: Sequence[Prediction],
+    file: Path,
     directory: Path,
     resamples: int = 10_000,
     seed: int = 0,
     training_outputs: Mapping[str, str] | None = None,
     about: Provenance | None = None,
 ) -> None:
-    """Score, write results and report, print the table. `about` says whose answers these are; None: nobody knows."""
+    """Score the predictions in `file`, write results and report into `directory`, print the table.
+
+    `about` says whose answers these are; None: nobody knows.
+    """
     found = score(predictions, resamples, seed, training_outputs)
-    results = dataclasses.replace(found, about=about, predictions=answers_sha256(predictions))
+    results = dataclasses.replace(found, about=about, predictions=file_lines_sha256(file))
     blocks = document(results, predictions, sweep_of(directory / "sweep", predictions, about))
     reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks)}
     for name, text in (results.texts() | reports).items():

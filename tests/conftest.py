@@ -84,6 +84,7 @@ def trained_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     run = tmp_path_factory.mktemp("trained") / "run"
     words = [f"model.base={tiny_base}", "model.build=null", f"run.directory={run}", "data.train_rows=64"]
+    words += ["data.test_share=0.3"]  # the sample is small, and every category should be tested
     words += ["training.eval_strategy=no", "training.learning_rate=1e-2", "training.save_steps=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)

@@ -20,7 +20,9 @@ QUANTIZATIONS = {"unquantised": [], "8-bit": ["quantization.load_in_8bit=true"],
 
 
 def overrides(tiny_base, run):
-    return [f"model.base={tiny_base}", "model.build=null", f"run.directory={run}"]
+    # The sample is small: with these shares, every category has rows to validate and to test.
+    shares = ["data.test_share=0.3", "data.validation_share=0.06", "training.total_batch_size=20"]
+    return [f"model.base={tiny_base}", "model.build=null", f"run.directory={run}", *shares]
 
 
 def launch(command, *words):
@@ -51,7 +53,7 @@ def test_training_leaves_a_whole_run(finished_run):
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert sum("loss" in record for record in steps) == manifest["steps"] == 8
     assert any("eval_context_loss" in record for record in steps)
-    assert "8 optimizer steps of 32 rows, packed in bins of at most 4,096 tokens" in output
+    assert "8 optimizer steps of 20 rows, packed in bins of at most 4,096 tokens" in output
     assert "LoRA on 2 modules (query_key_value)" in output
 
 

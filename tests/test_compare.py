@@ -59,15 +59,50 @@ def test_a_system_can_be_named_and_names_stay_apart(runs: tuple[str, str]) -> No
     assert {p.system for p in found[0].predictions} == {"base"}
 
 
-def test_different_rows_are_refused_with_their_number(tmp_path: Path) -> None:
-    one = answers("tuned")
+def changed(answer: Prediction, **fields: str) -> Prediction:
+    """The answer to a row that was changed."""
+    return dataclasses.replace(answer, example=dataclasses.replace(answer.example, **fields))
+
+
+def test_runs_on_different_rows_are_compared_over_those_that_both_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = [changed(answer, instruction=f"問{at}") for at, answer in enumerate(answers("tuned"))]
     first = run(tmp_path / "A", *one)
-    fewer = run(tmp_path / "B", *one[3:])
-    with pytest.raises(UserError, match=r"A \(32 rows\) and B \(29 rows\) .* 3 are in one only, 0 have another text"):
-        compare(read_answered([first, fewer]), 50, 0)
-    changed = dataclasses.replace(one[0], example=dataclasses.replace(one[0].example, instruction="別の質問"))
-    other = run(tmp_path / "C", changed, *one[1:])
-    with pytest.raises(UserError, match="0 are in one only, 1 have another text under the same index"):
+    other = run(tmp_path / "B", changed(one[3], instruction="直した質問"), *one[4:])  # rows are gone, one was corrected
+    found = compare(read_answered([first, other]), 50, 0)
+    assert found.rows.total == 28
+    assert found.alone == {"A": 4, "B": 1}
+    assert found.answers["A"] == found.answers["B"]
+    same = compare(read_answered([run(tmp_path / "C", *one[4:]), other]), 50, 0)
+    assert same.systems["C"] == found.systems["A"]
+    compare_runs([first, other], None, 50)
+    words = "28 rows answered by both; left out, because not both answered them: 4 of A, 1 of B"
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert words in (tmp_path / "A" / "eval" / "compare-B" / "comparison.md").read_text()
+    third = run(tmp_path / "D", *one[:-2])
+    assert compare(read_answered([first, other, third]), 50, 0).alone == {
+        "A": 6,
+        "B": 3,
+        "D": 4,
+    }
+
+
+def test_a_row_is_known_by_its_texts_whatever_id_and_category_it_has_now(tmp_path: Path) -> None:
+    one = [changed(answer, instruction=f"問{at}") for at, answer in enumerate(answers("tuned"))]
+    two = [changed(answer, index=f"{at:012x}", category="社内") for at, answer in enumerate(one)]
+    twice = [one[0], changed(one[0], index="a"), changed(one[0], index="b")]  # the same texts three times
+    runs = [run(tmp_path / "A", *one, *twice[1:]), run(tmp_path / "B", *reversed(two), changed(twice[1], index="c"))]
+    found = compare(read_answered(runs), 50, 0)
+    assert (found.rows.total, found.alone) == (33, {"A": 1, "B": 0})
+    assert next(iter(found.rows.categories)) == "open_qa"  # the first run's names
+    assert found.differences["B"].groups["open"]["character_f1"].mean == 0
+
+
+def test_runs_without_a_common_row_are_one_clear_line(tmp_path: Path) -> None:
+    first = run(tmp_path / "A", *answers("tuned"))
+    other = run(tmp_path / "B", *(changed(answer, instruction="別の質問") for answer in answers("tuned")))
+    with pytest.raises(UserError, match=r"A \(32 rows\) and B \(32 rows\) have no row in common .* eval.data=FILE"):
         compare(read_answered([first, other]), 50, 0)
 
 

@@ -119,3 +119,13 @@ def test_all_real_rows_are_usable(real_rows):
     data = load_data(str(real_rows))
     assert len(data.rows) == 15_015
     assert not data.dropped
+
+
+def test_a_row_may_have_any_category_or_none(tmp_path):
+    rows = [ROW | {"index": str(n), "category": name} for n, name in enumerate(["社内 手続き", "Open QA", "", None])]
+    rows.append({key: value for key, value in ROW.items() if key != "category"})
+    data = load_data(jsonl(tmp_path / "rows.jsonl", *rows), groups={"社内 手続き": "other"})
+    assert not data.dropped
+    assert [(example.category, example.group) for example in examples_of(data.rows)] == [
+        ("社内 手続き", "other"), ("open_qa", "open"), ("", "open"), ("", "open"), ("", "open"),
+    ]  # fmt: skip

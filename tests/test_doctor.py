@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from sft.checks import doctor
 from sft.checks.model_checks import model_lines, number_format, sources
 from sft.data.records import CATEGORIES, Example
+from sft.data.rows import select
 from sft.model.load import load_skeleton
 from sft.prompt.encode import encode_texts
 from sft.prompt.encoded_rows import IGNORE_INDEX
@@ -112,15 +113,16 @@ def test_tokens_per_character_are_those_of_a_rows_texts():
     rows = [
         Example("1", "東京", "前後", "首都", "closed_qa"),
         Example("2", "東京は", "", "ガ", "open_qa"),
-        Example("2", "東京は", "", "ガ", "open_qa"),  # an epoch may show a row twice
+        Example("3", "", "", "", "社内"),
     ]
-    categories, texts = doctor.texts_of(on_disk(rows))
+    shown = select(on_disk(rows), [2, 0, 1, 1])  # an epoch may show a row twice
+    categories, texts = doctor.texts_of(shown)
     apart = by_character(normalizers.NFD())  # ガ falls into two, the second of them unknown
     shares = doctor.tokens_per_character(categories, texts, encode_texts(apart, texts))
-    assert (shares["closed_qa"], shares["open_qa"], shares["all"]) == (1.0, 5 / 4, 11 / 10)
-    assert shares["summarization"] is None
+    assert list(shares.by_category.items()) == [("open_qa", 5 / 4), ("closed_qa", 1.0), ("社内", None)]
+    assert shares.all == 11 / 10
     assert doctor.efficiency(shares).level == "yellow"
-    assert doctor.efficiency({"all": 0.5}).level == "green"
+    assert doctor.efficiency(doctor.Shares({}, 0.5)).level == "green"
 
 
 def skeleton(tiny_base, tmp_path):
@@ -200,9 +202,9 @@ def test_a_clean_page_exits_with_0_and_is_aligned(program, tiny_base, without_en
     ("words", "found"),
     [
         (["lora.target_modules=[q_proj]"], "STOP LoRA lora.target_modules: GPTNeoXForCausalLM has no module 'q_proj'"),
-        (["data.truncation=end", "training.max_length=16"], "0 of 225 training rows end in a supervised EOS"),
+        (["data.truncation=end", "training.max_length=16"], "0 of 223 training rows end in a supervised EOS"),
         (
-            ["--card", "1GB", "training.total_batch_size=225", "training.per_device_train_batch_size=225"],
+            ["--card", "1GB", "training.total_batch_size=223", "training.per_device_train_batch_size=223"],
             "STOP memory does not",
         ),
     ],
@@ -230,7 +232,7 @@ def test_without_the_models_configuration_the_rest_of_the_page_is_shown(program,
     text = "".join(result.stdout.split())
     assert result.returncode == 1, result.stderr
     assert f"STOPmodel{tmp_path / 'base'}:cannotbeloaded" in text
-    assert "225of225trainingrowscomebackfromthetokenizerunchanged" in text
+    assert "223of223trainingrowscomebackfromthetokenizerunchanged" in text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 
 import infer
 from eval.__main__ import main as evaluate
+from eval.predictions import read_predictions
+from sft.data.records import DOLLY
 from sft.export.__main__ import main as export
 
 FINISHED = Path(__file__).parent / "finished_run"
@@ -44,14 +46,15 @@ def test_it_answers_as_it_did(run, call):
 
 def test_it_is_scored_as_it_was(run, call):
     before = json.loads((run / "eval" / "results.json").read_text())
-    answers = (run / "eval" / "predictions.jsonl").read_bytes()
+    answers = list(read_predictions(run / "eval" / "predictions.jsonl"))
     words = ["eval.resamples=50", "generation.max_new_tokens=8"]
     with pytest.raises(SystemExit):  # nothing beside the answers says whose they are
         call(evaluate, run, *words)
     call(evaluate, run, *words, "--force")
-    assert (run / "eval" / "predictions.jsonl").read_bytes() == answers
+    assert list(read_predictions(run / "eval" / "predictions.jsonl")) == answers
     after = json.loads((run / "eval" / "results.json").read_text())
     assert after["systems"]["tuned"]["groups"] == before["systems"]["tuned"]["groups"]
+    assert after["rows"].pop("under").items() <= DOLLY.items()
     assert after["rows"] == before["rows"]
 
 

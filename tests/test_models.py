@@ -104,9 +104,10 @@ def train(program, monkeypatch, section, run, words):
 
     monkeypatch.setattr(training, "finish", spy)
     settings = {
-        "model.build": "null", "run.directory": run, "data.train_rows": 24, "lora.target_modules": "null",
-        "lora.lora_dropout": 0, "training.max_length": 1024, "training.train_on_inputs": "false",
-        "training.total_batch_size": 8, "training.per_device_train_batch_size": 4, "training.learning_rate": 0.005,
+        "model.build": "null", "run.directory": run, "data.train_rows": 24, "data.test_share": 0.3,
+        "lora.target_modules": "null", "lora.lora_dropout": 0, "training.max_length": 1024,
+        "training.train_on_inputs": "false", "training.total_batch_size": 8,
+        "training.per_device_train_batch_size": 4, "training.learning_rate": 0.005,
         "training.per_device_eval_batch_size": 4, "generation.max_new_tokens": 8, "eval.resamples": 50,
     } | {f"model.{key}": value for key, value in section.items()}  # fmt: skip
     result = program("train_sft", "configs/tiny.yaml", *(f"{key}={value}" for key, value in settings.items()), *words)

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -28,8 +28,8 @@ from sft.config.load import load_config
 from sft.config.sections import SECTIONS, Config
 from sft.data.cells import is_empty
 from sft.data.read import load_data
-from sft.data.records import CATEGORIES, Example
-from sft.data.rows import category_counts, examples_of
+from sft.data.records import CATEGORIES, Example, named_weights
+from sft.data.rows import category_counts, examples_of, kind_counts
 from sft.data.split import epoch_rows, split_rows
 from sft.generation.decoding import batches
 from sft.generation.penalty import ScopedRepetitionPenalty
@@ -309,19 +309,13 @@ def divided(rows, *shares):
 @example(
     [Example("0", "問", "文脈", "答", "open_qa"), Example("1", "問", " 文脈", "答", "open_qa")], 0.4, 0.375, Random(0)
 )
-def test_sides_hold_every_row_once_and_no_unit_twice_in_their_shares_whatever_the_order(rows, validation, test, draw):
+def test_sides_hold_every_row_once_and_no_unit_twice_whatever_the_order_and_the_others(rows, validation, test, draw):
     split = divided(rows, validation, test)
     assert sorted((row for side in split for row in side), key=lambda row: int(row.index)) == rows
     units = [{unit(row) for row in side} for side in split]
     assert sum(map(len, units)) == len(set.union(*units))
-    strata, sizes = defaultdict(set), Counter(map(unit, rows))
-    for key in sizes:
-        strata[min(row.category for row in rows if unit(row) == key)].add(key)
-    for members in strata.values():
-        total, half = sum(sizes[key] for key in members), max(sizes[key] for key in members) / 2
-        held_out = [sum(sizes[key] for key in members & side) for side in units]
-        assert abs(held_out[2] - test * total) <= half + 1e-6
-        assert abs(held_out[1] + held_out[2] - (test + validation) * total) <= half + 1e-6
+    for row in draw.sample(rows, min(3, len(rows))):  # whatever others there are
+        assert [row in side for side in split] == [bool(side) for side in divided([row], validation, test)]
     assert divided(draw.sample(rows, len(rows)), validation, test) == split
 
 
@@ -331,7 +325,8 @@ WEIGHTS = st.dictionaries(st.sampled_from(CATEGORIES[:3]), st.floats(0, 4))
 @settings(max_examples=100, deadline=None)
 @given(UNITS, WEIGHTS, st.integers(0, 80))
 def test_an_epoch_has_each_category_as_often_as_its_weight_says_and_its_beginning_in_proportion(rows, weights, limit):
-    epoch = epoch_rows(on_disk(rows), weights, None)
+    weights_of_kinds = named_weights(kind_counts(on_disk(rows)), weights)
+    epoch = epoch_rows(on_disk(rows), weights_of_kinds, None)
     sizes = Counter(row.category for row in rows)
     wanted = {category: round(weights.get(category, 1) * n) for category, n in sizes.items()}
     assert {c: n for c, n in wanted.items() if n} == category_counts(epoch)
@@ -339,7 +334,7 @@ def test_an_epoch_has_each_category_as_often_as_its_weight_says_and_its_beginnin
         own = [row for row in rows if row.category == category]
         expected = Counter(own[place % len(own)] for place in range(places))
         assert Counter(row for row in examples_of(epoch) if row.category == category) == expected
-    head = epoch_rows(on_disk(rows), weights, limit)
+    head = epoch_rows(on_disk(rows), weights_of_kinds, limit)
     assert len(head) == min(limit, len(epoch))
     for category, places in wanted.items():  # each within half a row of its quantile, which others' halves can move
         share = places / max(1, len(epoch))

@@ -1,6 +1,7 @@
 """Blind ratings: a sheet that gives nothing away and calculates nothing, and the way back."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from made_up import answers
 from eval.compare import Answered
 from eval.predictions import write_predictions
 from eval.rate import Rating, collect, make_sheet, neutral, preferences, write_sheet
-from eval.scoring.results import Scope
+from eval.scoring.results import ON_OPEN, Scope
+from sft.data.records import Example
 from sft.system.errors import UserError
 
 KEY = "sheet.key.json"
@@ -136,7 +138,7 @@ def test_other_bad_input_is_one_clear_line(sheet: Path, tmp_path: Path) -> None:
         collect(tmp_path / "absent.csv", sheet.parent / KEY)
 
 
-@pytest.mark.parametrize(("name", "value"), [("1", "b"), ("category", "quiz"), ("2", None)])
+@pytest.mark.parametrize(("name", "value"), [("1", "b"), ("group", "quiz"), ("group", None), ("2", None)])
 def test_a_damaged_key_is_one_clear_line(sheet: Path, name: str, value: str | None) -> None:
     path = sheet.parent / KEY
     key = json.loads(path.read_text())
@@ -147,10 +149,46 @@ def test_a_damaged_key_is_one_clear_line(sheet: Path, name: str, value: str | No
 
 
 def test_shares_intervals_and_p_by_hand() -> None:
-    found = preferences([Rating("open_qa", side) for side in ["second"] * 9 + ["first"] + ["tie"] * 5])
-    summary = found[Scope("categories", "open_qa")]
+    found = preferences([Rating("open_qa", "open", side) for side in ["second"] * 9 + ["first"] + ["tie"] * 5])
+    summary = found[Scope("categories", "open_qa", "open")]
     assert summary.share_second == 0.9
     assert (summary.ci_low, summary.ci_high) == pytest.approx((0.59585, 0.98212), abs=1e-4)  # Wilson
     assert summary.p == pytest.approx(2 * 11 / 1024, abs=1e-6)
-    assert list(found) == [Scope("categories", "open_qa"), Scope("groups", "open")]
-    assert found[Scope("groups", "open")] == summary
+    assert list(found) == [Scope("categories", "open_qa", "open"), ON_OPEN]
+    assert found[ON_OPEN] == summary
+
+
+def test_a_key_of_an_earlier_version_knows_dollys_categories_alone(sheet: Path) -> None:
+    path = sheet.parent / KEY
+    key = json.loads(path.read_text())
+    for row in key["rows"].values():
+        del row["group"]
+    path.write_text(json.dumps(key))
+    collect(sheet, None)
+    groups = json.loads((sheet.parent / "preferences.json").read_text())["groups"]
+    assert [group["not_rated"] for group in groups.values()] == [8, 12, 12]
+    key["rows"]["r0001"]["category"] = "quiz"
+    path.write_text(json.dumps(key))
+    with pytest.raises(UserError, match="not the key of a sheet"):
+        collect(sheet, None)
+
+
+def test_a_sheet_holds_the_rows_that_both_answered_and_their_own_categories(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (start, end) in {"A": (0, 3), "B": (1, 4)}.items():
+        rows = [Example(f"{at}", f"問{at}", "文脈" * (at % 2), "答", ("社内", "")[at % 2]) for at in range(start, end)]
+        (tmp_path / name / "eval").mkdir(parents=True)
+        found = [dataclasses.replace(answers("tuned")[0], example=row) for row in rows]
+        write_predictions(found, tmp_path / name / "eval" / "predictions.jsonl")
+    write_sheet([str(tmp_path / "A"), str(tmp_path / "B")], tmp_path / "out", seed=0)
+    assert (
+        "2 rows answered by both; left out, because not both answered them: 1 of A, 1 of B" in capsys.readouterr().out
+    )
+    sheet = tmp_path / "out" / "sheet.csv"
+    assert sorted(row["category"] for row in read(sheet)) == ["no category", "社内"]
+    collect(sheet, None)
+    found = json.loads((tmp_path / "out" / "preferences.json").read_text())
+    assert {kind: list(found[kind]) for kind in ("categories", "groups")} == {
+        "categories": ["社内"], "groups": ["open", "context"],
+    }  # fmt: skip

@@ -13,7 +13,7 @@ from sft.system.errors import UserError
 
 GOOD = Prediction(
     "base",
-    Example("1", "首都は？", "", "東京", "open_qa", ("東京", "東京都")),
+    Example("1", "首都は？", "", "東京", "open_qa", answers=("東京", "東京都")),
     "首都は？\n",
     "東京\u2028です",
     "eos",
@@ -64,7 +64,11 @@ def test_blank_lines_a_byte_order_mark_and_no_final_line_break_are_fine(tmp_path
         (b"\n1\n", 2, "the line is 1, not an object"),
         (line(text=...), 1, "no field text"),
         (line(example={"category": ...}), 1, "no field example.category"),
-        (line(example={"category": "quiz"}), 1, "unknown category 'quiz'; known: open_qa, "),
+        (line(example={"category": None}), 1, "example.category is null, not text"),
+        (line(example={"group": "quiz"}), 1, "example.group is \"quiz\": input should be 'open', 'context' or 'other'"),
+        (line(example={"group": None}), 1, "example.group is null: input should be 'open', 'context' or 'other'"),
+        (line(example={"history": "user"}), 1, 'example.history is "user", not a list'),
+        (line(example={"history": [["user"]]}), 1, "no field example.history.0.1"),
         (line(txt="a"), 1, "unknown field txt; known: "),
         (line(example=None), 1, "example is null, not an object"),
         (line(text=None), 1, "text is null, not text"),

@@ -19,7 +19,7 @@ from eval.report.document import document
 from eval.report.samples import chosen, quoted
 from eval.report.terminal import print_table
 from eval.report.view import in_words, verdict
-from eval.scoring.results import Difference, Results, Scope, Scores
+from eval.scoring.results import ON_CONTEXT, Difference, Results, Scores
 from eval.scoring.score import score
 from sft.data.records import Example
 
@@ -204,7 +204,7 @@ def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
 
 def test_the_verdict_is_one_line_with_both_systems(results: Results) -> None:
     line = verdict(results, "context").text
-    means = [results.systems[s].of(Scope("groups", "context"), HEADLINE).mean for s in ("base", "tuned")]
+    means = [results.systems[s].of(ON_CONTEXT, HEADLINE).mean for s in ("base", "tuned")]
     assert f"{means[0]:.3f} → {means[1]:.3f}" in line
     assert "best floor" in line
     assert "\n" not in line

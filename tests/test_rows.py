@@ -5,10 +5,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -22,15 +23,17 @@ import sft.data.json_table
 import sft.data.rows
 from sft.config.load import load_config
 from sft.data.read import load_data
-from sft.data.records import CATEGORIES, Example
+from sft.data.records import CATEGORIES, GROUPS, Example, Kind, category_name
 from sft.data.rows import (
     SCHEMA,
     SeenTexts,
     category_counts,
     examples_of,
-    of_categories,
+    kind_counts,
+    of_group,
     select,
     with_context,
+    write_rows,
 )
 from sft.data.split import split_rows
 from sft.plan.prepare import hazards, prepare, read_rows, read_tokenizer
@@ -42,9 +45,17 @@ from sft.system.files import text_sha256
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 TEXTS = st.text('首都は？\n"\\ \u3000\u2028é🗾Ａ', min_size=1, max_size=6)
 EXAMPLES = st.lists(
-    st.tuples(TEXTS, st.sampled_from(["", "文脈", "文 脈", "文　脈", "別の文脈"]), TEXTS, st.sampled_from(CATEGORIES)),
+    st.tuples(
+        TEXTS, st.sampled_from(["", "文脈", "文 脈", "文　脈", "別の文脈"]), TEXTS,
+        st.sampled_from([*CATEGORIES, "社内手続き", ""]),
+    ),
     max_size=40,
-).map(lambda rows: [Example(str(n), *fields, ("答",) * (n % 3)) for n, fields in enumerate(rows)])
+).map(
+    lambda rows: [
+        Example(str(n), *fields, history=(("user", "前"), ("assistant", "後")) * (n % 2), answers=("答",) * (n % 3))
+        for n, fields in enumerate(rows)
+    ]
+)  # fmt: skip
 
 
 @settings(deadline=None)
@@ -60,8 +71,9 @@ def test_rows_on_disk_are_selected_as_lists_are(examples, data):
     assert chosen["instruction"][:] == [example.instruction for example in expected]
     assert with_context(chosen).tolist() == [bool(example.input) for example in expected]
     assert category_counts(chosen) == Counter(example.category for example in expected)
-    wanted = data.draw(st.sets(st.sampled_from(CATEGORIES)))
-    assert list(examples_of(of_categories(chosen, wanted))) == [e for e in expected if e.category in wanted]
+    assert kind_counts(chosen) == Counter(Kind(example.category, example.group) for example in expected)
+    for group in GROUPS:
+        assert list(examples_of(of_group(chosen, group))) == [e for e in expected if e.group == group]
     assert list(examples_of(select(chosen, slice(None, None, -2)))) == expected[::-2]
 
 
@@ -71,19 +83,12 @@ def split_of_lists(examples, validation_share, test_share):
     def sha(text):
         return hashlib.sha256(text.encode()).hexdigest()
 
-    units = defaultdict(list)
-    for example in examples:
-        kind, text = ("context", example.input) if example.input else ("instruction", example.instruction)
-        units[f"{kind}:{' '.join(unicodedata.normalize('NFKC', text).split())}"].append(example)
     sides = [], [], []
-    for category in CATEGORIES:
-        stratum = [units[k] for k in sorted(units, key=sha) if min(e.category for e in units[k]) == category]
-        rows = sum(map(len, stratum))
-        taken = 0
-        for unit in stratum:
-            middle = (taken + len(unit) / 2) / rows
-            sides[2 if middle < test_share else 1 if middle < test_share + validation_share else 0].extend(unit)
-            taken += len(unit)
+    for example in examples:
+        asked = [text for role, text in example.history if role == "user"] + [example.instruction]
+        kind, text = ("context", example.input) if example.input else ("instruction", asked[0])
+        place = int(sha(f"{kind}:{' '.join(unicodedata.normalize('NFKC', text).split())}"), 16) / 16**64
+        sides[2 if place < test_share else 1 if place < test_share + validation_share else 0].append(example)
     return [sorted(side, key=lambda example: sha(example.index)) for side in sides]
 
 
@@ -99,8 +104,8 @@ def test_the_split_file_is_the_json_of_the_sides(tmp_path):
     text = "".join(split_text(split))
     sides = {name: [example.index for example in examples_of(side)] for name, side in split._asdict().items()}
     assert text == json.dumps(sides, ensure_ascii=False) + "\n"
-    # What earlier runs have in their manifests: with another hash they could not be evaluated or resumed.
-    assert text_sha256([text]) == "f0c04485ee0c60183f091e08b2036e5edca338a4e04656abca9eb29437e95d70"
+    # What runs have in their manifests: with another hash they could not be evaluated or resumed.
+    assert text_sha256([text]) == "f8f48902e95c47934ee8fe31823cc890ec39cac9bbb5bd11eb300b586fd6d090"
 
 
 @given(st.lists(st.integers(0, 60)))
@@ -127,10 +132,103 @@ def test_rows_are_mapped_and_their_fingerprint_is_their_content():
 
 def test_categories_need_not_be_known_ones():
     texts = ["社内手続き", "A", "社内手続き", "あ"]
-    rows = on_disk(Example(str(n), "問", "", "答", text) for n, text in enumerate(texts))
+    rows = on_disk(Example(str(n), "問", "文" * (n // 2), "答", text) for n, text in enumerate(texts))
     assert category_counts(rows) == {"A": 1, "あ": 1, "社内手続き": 2}
-    assert list(examples_of(of_categories(rows, ["社内手続き"])))[1].index == "2"
+    assert kind_counts(rows)["社内手続き", "open"] == kind_counts(rows)["社内手続き", "context"] == 1
+    assert of_group(rows, "context")["index"][:] == ["2", "3"]
     assert sorted(index for side in split_rows(rows, 0.2, 0.2) for index in side["index"]) == ["0", "1", "2", "3"]
+
+
+def raw(index, instruction="問", **fields):
+    row = {"index": index, "instruction": instruction, "input": "", "output": "答", "category": "", "answers": []}
+    return row | fields
+
+
+def ids(*rows):
+    return [(example.index, example.instruction) for example in examples_of(write_rows(rows))]
+
+
+def test_a_rows_own_index_is_its_id_where_no_other_has_it():
+    assert ids(raw("7"), raw("a", "別")) == [("7", "問"), ("a", "別")]
+    one, two, three = ids(raw("7"), raw("7", "別"), raw("8"))
+    assert three == ("8", "問")
+    assert all(re.fullmatch("[0-9a-f]{12}", index) for index, _ in (one, two))
+    assert ids(raw(None), raw(None, "別")) == [one, two]
+
+
+def test_rows_without_an_index_are_known_by_their_content_and_how_often_it_came():
+    rows = [raw(None, "甲"), raw(None, "乙"), raw(None, "甲"), raw("3", "丙"), raw(None, "甲")]
+    first, *_ = found = [index for index, _ in ids(*rows)]
+    assert found[2:] == [f"{first}#2", "3", f"{first}#3"]
+    expected = json.dumps(["甲", "", "答", "", []], ensure_ascii=False)
+    assert first == hashlib.sha256(expected.encode()).hexdigest()[:12]
+    others = [
+        {"output": "他"},
+        {"input": "文脈"},
+        {"category": "社内"},
+        {"answers": ["他"]},
+        {"history": [["user", "前"]]},
+    ]
+    assert len({ids(raw(None, "甲", **fields))[0] for fields in [{}, *others]}) == 6
+
+
+MANY = st.lists(
+    st.builds(raw, st.sampled_from([None, None, "1", "2", "3"]), st.sampled_from(["甲", "乙"]), file=st.integers(0, 2)),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(MANY, st.randoms(use_true_random=False))
+def test_ids_are_unique_and_the_same_in_any_order_of_rows_and_files(rows, draw):
+    found = ids(*rows)
+    assert len({index for index, _ in found}) == len(rows)
+    mixed = [row | {"file": draw.randrange(9)} for row in draw.sample(rows, len(rows))]
+    assert sorted(ids(*mixed)) == sorted(found)
+    # Rows that were written with their ids keep them, and rows of the same content beside them get others.
+    assert ids(*[row | {"index": index} for row, (index, _) in zip(rows, found, strict=True)]) == found
+    nameless = [row | {"index": None} for row in rows]
+    again = ids(*[row | {"index": index} for row, (index, _) in zip(nameless, ids(*nameless), strict=True)], *nameless)
+    assert len({index for index, _ in again}) == 2 * len(rows)
+
+
+def test_rows_know_their_file_and_their_content_has_one_hash():
+    first, second = write_rows([raw(None), raw(None, "別", file=3)]), write_rows([raw(None), raw(None, "別")])
+    assert first["file"][:] == [0, 3]
+    assert first._fingerprint == second._fingerprint
+    assert write_rows([raw("1"), raw("2", "別")])._fingerprint != first._fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spelling", "category"),
+    [
+        ("open_qa", "open_qa"), ("Open QA", "open_qa"), ("open_qa ", "open_qa"), ("closed-qa", "closed_qa"),
+        ("ＣＬＯＳＥＤ　ＱＡ", "closed_qa"), ("Information Extraction", "information_extraction"),
+        ("creativeWriting", "creative_writing"), (" 社内　手続き\n", "社内 手続き"), ("１次（総務）", "１次（総務）"),
+        ("Open QA 2", "Open QA 2"), ("", ""), (" \u3000", ""),
+    ],
+)  # fmt: skip
+def test_dollys_categories_are_known_however_they_are_spelt_and_others_are_kept(spelling, category):
+    assert category_name(spelling) == category
+    assert write_rows([raw("1", category=spelling)])["category"][:] == [category]
+
+
+def test_a_rows_group_is_the_users_else_dollys_else_by_its_context():
+    kinds = [
+        ("社内", ""),
+        ("社内", "文脈"),
+        ("", ""),
+        ("", "文脈"),
+        ("closed_qa", ""),
+        ("open_qa", "文脈"),
+        ("翻訳", "文"),
+    ]
+    rows = [raw(str(n), category=category, input=context) for n, (category, context) in enumerate(kinds)]
+    usual = ["open", "context", "open", "context", "context", "open", "context"]
+    assert write_rows(rows)["group"][:] == usual
+    assert [example.group for example in examples_of(write_rows(rows))] == usual
+    groups = {"社内": "other", "closed_qa": "open", "翻訳": "context"}
+    assert write_rows(rows, groups)["group"][:] == ["other", "other", "open", "context", "open", "open", "context"]
 
 
 def test_a_full_disk_is_one_clear_line(monkeypatch):

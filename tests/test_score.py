@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from eval.border import from_json
 from eval.metrics.catalogue import BY_KEY, FLOOR_METRICS, OWN_METRICS
 from eval.metrics.floors import CONSTANT
-from eval.predictions import Prediction
+from eval.predictions import Prediction, write_predictions
 from eval.score import report, training_outputs
 from eval.scoring.results import Results, RowCounts, ScoredRow, SharedPassage
 from eval.scoring.score import score
@@ -75,7 +75,8 @@ def test_structure_and_values(predictions: list[Prediction]) -> None:
     assert (results.settings.resamples, results.settings.seed) == (10_000, 0)
     assert results.settings.constant == CONSTANT
     assert results.overlap == {}
-    assert results.rows == RowCounts(5, 4, {"open_qa": 3, "closed_qa": 2}, {"open": 3, "context": 2})
+    under = {"open_qa": "open", "closed_qa": "context"}
+    assert results.rows == RowCounts(5, 4, {"open_qa": 3, "closed_qa": 2}, {"open": 3, "context": 2}, under)
     assert len(results.samples) == 10
 
 
@@ -246,14 +247,16 @@ def test_identical_predictions_in_any_order_write_identical_files(
     shuffled = list(predictions)
     random.Random(1).shuffle(shuffled)
     for name, answers in (("a", predictions), ("b", shuffled)):
-        (tmp_path / name).mkdir()
-        report(answers, tmp_path / name, resamples=500, training_outputs={"1": "東京の"})
+        file = tmp_path / name / "predictions.jsonl"
+        file.parent.mkdir()
+        write_predictions(answers, file)
+        report(answers, file, tmp_path / name, resamples=500, training_outputs={"1": "東京の"})
     for file in ("results.json", "samples.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     results = json.loads((tmp_path / "a/results.json").read_text(encoding="utf-8"))
     assert "samples" not in results
     assert len((tmp_path / "a/samples.jsonl").read_text(encoding="utf-8").splitlines()) == 10
-    names = [path.name for path in (tmp_path / "a").iterdir()]
+    names = [path.name for path in (tmp_path / "a").iterdir() if path.name != "predictions.jsonl"]
     assert sorted(names) == ["report.html", "report.md", "results.json", "samples.jsonl"]
 
 

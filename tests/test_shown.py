@@ -19,7 +19,7 @@ from eval.render.terminal import Row, print_rows
 from eval.sweep import report_sweep
 from sft.ask.question import ask
 from sft.checks import doctor
-from sft.data.records import CATEGORIES, Example
+from sft.data.records import Example
 from sft.generation.generate import Answer
 from sft.generation.streamer import CharacterStreamer
 from sft.plan.preview import show_example
@@ -94,7 +94,7 @@ def test_the_preview_the_doctor_and_tables_show_markup_and_escapes_as_text(token
     ids = tokenizer(HOSTILE, split_special_tokens=True)["input_ids"]
     row = {"input_ids": ids, "labels": [-100, *ids[1:]]}
     preview = printed(lambda console: show_example(console, [row], tokenizer))
-    lines, shares = [doctor.Line("red", "texts", HOSTILE, HOSTILE)], dict.fromkeys((*CATEGORIES, "all"), 1.0)
+    lines, shares = [doctor.Line("red", "texts", HOSTILE, HOSTILE)], doctor.Shares({HOSTILE: 1.0}, 1.0)
     page = printed(lambda console: doctor.show(console, lines, {HOSTILE: shares}))
     table = printed(lambda console: print_rows(HOSTILE, [HOSTILE], [Row(HOSTILE, [HOSTILE])], console))
     for output in (preview, page, table):

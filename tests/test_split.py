@@ -1,4 +1,4 @@
-"""The split: shares by category, contexts and repeated questions kept on one side, the same everywhere."""
+"""The split: about its shares, contexts and repeated questions kept on one side, no row moved by others."""
 
 import json
 import random
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from made_up import on_disk
 
 from sft.data.read import load_data
-from sft.data.records import CATEGORIES, Example, named_weights
-from sft.data.rows import examples_of, select
+from sft.data.records import CATEGORIES, Example, Kind, named_weights
+from sft.data.rows import examples_of, kind_counts, select, write_rows
 from sft.data.split import Split, category_head, epoch_rows, split_rows, tempered_weights
 from sft.run.held_out import read_side, split_text
 from sft.run.manifest import Manifest, write_manifest
@@ -27,16 +27,60 @@ def divided(examples, *shares):
 
 
 def epoch_of(examples, weights, limit):
-    return list(examples_of(epoch_rows(on_disk(examples), weights, limit)))
+    data = on_disk(examples)
+    return list(examples_of(epoch_rows(data, named_weights(kind_counts(data), weights), limit)))
 
 
-def test_each_category_is_split_by_the_shares():
-    split = divided([*rows(500), *rows(100, "brainstorming")], 0.02, 0.10)
-    assert [Counter(e.category for e in side) for side in split] == [
-        {"open_qa": 440, "brainstorming": 88},
-        {"open_qa": 10, "brainstorming": 2},
-        {"open_qa": 50, "brainstorming": 10},
+def sides_of(data, *shares):
+    """Side and order of each row, by its texts."""
+    return [[(e.instruction, e.input) for e in examples_of(side)] for side in split_rows(data, *shares)]
+
+
+def test_sides_have_their_shares_to_within_sampling():
+    split = divided([*rows(5000), *rows(1000, "社内手続き")], 0.02, 0.10)
+    for category, count in (("open_qa", 5000), ("社内手続き", 1000)):
+        for side, share in zip(split, (0.88, 0.02, 0.10), strict=True):
+            found = sum(e.category == category for e in side)
+            assert abs(found - share * count) < 4 * (share * (1 - share) * count) ** 0.5
+
+
+def test_shares_of_nothing_hold_out_nothing():
+    assert [len(side) for side in divided(rows(500), 0, 0)] == [500, 0, 0]
+    assert [len(side) > 0 for side in divided(rows(500), 0, 0.5)] == [True, False, True]
+
+
+ROWS = st.lists(
+    st.tuples(st.text("問い 　", min_size=1, max_size=3), st.sampled_from(["", "文脈", "文　脈", "別の"])), max_size=30
+).map(
+    lambda found: [
+        {"index": None, "instruction": question, "input": context, "output": "答", "category": "", "answers": []}
+        for question, context in found
     ]
+)
+
+
+@given(ROWS, ROWS, st.floats(0, 0.5), st.floats(0, 0.49), st.integers(0, 9))
+def test_rows_that_are_added_move_no_others(before, added, validation, test, file):
+    sides = sides_of(write_rows(before), validation, test)
+    later = [row | {"file": file} for row in [*added, *before]]
+    both = sides_of(write_rows(later), validation, test)
+    for side, more in zip(sides, both, strict=True):
+        assert not Counter(side) - Counter(more)
+    assert sum(map(len, both)) == len(before) + len(added)
+
+
+def test_a_conversation_goes_by_its_first_question():
+    rows = [
+        {"index": str(n), "instruction": f"続き{n}", "input": "", "output": "答", "category": "", "answers": [],
+         "history": [["system", f"指示{n}"], ["user", f"始め{n // 2}"], ["assistant", "答"]]}
+        for n in range(200)
+    ]  # fmt: skip
+    rows += [row | {"index": f"{n}:", "instruction": f"始め{n // 2}", "history": []} for n, row in enumerate(rows)]
+    sides = [
+        {int(index.rstrip(":")) // 2 for index in side["index"]} for side in split_rows(write_rows(rows), 0.2, 0.3)
+    ]
+    assert all(sides)
+    assert sum(map(len, sides)) == 100
 
 
 def test_the_split_does_not_depend_on_the_rows_order():
@@ -66,7 +110,7 @@ def test_no_context_of_the_real_rows_stands_on_two_sides(real_rows):
     assert not contexts[0] & (contexts[1] | contexts[2])
     assert not contexts[1] & contexts[2]
     for side, share in zip(split, (0.88, 0.02, 0.10), strict=True):
-        assert abs(len(side) / 15_015 - share) < 0.001
+        assert abs(len(side) / 15_015 - share) < 4 * (share * (1 - share) / 15_015) ** 0.5
 
 
 def test_heads_keep_the_categories_shares_and_limit_each_category():
@@ -104,34 +148,38 @@ def test_a_beginning_of_a_balanced_epoch_keeps_the_proportions_and_repeats_nothi
 
 
 def test_a_categorys_own_weight_wins_over_its_groups():
-    weights = named_weights({"context": 2.0, "closed_qa": 0.5})
-    assert {name: weight for name, weight in weights.items() if weight != 1} == {
-        "closed_qa": 0.5, "information_extraction": 2.0, "summarization": 2.0,
-    }  # fmt: skip
-    assert set(weights) == set(CATEGORIES)
+    kinds = [Kind("closed_qa", "context"), Kind("summarization", "context"), Kind("open_qa", "open")]
+    kinds += [Kind("社内", "open"), Kind("社内", "context"), Kind("", "context")]
+    weights = named_weights(Counter(kinds), {"context": 2.0, "closed_qa": 0.5})
+    assert weights == dict(zip(kinds, (0.5, 2.0, 1.0, 1.0, 2.0, 2.0), strict=True))
+
+
+def test_a_groups_weight_shows_its_rows_only_where_a_category_has_others_too():
+    examples = [Example(str(n), f"問{n}", "文脈" * (n % 2), "答", "社内") for n in range(4)]
+    assert Counter(names(epoch_of(examples, {"context": 3}, None))) == {"0": 1, "1": 3, "2": 1, "3": 3}
+    assert Counter(names(epoch_of(examples, {"社内": 2, "context": 3}, None))) == dict.fromkeys("0123", 2)
 
 
 def test_a_temperature_evens_out_groups_or_categories_and_the_largest_keeps_its_rows():
-    counts = {"open_qa": 300, "general_qa": 100, "closed_qa": 100, "brainstorming": 25}
+    kinds = [Kind("open_qa", "open"), Kind("社内", "open"), Kind("社内", "context"), Kind("brainstorming", "other")]
+    counts = dict(zip(kinds, (300, 100, 100, 25), strict=True))
     # Groups 400, 100, 25: the square roots are as 20 : 10 : 5, so 400 : 200 : 100 rows.
-    assert tempered_weights(counts, 0.5, "group") == pytest.approx(
-        {"open_qa": 1, "general_qa": 1, "closed_qa": 2, "brainstorming": 4}
-    )
-    assert tempered_weights(counts, 0, "category") == pytest.approx(
-        {"open_qa": 1, "general_qa": 3, "closed_qa": 3, "brainstorming": 12}
-    )
+    assert list(tempered_weights(counts, 0.5, "group").values()) == pytest.approx([1, 1, 2, 4])
+    # Categories 300, 200, 25.
+    assert list(tempered_weights(counts, 0, "category").values()) == pytest.approx([1, 1.5, 1.5, 12])
     assert set(tempered_weights(counts, 1, "group").values()) == {1}
 
 
 @given(
-    st.dictionaries(st.sampled_from(CATEGORIES), st.integers(1, 30), min_size=1),
+    st.dictionaries(st.sampled_from([*CATEGORIES, "社内", ""]), st.integers(1, 30), min_size=1),
     st.floats(0, 1),
     st.sampled_from(["group", "category"]),
     st.integers(1, 100),
 )
 def test_whatever_the_temperature_no_row_is_lost_and_a_beginning_is_one_of_the_epoch(counts, temperature, by, limit):
     examples = [example for category, count in counts.items() for example in rows(count, category)]
-    weights = tempered_weights(counts, temperature, by)
+    tempered = tempered_weights(kind_counts(on_disk(examples)), temperature, by)
+    weights = {kind.category: weight for kind, weight in tempered.items()}
     epoch = epoch_of(examples, weights, None)
     assert set(epoch) == set(examples)
     assert Counter(e.category for e in epoch) == {c: round(weights[c] * n) for c, n in counts.items()}
@@ -149,7 +197,7 @@ def test_rows_that_an_epoch_repeats_are_read_back_from_a_runs_split(tmp_path):
     examples = rows(3)
     data = on_disk(examples)
     nothing = select(data, [])
-    text = "".join(split_text(Split(epoch_rows(data, {"open_qa": 2}, None), nothing, nothing)))
+    text = "".join(split_text(Split(epoch_rows(data, {Kind("open_qa", "open"): 2}, None), nothing, nothing)))
     assert json.loads(text)["train"] == names(examples) * 2
     (tmp_path / "split.json").write_text(text)
     hashes = dict.fromkeys(("data", "tokenizer", "template", "split"), text_sha256(text))

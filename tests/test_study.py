@@ -37,7 +37,7 @@ def test_every_shipped_study_loads(path):
         (["seeds=42"], "command line: seeds: input should be a valid list, got 42"),
         (["recipe=other"], "command line: recipe: other is not one of article, answer"),
         (["rows.dolly.row=2"], "command line: rows.dolly.row: unknown key; known: path, categories, rows"),
-        (["rows.dolly.categories=[qa]"], "command line: rows.dolly.categories: qa is no category; known: open_qa"),
+        (["rows.dolly.categories=[]"], "command line: rows.dolly.categories: list should have at least 1 item"),
         (["rows.squad.rows=1"], "command line: rows.squad"),
         (["decodings.greedy.max_new_tokens=9"], "decodings.greedy.max_new_tokens: not set here"),
         (["arms={a b: []}"], "arms"),
@@ -75,6 +75,11 @@ def test_a_directory_may_be_called_anything():
     [
         (["rows.jsquad.path=nowhere.jsonl"], "rows.jsquad.path: nowhere.jsonl: no such data file"),
         (["rows.jsquad.categories=[open_qa]", "rows.jsquad.path={}"], "has no row of open_qa"),
+        (
+            ["rows.jsquad.categories=[社内]", "rows.jsquad.path={}"],
+            "rows.jsquad.categories: 社内 is no category of its rows",
+        ),
+        (["rows.dolly.categories=[qa]"], "rows.dolly.categories: qa is no category of its rows; known: open_qa, "),
     ],
 )
 def test_rows_that_are_not_there_are_missed_before_training(tmp_path, words, message):
@@ -203,9 +208,10 @@ RIGHT_OF_EIGHT = {
 def made_up_rows() -> dict[RowsName, list[Example]]:
     wanted = load_study(FOLDER / "gemma3-270m.yaml").rows["dolly"].categories
     jsquad = [
-        Example(f"j{n}", "どこ？", f"答えは都市{n}である。", f"都市{n}", "closed_qa", (f"都市{n}",)) for n in range(8)
+        Example(f"j{n}", "どこ？", f"答えは都市{n}である。", f"都市{n}", "closed_qa", answers=(f"都市{n}",))
+        for n in range(8)
     ]
-    niilc = [Example(f"n{n}", "だれ？", "", f"人物{n}", "open_qa", (f"人物{n}",)) for n in range(4)]
+    niilc = [Example(f"n{n}", "だれ？", "", f"人物{n}", "open_qa", answers=(f"人物{n}",)) for n in range(4)]
     return {"jsquad": jsquad, "dolly": [row for row in dolly_rows() if row.category in wanted], "niilc": niilc}
 
 

@@ -72,7 +72,22 @@ def test_the_dose_is_taken_where_context_is_worst(directory: Path) -> None:
     assert len(dose.points) == 32
     assert [point[0] for point in dose.points] == sorted(point[0] for point in dose.points)
     assert sum(part.n for part in dose.bins) == 32
-    assert all(lost == 0 for _, lost, category in dose.points if category == "open_qa")
+    assert {group for _, _, group in dose.points} == {"open", "context", "other"}
+    assert all(lost == 0 for _, lost, group in dose.points if group == "open")
+
+
+def test_a_sweep_of_an_earlier_version_is_read(directory: Path) -> None:
+    report_sweep(directory, 50)
+    now = read_sweep_results(directory)
+    found = json.loads((directory / "sweep_results.json").read_text())
+    del found["rows"]["under"]
+    named = {"open": "open_qa", "context": "closed_qa", "other": "brainstorming"}
+    for point in found["systems"]["tuned"]["dose"]["points"]:
+        point[2] = named[point[2]]
+    (directory / "sweep_results.json").write_text(json.dumps(found))
+    then = read_sweep_results(directory)
+    assert then.systems == now.systems
+    assert then.rows.scopes() == now.rows.scopes()
 
 
 def test_figures_of_the_sweep_are_xml(directory: Path) -> None:

@@ -56,7 +56,8 @@ def test_a_report_draws_its_figures_once_and_measures_each_answer_once(
     tmp_path: Path, drawn: Counter[str], measurements: Counter[tuple[str, str]]
 ) -> None:
     predictions = [*answers("base", 1), *answers("tuned", 3)]
-    report(predictions, tmp_path, resamples=50)
+    write_predictions(predictions, tmp_path / "predictions.jsonl")
+    report(predictions, tmp_path / "predictions.jsonl", tmp_path, resamples=50)
     assert drawn == dict.fromkeys(("forest", "deltas", "copy", "length"), 1)
     assert len(measurements) == len(predictions) == measurements.total()
     for figure in ("report.md", "report.html"):
@@ -71,7 +72,9 @@ def test_a_sweep_draws_its_figures_once_and_measures_each_answer_once(
     assert drawn == dict.fromkeys(("sweep0", "dose0"), 1)
     assert len(measurements) == 5 * 32 == measurements.total()
     measurements.clear()
-    report(answers("tuned", 3), tmp_path, resamples=50)  # which takes the sweep in, and does not score it again
+    write_predictions(answers("tuned", 3), tmp_path / "predictions.jsonl")
+    # It takes the sweep in, and does not score it again.
+    report(answers("tuned", 3), tmp_path / "predictions.jsonl", tmp_path, resamples=50)
     assert drawn == {"sweep0": 2, "dose0": 2, "forest": 1, "copy": 1, "length": 1}
     assert measurements.total() == 32
 

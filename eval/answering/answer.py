@@ -76,7 +76,7 @@ def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> li
     """
     limit = config.eval.rows_per_category
     if config.eval.data:
-        found = load_data([Source(config.eval.data, columns=config.data.columns)])
+        found = load_data([Source(config.eval.data, columns=config.data.columns)], groups=config.data.groups)
         for line in (*found.read_report(), *found.drop_report()):
             say(line, sys.stderr)
         return [*examples_of(category_head(hash_order(found.rows), limit))]

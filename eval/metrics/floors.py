@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 from eval.metrics.overlap import character_f1
-from sft.data.records import CATEGORIES, CONTEXT, Example
+from sft.data.records import Example
 
 CONSTANT = "それは、世界の多くの国で人々に広く知られ、長い歴史の中で重要な役割を果たしてきたものの一つです。"
 """The answer of the constant floor: one sentence of frequent words that answers nothing."""
@@ -27,10 +27,9 @@ def echo(examples: Sequence[Example], seed: int = 0) -> Answers:
 
 
 def shuffled(examples: Sequence[Example], seed: int = 0) -> Answers:
-    """The reference of another row of the category, each used once; None for the only row of a category."""
+    """The reference of another row of the category and group, each used once; None for the only such row."""
     answers: Answers = [None] * len(examples)
-    for category in CATEGORIES:
-        order = [row for row, example in enumerate(examples) if example.category == category]
+    for order in _by_kind(examples).values():
         random.Random(seed).shuffle(order)
         if len(order) > 1:
             # One cycle through the shuffled rows: no row can meet its own reference.
@@ -45,10 +44,13 @@ def constant(examples: Sequence[Example], seed: int = 0) -> Answers:
 
 
 def lead(examples: Sequence[Example], seed: int = 0) -> Answers:
-    """The beginning of the context, as long as the category's median reference; context rows only."""
-    lengths = {name: [len(e.output) for e in examples if e.category == name] for name in CATEGORIES}
-    medians = {category: round(statistics.median(found)) for category, found in lengths.items() if found}
-    return [e.input.strip()[: medians[e.category]] if is_context_row(e) else None for e in examples]
+    """The beginning of the context, as long as the median reference of category and group; context rows only."""
+    answers: Answers = [None] * len(examples)
+    for rows in _by_kind(examples).values():
+        median = round(statistics.median(len(examples[row].output) for row in rows))
+        for row in rows:
+            answers[row] = examples[row].input.strip()[:median] if is_context_row(examples[row]) else None
+    return answers
 
 
 def oracle_sentence(examples: Sequence[Example], seed: int = 0) -> Answers:
@@ -70,8 +72,16 @@ def sentences(text: str) -> list[str]:
 
 
 def is_context_row(example: Example) -> bool:
-    """Whether the row is of a context category and has a context."""
-    return example.category in CONTEXT and bool(example.input.strip())
+    """Whether the row is in the group context and has a context."""
+    return example.group == "context" and bool(example.input.strip())
+
+
+def _by_kind(examples: Sequence[Example]) -> dict[tuple[str, str], list[int]]:
+    """Row numbers by category and group, each in the rows' order."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for row, example in enumerate(examples):
+        found.setdefault((example.category, example.group), []).append(row)
+    return found
 
 
 FLOORS = {floor.__name__: floor for floor in (echo, shuffled, constant, lead)}

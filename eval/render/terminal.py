@@ -13,6 +13,8 @@ from rich.text import Text
 from sft.system.visible import visible
 
 NAME_CELLS = 12
+CATEGORY_CELLS = 24
+"""Room for the name of a category, which may be a sentence of the user's."""
 
 
 class Row(NamedTuple):

@@ -15,9 +15,10 @@ from eval.report.samples import sample_blocks
 from eval.report.score_tables import behaviour_table, score_table
 from eval.report.sweep import sweep_blocks
 from eval.report.view import TITLES, WORDS, measured, verdict
-from eval.scoring.results import ON_CONTEXT, Results, Scope
+from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope
 from eval.scoring.sweep import SweepResults
 from sft.config.repetition_penalty import PENALTY, SCOPE, SCOPE_MATTERS
+from sft.data.records import Group, category_label
 
 PASSAGE_SHOWN = 300
 
@@ -47,7 +48,7 @@ def _deviations(results: Results) -> list[Block]:
 
 
 def _verdicts(results: Results) -> list[Block]:
-    lines: list[Block] = [verdict(results, group) for group in ("open", "context")]
+    lines: list[Block] = [verdict(results, scope.group) for scope in (ON_OPEN, ON_CONTEXT)]
     if measured(results.systems, [ON_CONTEXT], [FACTS_RECALL]):
         lines.append(verdict(results, "context", FACTS_RECALL))
     interaction = results.interaction.get(HEADLINE.key)
@@ -58,7 +59,7 @@ def _verdicts(results: Results) -> list[Block]:
     return lines
 
 
-def _group(results: Results, group: str) -> list[Block]:
+def _group(results: Results, group: Group) -> list[Block]:
     scopes = results.rows.scopes(group)
     if not scopes:
         return []
@@ -111,7 +112,7 @@ def _behaviour(results: Results) -> list[Block]:
 
 def _memorised(results: Results) -> list[Block]:
     rows = [
-        [name, f"{p.index} · {p.category}", _shortened(p.passage), str(p.length), str(p.training_index)]
+        [name, f"{p.index} · {category_label(p.category)}", _shortened(p.passage), str(p.length), str(p.training_index)]
         for name, passages in results.overlap.items()
         for p in sorted(passages, key=lambda p: (-p.length, p.index))
         if p.length
@@ -166,6 +167,8 @@ def _about(results: Results) -> list[Block]:
 
 
 def _caveats(results: Results) -> list[Block]:
-    smallest, least = min(results.rows.categories.items(), key=lambda item: item[1])
-    items = (text.format(rows=results.rows, smallest=smallest, least=least) for text in WORDS["caveats"])
+    scopes = results.rows.scopes()
+    smallest = min([scope for scope in scopes if not scope.is_group] or scopes, key=results.rows.of)
+    words = {"kind": "group" if smallest.is_group else "category", "smallest": smallest.label}
+    items = (text.format(rows=results.rows, least=results.rows.of(smallest), **words) for text in WORDS["caveats"])
     return [Heading(2, "Caveats"), Bullets(tuple(items))]

@@ -17,7 +17,6 @@ from eval.render.numbers import number
 from eval.report.view import SIGNIFICANT, WORDS, measured
 from eval.scoring.results import ON_CONTEXT, Results, Scope, ScoredRow, best
 from eval.statistics.estimates import Interval
-from sft.data.records import GROUP_OF
 
 ROW_HEIGHT = 0.5
 MIDDLE = 0.13
@@ -123,7 +122,7 @@ def length_figure(results: Results) -> Figure:
         beside = axes.get_yaxis_transform()
         axes.text(1.04, -0.3, "EOS", transform=beside, color=svg.SOFT, va="center")
         for y, scope in enumerate(groups):
-            rows = [row for row in results.samples if GROUP_OF[row.category] == scope.name]
+            rows = [row for row in results.samples if row.group == scope.name]
             for place, name in enumerate(systems):
                 at = y + 0.26 * (place - (len(systems) - 1) / 2)
                 _box(axes, at + MIDDLE, _scores(rows, name, LENGTH_RATIO), *svg.system_style(name, place))

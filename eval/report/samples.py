@@ -10,6 +10,7 @@ from eval.render.blocks import Block, Heading, Quote, Sample, Span, paragraph
 from eval.render.numbers import number
 from eval.report.view import WORDS
 from eval.scoring.results import Results
+from sft.data.records import category_label
 
 EACH = 10
 
@@ -66,7 +67,7 @@ def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None
         label = f"{name} · {number(value)} · {answer.finish_reason} · {answer.output_tokens} tokens"
         quotes.append(Quote(label, answer.text, quoted(answer.text, example.input)))
     return Sample(
-        title=f"Row {example.index} · {example.category}",
+        title=f"Row {example.index} · {category_label(example.category)}",
         change="" if change is None else number(change, signed=True),
         texts=tuple(texts),
         answers=tuple(quotes),

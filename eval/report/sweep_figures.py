@@ -14,7 +14,6 @@ from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import Setting, SweepResults, varying
 from eval.statistics.estimates import Interval
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
-from sft.data.records import GROUP_OF
 
 
 def labels(sweep: SweepResults) -> list[str]:
@@ -33,7 +32,7 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
 
     def paint(figure: Canvas) -> None:
         for place, scope in enumerate((ON_OPEN, ON_CONTEXT)):
-            axes = svg.panel(figure, TITLES[scope.name], 0.35 + 0.17 * len(lines) + 1.9 * place)
+            axes = svg.panel(figure, TITLES[scope.group], 0.35 + 0.17 * len(lines) + 1.9 * place)
             floor = swept.floors.get(scope.name)
             if floor is not None and floor.mean is not None:
                 axes.axhline(floor.mean, color=svg.LINE, linestyle="--", linewidth=1)
@@ -66,11 +65,11 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
         axes = svg.axes_of(figure, left=0.62, bottom=0.48, top=0.55)
         axes.axhline(0, color=svg.TEXT, linewidth=0.8)
         entries = []
-        for group, colour, marker in (("open", svg.BLUE, "o"), ("context", svg.VERMILION, "D")):
-            points = np.array([point[:2] for point in dose.points if GROUP_OF[point[2]] == group])
+        for scope, colour, marker in ((ON_OPEN, svg.BLUE, "o"), (ON_CONTEXT, svg.VERMILION, "D")):
+            points = np.array([point[:2] for point in dose.points if point[2] == scope.group])
             if len(points):
                 axes.plot(*points.T, marker, color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
-                entries.append((TITLES[group], svg.entry(colour, marker, linestyle="")))
+                entries.append((TITLES[scope.group], svg.entry(colour, marker, linestyle="")))
         for found in dose.bins:
             axes.plot([found.low, found.high], [found.mean] * 2, color=svg.TEXT, linewidth=2.4)
             if ends := Interval(found.mean, found.ci_low, found.ci_high).ends:

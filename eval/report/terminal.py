@@ -5,9 +5,9 @@ from rich.text import Text
 
 from eval.metrics.catalogue import EOS_RATE, HEADLINE
 from eval.render.numbers import number, with_interval
-from eval.render.terminal import Row, print_rows
+from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
 from eval.report.view import WORDS, verdict
-from eval.scoring.results import Results, Scope, best
+from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope, best
 from sft.system.visible import visible
 
 
@@ -15,11 +15,14 @@ def print_table(results: Results, console: Console) -> None:
     """Character F1 by category and group beside floor and oracle, and how often answers ended."""
     difference = ["difference"] if results.deltas.groups else []
     header = ["n", *results.systems, *difference, "floor", "oracle", "EOS"]
-    rows = [Row(scope.label, _cells(results, scope), scope.is_group) for scope in results.rows.scopes()]
+    rows = [
+        Row(narrow(scope.label, CATEGORY_CELLS), _cells(results, scope), scope.is_group)
+        for scope in results.rows.scopes()
+    ]
     print_rows(f"{HEADLINE.name} by task category", header, rows, console)
     console.print(Text(WORDS["columns"]), style="dim")
-    for group in ("open", "context"):
-        console.print(Text(visible(verdict(results, group).text)))
+    for scope in (ON_OPEN, ON_CONTEXT):
+        console.print(Text(visible(verdict(results, scope.group).text)))
 
 
 def _cells(results: Results, scope: Scope) -> list[str]:

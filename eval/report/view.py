@@ -8,13 +8,14 @@ from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
 from eval.render.blocks import Paragraph, Strong, paragraph
 from eval.render.numbers import number, p_value, with_interval
-from eval.scoring.results import Difference, Results, Scope, Scores, best
+from eval.scoring.results import ON_GROUP, Difference, Results, Scope, Scores, best
+from sft.data.records import Group
 from sft.system.yaml_text import read_yaml
 
 SIGNIFICANT = 0.05
 WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
 """What the report says at length."""
-TITLES = {"open": "Open QA", "context": "Context QA", "other": "Other categories"}
+TITLES: dict[Group, str] = {"open": "Open QA", "context": "Context QA", "other": "Other categories"}
 
 
 def measured(systems: Mapping[str, Scores], scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[Metric]:
@@ -36,9 +37,9 @@ def in_words(delta: Difference) -> str:
     return f"{word}, but not after Holm's correction" if corrected is not None and corrected > SIGNIFICANT else word
 
 
-def verdict(results: Results, group: str, metric: Metric = HEADLINE) -> Paragraph:
+def verdict(results: Results, group: Group, metric: Metric = HEADLINE) -> Paragraph:
     """One line: base → tuned, the paired difference with its interval, and what it says in words."""
-    title, scope = Strong(TITLES[group]), Scope("groups", group)
+    title, scope = Strong(TITLES[group]), ON_GROUP[group]
     if group not in results.rows.groups:
         return paragraph(title, ": no rows.")
     means = {system: scores.of(scope, metric) for system, scores in results.systems.items()}

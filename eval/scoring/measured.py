@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.metrics.memorised import Overlap, longest_overlaps
 from eval.predictions import SYSTEMS, Prediction
-from eval.scoring.rows import Rows, RowScores, check_same_rows, row_order, row_scores, table
+from eval.scoring.rows import Rows, RowScores, check_same_rows, in_row_order, row_scores, table
 from eval.statistics.estimates import Array
 from sft.system.errors import UserError
 
@@ -62,7 +62,7 @@ def _by_system(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]
     names = sorted(found, key=lambda name: (SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS), name))
     for other in names[1:]:
         check_same_rows(found[names[0]], found[other], (names[0], other))
-    return {name: sorted(found[name].values(), key=row_order) for name in names}
+    return {name: in_row_order(found[name].values()) for name in names}
 
 
 def _generation(system: str, answers: Sequence[Prediction]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from eval.border import json_text
 from eval.metrics.metric import Metric
 from eval.statistics.estimates import Estimate, Interval
-from sft.data.records import GROUP_OF, GROUPS
+from sft.data.records import DOLLY, GROUPS, Group, category_label
 from sft.run.provenance import Provenance
 
 RESULTS_VERSION = 2
@@ -21,39 +21,25 @@ Measure = TypeVar("Measure", bound=Estimate)
 
 
 class Scope(NamedTuple):
-    """A category or a group of rows."""
+    """A category or a group of rows; a category stands under the group of most of its rows."""
 
     kind: Kind
     name: str
+    group: Group
 
     @property
     def label(self) -> str:
         """`closed_qa`, or `context, all` for the group."""
-        return f"{self.name}, all" if self.is_group else self.name
+        return f"{self.name}, all" if self.is_group else category_label(self.name)
 
     @property
     def is_group(self) -> bool:
         """Whether it is a group of categories."""
         return self.kind == "groups"
 
-    @property
-    def group(self) -> str:
-        """The group, or that of the category."""
-        return self.name if self.is_group else GROUP_OF[self.name]
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """The categories that it is made of."""
-        return GROUPS[self.name] if self.is_group else (self.name,)
-
-
-ON_OPEN, ON_CONTEXT = Scope("groups", "open"), Scope("groups", "context")
-SCOPES = tuple(
-    scope
-    for group, members in GROUPS.items()
-    for scope in (*(Scope("categories", category) for category in members), Scope("groups", group))
-)
-"""Every category and group, in report order: each group behind its categories."""
+ON_GROUP = {group: Scope("groups", group, group) for group in GROUPS}
+ON_OPEN, ON_CONTEXT = ON_GROUP["open"], ON_GROUP["context"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,21 +132,33 @@ def best(limits: Mapping[str, Scores], scope: Scope, metric: Metric) -> Limit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowCounts:
-    """How many rows there are, clusters of rows with one context, and rows of every category and group that has any."""
+    """How many rows there are, clusters of rows with one context, and rows of every category and group that has any.
+
+    Categories are in report order. `under` is the group that each of them stands under; results of earlier versions,
+    which knew dolly's alone, lack it.
+    """
 
     total: int
     clusters: int
     categories: dict[str, int]
     groups: dict[str, int]
+    under: dict[str, Group] = dataclasses.field(default_factory=lambda: dict(DOLLY))
 
     def of(self, scope: Scope) -> int:
         """How many rows a category or group has."""
         return getattr(self, scope.kind)[scope.name]
 
     def scopes(self, group: str | None = None) -> list[Scope]:
-        """The categories and groups that have rows, in report order; `group`: those of that group alone."""
-        wanted = [scope for scope in SCOPES if group in (None, scope.group)]
-        return [scope for scope in wanted if scope.name in getattr(self, scope.kind)]
+        """The categories and groups that have rows, each group behind its categories; `group`: that one alone."""
+        return [
+            scope
+            for on_group in ON_GROUP.values()
+            for scope in (*self._under(on_group.group), *[on_group] * (on_group.name in self.groups))
+            if group in (None, scope.group)
+        ]
+
+    def _under(self, group: Group) -> list[Scope]:
+        return [Scope("categories", name, group) for name in self.categories if self.under.get(name) == group]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,6 +203,7 @@ class ScoredRow:
     system: str
     index: str
     category: str
+    group: Group
     cluster: int
     finish_reason: str
     scores: dict[str, float | None]

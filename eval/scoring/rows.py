@@ -3,9 +3,10 @@
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from eval.metrics.catalogue import BY_KEY, METRICS
 from eval.metrics.floors import Answers
 from eval.metrics.metric import Metric
 from eval.predictions import Prediction
-from eval.scoring.results import SCOPES, RowCounts, Scope
+from eval.scoring.results import ON_GROUP, RowCounts, Scope
 from eval.statistics.estimates import Array, Clusters, cluster_numbers
-from sft.data.records import CATEGORIES, Example
+from sft.data.records import GROUPS, Example, Group, Kind, report_order
 from sft.system.errors import UserError
 
 RowScores = Mapping[str, float | None]
@@ -40,12 +41,11 @@ class Rows:
 
     @cached_property
     def scopes(self) -> dict[Scope, list[int]]:
-        """Row numbers of every category and group that has rows, in report order.
+        """Row numbers of every category and group that has rows, in report order; see `scopes_of`.
 
         A group's score is the mean over all of its rows, not over its categories.
         """
-        rows = {s: [at for at, row in enumerate(self.examples) if row.category in s.categories] for s in SCOPES}
-        return {scope: numbers for scope, numbers in rows.items() if numbers}
+        return scopes_of(self.examples)
 
     @cached_property
     def weights(self) -> Array:
@@ -57,7 +57,39 @@ class Rows:
     def counts(self) -> RowCounts:
         """How many there are."""
         found = nested({scope: len(rows) for scope, rows in self.scopes.items()})
-        return RowCounts(len(self.examples), len(np.unique(self.clusters)), **found)
+        under = {scope.name: scope.group for scope in self.scopes if not scope.is_group}
+        return RowCounts(len(self.examples), len(np.unique(self.clusters)), **found, under=under)
+
+
+class Grouped(Protocol):
+    """What is of a category and in a group."""
+
+    @property
+    def category(self) -> str:
+        """Empty where there is none."""
+
+    @property
+    def group(self) -> Group:
+        """The report's group."""
+
+
+def scopes_of(rows: Sequence[Grouped]) -> dict[Scope, list[int]]:
+    """Row numbers of every category and group that has rows, in report order, each group behind its categories.
+
+    A category that would say what its group says is left out: none, or one of the group's name, where the group has no
+    other rows.
+    """
+    kinds = [Kind(row.category, row.group) for row in rows]
+    found: dict[Scope, list[int]] = {}
+    under = report_order(Counter(kinds))
+    for group in GROUPS:
+        members = [at for at, kind in enumerate(kinds) if kind.group == group]
+        same = {kinds[at].category for at in members} in ({""}, {group})
+        for name in [name for name in under if under[name] == group and not same]:
+            found[Scope("categories", name, group)] = [at for at, kind in enumerate(kinds) if kind.category == name]
+        if members:
+            found[ON_GROUP[group]] = members
+    return found
 
 
 def nested(found: Mapping[Scope, Value]) -> dict[str, dict[str, Value]]:
@@ -103,13 +135,16 @@ def rounded_number(value: float) -> float:
     return round(value, 6) + 0.0
 
 
-def row_order(prediction: Prediction) -> tuple[int, str]:
-    """Report order of the rows: by category, then by index."""
-    return CATEGORIES.index(prediction.example.category), prediction.example.index
+def in_row_order(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Predictions in report order of their rows: by category, then by index."""
+    found = list(predictions)
+    order = report_order(Counter(Kind(one.example.category, one.example.group) for one in found))
+    places = {category: place for place, category in enumerate(order)}
+    return sorted(found, key=lambda one: (places[one.example.category], one.example.index))
 
 
 def check_same_rows(first: Mapping[str, Prediction], second: Mapping[str, Prediction], names: tuple[str, str]) -> None:
-    """Raise `UserError` unless both hold the same rows: index, category, instruction, input and references.
+    """Raise `UserError` unless both hold the same rows: index, category, group and texts.
 
     The message says by `names` which two, and how many rows differ.
     """
@@ -125,5 +160,10 @@ def check_same_rows(first: Mapping[str, Prediction], second: Mapping[str, Predic
         )
 
 
-def _content(example: Example) -> tuple[str, ...]:
-    return (example.category, example.instruction, example.input, *example.references)
+def _content(example: Example) -> tuple[Any, ...]:
+    return (example.category, example.group, *row_texts(example))
+
+
+def row_texts(example: Example) -> tuple[Any, ...]:
+    """What was asked, and what counts as right: rows with the same texts are the same row, wherever they stand."""
+    return (example.instruction, example.input, example.history, example.references)

@@ -29,7 +29,7 @@ from eval.scoring.results import (
 )  # fmt: skip
 from eval.scoring.rows import Rows, rounded_number, text_table
 from eval.statistics.estimates import CONFIDENCE, Array
-from sft.data.records import CONTEXT, Example
+from sft.data.records import Example, Group
 
 LONGEST_OVERLAPS = 5
 NORMALISED = tuple(metric for metric in HEADLINE_METRICS if metric.floors and not metric.binary)
@@ -56,7 +56,7 @@ def results_of(measured: Measured) -> Results:
     wanted = [METRICS] * len(tables) + [FLOOR_METRICS] * len(limits) + [OWN_METRICS]
     *found, reference = means(rows, [*tables.values(), *limits.values(), own], wanted)
     systems, beside = dict(zip(tables, found, strict=False)), dict(zip(limits, found[len(tables) :], strict=True))
-    beside |= {name: _on_context(beside[name]) for name in CONTEXT_ONLY}
+    beside |= {name: _on_context(beside[name], rows.counts.under) for name in CONTEXT_ONLY}
     pair = (rows, tables[BASE], tables[TUNED]) if {BASE, TUNED} <= tables.keys() else None
     return Results(
         schema_version=RESULTS_VERSION,
@@ -85,10 +85,10 @@ def limit_tables(rows: Rows) -> dict[str, Array]:
     }
 
 
-def _on_context(scores: Scores) -> Scores:
-    """The scores of context rows alone, for what answers no others."""
+def _on_context(scores: Scores, under: Mapping[str, Group]) -> Scores:
+    """The scores of context rows alone, for what answers no others; `under` is the group of each category."""
     return Scores(
-        {name: found for name, found in scores.categories.items() if name in CONTEXT},
+        {name: found for name, found in scores.categories.items() if under[name] == "context"},
         {name: found for name, found in scores.groups.items() if name == "context"},
     )
 
@@ -130,5 +130,6 @@ def _samples(measured: Measured) -> list[ScoredRow]:
                 key: rounded_number(value) if isinstance(value, float) else value for key, value in scores.items()
             }
             row = answer.example
-            found.append(ScoredRow(name, row.index, row.category, int(cluster), answer.finish_reason, rounded))
+            place = row.index, row.category, row.group, int(cluster)
+            found.append(ScoredRow(name, *place, answer.finish_reason, rounded))
     return found

@@ -8,9 +8,10 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from eval.border import from_json
 from eval.metrics.catalogue import EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, PARTICLE_SHARE, PUNCTUATION_SHARE
@@ -34,7 +35,7 @@ from eval.scoring.rows import Rows, column, rounded, rounded_number
 from eval.scoring.score import results_of
 from eval.statistics.estimates import Estimate, bootstrap_means, cluster_numbers
 from sft.config.repetition_penalty import NO_PENALTY, PENALTY
-from sft.data.records import Example
+from sft.data.records import DOLLY, Example, Group
 from sft.run.provenance import Provenance, read_record
 from sft.system.errors import UserError
 from sft.system.files import file_sha256, read_json
@@ -43,6 +44,9 @@ SWEEP_VERSION = 1
 BINS = 5
 REPORTED = (HEADLINE, GOLD_CONTAINED, FACTS_RECALL, PARTICLE_SHARE, PUNCTUATION_SHARE, EOS_RATE)
 """What is kept of every setting's scores."""
+
+PointGroup = Annotated[Group, BeforeValidator(lambda name: DOLLY.get(name, name))]
+"""A row's group; sweeps of earlier versions hold its category, one of dolly's."""
 
 Setting = dict[str, Any]
 """Generation keys and their values."""
@@ -83,12 +87,12 @@ class Bin:
 class Dose:
     """What rows lost from setting `first` to `second`, against the share of their reference in the prompt.
 
-    A point is (share, lost, category).
+    A point is (share, lost, group).
     """
 
     first: int
     second: int
-    points: list[tuple[float, float, str]]
+    points: list[tuple[float, float, PointGroup]]
     bins: list[Bin]
 
 
@@ -239,7 +243,7 @@ def _dose(measured: Measured, keys: Sequence[str], worst: int) -> Dose:
         if (share := answer.reference_tokens_in_prompt) is not None:
             rows.append((share, rounded_number(before) - rounded_number(after), answer.example))
     rows.sort(key=lambda row: (row[0], row[2].index))
-    points = [(round(share, 4), round(lost, 4), example.category) for share, lost, example in rows]
+    points = [(round(share, 4), round(lost, 4), example.group) for share, lost, example in rows]
     parts = [[rows[at] for at in part] for part in np.array_split(np.arange(len(rows)), BINS) if len(part)]
     return Dose(0, worst, points, [_bin(part, measured.rows) for part in parts])
 

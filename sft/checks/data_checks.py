@@ -10,8 +10,8 @@ from sft.checks.doctor import Line
 from sft.data.cells import REPAIRED
 from sft.data.defects import DEFECTS
 from sft.data.read import LoadedData
-from sft.data.records import GROUP_OF, Example
-from sft.data.rows import examples_of
+from sft.data.records import GROUPS
+from sft.data.rows import kind_counts
 from sft.data.split import Split
 from sft.data.survey import Survey, survey
 
@@ -115,15 +115,13 @@ def sides(split: Split) -> list[Line]:
     if not split.test:
         remedy = "raise data.test_share, or set data.test to a file"
         lines.append(Line("yellow", "test", "no row: python -m eval would have nothing to answer", remedy))
-    counts = Counter(map(_group, examples_of(split.test)))
-    few = ", ".join(f"{group} {count}" for group, count in counts.items() if count < ROWS_TO_TELL)
+    counts: Counter[str] = Counter()
+    for kind, count in kind_counts(split.test).items():
+        counts[kind.group] += count
+    few = ", ".join(f"{group} {counts[group]}" for group in GROUPS if 0 < counts[group] < ROWS_TO_TELL)
     if few:
         found = f"{few} rows: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
         found += f"{ROWS_TO_TELL} a group (paired differences with a standard deviation of {SPREAD:g}, as measured in "
         found += "docs/results.md)"
         lines.append(Line("yellow", "test", found, "more rows, a larger data.test_share, or a file in data.test"))
     return lines
-
-
-def _group(example: Example) -> str:
-    return GROUP_OF.get(example.category) or ("context" if example.input else "open")

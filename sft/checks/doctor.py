@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from sft.data.records import CATEGORIES
+from sft.data.records import category_label, category_order
 from sft.data.rows import examples_of
 from sft.prompt.encode import bos_ids, encode_text
 from sft.prompt.row_encoder import Fate
@@ -54,6 +54,13 @@ class Line(NamedTuple):
     def of(cls, level: Level, subject: str, message: object) -> "Line":
         """A line of a warning or an error whose last part, after a semicolon, is the remedy."""
         return cls(level, subject, *str(message).rsplit("; ", 1))
+
+
+class Shares(NamedTuple):
+    """Tokens a character of the training rows, by category in report order and of all; None where there is no text."""
+
+    by_category: dict[str, float | None]
+    all: float | None
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Line:
@@ -121,21 +128,25 @@ def row_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Seq
     return Line("yellow", "texts", f"{found}; for example …{before}… as …{after}…", "such texts are learned as changed")
 
 
-def tokens_per_character(
-    categories: Sequence[str], texts: Sequence[str], ids: Sequence[list[int]]
-) -> dict[str, float | None]:
-    """By category, and under "all": tokens divided by characters; None where there is no text."""
+def tokens_per_character(categories: Sequence[str], texts: Sequence[str], ids: Sequence[list[int]]) -> Shares:
+    """Tokens divided by characters: `categories`, `texts` and `ids` have one entry a text."""
     tokens, length = Counter[str](), Counter[str]()
     for category, text, row in zip(categories, texts, ids, strict=True):
-        for key in (category, "all"):
-            tokens[key] += len(row)
-            length[key] += len(text)
-    return {key: tokens[key] / length[key] if length[key] else None for key in (*CATEGORIES, "all")}
+        tokens[category] += len(row)
+        length[category] += len(text)
+    return Shares(
+        {name: _ratio(tokens[name], length[name]) for name in category_order(Counter(categories))},
+        _ratio(tokens.total(), length.total()),
+    )
 
 
-def efficiency(shares: Mapping[str, float | None]) -> Line:
+def _ratio(tokens: int, characters: int) -> float | None:
+    return tokens / characters if characters else None
+
+
+def efficiency(shares: Shares) -> Line:
     """Whether the tokenizer knows Japanese words, from `tokens_per_character`."""
-    share = shares["all"] or 0.0
+    share = shares.all or 0.0
     found = f"{share:.2f} tokens a character"
     if share <= TOKENS_PER_CHARACTER:
         return Line("green", "efficiency", found)
@@ -147,12 +158,12 @@ def length_line(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[st
     """Rows against `training.max_length`. What costs answers is a warning of `sft.plan.hazards`."""
     found = f"the longest of {_rows(len(lengths))} has {max(lengths):,} tokens (training.max_length {max_length:,})"
     words: dict[Fate, str] = {"context shortened": "lose context", "end cut off": "lose their end", "dropped": "lost"}
-    counts = {word: sum(fates.get((category, fate), 0) for category in CATEGORIES) for fate, word in words.items()}
+    counts = {word: sum(count for (_, found), count in fates.items() if found == fate) for fate, word in words.items()}
     lost = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
     return Line("green", "row lengths", f"{found}; {lost or 'all fit'}")
 
 
-def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[str, float | None]]) -> None:
+def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Shares]) -> None:
     """Print the page, then the tokens a character of each tokenizer by category, then how many lines are not green."""
     console.width = min(console.width, PAGE_WIDTH)
     console.rule("doctor")
@@ -168,9 +179,10 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Mapping[s
     for name in shares:
         shown = visible(Path(name).name if Path(name).exists() else name)
         table.add_column(Text(shown), justify="right", overflow="fold")
-    for category in (*CATEGORIES, "all"):
-        values = [share[category] for share in shares.values()]
-        table.add_row(category, *("–" if value is None else f"{value:.2f}" for value in values))
+    columns = list(shares.values())
+    rows = [(category_label(name), [column.by_category[name] for column in columns]) for name in columns[0].by_category]
+    for label, values in [*rows, ("all", [column.all for column in columns])]:
+        table.add_row(Text(visible(label)), *("–" if value is None else f"{value:.2f}" for value in values))
     console.print(table)
     verdict = []
     for level, mark in MARKS.items():

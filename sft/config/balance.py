@@ -1,12 +1,11 @@
 """`data.balance`: how often an epoch shows the rows of each category."""
 
-import difflib
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from sft.config.section import Section
-from sft.data.records import CATEGORIES, GROUPS, named_weights
+from sft.data.records import GROUPS, category_name
 
 
 class Balance(Section):
@@ -24,17 +23,14 @@ class Balance(Section):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
-        names = (*GROUPS, *CATEGORIES)
-        for name, weight in (weights or {}).items():
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-                raise ValueError(f"{name} is neither a group nor a category; {hint}")
+        if weights is None:
+            return None
+        for name, weight in weights.items():
             if not 0 <= weight <= 1000:
                 raise ValueError(f"{name} must be at least 0 and at most 1000, got {weight:g}")
-        if weights is not None and not any(named_weights(weights).values()):
+        if not any([*weights.values(), *(weights.get(group, 1.0) for group in GROUPS)]):
             raise ValueError("every category has weight 0; give at least one of them more")
-        return weights
+        return {category_name(name): weight for name, weight in weights.items()}
 
     @model_validator(mode="after")
     def _check_one_way(self) -> Self:

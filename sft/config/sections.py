@@ -18,6 +18,7 @@ from sft.config.data_files import DataFiles
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.config.section import Section
+from sft.data.records import Group, category_name
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
 
@@ -65,6 +66,15 @@ class ModelSection(Section):
         return self.model_dump(include={"revision", "trust_remote_code", "attention"})
 
 
+def _category_names(groups: dict[str, Group]) -> dict[str, Group]:
+    """The groups by category as rows hold it; one category in two groups is refused."""
+    found: dict[str, Group] = {}
+    for name, group in groups.items():
+        if found.setdefault(category_name(name), group) != group:
+            raise ValueError(f"{name} is in two groups; give it one")
+    return found
+
+
 class DataSection(DataFiles):
     """The instruction rows and how they are divided."""
 
@@ -72,6 +82,9 @@ class DataSection(DataFiles):
     """Share of the rows that the validation loss is measured on."""
     test_share: float = Field(0.10, ge=0, lt=1)
     """Share of the rows held out for `python -m eval`."""
+    groups: Annotated[dict[str, Group], AfterValidator(_category_names)] = Field(default_factory=dict)
+    """The group (open, context or other) that reports count a category's rows in, by category. dolly's categories have
+    theirs; rows of another category that is not named here are in context where they have a context, else in open."""
     train_rows: Count | None = None
     """At most this many training rows, with the categories' shares (those of `balance`) kept; null: all."""
     balance: Balance | None = None

@@ -6,7 +6,6 @@ What a file holds goes down the stages: sources, tables, schemas, cells, checked
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import json
 import zlib
 from collections import Counter
@@ -21,7 +20,8 @@ from sft.data.checked import checked_row
 from sft.data.defects import DEFECTS, first_defect
 from sft.data.drops import Dropped, Drops, FileRead
 from sft.data.raw import BadRow, Table
-from sft.data.rows import SeenTexts, write_rows
+from sft.data.records import Group
+from sft.data.rows import write_rows
 from sft.data.schemas import Schema, header_schema, not_recognised, schema_of
 from sft.data.sources import Source, files_of, is_local
 from sft.data.tables import tables_of
@@ -64,15 +64,17 @@ class LoadedData:
         return drops.report()
 
 
-def load_data(sources: str | Sequence[Source], leave_out: Collection[str] = ()) -> LoadedData:
+def load_data(
+    sources: str | Sequence[Source], leave_out: Collection[str] = (), groups: Mapping[str, Group] | None = None
+) -> LoadedData:
     """Load and check every row of the sources; a text is the path of a single one.
 
-    `leave_out` names defects (see `sft.data.defects`) whose rows are dropped. Raises UserError when a file cannot be
-    read, its columns are not recognised, or it holds no usable row.
+    `leave_out` names defects (see `sft.data.defects`) whose rows are dropped, `groups` is `data.groups`. Raises
+    UserError when a file cannot be read, its columns are not recognised, or it holds no usable row.
     """
     named = [Source(sources)] if isinstance(sources, str) else sources
     reader = _Reader(files_of(named), leave_out)
-    rows = write_rows(_with_ids(iter(watched(reader.rows(), text("rows.reading")))))
+    rows = write_rows(watched(reader.rows(), text("rows.reading")), groups)
     return LoadedData(rows, reader.drops.first, reader.drops.counts, tuple(reader.files), reader.cells)
 
 
@@ -286,21 +288,6 @@ def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]
         table, schemas = readable[-1]
         readable[-1] = table._replace(form=f"{table.form}; {', '.join(left_out)} left out"), schemas
     return readable
-
-
-def _with_ids(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows with an index each: their own, or a hash of their content and how often that came before."""
-    seen = SeenTexts()
-    for row in rows:
-        if row["index"] is None or not seen.add(row["index"]):
-            texts = [row[name] for name in ("instruction", "input", "output", "category", "history", "answers")]
-            digest = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()[:12]
-            index, again = digest, 1
-            while not seen.add(index):
-                again += 1
-                index = f"{digest}#{again}"
-            row["index"] = index
-        yield row
 
 
 def _rows(count: int) -> str:

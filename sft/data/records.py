@@ -1,23 +1,46 @@
-"""One row of a data set, and the categories and groups it may be in. No torch here."""
+"""One row of a data set, and the category and group that it is in. No torch here."""
 
 import dataclasses
+import functools
+import re
+import unicodedata
 from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
+
+Group = Literal["open", "context", "other"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""Reporting groups, in report order."""
 
 OPEN = ("open_qa", "general_qa")
 CONTEXT = ("closed_qa", "information_extraction", "summarization")
 OTHER = ("classification", "brainstorming", "creative_writing")
-GROUPS: dict[str, tuple[str, ...]] = {"open": OPEN, "context": CONTEXT, "other": OTHER}
-"""Reporting groups, in report order, and the dolly categories in each."""
 CATEGORIES = OPEN + CONTEXT + OTHER
-GROUP_OF = {category: group for group, categories in GROUPS.items() for category in categories}
+"""dolly's categories, in report order. Anybody's rows may have others, or none."""
+DOLLY: dict[str, Group] = {
+    category: group for group, names in zip(GROUPS, (OPEN, CONTEXT, OTHER), strict=True) for category in names
+}
+"""The group of each of them."""
+
+NO_CATEGORY = "no category"
+"""What readers see in place of the category of rows that have none."""
+
+
+class Kind(NamedTuple):
+    """What a row is, for proportions and tables; one category may have rows in several groups."""
+
+    category: str
+    group: Group
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a data set in the dolly-ja schema, as people and the evaluation look at it.
+    """One row of a data set, as people and the evaluation look at it.
 
-    `input` is the context, empty where the row has none. `answers` holds every accepted answer of a
-    question-answering benchmark; when it is empty, `output` is the only reference.
+    `index` is its id. `input` is the context, `category` what the user calls its task; both are empty where the row has
+    none. `group` is the report's; left out, it is the one that `group_of` says without anybody's settings. `history`
+    holds earlier turns as (role, content), with roles system, user and assistant: `instruction` is the last message of
+    the user, `output` the answer to it. `answers` holds every accepted answer of a question-answering benchmark; when
+    it is empty, `output` is the only reference.
     """
 
     index: str
@@ -25,7 +48,14 @@ class Example:
     input: str
     output: str
     category: str
+    group: Group = None  # type: ignore[assignment]  # there is one as soon as there is an example
+    history: tuple[tuple[str, str], ...] = ()
     answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Settle the group."""
+        if self.group is None:
+            object.__setattr__(self, "group", group_of(self.category, self.input))
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -36,6 +66,56 @@ class Example:
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
 
 
-def named_weights(named: Mapping[str, float]) -> dict[str, float]:
-    """Each category's weight, from weights by category or group name; the category's own wins, unnamed ones have 1."""
-    return {category: named.get(category, named.get(group, 1.0)) for category, group in GROUP_OF.items()}
+def group_of(category: str, context: str, groups: Mapping[str, Group] | None = None) -> Group:
+    """The report's group of a row: as `groups` has it for its category, else dolly's own.
+
+    A row of any other category, or of none, is in context where it has a context and in open where not.
+    """
+    known = (groups or {}).get(category) or DOLLY.get(category)
+    return known or ("context" if context.strip() else "open")
+
+
+@functools.lru_cache(maxsize=4096)
+def category_name(text: str) -> str:
+    """A category as rows hold it: white space of every kind folded, dolly's own however they are spelt.
+
+    `Open QA`, `open_qa ` and `closed-qa` are dolly's.
+    """
+    letters = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text)).casefold()
+    return _DOLLY_BY_LETTERS.get(letters) or " ".join(text.split())
+
+
+_DOLLY_BY_LETTERS = {category.replace("_", ""): category for category in CATEGORIES}
+
+
+def category_label(category: str) -> str:
+    """What readers see for a category."""
+    return category or NO_CATEGORY
+
+
+def category_order(counts: Mapping[str, int]) -> list[str]:
+    """Categories in report order, from rows by category: dolly's, then the user's from the most rows to the fewest,
+    rows without one last."""
+
+    def place(category: str) -> tuple[bool, int, int, str]:
+        known = CATEGORIES.index(category) if category in DOLLY else len(CATEGORIES)
+        return not category, known, -counts[category] if category not in DOLLY else 0, category
+
+    return sorted(counts, key=place)
+
+
+def report_order(counts: Mapping[Kind, int]) -> dict[str, Group]:
+    """The categories in report order, from rows by kind, each with the group that it stands under.
+
+    That is the group of most of its rows, the first of GROUPS where two have as many.
+    """
+    rows: dict[str, int] = {}
+    for kind, count in counts.items():
+        rows[kind.category] = rows.get(kind.category, 0) + count
+    under = {name: max(GROUPS, key=lambda group: counts.get(Kind(name, group), 0)) for name in category_order(rows)}
+    return {name: under[name] for name in sorted(under, key=lambda name: GROUPS.index(under[name]))}
+
+
+def named_weights(kinds: Mapping[Kind, int], named: Mapping[str, float]) -> dict[Kind, float]:
+    """Each kind's weight, from weights by category or group; the category's own wins, unnamed ones have 1."""
+    return {kind: named.get(kind.category, named.get(kind.group, 1.0)) for kind in kinds}

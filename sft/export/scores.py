@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from sft.data.records import GROUPS
+from sft.data.records import DOLLY, GROUPS, category_label
 from sft.run.manifest import FinishedManifest
-from sft.run.provenance import Provenance, lines_sha256
+from sft.run.provenance import Provenance, file_lines_sha256
 from sft.system.errors import UserError, warn
-from sft.system.files import read_bytes, read_json
+from sft.system.files import read_json
 from sft.system.visible import escaped
 
 METRICS = {"character_f1": "character F1", "rouge_l": "ROUGE-L"}
@@ -50,18 +50,19 @@ def _not_published(path: Path, results: Mapping[str, Any], manifest: FinishedMan
         return ["answers of which nothing says whose they are"]
     about = TypeAdapter(Provenance).validate_python(results["about"])
     answers = path.with_name("predictions.jsonl")
-    lines = read_bytes(answers).decode("utf-8", "replace").split("\n") if answers.is_file() else []
-    changed = lines_sha256(lines) != results["predictions"]
+    changed = not answers.is_file() or file_lines_sha256(answers) != results["predictions"]
     return about.not_of(manifest) + ["other answers than those beside it"] * changed
 
 
 def evaluation_of(results: Mapping[str, Any]) -> Evaluation:
     """What the card shows of an evaluation's results.json."""
+    known, under = results["systems"]["tuned"], results["rows"].get("under", DOLLY)  # earlier versions: dolly's alone
     scopes = [
         (kind, scope)
-        for group, names in GROUPS.items()
-        for kind, scope in [("groups", group), *(("categories", name) for name in names)]
-        if scope in results["systems"]["tuned"][kind]
+        for group in GROUPS
+        for kind, names in (("groups", [group]), ("categories", list(known["categories"])))
+        for scope in names
+        if scope in known[kind] and (kind == "groups" or under[scope] == group)
     ]
     generation = results["settings"]["generation"]["tuned"]
     return Evaluation(
@@ -89,7 +90,7 @@ def _cells(results: Mapping[str, Any], kind: str, scope: str, metric: str) -> li
     best = max(floors, key=lambda name: floors[name], default=None)
     systems = results["systems"]
     return [
-        f"**{scope}, all**" if kind == "groups" else scope,
+        f"**{scope}, all**" if kind == "groups" else escaped(category_label(scope)),
         f"{systems['tuned'][kind][scope][metric]['n']:d}",
         shown(systems.get("base", {})),
         shown(systems["tuned"]),

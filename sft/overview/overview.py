@@ -25,7 +25,7 @@ def overview(section: DataSection, output: Path | None) -> None:
     Raises UserError as `load_data` does, and where the rows cannot be written.
     """
     console = Console(highlight=False)
-    data = load_data(section.sources, section.leave_out)
+    data = load_data(section.sources, section.leave_out, section.groups)
     split = split_rows(data.rows, *section.shares)
     show(console, data, split, survey(data.rows), section.allow_dropped)
     if output:
@@ -34,7 +34,7 @@ def overview(section: DataSection, output: Path | None) -> None:
 
 
 def json_lines(rows: Dataset) -> Iterator[str]:
-    """The rows in dolly-ja's schema, an object a line; `answers` where there are several."""
+    """The rows in dolly-ja's schema, an object a line; `history` and `answers` where they have any."""
     for example in examples_of(rows):
         yield json.dumps(fields(example), ensure_ascii=False) + "\n"
 
@@ -43,4 +43,6 @@ def fields(example: Example) -> dict[str, Any]:
     """A row as `load_data` reads it again."""
     names = ("index", "instruction", "input", "output", "category")
     found: dict[str, Any] = {name: getattr(example, name) for name in names}
+    if example.history:
+        found["history"] = [{"role": role, "content": content} for role, content in example.history]
     return found | ({"answers": list(example.answers)} if example.answers else {})

@@ -12,11 +12,10 @@ from rich.text import Text
 from sft.data.cells import REPAIRED
 from sft.data.defects import DEFECTS
 from sft.data.read import LoadedData
-from sft.data.records import Example
-from sft.data.rows import examples_of, select
+from sft.data.records import GROUPS, Example, Group, category_order
+from sft.data.rows import category_counts, examples_of, kind_counts, select
 from sft.data.split import Split
 from sft.data.survey import Survey
-from sft.overview.kinds import Kind, kind_counts, kind_of, report_order
 from sft.prompt.template import ALPACA_JA
 from sft.system.texts import text, told
 from sft.system.visible import visible
@@ -57,8 +56,9 @@ def category_table(rows: Dataset, split: Split) -> Table:
     counts = [kind_counts(side) for side in (rows, split.train, split.validation, split.test)]
     headings = text("rows.rows"), text("rows.train"), text("rows.validation"), text("rows.test")
     table = _table([_name(text("rows.category")), text("rows.group")], headings)
-    for kind in report_order(counts[0]):
-        table.add_row(_text(_label(kind)), group_word(kind), *(f"{found[kind]:,}" for found in counts))
+    order = category_order(category_counts(rows))
+    for kind in sorted(counts[0], key=lambda kind: (GROUPS.index(kind.group), order.index(kind.category))):
+        table.add_row(_text(_label(kind.category)), group_word(kind.group), *(f"{found[kind]:,}" for found in counts))
     table.add_section()
     table.add_row(text("rows.all"), "", *(f"{found.total():,}" for found in counts))
     return table
@@ -127,7 +127,7 @@ def findings_table(findings: Iterable[tuple[str, int, str]]) -> Table:
 def prompted_rows(rows: Dataset) -> list[Example]:
     """The first row of each group, and the first others, in the order of the file."""
     first = list(examples_of(select(rows, slice(1000))))
-    groups = {kind_of(example).group: place for place, example in reversed([*enumerate(first)])}
+    groups = {example.group: place for place, example in reversed([*enumerate(first)])}
     places = sorted(groups.values())[:SHOWN_ROWS]
     places += [place for place in range(len(first)) if place not in places][: SHOWN_ROWS - len(places)]
     return [first[place] for place in sorted(places)]
@@ -135,18 +135,19 @@ def prompted_rows(rows: Dataset) -> list[Example]:
 
 def show_prompted(console: Console, example: Example) -> None:
     """Print a row as alpaca-ja would prompt it, and its answer."""
-    kind = kind_of(example)
-    title = text("rows.prompted_row", row=example.index, category=_label(kind), group=group_word(kind))
+    category, group = _label(example.category), group_word(example.group)
+    title = text("rows.prompted_row", row=example.index, category=category, group=group)
     console.print(_text(f"── {title}"), style="dim", soft_wrap=True)
+    if example.history:
+        console.print(text("rows.earlier_turns", turns=len(example.history)), style="yellow", soft_wrap=True)
     prompt = _text(_shortened(ALPACA_JA.render(example.instruction, example.input)))
     console.print(prompt.append(visible(_shortened(example.output)), style="green"), soft_wrap=True)
     console.print()
 
 
-def group_word(kind: Kind) -> str:
+def group_word(group: Group) -> str:
     """A group's name."""
-    names = {"open": text("rows.open"), "context": text("rows.context"), "other": text("rows.other")}
-    return names[kind.group]
+    return {"open": text("rows.open"), "context": text("rows.context"), "other": text("rows.other")}[group]
 
 
 def _shortened(whole: str) -> str:
@@ -154,8 +155,8 @@ def _shortened(whole: str) -> str:
     return whole[:SHOWN_CHARACTERS] + text("rows.shortened", characters=f"{left:,}") if left > 0 else whole
 
 
-def _label(kind: Kind) -> str:
-    return visible(kind.category or text("rows.no_category"))
+def _label(category: str) -> str:
+    return visible(category or text("rows.no_category"))
 
 
 def _text(words: str) -> Text:

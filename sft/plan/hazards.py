@@ -1,9 +1,10 @@
 """Settings that work and hurt the training: warnings with the rows concerned and the remedy. No torch here."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from sft.data.records import CATEGORIES
+from sft.data.records import category_label, category_order
 
 if TYPE_CHECKING:  # imports transformers
     from sft.prompt.row_encoder import Fate
@@ -23,13 +24,16 @@ def truncation_hazards(
     """
     remedy = f"set {'data.truncation=context or ' if truncation == 'end' else ''}a larger training.max_length"
     warnings = []
-    for category in CATEGORIES:
-        rows = sum(count for (name, _), count in fates.items() if name == category)
+    counts: Counter[str] = Counter()
+    for (category, _), count in fates.items():
+        counts[category] += count
+    for category in category_order(counts):
+        rows = counts[category]
         cut, dropped = fates.get((category, "end cut off"), 0), fates.get((category, "dropped"), 0)
         if cut + dropped > TOLERATED_LOSS * rows:
             lost = [f"{cut} cut off before the end"] * bool(cut) + [f"{dropped} dropped"] * bool(dropped)
             warnings.append(
-                f"{category} loses answers to training.max_length {max_length}: {' and '.join(lost)} "
+                f"{category_label(category)} loses answers to training.max_length {max_length}: {' and '.join(lost)} "
                 f"of {rows} training rows ({(cut + dropped) / rows:.1%}); {remedy}"
             )
     return warnings

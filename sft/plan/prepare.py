@@ -1,6 +1,8 @@
 """What comes before the base model's weights: rows read, divided and encoded, and what a micro-batch will be."""
 
+import difflib
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from datasets import Dataset
@@ -11,8 +13,8 @@ from sft.build_base import ensure_base
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data
-from sft.data.records import GROUPS, named_weights
-from sft.data.rows import category_counts, examples_of, of_categories, with_context
+from sft.data.records import CATEGORIES, GROUPS, Kind, named_weights, report_order
+from sft.data.rows import examples_of, kind_counts, of_group, with_context
 from sft.data.split import Split, epoch_rows, split_rows, tempered_weights
 from sft.model.attention import packing_obstacle
 from sft.model.load import load_base_config, load_tokenizer
@@ -24,6 +26,9 @@ from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError, say
 from sft.system.processes import RANK, WORLD_SIZE
+
+NAMED = 20
+"""At most so many categories are listed in an error."""
 
 
 class Plan(NamedTuple):
@@ -53,18 +58,20 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
             raise UserError(f"data.{key}: the split takes no files of their own yet; set data.{key}_share")
     if any(source.weight != 1 for source in config.data.sources):
         raise UserError("data.path: an epoch does not know weights of files yet; leave weight out, or use data.balance")
-    data = load_data(config.data.sources, config.data.leave_out)
+    data = load_data(config.data.sources, config.data.leave_out, config.data.groups)
     if RANK == 0:
         for line in data.read_report():
             say(line)
+    check_names(config, kind_counts(data.rows))
     sides = split_rows(data.rows, *config.data.shares)
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows)
     balance = config.data.balance
     if natural and balance:
+        counts = kind_counts(sides.train)
         if balance.temperature is None:
-            weights = named_weights(balance.weights or {})
+            weights = named_weights(counts, balance.weights or {})
         else:
-            weights = tempered_weights(category_counts(sides.train), balance.temperature, balance.by)
+            weights = tempered_weights(counts, balance.temperature, balance.by)
         train = epoch_rows(sides.train, weights, config.data.train_rows)
         if RANK == 0:
             print(balance_line(train, natural))
@@ -72,6 +79,26 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
         remedy = "raise data.balance.weights" if natural else "lower data.test_share"
         raise UserError(f"{config.data.named}: no row is left to train on; {remedy}")
     return data, sides._replace(train=train)
+
+
+def check_names(config: Config, counts: Mapping[Kind, int]) -> None:
+    """Raise UserError for a category that `data.groups` or `data.balance` names and no row has; dolly's may be absent.
+
+    `counts` are the rows by kind.
+    """
+    categories = list(dict.fromkeys([*report_order(counts), *CATEGORIES]))
+    weights = (config.data.balance and config.data.balance.weights) or {}
+    for key, names, known, what in (
+        ("data.groups", config.data.groups, categories, "no category of the data"),
+        ("data.balance.weights", weights, [*GROUPS, *categories], "neither a group nor a category of the data"),
+    ):
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                listed = ", ".join(filter(None, known[:NAMED])) + ", …" * (len(known) > NAMED)
+                raise UserError(
+                    f"{key}: {name} is {what}; {f'did you mean {near[0]}?' if near else f'known: {listed}'}"
+                )
 
 
 def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTemplate]:
@@ -97,8 +124,8 @@ def prepare(
     train = encoder.encode(split.train)
     if not train.rows:
         raise UserError("no training row fits training.max_length; raise it")
-    members = {group: of_categories(split.validation, categories) for group, categories in GROUPS.items()}
-    groups = {group: encoder.encode(rows) for group, rows in members.items() if rows}
+    members = {group: of_group(split.validation, group) for group in GROUPS}
+    groups: dict[str, EncodedRows] = {group: encoder.encode(rows) for group, rows in members.items() if rows}
     # A group none of whose rows fits has no validation loss.
     validation = {group: encoded.rows for group, encoded in groups.items() if encoded.rows}
     steps = optimizer_steps(len(train.rows), training["total_batch_size"], training["num_train_epochs"])

@@ -11,8 +11,8 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from sft.data.read import LoadedData
-from sft.data.records import CATEGORIES, GROUPS
-from sft.data.rows import category_counts
+from sft.data.records import GROUPS, category_label, report_order
+from sft.data.rows import category_counts, kind_counts
 from sft.data.split import Split
 from sft.prompt.encoded_rows import IGNORE_INDEX, token_counts
 from sft.prompt.row_encoder import FATES, EncodedRows, Fate
@@ -29,16 +29,20 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     columns = [Column("category", no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in headings)]
     table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     sides = [category_counts(rows) for rows in (data.rows, *split)]
-    counts = [[side[name] for side in sides] + [fates[name, fate] for fate in FATES[1:]] for name in CATEGORIES]
-    for name, row in zip((*CATEGORIES, "all"), [*counts, map(sum, zip(*counts, strict=True))], strict=True):
-        table.add_row(name, *map(str, row), end_section=name == CATEGORIES[-1])
+    names = list(report_order(kind_counts(data.rows)))
+    counts = [[side[name] for side in sides] + [fates[name, fate] for fate in FATES[1:]] for name in names]
+    for name, row in zip(names, counts, strict=True):
+        if len(names) > 1:  # the line below says the same of a single one
+            label = Text(visible(category_label(name)))
+            table.add_row(label, *map(str, row), end_section=name == names[-1])
+    table.add_row("all", *map(str, map(sum, zip(*counts, strict=True))))
     return table
 
 
 def balance_line(train: Dataset, natural: Dataset) -> str:
     """What `data.balance` made of an epoch: its rows by group, those that come again counted again, and before."""
-    counts = [category_counts(rows) for rows in (train, natural)]
-    after, before = ([sum(found[name] for name in names) for names in GROUPS.values()] for found in counts)
+    counts = [kind_counts(rows) for rows in (train, natural)]
+    after, before = ([sum(n for kind, n in found.items() if kind.group == g) for g in GROUPS] for found in counts)
     balanced = ", ".join(f"{group} {count}" for group, count in zip(GROUPS, after, strict=True))
     return f"balanced: {balanced} rows an epoch (natural: {', '.join(map(str, before))})"
 

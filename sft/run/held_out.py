@@ -52,7 +52,7 @@ def read_side(run: Path, side: str, rows: Dataset) -> Dataset:
 
 def training_data(run: Path, config: Config) -> Dataset:
     """All rows of the run's data. Raises UserError when they are not those it was trained with."""
-    data = load_data(config.data.sources, config.data.leave_out)
+    data = load_data(config.data.sources, config.data.leave_out, config.data.groups)
     if data.sha256 != read_manifest(run).identity.data:
         raise UserError(
             f"{config.data.named}: its rows are not those that {run} was trained with, so no row can be "

@@ -82,7 +82,7 @@ class RowCounts(Part):
     validation: int
     test: int
     dropped: int
-    truncation: dict[Words, dict[Words, int]]
+    truncation: dict[str, dict[Words, int]]
     files: list[FileCounts] = []
     """Of what they were read; empty in runs of earlier versions."""
 

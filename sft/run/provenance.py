@@ -1,7 +1,6 @@
 """Whose answers a file holds, and to which rows: a record beside the answers that tells them from all others."""
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +88,9 @@ def provenance_of(answers: Path) -> Provenance | None:
     return record.provenance if record and known else None
 
 
-def lines_sha256(lines: Iterable[str]) -> str:
+def file_lines_sha256(answers: Path) -> str:
     """Hash of the lines of a file of answers, in whatever order; blank ones do not count."""
+    lines = read_bytes(answers).decode("utf-8", "replace").split("\n")
     return text_sha256(sorted(f"{line.strip()}\n" for line in lines if line.strip()))
 
 

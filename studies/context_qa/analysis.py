@@ -228,8 +228,9 @@ def _dose_of(material: Material, before: Answers, after: Answers, drawn: bool) -
             for category, at in by_kind["categories"].items()
         },
         "points": [
-            [round(float(rows.share[at]), 4), round(float(lost[at]), 4), rows.examples[at].category]
+            [round(float(rows.share[at]), 4), round(float(lost[at]), 4), row.category, row.group]
             for at in (order if drawn else ())
+            for row in [rows.examples[at]]
         ],
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.metrics.catalogue import OWN_METRICS
 from eval.predictions import BASE, Prediction, read_predictions
-from eval.scoring.rows import Rows, check_same_rows, row_order, row_scores, table, text_table
+from eval.scoring.rows import Rows, check_same_rows, in_row_order, row_scores, table, text_table
 from eval.scoring.score import limit_tables
 from eval.statistics.estimates import Array
 from sft.system.errors import UserError
@@ -73,7 +73,7 @@ def load(study: Study) -> Material:
         path, key = cell.path(study), (arms[cell.system], cell.rows, cell.decoding)
         found.setdefault(key, {})
         if path.is_file():
-            found[key][path] = sorted(_one_system(path), key=row_order)
+            found[key][path] = in_row_order(_one_system(path))
         else:
             missing.append("/".join(cell))
     wanted = {key: 1 if key[0] == BASE else len(study.seeds) for key in found}

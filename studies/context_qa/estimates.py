@@ -11,7 +11,7 @@ import numpy as np
 
 from eval.metrics.catalogue import BY_KEY
 from eval.scoring.means import position_of
-from eval.scoring.results import Kind, Scope
+from eval.scoring.results import Kind
 from eval.scoring.rows import column, rounded, rounded_number
 from eval.statistics.estimates import (
     Array,
@@ -46,7 +46,8 @@ class Outcome(NamedTuple):
 def members(material: Material, outcome: Outcome) -> list[int] | None:
     """Row numbers of the outcome's category or group; None when no such row was answered."""
     rows = material.rows.get(outcome.rows)
-    return rows.scopes.get(Scope(outcome.kind, outcome.scope)) if rows else None
+    found = rows.scopes if rows else {}
+    return next((at for scope, at in found.items() if (scope.kind, scope.name) == (outcome.kind, outcome.scope)), None)
 
 
 def score_of(material: Material, outcome: Outcome, arm: str, decoding: str) -> Found:

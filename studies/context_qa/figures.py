@@ -13,7 +13,6 @@ from eval.metrics.floors import ORACLE
 from eval.predictions import BASE
 from eval.render import svg
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
-from sft.data.records import GROUP_OF
 from studies.context_qa.estimates import interval_of
 from studies.context_qa.plan import GREEDY
 
@@ -185,7 +184,7 @@ def _dose(results: Results) -> Drawn | None:
 def _dose_panel(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.axhline(0, color=svg.LINE, linewidth=0.8)
     for group, (_, colour, marker) in GROUPS.items():
-        points = np.array([point[:2] for point in found["points"] if GROUP_OF[point[2]] == group])
+        points = np.array([point[:2] for point in found["points"] if point[3] == group])
         if len(points):
             axes.plot(*points.T, marker, color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
     for fifth in found["fifths"]:

@@ -12,7 +12,7 @@ from sft.config.load import override
 from sft.config.origin import Origin
 from sft.config.repetition_penalty import NO_PENALTY, PENALTY
 from sft.config.sections import Section
-from sft.data.records import CATEGORIES
+from sft.data.records import category_name
 from sft.system.yaml_text import read_yaml
 
 GREEDY = "greedy"
@@ -30,17 +30,14 @@ class RowSet(Section):
     path: str | None = None
     """A hub id or a file, as in `data.path`; null: the held-out test rows of the training."""
     categories: list[str] = Field(min_length=1)
-    """Categories to take rows from."""
+    """Categories to take rows from, dolly's or the user's own."""
     rows: int | None = Field(None, ge=1)
     """At most this many rows of each category, the first in hash order; null: all."""
 
     @field_validator("categories")
     @classmethod
     def _check_categories(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in CATEGORIES:
-                raise ValueError(f"{name} is no category; known: {', '.join(CATEGORIES)}")
-        return names
+        return list(map(category_name, names))
 
 
 class Study(Section):

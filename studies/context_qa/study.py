@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 from eval.predictions import BASE, TUNED, read_predictions  # noqa: E402
 from sft.config.load import load_config  # noqa: E402
 from sft.data.read import load_data  # noqa: E402
-from sft.data.records import Example  # noqa: E402
-from sft.data.rows import examples_of  # noqa: E402
+from sft.data.records import CATEGORIES, Example, category_order  # noqa: E402
+from sft.data.rows import category_counts, examples_of  # noqa: E402
 from sft.run.checkpoints import newest_whole  # noqa: E402
 from sft.run.directory import require_finished  # noqa: E402
 from sft.run.manifest import read_manifest  # noqa: E402
@@ -85,13 +85,21 @@ def check_decodings(study: Study) -> None:
 
 def check_rows(study: Study) -> None:
     """Raise UserError for a file of rows that is missing or of no use, before hours of training."""
+    data = load_config(study.config, study.common).data
     for name, wanted in study.rows.items():
+        own = [category for category in wanted.categories if category not in CATEGORIES]
+        if not wanted.path and not own:
+            continue
+        try:
+            rows = load_data(wanted.path or data.sources).rows
+        except UserError as error:
+            raise UserError(f"rows.{name}.path: {error}") from None
+        known = category_counts(rows)
+        if unknown := [category for category in own if category not in known]:
+            listed = ", ".join(category_order(known)[:20])
+            raise UserError(f"rows.{name}.categories: {unknown[0]} is no category of its rows; known: {listed}")
         if wanted.path:
-            try:
-                rows = list(examples_of(load_data(wanted.path).rows))
-            except UserError as error:
-                raise UserError(f"rows.{name}.path: {error}") from None
-            some_row_of(name, wanted, rows)
+            some_row_of(name, wanted, list(examples_of(rows)))
 
 
 def some_row_of(name: RowsName, wanted: RowSet, rows: Sequence[Example]) -> list[Example]:
