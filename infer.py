@@ -2,14 +2,14 @@
 
 python infer.py                                             an interactive session with the newest finished run
 python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
-python infer.py runs/calm7b --jsonl questions.jsonl --output answers.jsonl
+python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
 python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
 """
 
 import argparse
 from pathlib import Path
 
-from sft.ask.questions import claimed, read_questions
+from sft.ask.questions import check_output, claimed, read_questions, run_columns
 from sft.run.directory import in_use, newest_finished_run
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
@@ -23,8 +23,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--instruction", help="one question or task")
     parser.add_argument("--input", default="", help="its context")
-    parser.add_argument("--jsonl", type=Path, help="rows with instruction and, where there is one, input")
-    parser.add_argument("--output", type=Path, help="where --jsonl writes the rows with their answers")
+    spelt = ("--questions", "--jsonl", "--csv")  # one option, whose old name stays
+    parser.add_argument(*spelt, type=Path, metavar="FILE", help="rows with a question, in any file of rows")
+    parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for all their columns and the answers")
     parser.add_argument("--base", action="store_true", help="answer with the base model alone")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     arguments = parser.parse_intermixed_args()
@@ -33,8 +34,9 @@ def main() -> None:
         arguments.run = None
     with exit_on_user_error():
         check_arguments(arguments)
-        questions = read_questions(arguments.jsonl) if arguments.jsonl else []
         run = Path(arguments.run) if arguments.run else newest_finished_run()
+        columns = run_columns(run, arguments.overrides)
+        questions = read_questions(arguments.questions, columns) if arguments.questions else []
         with in_use(run), claimed(arguments.output) as progress:
             from sft.ask.answers import answer_file
             from sft.ask.question import ask, load
@@ -53,18 +55,18 @@ def main() -> None:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not go together."""
-    if bool(arguments.jsonl) != bool(arguments.output):
-        raise UserError("--jsonl and --output go together: questions in, answers out")
-    if arguments.jsonl and arguments.instruction:
-        raise UserError("--jsonl brings its own questions; leave --instruction out")
+    if bool(arguments.questions) != bool(arguments.output):
+        raise UserError("--questions and --output go together: questions in, answers out")
+    if arguments.questions and arguments.instruction:
+        raise UserError("--questions brings its own; leave --instruction out")
     if arguments.input and not arguments.instruction:
         raise UserError("--input is the context of a question: give --instruction too")
     if arguments.instruction is not None and not arguments.instruction.strip():
         raise UserError("--instruction is empty")
     if not is_text((arguments.instruction or "") + arguments.input):
         raise UserError("--instruction and --input must be text in the terminal's encoding")
-    if arguments.output and not arguments.output.parent.is_dir():
-        raise UserError(f"{arguments.output}: answers cannot be written there; give a file in a directory that exists")
+    if arguments.output:
+        check_output(arguments.output)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.data.rows import examples_of
 from sft.data.split import split_rows
+from sft.prompt.template import ALPACA_JA
 from sft.system.errors import UserError
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
@@ -219,7 +220,6 @@ GOOD = {
     "NaN for the category": lines(ROW, OTHER | {"category": math.nan}),
     "null for the category": lines(ROW, OTHER | {"category": None}),
     "a category of the user's own": lines(ROW, OTHER | {"category": "社内手続き"}),
-    "no category": lines(ROW, {key: value for key, value in OTHER.items() if key != "category"}),
     "two files joined": lines(ROW) + lines(ROW | {"output": "京都です。"}),
     "the same row twice": lines(ROW, ROW),
     "null for the index": lines(ROW | {"index": None}, OTHER | {"index": None}),
@@ -495,35 +495,53 @@ def test_single_rows_duplicates_and_long_fields(tmp_path: Path) -> None:
     assert [len(example.output) for example in examples_of(load_data(str(path)).rows)] == [3_500_000, 5]
 
 
-QUESTIONS: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "no questions in it"),
-    "blank": (b"\n\n", "no questions in it"),
-    "cut off": (b'{"instruction": "a', ":1: not JSON"),
-    "a list": (b'[{"instruction": "a"}]', ":1: a row needs a text field instruction"),
-    "no instruction": (b'{"question": "a"}', ":1: a row needs a text field instruction"),
-    "a number": (b'{"instruction": 3}', ":1: a row needs a text field instruction"),
-    "white space": (b'{"instruction": "\\u3000"}', ":1: a row needs a text field instruction"),
-    "a null character": (b'{"instruction": "a\\u0000"}', ":1: a row needs a text field instruction"),
-    "a lone surrogate": (b'{"instruction": "\\ud800"}', ":1: not JSON that can be written again"),
-    "a surrogate in a field that is only passed on": (b'{"instruction": "a", "id": "\\ud800"}', ":1: not JSON"),
-    "a list for the context": (b'{"instruction": "a", "input": ["b"]}', ":1: input is not text"),
-    "a null in the context": (b'{"instruction": "a", "input": "\\u0000"}', ":1: input is not text"),
-    "the second line": (b'{"instruction": "a"}\n{]', ":2: not JSON"),
-    "a field twice": (b'{"instruction": "a", "instruction": "b"}', ":1: not JSON that can be written again: a field"),
-    "deep": (b'{"instruction": "a", "x": ' + b"[" * 9999 + b"]" * 9999 + b"}", ":1: not JSON"),
-    "a long number": (b'{"instruction": "a", "x": ' + b"1" * 9999 + b"}", ":1: not JSON"),
-    "Shift-JIS": ('{"instruction": "首都"}'.encode("shift_jis"), "cannot be read as UTF-8"),
-    "UTF-16": ('{"instruction": "首都"}'.encode("utf-16"), "cannot be read as UTF-8"),
-    "gzip": (gzip.compress(b'{"instruction": "a"}'), "cannot be read as UTF-8"),
-}
+QUESTIONS: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("jsonl", b"", "no questions in it"),
+    "blank": ("jsonl", b"\n\n", "no questions in it"),
+    "cut off": ("jsonl", b'{"instruction": "a', "1: not JSON"),
+    "no question": ("jsonl", b'{"title": "a", "text": "b"}', "1: text holds no prompt"),
+    "no column of questions": ("jsonl", b'{"title": "a"}', "(columns: title); say which column is the question"),
+    "a number": ("jsonl", b'{"instruction": 3}', "1: instruction is not text"),
+    "white space": ("jsonl", b'{"instruction": "\\u3000"}', "1: empty instruction"),
+    "null": ("jsonl", b'{"instruction": null}', "1: instruction is null"),
+    "a null character": ("jsonl", b'{"instruction": "a\\u0000"}', "1: instruction holds a null character"),
+    "a lone surrogate": ("jsonl", b'{"instruction": "\\ud800"}', "1: cannot be written again as JSON"),
+    "a surrogate in a field that is only passed on": (
+        "jsonl", b'{"instruction": "a", "id": "\\ud800"}', "1: cannot be written again as JSON",
+    ),
+    "a list for the context": ("jsonl", b'{"instruction": "a", "input": ["b"]}', "1: input is not text"),
+    "a null in the context": ("jsonl", b'{"instruction": "a", "input": "\\u0000"}', "1: input holds a null"),
+    "two contexts": (
+        "jsonl", b'{"instruction": "a", "input": "b", "context": "c"}', "input and context are both there and differ",
+    ),
+    "the second line": ("jsonl", b'{"instruction": "a"}\n{]', "line 2: not JSON"),
+    "no object": ("jsonl", b'{"instruction": "a"}\n3', "line 2: not an object with fields"),
+    "a field twice": ("jsonl", b'{"instruction": "a", "instruction": "b"}', "1: a field is given twice"),
+    "deep": ("jsonl", b'{"instruction": "a", "x": ' + b"[" * 9999 + b"]" * 9999 + b"}", "1: "),
+    "a long number": ("jsonl", b'{"instruction": "a", "x": ' + b"1" * 9999 + b"}", "1: a number is too long"),
+    "a system text": (
+        "jsonl", b'{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}',
+        "1: has a system text or earlier turns",
+    ),
+    "no messages": ("jsonl", b'{"messages": []}', "1: a conversation without messages"),
+    "half of gzip": ("jsonl.gz", gzip.compress(b'{"instruction": "a"}')[:-9], "not a whole gzip file"),
+    "a header alone": ("csv", "質問,文脈\n".encode(), "no questions in it"),
+    "a header without questions": ("csv", "番号,件名\n1,a\n".encode(), "'data.columns={instruction: 番号}'"),
+    "two columns of questions": ("csv", "質問,問い\na,b\n".encode(), "which column is the instruction"),
+    "a column twice": ("csv", "質問,部署,部署\na,b,c\n".encode(), "2 columns are called 部署"),
+    "columns without names": ("csv", "質問,,\na,,\n".encode(), "2 columns have no name"),
+    "more cells": ("csv", "質問,文脈\na,b,c\n".encode(), "row 2: more cells than columns"),
+    "no table": ("xlsx", b"PK", "not an Excel workbook"),
+    "another kind": ("txt", b"a", "not a data file"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_bad_questions_are_one_line_before_anything_is_loaded(program, tmp_path: Path, name: str) -> None:
-    content, words = QUESTIONS[name]
-    path = tmp_path / "questions.jsonl"
+    suffix, content, words = QUESTIONS[name]
+    path = tmp_path / f"questions.{suffix}"
     path.write_bytes(content)
-    result = program("infer", tmp_path / "absent", "--jsonl", path, "--output", tmp_path / "answers.jsonl")
+    result = program("infer", tmp_path / "absent", "--questions", path, "--output", tmp_path / "answers.jsonl")
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {path}")
     assert result.stderr.count("\n") == 1
@@ -541,7 +559,61 @@ def test_questions_are_read_to_the_letter(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     questions = [{"instruction": text, "input": text, "id": [text]} for text in TEXTS.values()]
     path.write_bytes(b"\xef\xbb\xbf" + lines(*questions).replace(b"}\n", b"}\r\n"))
-    assert read_questions(path) == questions
+    asked = read_questions(path)
+    assert [question.columns for question in asked] == questions
+
+
+def test_rows_that_ask_nothing_among_others_are_named_and_keep_their_place(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "questions.csv"
+    path.write_text("No.,質問,補足\n1,首都は？,\n2,,東京\n3,山は？,富士山\n", encoding="cp932")
+    asked = read_questions(path)
+    assert [(question.instruction, question.input) for question in asked] == [
+        ("首都は？", ""),
+        ("", ""),
+        ("山は？", "富士山"),
+    ]
+    assert asked[1].columns == {"No.": "2", "質問": "", "補足": "東京"}
+    said = capsys.readouterr().err
+    assert f"warning: {path}: row 3: empty 質問; it gets no answer" in said
+    assert "read as 質問 → instruction, 補足 → input (CSV in cp932), 3 questions" in said
+
+
+def test_a_file_asks_what_it_would_train(tmp_path: Path) -> None:
+    """Whatever the schema: the question and its context are the same through both doors."""
+    squad = {"data": [{"paragraphs": [{"context": "文", "qas": [{"question": "問", "answers": [{"text": "答"}]}]}]}]}
+    files: dict[str, object] = {
+        "dolly": ROW,
+        "english": {"instruction": "問", "context": "文", "response": "答", "category": "closed_qa"},
+        "question and answer": {"question": "問", "answer": "答"},
+        "answers": {"question": "問", "context": "文", "answers": {"text": ["答", "他"], "answer_start": [0, 1]}},
+        "answers as text": {"question": "問", "context": "文", "answers": "答"},
+        "answers as a list": {"question": "問", "context": "文", "answers": ["答"]},
+        "prompt": {"prompt": "問", "completion": "答"},
+        "messages": {"messages": [{"role": "user", "content": "問"}, {"role": "assistant", "content": "答"}]},
+        "ShareGPT": {"conversations": [{"from": "human", "value": "問"}, {"from": "gpt", "value": "答"}]},
+        "prompt of messages": {
+            "prompt": [{"role": "user", "content": "問"}], "completion": [{"role": "assistant", "content": "答"}],
+        },
+        "text": {"text": f"{ALPACA_JA.render('問', '文')}答"},
+        "a template in a prompt": {"prompt": ALPACA_JA.render("問", "文"), "completion": "答"},
+        "Japanese": {"質問": "問", "補足情報": "文", "回答": "答", "分類": "製品"},
+        "SQuAD": squad,
+    }  # fmt: skip
+    for name, row in files.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(row if row is squad else [row, row], ensure_ascii=False), encoding="utf-8")
+        learned = [(example.instruction, example.input) for example in examples_of(load_data(str(path)).rows)]
+        assert [(question.instruction, question.input) for question in read_questions(path)] == learned, name
+
+
+def test_the_columns_of_a_run_are_those_of_its_questions(tmp_path: Path) -> None:
+    path = tmp_path / "questions.csv"
+    path.write_text("件名,質問,文脈\nb,a,c\n", encoding="utf-8")
+    columns = {"instruction": "件名", "output": "対応", "category": "部署"}
+    (question,) = read_questions(path, columns)
+    assert (question.instruction, question.input) == ("b", "c")
+    with pytest.raises(UserError, match="no column 題 among 件名, 質問, 文脈"):
+        read_questions(path, {"instruction": "題"})
 
 
 def test_a_session_goes_on_after_words_that_are_no_text(program, trained_run, monkeypatch):

@@ -1,5 +1,6 @@
 """The commands of the README, run as a user runs them: the whole path on a tiny model, and every wrong start."""
 
+import csv
 import json
 import re
 import shutil
@@ -108,6 +109,41 @@ def test_a_file_of_questions_is_answered_in_its_order(finished_run, program, tmp
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
     assert all(isinstance(a["answer"], str) and a["finish_reason"] in ("eos", "length") for a in answers)
+
+
+def test_a_table_comes_back_with_the_answers_as_one_more_column(finished_run, program, tmp_path):
+    run, _ = finished_run
+    questions, answers = tmp_path / "faq.csv", tmp_path / "answers.csv"
+    rows = [
+        ["No.", "質問", "補足情報", "answer"],
+        ["1", "首都は?", "日本", 'a,\n"b"'],
+        ["2", "", "", ""],
+        ["3", "山は?", "", "c"],
+    ]
+    with questions.open("w", encoding="cp932", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    result = program("infer", run, "--csv", questions, "--output", answers, "generation.max_new_tokens=4")
+    assert result.returncode == 0, result.stderr
+    assert "row 3: empty 質問; it gets no answer" in result.stderr
+    assert "answers.csv: 3 answers, in the column model_answer" in result.stderr
+    with answers.open(encoding="utf-8-sig", newline="") as file:
+        found = list(csv.reader(file))
+    assert [row[:4] for row in found] == rows
+    assert found[0][4:] == ["model_answer", "model_finish_reason"]
+    assert [row[5] for row in found[1:]] == ["length", "error", "length"]
+    assert found[1][4] != ""
+    assert found[2][4] == ""
+    again = program(
+        "infer", run, "--questions", answers, "--output", tmp_path / "more.csv", "generation.max_new_tokens=4"
+    )
+    assert (again.returncode, "has columns answer and model_answer already" in again.stderr) == (2, True)
+
+
+def test_answers_are_written_as_csv_or_json_lines_alone(finished_run, program, tmp_path):
+    run, _ = finished_run
+    result = program("infer", run, "--questions", "data/sample.jsonl", "--output", tmp_path / "answers.xlsx")
+    assert result.returncode == 2
+    assert "answers.xlsx: answers are written as .jsonl or .csv" in result.stderr
 
 
 def test_the_evaluation_answers_scores_and_reports(finished_run, program):

@@ -60,7 +60,7 @@ def test_calm7b_trains_as_the_article_and_answers_with_a_penalty_that_spares_the
     assert config.quantization == {"load_in_8bit": True}
     assert config.lora == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["query_key_value"]}
     wanted: dict[str, object] = {"total_batch_size": 128, "train_on_inputs": True}
-    wanted |= {"num_train_epochs": 3, "learning_rate": 3e-4, "warmup_steps": 100, "max_length": 2048}
+    wanted |= {"num_train_epochs": 3, "learning_rate": 3e-4, "warmup_steps": 0.1, "max_length": 2048}
     assert wanted.items() <= config.training.items()
     wanted = {"temperature": 0.7, "top_p": 0.75, "top_k": 40, "max_new_tokens": 128}
     wanted |= {"repetition_penalty": 1.2, "repetition_penalty_scope": "generated"}
@@ -80,6 +80,7 @@ def test_article_file_differs_only_where_the_article_does() -> None:
     assert differing == {
         "data.truncation": "end",
         "prompt.template": "alpaca-en",
+        "training.warmup_steps": 100,
         "training.max_length": 256,
         "training.per_device_train_batch_size": 2,  # which decides about memory alone
         "generation.repetition_penalty": 5.0,

@@ -202,9 +202,9 @@ def test_a_clean_page_exits_with_0_and_is_aligned(program, tiny_base, without_en
     ("words", "found"),
     [
         (["lora.target_modules=[q_proj]"], "STOP LoRA lora.target_modules: GPTNeoXForCausalLM has no module 'q_proj'"),
-        (["data.truncation=end", "training.max_length=16"], "0 of 223 training rows end in a supervised EOS"),
+        (["data.truncation=end", "training.max_length=16"], "0 of 225 training rows end in a supervised EOS"),
         (
-            ["--card", "1GB", "training.total_batch_size=223", "training.per_device_train_batch_size=223"],
+            ["--card", "1GB", "training.total_batch_size=225", "training.per_device_train_batch_size=225"],
             "STOP memory does not",
         ),
     ],
@@ -232,7 +232,7 @@ def test_without_the_models_configuration_the_rest_of_the_page_is_shown(program,
     text = "".join(result.stdout.split())
     assert result.returncode == 1, result.stderr
     assert f"STOPmodel{tmp_path / 'base'}:cannotbeloaded" in text
-    assert "223of223trainingrowscomebackfromthetokenizerunchanged" in text
+    assert "225of225trainingrowscomebackfromthetokenizerunchanged" in text
 
 
 @pytest.mark.parametrize(

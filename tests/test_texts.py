@@ -1,16 +1,24 @@
 """The table of texts is whole: every text in both languages, with the same values, and none that nobody shows."""
 
+import ast
 import re
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sft.data import cells
+from sft.data.defects import DEFECTS
+from sft.data.schemas import KNOWN
 from sft.system import texts
-from sft.system.texts import language, speak, table, text
+from sft.system.files import FIELD_TWICE
+from sft.system.texts import language, speak, table, text, told
 
 ROOT = Path(__file__).parents[1]
 NAMES = {f"{page}.{name}" for page, found in table().items() for name in found}
+FOUND = {name for name in NAMES if name.startswith("found.")}
+"""Texts that are looked up by their English words; the others are shown by their names."""
 
 
 def used() -> set[str]:
@@ -34,7 +42,57 @@ def test_a_text_is_there_in_both_languages_with_the_same_values(name):
 
 
 def test_every_text_is_shown_somewhere_and_none_is_missing():
-    assert used() == NAMES
+    assert used() == NAMES - FOUND
+
+
+def reading_says() -> Iterator[str]:
+    """What the reading of rows can say of them: reasons of drops, kinds of tables and cells, defects and schemas."""
+    for path in (ROOT / "sft" / "data").glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("BadRow", "Table", "kinds.append"):
+                yield from written(call.args[0])
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "Shown":
+                yield from (f"{kind} for a text" for kind in written(call.args[1]))
+    yield from (*cells.REPAIRED, *DEFECTS.values(), FIELD_TWICE)
+    yield from (name for name in KNOWN.values() if name[0].islower() and " " in name)
+    yield from ("CSV in cp932, tabs between cells", "JSON array rows in UTF-8", "JSON columns in UTF-16")
+    yield from ("row 5", "line 1,234", 'row 5 of sheet "FAQ"', "faq.csv row 5", 'b.xlsx row 5 of sheet "FAQ"')
+    yield from ("alpaca, no categories", 'sheet "FAQ"; sheet "メモ" left out')
+
+
+def written(node: ast.expr) -> list[str]:
+    """The texts that an expression may be, with an x for what is filled in; none where it is a name."""
+    if isinstance(node, ast.Constant):
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return written(node.body) + written(node.orelse)
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(part.value if isinstance(part, ast.Constant) else "x" for part in node.values)]
+    return []
+
+
+def test_what_reading_finds_has_japanese_words(monkeypatch):
+    monkeypatch.setattr(texts, "_asked", "ja")
+    said = set(reading_says())
+    assert len(said) > 60
+    assert not [words for words in said - {"xx", "x in x", "x is x"} if told(words) == words and words != "no x"]
+    assert told("faq.csv row 12") == "faq.csvの12行目"
+    assert told("question and answer, no categories") == "質問と回答、カテゴリなし"
+    assert told("not an object with fields") == "項目を持つオブジェクトではない"
+    assert told("empty 回答") == "回答が空"
+    assert told("質問 → instruction, 回答 → output") == "質問 → instruction, 回答 → output"
+    assert told("(回答 is null") == "(回答がnull"
+    speak("en")
+    assert told("empty 回答") == "empty 回答"
+
+
+def test_no_finding_hides_another():
+    """A text of the table, its values filled in, is found again by itself and not by one above it."""
+    for name, languages in table()["found"].items():
+        fields = values(languages["en"])
+        example = languages["en"].format(**{field: "7" if field == "number" else "値" for field in fields})
+        first = next(template for pattern, template in texts._found() if pattern.fullmatch(example))
+        assert first == languages["ja"], name
 
 
 @pytest.mark.parametrize(
@@ -55,4 +113,4 @@ def test_the_language_is_the_locales_unless_one_is_asked_for(monkeypatch, variab
     assert language() == expected
     speak("ja")
     assert language() == "ja"
-    assert text("rows.no_category") == "分類なし"
+    assert text("rows.no_category") == "カテゴリなし"

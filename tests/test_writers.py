@@ -163,6 +163,7 @@ def make_encoded_rows(directory, monkeypatch):
 
 def make_answers(directory, tokenizer):
     from sft.ask.answers import answer_file
+    from sft.data.read import Asked
 
     def prompt(instruction, context):
         return SimpleNamespace(ids=[1, 2])
@@ -175,9 +176,16 @@ def make_answers(directory, tokenizer):
     def make():
         gc.collect()  # a process that ended would have let go its lock
         progress = Progress(directory / "answers.jsonl", 0)
-        answer_file(answerer, [{"instruction": "問い"} for _ in range(9)], progress, "tuned")
+        answer_file(answerer, [Asked("row 1", {"質問": "問い"}, "問い") for _ in range(9)], progress, "tuned")
 
     return make
+
+
+def make_cleaned_rows(directory):
+    from sft.config.load import data_section
+    from sft.overview.overview import overview
+
+    return lambda: overview(data_section(["data/sample.jsonl"], []), directory / "rows.jsonl")
 
 
 def make_predictions(directory):
@@ -297,9 +305,9 @@ WRITERS = [
     make_manifest, make_split, make_start_of_a_run, make_log, make_loss_plot, make_checkpoint, make_template,
     make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
     make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
-    make_row_scores,
+    make_row_scores, make_cleaned_rows,
 ]  # fmt: skip
-MAKE_NEW_FILES = make_rating_sheet, make_answers
+MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
 """Those that replace nothing."""
 
 

@@ -7,6 +7,7 @@ a batch, and with it the answers, is the same however the work was divided.
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
+from sft.data.sources import Source
 from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt, Opened
 from sft.generation.decoding import batches
@@ -31,7 +33,7 @@ from sft.prompt.encode import encode_answer, encode_prompt, eos_id
 from sft.prompt.lost_turns import lost_turns
 from sft.run.held_out import read_side, training_data
 from sft.run.provenance import Provenance, Record, write_record
-from sft.system.errors import UserError, warn
+from sft.system.errors import UserError, say, warn
 from sft.system.files import text_sha256
 from sft.system.progress import Progress
 
@@ -75,7 +77,9 @@ def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> li
     """
     limit = config.eval.rows_per_category
     if config.eval.data:
-        found = load_data(config.eval.data, groups=config.data.groups)
+        found = load_data([Source(config.eval.data, columns=config.data.columns)], groups=config.data.groups)
+        for line in (*found.read_report(), *found.drop_report()):
+            say(line, sys.stderr)
         return [*examples_of(category_head(hash_order(found.rows), limit))]
     data = training_data(run, config) if data is None else data
     rows = [*examples_of(category_head(read_side(run, "test", data), limit))]

@@ -1,41 +1,70 @@
 """Questions in a file, read before anything is loaded, and the place of their answers. No torch here."""
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sft.system.errors import UserError
-from sft.system.files import check_not_learned, parse_json, read_bytes
+from sft.config.load import load_config
+from sft.system.errors import UserError, say, warn
+from sft.system.files import check_not_learned
 from sft.system.progress import Progress
-from sft.system.visible import is_text
+
+if TYPE_CHECKING:  # these take half a second, and most calls have no such file
+    from sft.data.read import Asked
+
+KINDS = (".jsonl", ".csv")
+"""Of files of answers."""
+ADDED = (("answer", "finish_reason"), ("model_answer", "model_finish_reason"))
+"""The columns that are added, and what they are called where the questions have such columns themselves."""
 
 
-def read_questions(path: Path) -> list[dict[str, object]]:
-    """Rows of a jsonl file, each with a text `instruction` and at most a text `input`."""
-    rows = []
-    try:
-        lines = read_bytes(path).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read as UTF-8: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-            # Every field is written again beside its answer; the lists around it are room for a deeper stack then.
-            json.dumps([[[[row]]]], ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not JSON that can be written again: {error}") from None
-        if not isinstance(row, dict) or not is_text(row.get("instruction")) or not row["instruction"].strip():
-            raise UserError(f"{path}:{number}: a row needs a text field instruction (and may have input)")
-        if row.get("input") is not None and not is_text(row["input"]):
-            raise UserError(f"{path}:{number}: input is not text")
-        rows.append(row)
-    if not rows:
-        raise UserError(f"{path}: no questions in it")
-    return rows
+def run_columns(run: Path, overrides: Sequence[str]) -> Mapping[str, str | None] | None:
+    """Which columns hold which field for this run (`data.columns`); None: by their names, or there is no such run."""
+    settings = run / "config.yaml"
+    return load_config(settings, overrides, to_train=False).data.columns if settings.is_file() else None
+
+
+def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) -> "list[Asked]":
+    """The questions in a file that `data.path` could name, in their order; the first line says what was read as what.
+
+    `columns` is `data.columns`. Rows that ask nothing are named in a warning. Raises UserError where all are such.
+    """
+    from sft.data.read import read_questions as read
+    from sft.data.sources import is_local
+
+    if not is_local(str(path)):
+        raise UserError(f"{path}: no such file of questions")
+    asked, found = read(str(path), columns)
+    for question in asked:
+        if question.history:
+            raise UserError(
+                f"{path}: {question.place}: has a system text or earlier turns, which no prompt template here shows; "
+                "ask without them"
+            )
+    warn(f"{path}: {question.place}: {question.problem}; it gets no answer" for question in asked if question.problem)
+    added_columns(asked)
+    say(f"{path}: read as {found}, {len(asked):,} questions", sys.stderr)
+    return asked
+
+
+def added_columns(questions: "Sequence[Asked]") -> tuple[str, str]:
+    """What the columns of the answers are called. Raises UserError where the questions have all of these names."""
+    taken = {name for question in questions for name in question.columns}
+    for names in ADDED:
+        if not taken.intersection(names):
+            return names
+    raise UserError(f"the file of questions has columns {ADDED[0][0]} and {ADDED[1][0]} already; rename one of them")
+
+
+def check_output(output: Path) -> None:
+    """Raise UserError for what cannot be a file of answers, whatever is there."""
+    if output.suffix.lower() not in KINDS:
+        raise UserError(f"{output}: answers are written as {' or '.join(KINDS)}; give it one of these endings")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: answers cannot be written there; give a file in a directory that exists")
 
 
 @contextlib.contextmanager

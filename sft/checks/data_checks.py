@@ -1,20 +1,19 @@
 """The doctor's lines about the rows themselves: dropped, repaired, said twice, translated badly, or too few."""
 
 import math
-from array import array
 from collections import Counter
 
-import numpy as np
 import pyarrow.compute
 from datasets import Dataset
 
 from sft.checks.doctor import Line
 from sft.data.cells import REPAIRED
-from sft.data.defects import DEFECTS, defects_of, letters
+from sft.data.defects import DEFECTS
 from sft.data.read import LoadedData
 from sft.data.records import GROUPS
-from sft.data.rows import examples_of, names, number
+from sft.data.rows import kind_counts
 from sft.data.split import HELD_ELSEWHERE, Split
+from sft.data.survey import Survey, survey
 
 NOTED_SHARE = 0.01
 """A reason that costs more of the rows, or of a category, is looked at."""
@@ -27,18 +26,12 @@ ROWS_TO_TELL = math.ceil((1.96 * SPREAD / DIFFERENCE) ** 2)
 
 def data_checks(data: LoadedData, split: Split, allow_dropped: float) -> list[Line]:
     """All of them; `split` is the rows' sides, `allow_dropped` is `data.allow_dropped`."""
-    examples = Counter[str]()
-    content, questions = array("Q"), array("Q")
-    for example in examples_of(data.rows):
-        examples.update(defects_of(example.instruction, example.input, example.output))
-        question = f"{letters(example.instruction)}\n{letters(example.input)}"
-        questions.append(number(question))
-        content.append(number(f"{question}\n{letters(example.output)}"))
+    found = survey(data.rows)
     return [
         drops(data, allow_dropped),
         *cells(data),
-        duplicates(data.rows, np.frombuffer(content, np.uint64), np.frombuffer(questions, np.uint64)),
-        defects(examples, len(data.rows)),
+        duplicates(data.rows, found),
+        defects(found.defects, len(data.rows)),
         *sides(split),
     ]
 
@@ -88,25 +81,17 @@ def cells(data: LoadedData) -> list[Line]:
     return lines
 
 
-def duplicates(rows: Dataset, content: np.ndarray, questions: np.ndarray) -> Line:
+def duplicates(rows: Dataset, look: Survey) -> Line:
     """Rows that say the same as another, and questions with several answers, by hashes of their letters."""
-    first, again = _repeated(content)
-    several = len(content) - again - len(np.unique(questions))
+    again, several = len(look.again), look.answered_otherwise
     if not again and not several:
         return Line("green", "duplicates", "no two rows say the same")
     found = f"{again:,} rows say the same as another, but for case, width, spaces and punctuation"
     if again:
-        found += f", such as “{_short(rows, first)}”"
+        found += f", such as “{_short(rows, int(look.again[0]))}”"
     if several:
         found += f"; {several:,} ask what another asks, and are answered otherwise"
     return Line("yellow", "duplicates", found, "keep one of each: what comes twice is learned twice")
-
-
-def _repeated(hashes: np.ndarray) -> tuple[int, int]:
-    """The first row (by hash) that another repeats, and how many rows repeat one."""
-    order = np.argsort(hashes, kind="stable")
-    same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
-    return (int(order[same[0]]), len(same)) if len(same) else (0, 0)
 
 
 def _short(rows: Dataset, place: int) -> str:
@@ -131,9 +116,10 @@ def sides(split: Split) -> list[Line]:
     if not split.test:
         remedy = "raise data.test_share, or set data.test to a file"
         lines.append(Line("yellow", "test", "no row: python -m eval would have nothing to answer", remedy))
-    codes, found_groups = names(split.test, "group")
-    counts = dict(zip(found_groups, np.bincount(codes, minlength=len(found_groups)), strict=True))
-    few = ", ".join(f"{group} {counts[group]}" for group in GROUPS if 0 < counts.get(group, 0) < ROWS_TO_TELL)
+    counts: Counter[str] = Counter()
+    for kind, count in kind_counts(split.test).items():
+        counts[kind.group] += count
+    few = ", ".join(f"{group} {counts[group]}" for group in GROUPS if 0 < counts[group] < ROWS_TO_TELL)
     if few:
         found = f"{few} rows: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
         found += f"{ROWS_TO_TELL} a group (paired differences with a standard deviation of {SPREAD:g}, as measured in "

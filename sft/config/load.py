@@ -11,7 +11,7 @@ from sft.config.library_keys import LIBRARY_CLASSES, REFUSED
 from sft.config.origin import Origin
 from sft.config.packages import check_packages
 from sft.config.section import Section
-from sft.config.sections import SECTIONS, Config
+from sft.config.sections import SECTIONS, Config, DataSection
 from sft.config.values import check_values
 from sft.system.errors import UserError
 from sft.system.visible import holds_token, is_text
@@ -39,6 +39,22 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), to_train: bool 
     check_values(config, origin)
     check_packages(config, origin, to_train)
     return config
+
+
+def data_section(paths: Sequence[str], overrides: Sequence[str]) -> DataSection:
+    """Section `data` without a configuration file: these paths, and `data.key=value` as on any command line.
+
+    Raises UserError as `load_config` does, and for keys of other sections.
+    """
+    values: dict[Any, Any] = {"data": {"path": paths[0] if len(paths) == 1 else list(paths)}}
+    origin = Origin(Path("command line"), frozenset(override(values, text) for text in overrides))
+    _check_texts(values, "", origin)
+    for name in values:
+        if name != "data":
+            raise origin.error(str(name), "is not asked for here; keys of section data are, such as data.columns")
+    section = _validated("data", values["data"], origin)
+    assert isinstance(section, DataSection)
+    return section
 
 
 def _check_texts(value: Any, key: str, origin: Origin) -> None:

@@ -20,7 +20,7 @@ def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[
     values = {}
     for field in ("instruction", "input", "output", "category"):
         name = schema.spelt(field)
-        required = field in ("instruction", "output")
+        required = field == "instruction" or (field == "output" and not schema.asks)
         value = fields[field]
         if value is None and required:
             there = any(column in row for column in schema.columns.get(field, ()))

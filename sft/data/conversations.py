@@ -23,9 +23,14 @@ class Conversation(NamedTuple):
     output: str
 
 
-def conversation(value: Any) -> Conversation:
-    """The conversation in a list of messages, or its JSON. Raises BadRow where no question and answer end it."""
+def conversation(value: Any, asks: bool = False) -> Conversation:
+    """The conversation in a list of messages, or its JSON. Raises BadRow where no question and answer end it.
+
+    `asks`: it may end with a question; its output is empty then.
+    """
     turns = [_turn(message) for message in _list(value)]
+    open_end = asks and bool(turns) and turns[-1][0] == "user"
+    turns += [("assistant", "")] * open_end
     first = next((place for place, (role, _) in enumerate(turns) if role != "system"), len(turns))
     roles = [role for role, _ in turns[first:]]
     if "system" in roles:
@@ -38,7 +43,7 @@ def conversation(value: Any) -> Conversation:
         raise BadRow("a conversation that does not begin with a question")
     if roles != ["user", "assistant"] * (len(roles) // 2):
         raise BadRow("a conversation whose questions and answers do not alternate")
-    if any(not content.strip() for _, content in turns[first:]):
+    if any(not content.strip() for _, content in turns[first : len(turns) - open_end]):
         raise BadRow("a conversation with an empty message")
     before = [[role, content] for role, content in turns[:-2] if content.strip()]
     return Conversation(before, turns[-2][1], turns[-1][1])

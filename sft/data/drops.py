@@ -10,7 +10,7 @@ SHOWN = 3
 
 
 class FileRead(NamedTuple):
-    """What was read of a file or a hub data set; `found` says as which schema and from what, in words."""
+    """What was read of a file or a hub data set."""
 
     path: str
     weight: float
@@ -19,9 +19,15 @@ class FileRead(NamedTuple):
     rows: int
     """Usable ones."""
     dropped: int
-    found: str
+    tables: tuple[tuple[str, str], ...]
+    """Of each table in it (a workbook has one a sheet), as which schema it was read and what it is, in words."""
     side: Held | None = None
     """Of all its rows; None: they are divided."""
+
+    @property
+    def found(self) -> str:
+        """The tables in words."""
+        return "; ".join(f"{schema} ({form})" for schema, form in self.tables)
 
 
 class Dropped(NamedTuple):

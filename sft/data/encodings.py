@@ -61,7 +61,7 @@ def encoding_of(path: Path) -> Encoding:
 
 
 def _unmarked_utf16(head: bytes) -> Encoding | None:
-    """UTF-16 without its mark, told by its line ends: a zero byte belongs to each, and others stand on its side alone."""
+    """UTF-16 without its mark, told by its line ends: each has a zero byte, and others stand on its side alone."""
     few = head.count(0) * 3 < len(head)
     if few and _reads(head[: head.rfind(b"\n") + 1] or head, UTF8.codec):  # UTF-8 with a null character somewhere
         return None

@@ -3,13 +3,15 @@
 What a file holds goes down the stages: sources, tables, schemas, cells, checked rows, defects; each is a file here.
 """
 
+import contextlib
 import dataclasses
 import gzip
+import json
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 
@@ -25,6 +27,8 @@ from sft.data.sources import Source, files_of, is_local
 from sft.data.tables import tables_of
 from sft.system.errors import UserError
 from sft.system.files import file_sha256
+from sft.system.texts import text
+from sft.system.waiting import watched
 
 KEY_SETS = 1000
 """So many sets of keys in rows of JSON are remembered with their schemas."""
@@ -70,7 +74,7 @@ def load_data(
     """
     named = [Source(sources)] if isinstance(sources, str) else sources
     reader = _Reader(files_of(named), leave_out)
-    rows = write_rows(reader.rows(), groups)
+    rows = write_rows(watched(reader.rows(), text("rows.reading")), groups)
     return LoadedData(rows, reader.drops.first, reader.drops.counts, tuple(reader.files), reader.cells)
 
 
@@ -90,12 +94,8 @@ class _Reader:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The usable rows. Raises UserError for a file that has none."""
         for number, source in enumerate(self.sources):
-            try:
+            with _reading(source):
                 yield from self._rows_of(number, source)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise UserError(f"{source.path}: not a whole gzip file: {error}; copy it again") from None
-            except OSError as error:
-                raise UserError(f"{source.path}: cannot be read: {error.strerror or error}") from None
 
     def _rows_of(self, number: int, source: Source) -> Iterator[dict[str, Any]]:
         before, usable = self.drops.counts.total(), 0
@@ -109,13 +109,13 @@ class _Reader:
                 if (values := self._checked(row, schemas, place)) is not None:
                     usable += 1
                     yield values | {"file": number, "place": place}
-            found.append(f"{schemas.names()} ({table.form})")
+            found.append((schemas.names(), table.form))
         dropped = self.drops.counts.total() - before
         if not usable:
             reasons = "; ".join(self.drops.report()[:3]) or "it is empty"
             raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy()}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
-        self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, "; ".join(found), source.side))
+        self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found), source.side))
 
     def _checked(self, row: Any, schemas: "_Schemas", place: str) -> dict[str, Any] | None:
         """The fields of a row; None where it is dropped."""
@@ -137,11 +137,84 @@ class _Reader:
             return None
 
 
+class Asked(NamedTuple):
+    """A row that asks: its place, all that the file has of it, and the question in it as training would read it.
+
+    `problem` says why it asks nothing after all; the question is empty then.
+    """
+
+    place: str
+    columns: dict[str, Any]
+    instruction: str = ""
+    input: str = ""
+    history: Sequence[list[str]] = ()
+    problem: str | None = None
+
+
+def read_questions(path: str, columns: Mapping[str, str | None] | None) -> tuple[list[Asked], str]:
+    """The questions in a file as `load_data` would read them, but for their answers; and what was read as what.
+
+    Raises UserError where no row asks anything, and for one that could not be written again as it is.
+    """
+    asked: list[Asked] = []
+    found = []
+    for source in files_of([Source(path, columns=columns)]):
+        with _reading(source):
+            for table, schemas in _readable(source, asks=True):
+                asked += _asked(source.path, table, schemas)
+                found.append(f"{schemas.names()} ({table.form})")
+    if not asked:
+        raise UserError(f"{path}: no questions in it")
+    if all(question.problem for question in asked):
+        raise UserError(f"{path}: {asked[0].place}: {asked[0].problem}")
+    return asked, "; ".join(found)
+
+
+def _asked(path: str, table: Table, schemas: "_Schemas") -> Iterator[Asked]:
+    names = list(table.columns or ())
+    for name in dict.fromkeys(names):
+        if (count := names.count(name)) > 1:
+            what = f"are called {name}" if name else "have no name"
+            raise UserError(f"{path}: {count} columns {what}; the answers' file needs a name for each")
+    for place, row in table.rows(None):
+        if not isinstance(row, Mapping):
+            raise UserError(f"{path}: {place}: {row if isinstance(row, BadRow) else 'not an object with fields'}")
+        try:
+            # Every field is written again beside its answer; the lists around it are room for a deeper stack then.
+            json.dumps([[[[row]]]], ensure_ascii=False).encode()
+        except (ValueError, RecursionError, TypeError) as error:
+            raise UserError(f"{path}: {place}: cannot be written again as JSON: {error}") from None
+        yield _question(place, dict(row), schemas)
+
+
+def _question(place: str, row: dict[str, Any], schemas: "_Schemas") -> Asked:
+    try:
+        schema = schemas.of(row)
+    except BadRow as reason:
+        return Asked(place, row, problem=not_recognised(tuple(row), schemas.given, str(reason), asks=True))
+    try:
+        fields = checked_row(row, schema, place, CellNotes())
+    except BadRow as reason:
+        return Asked(place, row, problem=str(reason))
+    return Asked(place, row, fields["instruction"], fields["input"], fields["history"])
+
+
+@contextlib.contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    """Say in one line what the system or gzip refuses."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{source.path}: not a whole gzip file: {error}; copy it again") from None
+    except OSError as error:
+        raise UserError(f"{source.path}: cannot be read: {error.strerror or error}") from None
+
+
 class _Schemas:
     """The schemas of a table's rows: one where it has a header, else one for each set of keys."""
 
-    def __init__(self, source: Source, header: Schema | None = None) -> None:
-        self.given, self.header = source.columns, header
+    def __init__(self, source: Source, header: Schema | None = None, asks: bool = False) -> None:
+        self.given, self.header, self.asks = source.columns, header, asks
         self.by_keys: dict[tuple[str, ...], Schema | BadRow] = {}
         self.counts: Counter[str] = Counter()
 
@@ -153,7 +226,7 @@ class _Schemas:
         schema = self.by_keys.get(keys)
         if schema is None:
             try:
-                schema = schema_of(keys, self.given)
+                schema = schema_of(keys, self.given, self.asks)
             except BadRow as reason:
                 schema = reason
             if len(self.by_keys) < KEY_SETS:
@@ -183,32 +256,34 @@ class _Schemas:
         return "rows need a question and an answer"
 
 
-def _readable(source: Source) -> list[tuple[Table, _Schemas]]:
+def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]]:
     """The tables of a source with their schemas; sheets whose columns are not recognised are left out beside others.
 
     Raises UserError where no table's columns are recognised, or they could mean two things.
     """
     tables = tables_of(source)
+    reason = "no questions in it" if asks else "no usable row (it is empty); rows need a question and an answer"
+    empty = UserError(f"{source.path}: {reason}")
     if not tables:
-        raise UserError(f"{source.path}: no usable row (it is empty); rows need a question and an answer")
+        raise empty
     readable, refused, left_out = [], [], []
     for table in tables:
         if table.columns is None:
-            readable.append((table, _Schemas(source)))
+            readable.append((table, _Schemas(source, asks=asks)))
         elif not any(table.columns):
-            raise UserError(f"{source.path}: no usable row (it is empty); rows need a question and an answer")
+            raise empty
         else:
             where = f'{source.path}: sheet "{table.sheet}"' if table.sheet and len(tables) > 1 else source.path
             try:
-                schema_of(table.columns, source.columns)
+                schema_of(table.columns, source.columns, asks)
             except BadRow:
                 left_out.append(f'sheet "{table.sheet}"')
                 refused.append((where, table))
                 continue
-            readable.append((table, _Schemas(source, header_schema(where, table.columns, source.columns))))
+            readable.append((table, _Schemas(source, header_schema(where, table.columns, source.columns, asks))))
     if not readable:
         where, table = max(refused, key=lambda refusal: len(refusal[1].columns or ()))
-        header_schema(where, table.columns or (), source.columns)
+        header_schema(where, table.columns or (), source.columns, asks)
     if left_out:
         table, schemas = readable[-1]
         readable[-1] = table._replace(form=f"{table.form}; {', '.join(left_out)} left out"), schemas

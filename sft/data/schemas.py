@@ -62,9 +62,13 @@ def plain(name: str) -> str:
 
 
 class Schema(NamedTuple):
-    """Which columns hold a field, by field (more than one: they have to agree), and what this is called."""
+    """Which columns hold a field, by field (more than one: they have to agree), and what this is called.
+
+    `asks`: the rows are questions; their answers, if they have any, are not read.
+    """
 
     columns: Mapping[str, tuple[str, ...]]
+    asks: bool = False
 
     @property
     def name(self) -> str:
@@ -76,11 +80,11 @@ class Schema(NamedTuple):
         if "messages" in columns or "text" in columns:
             known = known or next(name for field, name in _HOLDERS.items() if field in columns)
             columns = {field: name for field, name in columns.items() if field == "category"}
-            return known if columns else f"{known}, no categories"
+            return known if columns or self.asks else f"{known}, no categories"
         named = known or ", ".join(
             name if plain(name) == field else f"{name} → {field}" for field, name in columns.items()
         )
-        return named if "category" in columns else f"{named}, no categories"
+        return named if "category" in columns or self.asks else f"{named}, no categories"
 
     def value(self, row: Mapping[str, Any], field: str) -> Any:
         """What a row holds for a field; None for nothing. Raises BadRow where columns of one field differ."""
@@ -100,13 +104,16 @@ class Schema(NamedTuple):
         return self.columns[field][0] if field in self.columns else field
 
 
+_QUESTION = ("instruction", "messages", "text")
+"""Fields that a question may stand in."""
 _HOLDERS = {"messages": "messages", "text": "text with a template"}
 
 
-def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None) -> Schema:
+def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None, asks: bool = False) -> Schema:
     """The schema of rows with these columns; `given` is what the user says of some fields.
 
-    Raises BadRow with the first thing that is missing.
+    `asks`: the rows are questions, and may lack all columns but theirs. Raises BadRow with the first thing that is
+    missing.
     """
     given = given or {}
     found: dict[str, tuple[str, ...]] = {}
@@ -114,21 +121,23 @@ def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None) ->
         if name is not None:
             same = [column for column in columns if column == name]
             same = same or [column for column in columns if plain(column) == plain(name)]
-            if not same:
+            if not same and not (asks and field not in _QUESTION):
                 raise BadRow(f"no column {name}")
-            found[field] = tuple(same[:1])
+            if same:
+                found[field] = tuple(same[:1])
     taken = {name for names in found.values() for name in names}
     for field in FIELDS:
-        if field not in given:
+        if field not in given or (asks and given[field] is not None and field not in found):
             names = [column for column in columns if _FIELD_OF.get(plain(column)) == field and column not in taken]
             if names:
                 found[field] = tuple(sorted(names, key=lambda column: NAMES[field].index(plain(column))))
-    return Schema(_kind(found, given))
+    return Schema(_kind(found, given, asks), asks)
 
 
-def _kind(found: dict[str, tuple[str, ...]], given: Mapping[str, str | None]) -> dict[str, tuple[str, ...]]:
+def _kind(found: dict[str, tuple[str, ...]], given: Mapping[str, str | None], asks: bool) -> dict[str, tuple[str, ...]]:
     """The columns that are read: those of a question and answer, of messages, or of a text."""
-    pair = "instruction" in found and ("output" in found or "answers" in found)
+    answered = "output" in found or "answers" in found
+    pair = "instruction" in found and (answered or (asks and not {"messages", "text"} & found.keys()))
     asked = next((field for field in ("messages", "text") if given.get(field)), None)
     if pair and "messages" in found and not asked and not given.keys() & {"instruction", "output"}:
         raise BadRow(f"both {found['instruction'][0]} and {found['messages'][0]}: data.columns says which is meant")
@@ -140,16 +149,20 @@ def _kind(found: dict[str, tuple[str, ...]], given: Mapping[str, str | None]) ->
         kept = {"messages", "instruction", "input", "output", "answers", "history"}
     else:
         raise BadRow(f"no {'output' if 'instruction' in found else 'instruction'}")
+    if asks:
+        kept |= {"output", "answers", "category", "index"}
     columns = {field: names for field, names in found.items() if field not in kept}
     return columns | ({"index": columns["index"][:1]} if "index" in columns else {})
 
 
-def header_schema(path: str, columns: Sequence[str], given: Mapping[str, str | None] | None) -> Schema:
+def header_schema(
+    path: str, columns: Sequence[str], given: Mapping[str, str | None] | None, asks: bool = False
+) -> Schema:
     """The schema of a table with a header. Raises UserError for columns that cannot be told, with a line to copy."""
     try:
-        schema = schema_of(columns, given)
+        schema = schema_of(columns, given, asks)
     except BadRow as reason:
-        raise UserError(f"{path}: {not_recognised(columns, given, str(reason))}") from None
+        raise UserError(f"{path}: {not_recognised(columns, given, str(reason), asks)}") from None
     for field, names in schema.columns.items():
         if len(names) > 1 and len(set(names)) == 1:
             raise UserError(f"{path}: {len(names)} columns are called {names[0]}; keep one of them")
@@ -163,7 +176,9 @@ def header_schema(path: str, columns: Sequence[str], given: Mapping[str, str | N
     return schema
 
 
-def not_recognised(columns: Sequence[str], given: Mapping[str, str | None] | None, reason: str) -> str:
+def not_recognised(
+    columns: Sequence[str], given: Mapping[str, str | None] | None, reason: str, asks: bool = False
+) -> str:
     """That columns are not recognised, which there are, and a line to copy."""
     names = [name for name in columns if name.strip()]
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
@@ -174,6 +189,9 @@ def not_recognised(columns: Sequence[str], given: Mapping[str, str | None] | Non
             return f"data.columns: {reason} among {shown}{hint}"
     if reason.startswith("both "):
         return f"{reason} (columns: {shown}); for the messages alone: {columns_line({'messages': 'messages'})}"
+    if asks:
+        example = f", for example {columns_line({'instruction': names[0]})}" if names else ""
+        return f"{reason} (columns: {shown or 'none'}); say which column is the question{example}"
     if len(names) < 2:
         return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
     fields = {_FIELD_OF[plain(name)]: name for name in reversed(names) if plain(name) in _FIELD_OF}
@@ -203,7 +221,7 @@ def fields_of(row: Any, schema: Schema) -> dict[str, Any]:
     system = schema.value(row, "system")
     before = [["system", system]] if isinstance(system, str) and system.strip() else []
     if "messages" in schema.columns:
-        return fields | _of_messages(schema.value(row, "messages"), before)
+        return fields | _of_messages(schema.value(row, "messages"), before, schema.asks)
     if "text" in schema.columns:
         text = schema.value(row, "text")
         if not holds_prompt(text):
@@ -212,20 +230,20 @@ def fields_of(row: Any, schema: Schema) -> dict[str, Any]:
     prompt, output = schema.value(row, "instruction"), schema.value(row, "output")
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
         answer = output if isinstance(output, list) else [{"role": "assistant", "content": output}]
-        return fields | _of_messages([*prompt, *answer], before)
+        return fields | _of_messages([*prompt, *(() if schema.asks else answer)], before, schema.asks)
     if isinstance(output, list) and len(output) == 1 and isinstance(output[0], dict):
         return fields | _of_messages([{"role": "user", "content": prompt}, *output], before)
     rendered = "input" not in schema.columns and plain(schema.spelt("instruction")) == "prompt"
-    if rendered and holds_prompt(prompt) and isinstance(output, str):
-        return fields | _of_text(prompt + output, before)
+    if rendered and holds_prompt(prompt) and (isinstance(output, str) or schema.asks):
+        return fields | _of_text(prompt + (output or ""), before)
     history = before + earlier_turns(schema.value(row, "history"))
     return fields | {
         "instruction": prompt, "input": schema.value(row, "input"), "output": output, "history": history,
     }  # fmt: skip
 
 
-def _of_messages(value: Any, before: list[list[str]]) -> dict[str, Any]:
-    found: Conversation = conversation(value)
+def _of_messages(value: Any, before: list[list[str]], asks: bool = False) -> dict[str, Any]:
+    found: Conversation = conversation(value, asks)
     if before and found.history[:1] and found.history[0][0] == "system":
         raise BadRow("a system message beside a column of them")
     return {"input": "", "instruction": found.instruction, "output": found.output, "history": before + found.history}

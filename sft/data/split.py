@@ -88,8 +88,8 @@ def epoch_rows(rows: Dataset, weights: Mapping[Kind, float], limit: int | None, 
 
     A kind of n rows and weight w has round(w × n) places, filled by its rows in their order and from the
     start again where they do not suffice; 0 leaves it out. What is not in `weights` has weight 1. A beginning of the
-    epoch keeps the proportions; a whole one has the rows in their order, then those that come again. `files` are weights
-    of files by number, which multiply with these; then a kind's rows in one file are a kind of their own.
+    epoch keeps the proportions; a whole one has the rows in their order, then those that come again. `files` are
+    weights of files by number, which multiply with these; then a kind's rows in one file are a kind of their own.
     """
     codes, found = kinds(rows)
     factors = [weights.get(kind, 1.0) for kind in found]

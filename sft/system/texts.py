@@ -1,6 +1,8 @@
 """What people read, in English and Japanese, out of one table: texts.yaml. Errors, logs and files stay English."""
 
 import os
+import re
+import string
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -27,10 +29,35 @@ def language() -> Language:
     return "ja" if locale.lower().startswith("ja") else "en"
 
 
-def text(name: str, **values: object) -> str:
+def text(name: str, /, **values: object) -> str:
     """The text of that name ("rows.read_as"), with its {values} filled in."""
     page, key = name.split(".")
     return table()[page][key][language()].format(**values)
+
+
+def told(found: str) -> str:
+    """What the reading of rows found, as logs have it, in the reader's language; as it is where the table lacks it."""
+    if language() == "en":
+        return found
+    for pattern, template in _found():
+        if match := pattern.fullmatch(found):
+            return template.format(**{name: told(value) for name, value in match.groupdict().items()})
+    return found
+
+
+@cache
+def _found() -> list[tuple[re.Pattern[str], str]]:
+    """The texts of the page `found`, English ones as patterns, with their Japanese ones; those of most words first."""
+    pairs = []
+    for languages in sorted(table()["found"].values(), key=lambda text: -len(re.sub("{.*?}", "", text["en"]))):
+        parts = string.Formatter().parse(languages["en"])
+        pattern = "".join(re.escape(before) + (_group(name) if name else "") for before, name, _, _ in parts)
+        pairs.append((re.compile(pattern, re.DOTALL), languages["ja"]))
+    return pairs
+
+
+def _group(name: str) -> str:
+    return rf"(?P<{name}>[\d,]+)" if name == "number" else f"(?P<{name}>.+)"
 
 
 @cache

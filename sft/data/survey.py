@@ -1,0 +1,50 @@
+"""One look at all rows: how long they are, which say the same as another, which have known defects."""
+
+from array import array
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+from sft.data.defects import defects_of, letters
+from sft.data.rows import examples_of, number
+from sft.system.texts import text
+from sft.system.waiting import watched
+
+
+class Survey(NamedTuple):
+    """What all rows are like."""
+
+    lengths: dict[str, np.ndarray]
+    """Characters of instruction, input and output: an entry a row."""
+    defects: Counter[str]
+    """Rows by defect (see `sft.data.defects`); a row may have several."""
+    again: np.ndarray
+    """Places of the rows that say the same as an earlier one, but for case, width, spaces and punctuation."""
+    answered_otherwise: int
+    """Rows that ask what another one asks, and are answered otherwise."""
+
+
+def survey(rows: Dataset) -> Survey:
+    """Look at every row; 36 bytes a row are kept meanwhile."""
+    lengths = {name: array("I") for name in ("instruction", "input", "output")}
+    defects = Counter[str]()
+    content, questions = array("Q"), array("Q")
+    for example in watched(examples_of(rows), text("rows.looking"), len(rows)):
+        for name, found in lengths.items():
+            found.append(len(getattr(example, name)))
+        defects.update(defects_of(example.instruction, example.input, example.output))
+        question = f"{letters(example.instruction)}\n{letters(example.input)}"
+        questions.append(number(question))
+        content.append(number(f"{question}\n{letters(example.output)}"))
+    again = _repeated(np.frombuffer(content, np.uint64))
+    several = len(content) - len(again) - len(np.unique(np.frombuffer(questions, np.uint64)))
+    return Survey({name: np.frombuffer(n, np.uint32) for name, n in lengths.items()}, defects, again, several)
+
+
+def _repeated(hashes: np.ndarray) -> np.ndarray:
+    """The places of hashes that stand at an earlier place, too."""
+    order = np.argsort(hashes, kind="stable")
+    same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    return np.sort(order[same + 1])

@@ -1,0 +1,181 @@
+"""`python -m sft.data`: the page in both languages, the cleaned rows, and every wrong word."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pytest
+from rich.cells import cell_len
+
+from sft.data.read import load_data
+from sft.data.rows import examples_of
+from sft.data.split import split_rows
+
+FAQ = [
+    ["No.", "質問", "補足情報", "回答", "分類"],
+    ["1", "有給休暇はいつ申請しますか。", "", "3日前までに申請します。", "社内手続き"],
+    ["2", "有給休暇は、いつ申請しますか？", "", "3日前までに申請します", "社内手続き"],
+    ["3", "保証は何年ですか。", "保証は購入日から2年間です。", "", "製品"],
+    ["4", "保証は何年ですか。", "保証は購入日から2年間です。", "2年間です。", "製品"],
+    ["5", "受付は何時までですか。", "#N/A", "17時までです。_x000D_", ""],
+]
+
+
+@pytest.fixture
+def faq(tmp_path) -> Path:
+    path = tmp_path / "faq.csv"
+    with path.open("w", encoding="cp932", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(FAQ)
+    return path
+
+
+@pytest.fixture
+def page(program):
+    """The page as a terminal of 100 columns shows it."""
+
+    def shown(*words):
+        result = program("sft.data.__main__", *words)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return shown
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.delenv("LC_ALL", raising=False)
+
+
+def cells(page: str, first: str) -> list[str]:
+    """The words of the first line that begins with `first`."""
+    return next(line.split() for line in page.splitlines() if line.strip().startswith(first))
+
+
+def test_the_page_says_what_would_be_read(page, faq):
+    found = page(faq)
+    assert f"{faq}: 4 usable rows, read as 質問 → instruction, 補足情報 → input" in found
+    assert "分類 → category (CSV in cp932, semicolons between cells)" in found
+    split = [len(side) for side in split_rows(load_data(str(faq)).rows, 0.02, 0.1)]
+    assert cells(found, "all") == ["all", "4", *map(str, split)]
+    assert cells(found, "社内手続き")[:3] == ["社内手続き", "open", "2"]
+    assert cells(found, "no category")[:4] == ["no", "category", "open", "1"]
+    assert cells(found, "input") == ["input", "1", *["14"] * 5]
+    assert cells(found, "output") == ["output", "4", "6", "6", "9", "11", "12"]
+    assert "Rows that cannot be used: 1 of 5 (20.0%)" in found
+    assert cells(found, "empty 回答") == ["empty", "回答", "製品", "1", "row", "4"]
+    assert "refuses more than 10%" in found
+    assert "repaired: _x000D_ and its like" in found
+    assert "says the same as an earlier row" in found
+    assert "### 指示:\n有給休暇はいつ申請しますか。\n\n### 応答:\n3日前までに申請します。" in found
+    assert "### 入力:\n保証は購入日から2年間です。" in found
+
+
+def test_the_same_page_in_japanese_is_aligned(page, faq, monkeypatch):
+    found = page(faq, "--lang", "ja")
+    assert "使える行は4件です" in found
+    assert "cp932のCSV、区切りはセミコロン" in found
+    assert cells(found, "回答が空") == ["回答が空", "製品", "1", "4行目"]
+    assert cells(found, "カテゴリなし")[:3] == ["カテゴリなし", "文脈なし", "1"]
+    begin = found.splitlines().index("カテゴリ別の件数と、学習・検証・テストへの分かれ方")
+    table = found.splitlines()[begin + 2 : begin + 9]
+    assert len({cell_len(line) for line in table}) == 1
+    monkeypatch.setenv("LANG", "ja_JP.UTF-8")
+    assert page(faq) == found
+
+
+def test_columns_and_leave_out_are_the_configurations(page, program, tmp_path):
+    path = tmp_path / "mail.jsonl"
+    rows = [{"title": f"問{n}", "reply": f"答えは{n}です。[3]" if n == 3 else f"答えは{n}です。"} for n in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = program("sft.data.__main__", path)
+    assert refused.returncode == 2
+    assert "'data.columns={instruction: title, output: reply}'" in refused.stderr
+    columns = "data.columns={instruction: title, output: reply}"
+    assert "9 usable rows, read as title → instruction, reply → output, no categories" in page(path, columns)
+    found = page(path, columns, "data.leave_out=[citations]")
+    assert "8 usable rows" in found
+    assert "the output holds citation marks such as [3]" in found
+
+
+def test_several_files_and_sheets_are_one_page(page, faq, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.title = "FAQ"
+    for row in FAQ[:3]:
+        book.active.append(row)
+    book.save(tmp_path / "faq.xlsx")
+    found = page(faq, tmp_path / "faq.xlsx", "--lang", "ja")
+    assert "（シート「FAQ」）" in found
+    assert "faq.csvの4行目" in found
+    assert cells(found, "合計")[1] == "6"
+
+
+def test_the_cleaned_rows_are_the_same_rows(page, program, faq, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    assert "4 rows, cleaned" in page(faq, "--output", output)
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert rows[0] == {
+        "index": "1", "instruction": "有給休暇はいつ申請しますか。", "input": "", "output": "3日前までに申請します。",
+        "category": "社内手続き",
+    }  # fmt: skip
+    assert rows[-1]["output"] == "17時までです。\n"
+    before, after = load_data(str(faq)), load_data(str(output))
+    assert list(examples_of(before.rows)) == list(examples_of(after.rows))
+    assert before.sha256 == after.sha256
+    again = program("sft.data.__main__", faq, "--output", output)
+    assert (again.returncode, "exists already" in again.stderr, again.stdout) == (2, True, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["absent.csv"], "absent.csv: no such data file"),
+        (["data/sample.jsonl", "--output", "rows.csv"], "rows.csv: rows are written as .jsonl"),
+        (["data/sample.jsonl", "--output", "nowhere/rows.jsonl"], "rows cannot be written there"),
+        (["data/sample.jsonl", "lora.r=4"], "command line: lora: is not asked for here"),
+        (["data/sample.jsonl", "data.colums={}"], "command line: data.colums: unknown key; did you mean columns?"),
+        (["data/sample.jsonl", "data.columns={ask: a}"], "ask is no field of a row"),
+        (["data/sample.jsonl", "data.test=other.csv"], "data.test: is not shown here"),
+        (["data/sample.jsonl", "data/sample.jsonl"], "is named twice"),
+        (["data.leave_out=[copies]"], "name at least one file"),
+        (["data/sample.jsonl", "--lang", "fr"], "invalid choice: 'fr'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(program, words, message):
+    result = program("sft.data.__main__", *words)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_texts_that_want_to_be_obeyed_are_shown(page, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = {
+        "instruction": "[bold]問い[/bold]\x1b[2J",
+        "input": "",
+        "output": "[link=http://x]答え",
+        "category": "[red]赤",
+    }
+    path.write_text(json.dumps(row) + "\n")
+    found = page(path)
+    assert "\x1b" not in found
+    assert "[bold]問い[/bold]" in found
+    assert "[link=http://x]答え" in found
+    assert "[red]赤" in found
+
+
+def test_neither_torch_nor_a_tokenizer_is_imported():
+    program = (
+        "import sys; sys.argv = ['sft.data', 'data/sample.jsonl']; import sft.data.__main__ as page; page.main();"
+        "sys.exit(bool({'torch', 'transformers', 'tokenizers'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_help_needs_none_of_the_libraries_of_rows():
+    program = "import sys, sft.data.__main__; sys.exit(bool({'datasets', 'pandas', 'numpy'} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", program], check=True)
