@@ -29,8 +29,9 @@ demo: setup
 	$(call stage,evaluation,$(BIN)/python -m eval runs/demo)
 	$(call stage,an answer,$(BIN)/python infer.py runs/demo --instruction $(QUESTION) --input $(CONTEXT))
 
+# Two processes of one thread each; more of them would each take a GB and build the small models anew.
 test: setup check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-shapes: setup
 	$(BIN)/python -m benchmarks.shapes

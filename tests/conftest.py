@@ -105,8 +105,8 @@ class Finished(NamedTuple):
 def program(monkeypatch, capsys) -> Callable[..., Finished]:
     """Run `main()` of an entry point in this process, which saves the seconds that imports take."""
 
-    def run(module: str, *words: object) -> Finished:
-        monkeypatch.chdir(ROOT)
+    def run(module: str, *words: object, cwd: Path = ROOT) -> Finished:
+        monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [module, *map(str, words)])
         status = 0
         capsys.readouterr()

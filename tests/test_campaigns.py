@@ -230,13 +230,15 @@ WORDS = (
 
 def any_words(run, program, count):
     draw = random.Random(0)
+    words = (run.parent / "words").absolute()
+    words.mkdir()  # some of them become names of directories
     for _ in range(count):
         command = [*COMMANDS[draw.choice([*COMMANDS])](run)]
         for _ in range(draw.choice([1, 2, 3])):
             command.insert(draw.randrange(1, len(command) + 1), draw.choice(WORDS))
         if command[0] == "train_sft":
             command.append("--dry-run")
-        result = program(*command)
+        result = program(*command, cwd=words)
         assert result.returncode in (0, 2), (command, result.stderr)
         assert not set("\x1b\u202e") & set(result.stdout + result.stderr), command
 

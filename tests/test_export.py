@@ -278,7 +278,10 @@ def test_a_damaged_adapter_is_refused_in_both_forms(changed, program):
     run, change = changed
     change(lambda name, tensor: tensor * 1e30)  # each is finite, their product is not
     result = program("sft.export.__main__", run, "--merge")
-    assert (result.returncode, "not a finite number" in result.stderr or "not numbers" in result.stderr) == (2, True)
+    assert (result.returncode, "not a finite number" in result.stderr or "not finite numbers" in result.stderr) == (
+        2,
+        True,
+    )
     change(lambda name, tensor: tensor.index_fill(0, torch.tensor([3]), torch.nan) if "lora_B" in name else tensor)
     for words in ([], ["--merge"]):
         result = program("sft.export.__main__", run, *words)

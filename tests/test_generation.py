@@ -1,6 +1,7 @@
 """Answering: a batch answers as one at a time does, the penalty counts what its scope says, characters stay whole."""
 
 import contextlib
+import math
 import random
 from collections import Counter
 
@@ -262,15 +263,26 @@ def test_streaming_writes_whole_characters_and_the_whole_text(tokenizer, text):
     assert len(pieces) > 1
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("settings", [{}, SAMPLED, {"num_beams": 2}], ids=["greedy", "sampled", "beams"])
-def test_logits_that_are_no_numbers_are_an_error_and_not_an_answer(tokenizer, settings):
-    model = gpt_neox(VOCABULARY).eval()
-    torch.nn.init.constant_(model.gpt_neox.final_layer_norm.weight, float("nan"))
-    prompts = [encode_prompt(tokenizer, "首都は?")]
-    with pytest.raises(UserError, match="logits are not numbers"):
-        list(generate_all(model, tokenizer, prompts, [{"max_new_tokens": 4} | settings], 100))
-    with pytest.raises(UserError, match="logits are not numbers"):
-        generate(model, tokenizer, prompts, {"max_new_tokens": 4} | settings)
+def test_logits_that_are_not_finite_are_an_error_at_once_and_not_an_answer(tokenizer, settings, value):
+    model, steps = gpt_neox(VOCABULARY).eval(), []
+    model.gpt_neox.register_forward_hook(lambda *_: steps.append(1))
+    if math.isnan(value):
+        torch.nn.init.constant_(model.gpt_neox.final_layer_norm.weight, value)
+    else:  # one logit overflows
+        model.get_output_embeddings().register_forward_hook(
+            lambda _, __, logits: logits.index_fill(-1, torch.tensor([7]), value)
+        )
+    prompts, settings = [encode_prompt(tokenizer, "首都は?")], {"max_new_tokens": 4} | settings
+    for answer in (
+        lambda: list(generate_all(model, tokenizer, prompts, [settings], 100)),
+        lambda: generate(model, tokenizer, prompts, settings),
+    ):
+        steps.clear()
+        with pytest.raises(UserError, match="logits are not finite numbers"):
+            answer()
+        assert len(steps) == 1
 
 
 def test_what_is_drawn_follows_the_softmax_and_never_what_has_no_probability():

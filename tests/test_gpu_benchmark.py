@@ -206,3 +206,21 @@ def test_without_a_gpu_it_says_so_in_one_line(program, monkeypatch):
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--base", "no/such/model"], "model no/such/model: "),
+        (["--data", "no-such.jsonl"], "no-such.jsonl: no such data file"),
+        (["--seconds", "0"], "--seconds: at least one second"),
+        (["--seconds", "nan"], "--seconds: at least one second"),
+    ],
+)
+def test_what_cannot_be_measured_at_all_is_a_line_before_anything_is_run(words, found, program, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "run_parts", lambda *_: pytest.fail("a part was run"))
+    done = program("benchmarks.gpu.__main__", "--device", "cpu", "--tiny", "--output", tmp_path / "out", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {found}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

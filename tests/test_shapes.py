@@ -128,6 +128,7 @@ def test_each_promise_that_is_not_kept_is_named():
     for change, words in (
         ({"step": 17 * 10**9}, "planned"),
         ({"reserved": 21 * 10**9 + 1}, "less than a tenth of RTX3090"),
+        ({"loading": 21 * 10**9 + 1}, "less than a tenth of RTX3090"),
         ({"answering": 21 * 10**9 + 1}, "less than a tenth of RTX3090"),
         ({"waits": 2.0}, "here"),
         ({"in_fp32": False}, "fp32"),

@@ -50,14 +50,19 @@ def measure(arguments: argparse.Namespace) -> bool:
     from benchmarks.gpu.run import record, run_parts
     from benchmarks.gpu.table import document
     from benchmarks.gpu.work import CALM7B, TINY, Work, random_base
+    from sft.model.load import load_base_config
     from sft.model.place import resolve_device
     from sft.system.files import write_whole
 
+    if not arguments.seconds >= 1:  # a number that is none is not, either
+        raise UserError("--seconds: at least one second, such as 480")
     if arguments.device == "cpu" and not arguments.tiny:
         raise UserError("--device cpu: a model of 7 billion weights is not for a CPU; add --tiny")
     size = TINY if arguments.tiny else CALM7B
     base = arguments.base or str(random_base(arguments.data, size))
     work = Work(resolve_device(arguments.device), size, base, arguments.data)
+    if arguments.base and not arguments.part:
+        load_base_config(base)  # or every part would find out by itself that there is no such model
     results, shown = arguments.output / "results.jsonl", arguments.output / "results.md"
     if arguments.part:
         record(next(part for part in PARTS if part.name == arguments.part), work, results)

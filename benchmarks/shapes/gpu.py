@@ -24,8 +24,8 @@ KNOWN_ELEMENTS = 2**25
 """Integers and booleans have values up to so many elements; of floating-point numbers, single ones have."""
 OUTLIERS = 32
 """Assumed number of true elements where only a GPU would know: bitsandbytes' columns of outliers."""
-BELIEVED = {"aten::isnan": 0, "aten::argmax": 7, "aten::searchsorted": 7}
-"""Results of what nobody knows: logits are numbers, and the token that is chosen by them ends no answer."""
+BELIEVED = {"aten::isfinite": 1, "aten::argmax": 7, "aten::searchsorted": 7}
+"""Results of what nobody knows: logits are finite, and the token that is chosen by them ends no answer."""
 OF_ONE_TYPE = {
     f"aten::{name}"
     for name in (

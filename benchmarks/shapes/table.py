@@ -20,7 +20,7 @@ TOLERANCE = 0.05
 
 def needed(found: Found) -> float:
     """Bytes of a card that a configuration needs: what PyTorch holds, and CUDA's own."""
-    return max(found.reserved, found.answering) + CUDA_BYTES
+    return max(found.loading, found.reserved, found.answering) + CUDA_BYTES
 
 
 def problems(found: Found) -> list[str]:

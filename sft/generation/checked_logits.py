@@ -1,4 +1,4 @@
-"""Logits that are not numbers are noticed, without asking the GPU at every token."""
+"""Logits that are not finite are noticed, without asking the GPU at every token."""
 
 import torch
 from transformers import LogitsProcessor
@@ -7,11 +7,11 @@ from sft.system.errors import UserError
 
 
 class CheckedLogits(LogitsProcessor):
-    """Notes logits that are NaN, of which the library would make an answer like any other.
+    """Notes logits whose largest is NaN or inf, of which the library would make an answer like any other.
 
     `found` says whether there were any; whoever reads it, as `check` does, waits for the GPU. `remedy` is what to set
-    where the model's number format is the cause (see `wider_format`). Of `sampled` answers NaN becomes 0: whoever draws
-    from it ends the process on a GPU.
+    where the model's number format is the cause (see `wider_format`). Of `sampled` answers they become 0: whoever draws
+    from them ends the process on a GPU.
     """
 
     def __init__(self, remedy: str | None, sampled: bool) -> None:
@@ -22,9 +22,14 @@ class CheckedLogits(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return `scores` (rows, vocabulary)."""
-        broken = scores.amax(dim=-1, keepdim=True).isnan()
+        broken = ~scores.amax(dim=-1, keepdim=True).isfinite()
         self.found = broken.any() if self.found is None else self.found | broken.any()
         return scores.masked_fill(broken, 0) if self.sampled else scores
+
+    def ends(self, input_ids: torch.Tensor, scores: object) -> torch.Tensor:
+        """(rows,): every row ends once there were any. A stopping criterion of `generate`, which asks at each token."""
+        assert self.found is not None, "processors are called before criteria"
+        return self.found.expand(len(input_ids))
 
     def check(self) -> None:
         """Raise UserError where there were any so far."""
@@ -32,4 +37,4 @@ class CheckedLogits(LogitsProcessor):
             reason = "its weights are damaged"
             if self.remedy:
                 reason += f", or its number format is too narrow for them; try {self.remedy}"
-            raise UserError(f"the model's logits are not numbers: {reason}")
+            raise UserError(f"the model's logits are not finite numbers: {reason}")

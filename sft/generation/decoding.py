@@ -223,7 +223,8 @@ def _read(
 def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator[Decoded]:
     """Choose the next token of all groups' rows; hands out the answers that end with it.
 
-    This waits for the GPU, once for all groups and for all that is asked of it. Raises UserError for logits of NaN.
+    This waits for the GPU, once for all groups and for all that is asked of it. Raises UserError for logits that are
+    not finite.
     """
     told = [group.choose(its_own) for group, its_own in zip(groups, logits, strict=True)]
     checks = [one for group in groups for one in group.processors if isinstance(one, CheckedLogits)]

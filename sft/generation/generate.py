@@ -57,8 +57,9 @@ def generate(
     settings = effective_settings(generation)
     streams = settings.get("num_beams", 1) == 1  # beams end before they can be streamed
     inputs = _inputs(model, tokenizer, prompts, settings)
-    output = model.generate(**inputs, streamer=streamer if streams else None)
-    inputs["logits_processor"][0].check()
+    checked = inputs["logits_processor"][0]
+    output = model.generate(**inputs, stopping_criteria=[checked.ends], streamer=streamer if streams else None)
+    checked.check()
     return [_answer(tokenizer, row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 
 
@@ -111,7 +112,7 @@ def _inputs(
     # By position, never by id: the padding token may be the end of text, and stand in a prompt.
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
     remedy = wider_format(base_of(model), model.dtype)
-    processors = LogitsProcessorList([CheckedLogits(remedy, bool(settings.get("do_sample")))])  # first of them all
+    processors = LogitsProcessorList([CheckedLogits(remedy, bool(settings.get("do_sample")))])
     if PENALTY in settings:
         processors.append(ScopedRepetitionPenalty(settings[PENALTY], settings.get(SCOPE, DEFAULT_SCOPE), mask))
     return {
