@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import pytest
 import small_models
@@ -12,8 +13,9 @@ from trl.chat_template_utils import get_training_chat_template
 from eval.predictions import read_predictions
 from sft.data.rows import write_rows
 from sft.generation.answerer import load_answerer, open_run
+from sft.model.load import load_tokenizer
 from sft.prompt.chat_template import set_chat_template
-from sft.prompt.encode import encode_prompt, encode_text
+from sft.prompt.encode import encode_answer, encode_prompt, encode_text
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.lost_turns import histories, lost_turns
 from sft.prompt.row_encoder import RowEncoder
@@ -168,6 +170,20 @@ def test_names_of_special_tokens_in_earlier_turns_stay_text(chat, tokenizers):
     assert learned_texts(tokenizer, rows[1]) == texts
     prompt = chat_template(tokenizer).render(QUESTION, "", poisoned)
     assert encode_prompt(tokenizer, prompt) == rows[1].input_ids[: rows[1].prompt_tokens]
+
+
+def test_an_earlier_answer_has_the_last_ones_tokens_where_a_text_begins_with_a_space(small_base):
+    tokenizer = load_tokenizer(small_base("llama-2")["base"])
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    history = [("user", "首都は?"), ("assistant", ANSWER)]
+    row = encoder(tokenizer).encode_row(row_of(history))
+    answer = [*encode_answer(tokenizer, ANSWER), tokenizer.eos_token_id]
+    assert [label for label in row.labels if label != IGNORE_INDEX] == answer * 2
+    first = encode_prompt(tokenizer, chat_template(tokenizer).render("首都は?"))
+    assert row.input_ids[: len(first) + len(answer)] == first + answer
 
 
 def test_with_loss_on_inputs_everything_is_learned_whatever_turns_says(tokenizers):
@@ -356,3 +372,19 @@ def test_an_alpaca_run_of_conversations_says_what_it_loses(program, chat_base, c
     assert "supervise more than one" not in checked.stdout
     said = " ".join(checked.stdout.replace("│", " ").split())
     assert "of 40 rows 30 lose their earlier turns and 20 their system message" in said
+
+
+def test_an_evaluation_with_a_template_of_single_questions_says_what_is_lost(
+    program, trained_run, conversations, tmp_path
+):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    words = [f"eval.data={conversations}", "generation.max_new_tokens=2", "eval.resamples=20"]
+    done = program("eval.__main__", run, *words)
+    assert done.returncode == 0, done.stderr
+    (path,) = run.rglob("predictions.jsonl")
+    predictions = list(read_predictions(path))
+    roles_of = {one.example.index: [role for role, _ in one.example.history] for one in predictions}.values()
+    turns, system = (sum(role in roles for roles in roles_of) for role in ("user", "system"))
+    said = f"of {len(roles_of)} rows {turns} lose their earlier turns and {system} their system message"
+    assert said in done.stderr
+    assert all(one.prompt == ALPACA_JA.render(one.example.instruction) for one in predictions)

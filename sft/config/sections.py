@@ -90,7 +90,8 @@ class DataSection(DataFiles):
     balance: Balance | None = None
     """How often an epoch shows the rows of each category; null: each row once."""
     truncation: Literal["context", "end"] = "context"
-    """What too long rows lose. context: tokens of their context, never of instruction or answer. end: the end, with
+    """What too long rows lose. context: the oldest turns of a conversation, then tokens of their context, never of
+    instruction or answer. end: the end, with
     the answer and its end-of-text token, as alpaca-lora's cutoff_len does; only for reproducing it."""
 
     @property
