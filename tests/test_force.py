@@ -68,7 +68,16 @@ def more_tokens(tokenizer, directory: Path) -> str:
     return saved(tokenizer, directory)
 
 
+def few_of_use(directory: Path) -> str:
+    """A file of rows, of which every fifth has no answer."""
+    directory.mkdir()
+    rows = [{"instruction": f"質問{number}", "output": "答え" * bool(number % 5)} for number in range(40)]
+    (directory / "rows.json").write_text(json.dumps(rows))
+    return str(directory / "rows.json")
+
+
 STOPS = {
+    "rows": lambda b, t, d: [f"data.path={few_of_use(d)}"],
     "special tokens": lambda b, t, d: [f"model.tokenizer={saved(by_character(eos_token=''), d)}"],
     "characters": lambda b, t, d: [f"model.tokenizer={saved(by_character(), d)}"],  # patched to lose the newline
     "model": lambda b, t, d: [f"model.base={base(b, d, model_type='no_such')}", f"model.tokenizer={b}"],

@@ -256,7 +256,9 @@ def make_rating_sheet(directory, monkeypatch):
 
 def make_preferences(directory, monkeypatch):
     rate.write_sheet(list(map(str, two_runs(directory))), directory, seed=0)
-    return command(monkeypatch, "rate", "--collect", directory / rate.SHEET)
+    sheet = directory / rate.SHEET
+    sheet.write_text(sheet.read_text(encoding="utf-8").replace(",,\n", ",tie,\n"), encoding="utf-8")
+    return command(monkeypatch, "rate", "--collect", sheet)
 
 
 def make_report_of_a_study(directory, monkeypatch):

@@ -62,6 +62,9 @@ def encoding_of(path: Path) -> Encoding:
 
 def _unmarked_utf16(head: bytes) -> Encoding | None:
     """UTF-16 without its mark, told by its line ends: each has a zero byte, and others stand on its side alone."""
+    lines = list(filter(None, head.split(b"\n")))
+    if sum(0 in line for line in lines) * 2 <= len(lines):  # single lines that are damaged
+        return None
     few = head.count(0) * 3 < len(head)
     if few and _reads(head[: head.rfind(b"\n") + 1] or head, UTF8.codec):  # UTF-8 with a null character somewhere
         return None
