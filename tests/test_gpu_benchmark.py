@@ -185,6 +185,8 @@ def test_the_command_shows_what_it_has_after_each_part_and_fails_with_a_failure(
     def parts(words, seconds, results, log):
         assert words[:2] == ["--device", "cpu"]
         append(results, Result("bf16", "dense", "out of memory", "as expected"))
+        if measured:
+            append(results, Result("exactness", "fp32 dense", "measured"))
         yield PARTS[0]
         assert "out of memory: as expected" in shown.read_text(encoding="utf-8")
         if failing:
@@ -192,10 +194,10 @@ def test_the_command_shows_what_it_has_after_each_part_and_fails_with_a_failure(
             yield PARTS[1]
 
     monkeypatch.setattr(run, "run_parts", parts)
-    for failing in (False, True):
+    for measured, failing in ((True, False), (True, True), (False, False)):
         words = ["--device", "cpu", "--tiny", "--output", tmp_path]
         done = program("benchmarks.gpu.__main__", *words)
-        assert done.returncode == failing, done.stderr
+        assert done.returncode == (failing or not measured), done.stderr
         assert ("failed: off" in done.stdout) == failing
 
 

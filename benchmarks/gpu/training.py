@@ -12,7 +12,7 @@ from benchmarks.gpu.parts import FORMS, Form
 from benchmarks.gpu.step import attending, speed, work_of
 from benchmarks.gpu.work import Measures, Weights, Work, quantization
 from sft.model.load import load_base, load_skeleton
-from sft.model.lora import add_lora
+from sft.model.lora import add_lora, base_of
 from sft.plan.activations import exceeding, memory_bytes
 from sft.plan.memory import Layout, estimate, flops_per_token
 
@@ -38,7 +38,7 @@ def loaded(work: Work, weights: Weights) -> Any:
 
 def skeleton(work: Work) -> PreTrainedModel:
     """The same without weights, for the arithmetic and the planner."""
-    return add_lora(load_skeleton(work.base, torch.bfloat16), LORA)
+    return base_of(add_lora(load_skeleton(work.base, torch.bfloat16), LORA))
 
 
 def packed(work: Work, model: Any, plain: PreTrainedModel, weights: Weights, form: Form) -> dict[str, Any]:
