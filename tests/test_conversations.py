@@ -12,6 +12,7 @@ from trl.chat_template_utils import get_training_chat_template
 
 from eval.predictions import read_predictions
 from sft.data.rows import write_rows
+from sft.data.survey import survey
 from sft.generation.answerer import load_answerer, open_run
 from sft.model.load import load_tokenizer
 from sft.prompt.chat_template import set_chat_template
@@ -59,6 +60,12 @@ def row_of(history, question=QUESTION, context="", answer=ANSWER):
     turns = [{"role": role, "content": content} for role, content in history]
     row = {"index": "1", "instruction": question, "input": context, "output": answer, "category": "", "answers": []}
     return row | {"history": turns}
+
+
+def test_the_same_question_after_other_turns_is_another_question():
+    turns = [[("user", "a")], [("user", "b")], [("user", "b")]]
+    rows = [row_of([], "もっと詳しく", answer=f"答え{n}") | {"history": turn} for n, turn in enumerate(turns)]
+    assert survey(write_rows(rows)).answered_otherwise == 1
 
 
 def encoder(tokenizer, max_length=2048, template=None, **options):

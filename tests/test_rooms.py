@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -88,6 +89,13 @@ def test_entry_points_are_command_lines():
 def test_no_file_is_long():
     for path in files():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
+
+
+def test_nothing_that_a_command_wrote_is_in_the_repository():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = {name.split("/")[0] for name in listed.stdout.split("\0")}
+    assert [name for name in names if not re.fullmatch(r"[\w.-]*", name, re.ASCII)] == []
+    assert not names & {"answers.csv", "rows.jsonl"}, "docs/your-data.md writes these, and a command replaces no file"
 
 
 def test_the_map_names_every_file_and_no_other():

@@ -24,7 +24,7 @@ def write(path, *rows):
 
 
 def test_directories_and_globs_are_their_files_in_order(tmp_path):
-    for name in ("b.jsonl", "a.CSV", "c.json.gz", "readme.md", ".hidden.jsonl", "more/d.jsonl"):
+    for name in ("b.jsonl", "a.CSV", "c.json.gz", "readme.md", "~$a.xlsx", ".hidden.jsonl", "more/d.jsonl"):
         write(tmp_path / name, ROW)
     names = [path.path.removeprefix(f"{tmp_path}/") for path in files_of([Source(str(tmp_path), 2.0)])]
     assert names == ["a.CSV", "b.jsonl", "c.json.gz"]

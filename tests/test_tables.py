@@ -142,6 +142,15 @@ def test_every_sheet_of_questions_is_read(tmp_path):
     assert len(tables_of(Source(str(path)))) == 2
 
 
+def test_a_title_in_merged_cells_is_no_header(tmp_path):
+    book = openpyxl.Workbook()
+    for cells in (["社内FAQ一覧"], [], ["番号", "質問", "回答"], [1, "a", "b"], [2, "c", "d"]):
+        book.active.append(cells)
+    book.active.merge_cells("A1:C1")
+    book.save(tmp_path / "faq.xlsx")
+    assert [row[1] for row in read(tmp_path / "faq.xlsx")[1]] == ["a", "c"]
+
+
 def test_a_workbook_without_questions_says_what_its_largest_sheet_has(tmp_path):
     path = tmp_path / "faq.xlsx"
     workbook(path, {"表紙": [["題", "日付"]], "一覧": [["件名", "詳細", "対応"], ["a", "b", "c"]]})
@@ -159,7 +168,7 @@ def test_a_damaged_workbook_is_one_line(tmp_path, damage):
     path = tmp_path / "faq.xlsx"
     workbook(path, {"FAQ": [HEADER, [1, "a", "", "b", ""]]})
     path.write_bytes(path.read_bytes()[damage])
-    with pytest.raises(UserError, match="not an Excel workbook that can be read"):
+    with pytest.raises(UserError, match=r"not an Excel workbook that can be read: .*; open it in Excel"):
         load_data(str(path))
 
 

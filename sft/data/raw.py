@@ -38,9 +38,9 @@ TITLE_ROWS = 10
 
 
 def header_place(records: list[list[str]]) -> int:
-    """Which of the first rows is the header: titles, with one cell of several filled, and empty rows go before."""
+    """Which of the first rows is the header: titles, with one text in several cells, and empty rows go before."""
     for place, cells in enumerate(records[:TITLE_ROWS]):
-        if sum(map(bool, cells)) > 1:
+        if len({*filter(None, cells)}) > 1:  # a title in merged cells stands in all of them
             return place
         if len(cells) == 1 and cells[0]:  # no title, which a spreadsheet fills up with empty cells: a single column
             break

@@ -9,6 +9,8 @@ from sft.system.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 """Of files with rows, in any case, and each may be followed by .gz."""
+LOCK = "~$"
+"""How the name begins of what Excel keeps beside a workbook that is open."""
 KINDS = f"{', '.join(SUFFIXES)} file (or .gz of one)"
 
 
@@ -90,7 +92,8 @@ def _files(path: str) -> list[str]:
 
 
 def _of_rows(path: str, names: list[str], what: str) -> list[str]:
-    files = [name for name in names if suffix(Path(name)) in SUFFIXES and Path(name).is_file()]
+    kept = [name for name in names if not Path(name).name.startswith(LOCK)]
+    files = [name for name in kept if suffix(Path(name)) in SUFFIXES and Path(name).is_file()]
     if not files:
         raise UserError(f"{path}: this {what} has no data file; data.path takes a hub id or a {KINDS}")
     return files

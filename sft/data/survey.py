@@ -35,7 +35,8 @@ def survey(rows: Dataset) -> Survey:
         for name, found in lengths.items():
             found.append(len(getattr(example, name)))
         defects.update(defects_of(example.instruction, example.input, example.output))
-        question = f"{letters(example.instruction)}\n{letters(example.input)}"
+        turns = [f"{letters(said)}\n" for _, said in example.history]
+        question = f"{''.join(turns)}{letters(example.instruction)}\n{letters(example.input)}"
         questions.append(number(question))
         content.append(number(f"{question}\n{letters(example.output)}"))
     again = _repeated(np.frombuffer(content, np.uint64))

@@ -54,7 +54,8 @@ def _one_line(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # zip, XML and openpyxl itself raise many types for a damaged file
-        raise UserError(f"{path}: not an Excel workbook that can be read: {first_line(error)}") from None
+        remedy = "open it in Excel and save it again as .xlsx"
+        raise UserError(f"{path}: not an Excel workbook that can be read: {first_line(error)}; {remedy}") from None
 
 
 def _workbook(file: BinaryIO, calculated: bool) -> Any:
