@@ -519,10 +519,6 @@ QUESTIONS: dict[str, tuple[str, bytes, str]] = {
     "a field twice": ("jsonl", b'{"instruction": "a", "instruction": "b"}', "1: a field is given twice"),
     "deep": ("jsonl", b'{"instruction": "a", "x": ' + b"[" * 9999 + b"]" * 9999 + b"}", "1: "),
     "a long number": ("jsonl", b'{"instruction": "a", "x": ' + b"1" * 9999 + b"}", "1: a number is too long"),
-    "a system text": (
-        "jsonl", b'{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}',
-        "1: has a system text or earlier turns",
-    ),
     "no messages": ("jsonl", b'{"messages": []}', "1: a conversation without messages"),
     "half of gzip": ("jsonl.gz", gzip.compress(b'{"instruction": "a"}')[:-9], "not a whole gzip file"),
     "a header alone": ("csv", "質問,文脈\n".encode(), "no questions in it"),
@@ -604,6 +600,17 @@ def test_a_file_asks_what_it_would_train(tmp_path: Path) -> None:
         path.write_text(json.dumps(row if row is squad else [row, row], ensure_ascii=False), encoding="utf-8")
         learned = [(example.instruction, example.input) for example in examples_of(load_data(str(path)).rows)]
         assert [(question.instruction, question.input) for question in read_questions(path)] == learned, name
+
+
+def test_a_question_keeps_the_turns_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    turns = [("system", "短く"), ("user", "首都は?"), ("assistant", "東京"), ("user", "人口は?")]
+    path.write_bytes(
+        lines({"messages": [{"role": role, "content": text} for role, text in turns]}, {"prompt": "山は?"})
+    )
+    talk, single = read_questions(path)
+    assert (talk.instruction, talk.history) == ("人口は?", tuple(turns[:3]))
+    assert (single.instruction, single.history) == ("山は?", ())
 
 
 def test_the_columns_of_a_run_are_those_of_its_questions(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ def test_the_page_says_what_would_be_read(page, faq):
     assert cells(found, "no category")[:4] == ["no", "category", "open", "1"]
     assert cells(found, "input") == ["input", "1", *["14"] * 5]
     assert cells(found, "output") == ["output", "4", "6", "6", "9", "11", "12"]
-    assert "Rows that cannot be used: 1 of 5 (20.0%)" in found
+    assert "Rows left out: 1 of 5 (20.0%)" in found
     assert cells(found, "empty 回答") == ["empty", "回答", "製品", "1", "row", "4"]
-    assert "refuses more than 10%" in found
+    assert "refuses more than 10% of unusable rows" in found
     assert "repaired: _x000D_ and its like" in found
     assert "says the same as an earlier row" in found
     assert "### 指示:\n有給休暇はいつ申請しますか。\n\n### 応答:\n3日前までに申請します。" in found
@@ -114,6 +114,31 @@ def test_several_files_and_sheets_are_one_page(page, faq, tmp_path):
     assert cells(found, "合計")[1] == "6"
 
 
+def test_a_file_of_its_own_for_the_tests_is_that_side(page, faq, tmp_path):
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"質問": "受付は何時までですか。", "回答": "17時です。"}) + "\n")
+    found = page(faq, f"data.test={test}", "data.validation_share=0")
+    assert cells(found, "all") == ["all", "5", "3", "0", "1"]
+    assert "Rows left out: 2 of 6" in found
+    assert "its context or question stands in" in found
+
+
+def test_earlier_messages_are_kept_and_named(page, tmp_path):
+    path = tmp_path / "talk.jsonl"
+    turns = [
+        ("system", "短く"),
+        ("user", "首都は?"),
+        ("assistant", "東京"),
+        ("user", "人口は?"),
+        ("assistant", "1400万人"),
+    ]
+    path.write_text(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n")
+    found = page(path, "--output", tmp_path / "rows.jsonl")
+    assert "(after 3 earlier messages, which this template does not show)" in found
+    before, after = (load_data(str(tmp_path / name)).rows for name in ("talk.jsonl", "rows.jsonl"))
+    assert [example.history for example in examples_of(before)] == [example.history for example in examples_of(after)]
+
+
 def test_the_cleaned_rows_are_the_same_rows(page, program, faq, tmp_path):
     output = tmp_path / "rows.jsonl"
     assert "4 rows, cleaned" in page(faq, "--output", output)
@@ -139,7 +164,7 @@ def test_the_cleaned_rows_are_the_same_rows(page, program, faq, tmp_path):
         (["data/sample.jsonl", "lora.r=4"], "command line: lora: is not asked for here"),
         (["data/sample.jsonl", "data.colums={}"], "command line: data.colums: unknown key; did you mean columns?"),
         (["data/sample.jsonl", "data.columns={ask: a}"], "ask is no field of a row"),
-        (["data/sample.jsonl", "data.test=other.csv"], "data.test: is not shown here"),
+        (["data/sample.jsonl", "data.train_rows=3"], "data.train_rows: is not shown here"),
         (["data/sample.jsonl", "data/sample.jsonl"], "is named twice"),
         (["data.leave_out=[copies]"], "name at least one file"),
         (["data/sample.jsonl", "--lang", "fr"], "invalid choice: 'fr'"),

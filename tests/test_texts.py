@@ -11,6 +11,7 @@ import pytest
 from sft.data import cells
 from sft.data.defects import DEFECTS
 from sft.data.schemas import KNOWN
+from sft.data.split import HELD_ELSEWHERE
 from sft.system import texts
 from sft.system.files import FIELD_TWICE
 from sft.system.texts import language, speak, table, text, told
@@ -53,7 +54,7 @@ def reading_says() -> Iterator[str]:
                 yield from written(call.args[0])
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "Shown":
                 yield from (f"{kind} for a text" for kind in written(call.args[1]))
-    yield from (*cells.REPAIRED, *DEFECTS.values(), FIELD_TWICE)
+    yield from (*cells.REPAIRED, *DEFECTS.values(), FIELD_TWICE, HELD_ELSEWHERE)
     yield from (name for name in KNOWN.values() if name[0].islower() and " " in name)
     yield from ("CSV in cp932, tabs between cells", "JSON array rows in UTF-8", "JSON columns in UTF-16")
     yield from ("row 5", "line 1,234", 'row 5 of sheet "FAQ"', "faq.csv row 5", 'b.xlsx row 5 of sheet "FAQ"')

@@ -15,6 +15,7 @@ from sft.data.read import Asked
 from sft.generation.answerer import Answerer
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
+from sft.prompt.lost_turns import lost_turns
 from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
 from sft.system.progress import Progress
@@ -33,7 +34,7 @@ def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progre
         if question.problem:
             continue
         try:
-            prompts[position] = answerer.prompt(question.instruction, question.input).ids
+            prompts[position] = answerer.prompt(question.instruction, question.input, history=question.history).ids
         except UserError as error:
             say(f"{question.place}: {error}", sys.stderr)
     settings = json.dumps(answerer.generation, sort_keys=True)
@@ -41,6 +42,7 @@ def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progre
     positions, ids = list(prompts), list(prompts.values())
     contexts = [questions[position].input for position in positions]
     warn(penalty_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
+    warn(lost_turns(answerer.template, [question.history for question in questions]))
     left = [place for place in range(len(ids)) if place not in progress.done]
     with tqdm(total=len(ids), initial=len(progress.done), unit="answer", desc="answering") as bar:
         for _, number, answer in answerer.answer_all([ids[place] for place in left]):

@@ -38,12 +38,6 @@ def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) 
     if not is_local(str(path)):
         raise UserError(f"{path}: no such file of questions")
     asked, found = read(str(path), columns)
-    for question in asked:
-        if question.history:
-            raise UserError(
-                f"{path}: {question.place}: has a system text or earlier turns, which no prompt template here shows; "
-                "ask without them"
-            )
     warn(f"{path}: {question.place}: {question.problem}; it gets no answer" for question in asked if question.problem)
     added_columns(asked)
     say(f"{path}: read as {found}, {len(asked):,} questions", sys.stderr)

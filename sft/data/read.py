@@ -147,7 +147,7 @@ class Asked(NamedTuple):
     columns: dict[str, Any]
     instruction: str = ""
     input: str = ""
-    history: Sequence[list[str]] = ()
+    history: tuple[tuple[str, str], ...] = ()
     problem: str | None = None
 
 
@@ -196,7 +196,7 @@ def _question(place: str, row: dict[str, Any], schemas: "_Schemas") -> Asked:
         fields = checked_row(row, schema, place, CellNotes())
     except BadRow as reason:
         return Asked(place, row, problem=str(reason))
-    return Asked(place, row, fields["instruction"], fields["input"], fields["history"])
+    return Asked(place, row, fields["instruction"], fields["input"], tuple(map(tuple, fields["history"])))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 
 from sft.data.records import Kind
-from sft.data.rows import kinds, names, numbers, select
+from sft.data.rows import kind_counts, kinds, names, numbers, select
 from sft.data.sources import Held
 
 HASHES = 2**64
@@ -61,6 +61,17 @@ def _with_files(side: np.ndarray, units: np.ndarray, file: np.ndarray, files: Se
     for place, others in ((SIDES.index("test"), fixed != SIDES.index("test")), (SIDES.index("validation"), divided)):
         side[others & np.isin(units, units[fixed == place])] = NOWHERE
     return side
+
+
+def on_no_side(rows: Dataset, split: Split) -> Counter[tuple[str, str]]:
+    """Rows that `split_rows` put on no side, by reason and category."""
+    left = kind_counts(rows)
+    for side in split:
+        left -= kind_counts(side)
+    counts: Counter[tuple[str, str]] = Counter()
+    for kind, count in left.items():
+        counts[HELD_ELSEWHERE, kind.category] += count
+    return counts
 
 
 def hash_order(rows: Dataset) -> Dataset:

@@ -12,7 +12,7 @@ from sft.config.sections import DataSection
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
-from sft.data.split import split_rows
+from sft.data.split import on_no_side, split_rows
 from sft.data.survey import survey
 from sft.overview.page import show
 from sft.system.files import write_whole
@@ -26,7 +26,8 @@ def overview(section: DataSection, output: Path | None) -> None:
     """
     console = Console(highlight=False)
     data = load_data(section.sources, section.leave_out, section.groups)
-    split = split_rows(data.rows, *section.shares)
+    split = split_rows(data.rows, *section.shares, [file.side for file in data.files])
+    data.drop_counts.update(on_no_side(data.rows, split))
     show(console, data, split, survey(data.rows), section.allow_dropped)
     if output:
         write_whole(output, json_lines(data.rows), new=True)

@@ -14,7 +14,7 @@ from sft.data.defects import DEFECTS
 from sft.data.read import LoadedData
 from sft.data.records import GROUPS, Example, Group, category_order
 from sft.data.rows import category_counts, examples_of, kind_counts, select
-from sft.data.split import Split
+from sft.data.split import HELD_ELSEWHERE, Split
 from sft.data.survey import Survey
 from sft.prompt.template import ALPACA_JA
 from sft.system.texts import text, told
@@ -77,21 +77,22 @@ def length_table(rows: Dataset, look: Survey) -> Table:
 
 
 def show_drops(console: Console, data: LoadedData, allowed: float) -> None:
-    """Print how many rows cannot be used, and which."""
+    """Print how many rows are left out, and which. Those that somebody asked for do not count as unusable."""
     dropped = data.drop_counts.total()
-    total = len(data.rows) + dropped
+    total = len(data.rows) + sum(n for (reason, _), n in data.drop_counts.items() if reason != HELD_ELSEWHERE)
     if not dropped:
         _section(console, text("rows.none_dropped", rows=f"{total:,}"))
         return
     share = f"{dropped / total:.1%}"
     title = text("rows.dropped", rows=f"{dropped:,}", total=f"{total:,}", share=share)
     _section(console, title, drop_table(data))
-    if dropped > allowed * total:
+    wanted = {*DEFECTS.values(), HELD_ELSEWHERE}
+    if sum(n for (reason, _), n in data.drop_counts.items() if reason not in wanted) > allowed * total:
         console.print(text("rows.too_many_dropped", share=f"{allowed:.0%}"), style="red", soft_wrap=True)
 
 
 def drop_table(data: LoadedData) -> Table:
-    """Rows that cannot be used, by reason and category, with the first places."""
+    """Rows that are left out, by reason and category, with the first places."""
     table = _table([text("rows.reason"), _name(text("rows.category"))], [text("rows.rows")], [text("rows.where")])
     for (reason, category), count in data.drop_counts.most_common():
         places = [told(row.place) for row in data.dropped if (row.reason, row.category) == (reason, category)]

@@ -7,7 +7,7 @@ from sft.config.sections import DataSection
 from sft.system.errors import UserError
 from sft.system.files import check_not_learned
 
-TRAINING_ALONE = ("validation", "test", "train_rows", "balance", "truncation")
+TRAINING_ALONE = ("train_rows", "balance", "truncation")
 """Keys of section `data` that change nothing on the page."""
 
 

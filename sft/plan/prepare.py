@@ -2,7 +2,6 @@
 
 import difflib
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data
 from sft.data.records import CATEGORIES, GROUPS, Kind, named_weights, report_order
 from sft.data.rows import examples_of, kind_counts, of_group, with_context
-from sft.data.split import HELD_ELSEWHERE, Split, epoch_rows, split_rows, tempered_weights
+from sft.data.split import Split, epoch_rows, on_no_side, split_rows, tempered_weights
 from sft.model.attention import packing_obstacle
 from sft.model.load import load_base_config, load_tokenizer
 from sft.plan.hazards import truncation_hazards
@@ -60,7 +59,7 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
             say(line)
     check_names(config, kind_counts(data.rows))
     sides = split_rows(data.rows, *config.data.shares, [file.side for file in data.files])
-    data.drop_counts.update(_held_elsewhere(data, sides))
+    data.drop_counts.update(on_no_side(data.rows, sides))
     weights_of_files = [file.weight for file in data.files]
     natural = train = epoch_rows(sides.train, {}, config.data.train_rows, weights_of_files)
     balance = config.data.balance
@@ -77,14 +76,6 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
         remedy = "raise data.balance.weights" if natural else "lower data.test_share"
         raise UserError(f"{config.data.named}: no row is left to train on; {remedy}")
     return data, sides._replace(train=train)
-
-
-def _held_elsewhere(data: LoadedData, sides: Split) -> Counter[tuple[str, str]]:
-    """Rows on no side, by reason and category: data.validation or data.test holds their context or question."""
-    left = kind_counts(data.rows)
-    for side in sides:
-        left -= kind_counts(side)
-    return Counter({(HELD_ELSEWHERE, kind.category): count for kind, count in left.items()})
 
 
 def check_names(config: Config, counts: Mapping[Kind, int]) -> None:
