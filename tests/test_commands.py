@@ -51,9 +51,9 @@ def test_training_leaves_a_whole_run(finished_run):
     assert manifest["rows"]["train"] + manifest["rows"]["validation"] + manifest["rows"]["test"] == 256
     assert manifest["environment"]["packages"]["trl"] == "1.16.0"
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert sum("loss" in record for record in steps) == manifest["steps"] == 8
+    assert sum("loss" in record for record in steps) == manifest["steps"] == 9
     assert any("eval_context_loss" in record for record in steps)
-    assert "8 optimizer steps of 20 rows, packed in bins of at most 4,096 tokens" in output
+    assert "9 optimizer steps of 20 rows, packed in bins of at most 4,096 tokens" in output
     assert "LoRA on 2 modules (query_key_value)" in output
 
 
@@ -234,7 +234,7 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, program
     name = "adapter/adapter_model.safetensors"
     assert (interrupted / name).read_bytes() == (run / name).read_bytes()
     records = [json.loads(line) for line in (interrupted / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, program
         (["data.path=data/absent.jsonl"], r"data/absent.jsonl: no such data file"),
         (["data.path=kunishou/databricks-dolly-15k-ja"], r"cannot be loaded from the hub"),
         (["model.device=cuda"], r"model.device is cuda, but PyTorch sees no GPU"),
-        (["training.warmup_steps=4"], r"warmup_steps: 4 of 8 steps are warmup; set at most 3"),
+        (["training.warmup_steps=5"], r"warmup_steps: 5 of 9 steps are warmup; set at most 4"),
         (["lora.target_modules=[q_proj]"], r"no module 'q_proj'; its linear layers are query_key_value"),
         (["training.max_length=16"], r"no training row fits training.max_length"),
     ],
@@ -274,7 +274,7 @@ def test_a_dry_run_trains_nothing(program, tiny_base, tmp_path):
     result = program("train_sft", "configs/tiny.yaml", *words)
     assert result.returncode == 0, result.stderr
     assert re.search(r"look +device +model.device is cuda", result.stdout)
-    assert "8 optimizer steps" in result.stdout
+    assert "9 optimizer steps" in result.stdout
     assert not (tmp_path / "run").exists()
 
 
