@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 import pytest
 from made_up import answers
 
@@ -229,16 +228,6 @@ WORDS = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def elsewhere(monkeypatch, tmp_path) -> None:
-    """Programs run in a directory that looks like the repository: some of WORDS are names that --output writes to."""
-    here = tmp_path / "here"
-    here.mkdir()
-    for place in conftest.ROOT.iterdir():
-        (here / place.name).symlink_to(place)
-    monkeypatch.setattr(conftest, "ROOT", here)
-
-
 def any_words(run, program, count):
     draw = random.Random(0)
     words = (run.parent / "words").absolute()
@@ -254,7 +243,6 @@ def any_words(run, program, count):
         assert not set("\x1b\u202e") & set(result.stdout + result.stderr), command
 
 
-@pytest.mark.usefixtures("elsewhere")
 def test_any_words_on_a_command_line_end_in_a_line(run, program):
     any_words(run, program, 60)
 
@@ -267,7 +255,6 @@ def test_a_name_that_is_too_long_for_the_disk_is_a_line(name, run, program):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("elsewhere")
 def test_many_words_on_a_command_line_end_in_a_line(run, program):
     any_words(run, program, 2000)
 

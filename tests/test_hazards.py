@@ -92,7 +92,7 @@ def test_the_articles_settings_are_warned_of_and_still_run(program, tiny_base, t
     assert result.returncode == 0, result.stderr
     page = " ".join(result.stdout.split())
     assert "look warning a repetition penalty of 5 makes" in page
-    assert "(30 rows to answer) → set generation.repetition_penalty=1.2 or less" in page
+    assert "(27 rows to answer) → set generation.repetition_penalty=1.2 or less" in page
     assert "(11 rows with a context) → set generation.repetition_penalty_scope=generated" in page
     assert "look warning closed_qa loses answers to training.max_length 256: " in page
     assert "warning: " not in result.stderr

@@ -381,7 +381,12 @@ def test_a_steps_batch_counts_the_rows_tokens_and_not_the_filler(micro_batches, 
         return {"index": str(number), "input_ids": [7] * length, "labels": [7] * length}
 
     rows = [[row(f"{n}.{place}", length) for place, length in enumerate(ls)] for n, ls in enumerate(micro_batches)]
-    batch = StepCollator(lambda members: {"members": members}, 0, multiple)(rows)
+
+    def collate(members):
+        labels = [label for row in members for label in row["labels"]]
+        return {"members": members, "labels": torch.tensor([labels])}
+
+    batch = StepCollator(collate, 0, multiple)(rows)
     assert batch["tokens"] == sum(map(sum, micro_batches))
     assert batch["rows"] == [[row["index"] for row in members] for members in rows]
     for members, made in zip(rows, batch["micro_batches"], strict=True):

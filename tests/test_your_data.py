@@ -18,7 +18,9 @@ FAQ = ROOT / "data" / "faq.csv"
 FAMILY = {
     "abeja-2.7b": "abeja", "calm2-7b": "calm2", "elyza-7b": "llama-2", "gemma3-270m": "gemma-3", "demo": "gemma-3",
     "genji-6b": "genji", "llama2-7b": "llama-2", "llmjp3-1.8b": "llm-jp", "rinna-3.6b": "rinna",
-    "qwen2.5-coder-1.5b": "qwen2.5", "qwen2.5-coder-1.5b-alpaca": "qwen2.5",
+    "qwen2.5-coder-1.5b": "qwen2.5", "qwen2.5-coder-1.5b-alpaca": "qwen2.5", "qwen3-4b": "qwen3", "qwen3-8b": "qwen3",
+    "qwen3-swallow-8b": "qwen3", "swallow-8b": "llama-3.1", "sarashina2.2-3b": "sarashina", "llmjp4-8b": "llm-jp-4",
+    "gemma3-4b": "gemma-3-4b",
 }  # fmt: skip
 """The small random model that stands for a configuration's; open-calm's where none is named."""
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if path.stem != "calm7b-article")
@@ -56,11 +58,10 @@ def test_the_pages_have_the_same_commands_and_the_translation_is_of_this_text():
     assert commands("your-data.md") == commands("ja/your-data.md")
 
 
-def test_every_command_of_the_page_works_in_its_order(program, tiny_base, tmp_path, monkeypatch):
+def test_every_command_of_the_page_works_in_its_order(program, tiny_base, tmp_path):
     """On the tiny model, which answers nonsense."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "data").symlink_to(ROOT / "data")
-    monkeypatch.chdir(tmp_path)
     tiny = [f"model.base={tiny_base}", "model.build=null", "model.device=cpu", "lora.target_modules=[query_key_value]"]
     quick = ["generation.max_new_tokens=4", "eval.resamples=50"]
     printed = []
@@ -68,15 +69,15 @@ def test_every_command_of_the_page_works_in_its_order(program, tiny_base, tmp_pa
         assert python == "python"
         match words:
             case ["-m", "sft.data", *rest]:
-                result = program("sft.data.__main__", *rest, "--lang", "ja")
+                result = program("sft.data.__main__", *rest, "--lang", "ja", cwd=tmp_path)
             case ["-m", "eval", "compare", *rest]:
-                result = program("eval.__main__", "compare", *rest)
+                result = program("eval.__main__", "compare", *rest, cwd=tmp_path)
             case ["-m", "eval", *rest]:
-                result = program("eval.__main__", *rest, *quick)
+                result = program("eval.__main__", *rest, *quick, cwd=tmp_path)
             case ["train_sft.py", *rest]:
-                result = program("train_sft", *rest, *tiny)
+                result = program("train_sft", *rest, *tiny, cwd=tmp_path)
             case ["infer.py", *rest]:
-                result = program("infer", *rest, quick[0])
+                result = program("infer", *rest, quick[0], cwd=tmp_path)
         assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
         printed.append(result.stdout)
     assert "使える行は60件です" in printed[0]
