@@ -109,6 +109,14 @@ def test_a_file_of_questions_is_answered_in_its_order(finished_run, program, tmp
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
     assert all(isinstance(a["answer"], str) and a["finish_reason"] in ("eos", "length") for a in answers)
+    turns = [("user", "首都は?"), ("assistant", "東京です。"), ("user", "人口は?")]
+    talk = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    (tmp_path / "in.jsonl").write_text(json.dumps(talk) + "\n")
+    words[3] = tmp_path / "talk.jsonl"
+    result = program("infer", run, *words)
+    assert result.returncode == 0, result.stderr
+    assert "of 1 rows 1 lose their earlier turns" in result.stderr
+    assert json.loads((tmp_path / "talk.jsonl").read_text())["messages"] == talk["messages"]
 
 
 def test_a_table_comes_back_with_the_answers_as_one_more_column(finished_run, program, tmp_path):

@@ -165,13 +165,14 @@ def make_answers(directory, tokenizer):
     from sft.ask.answers import answer_file
     from sft.data.read import Asked
 
-    def prompt(instruction, context):
+    def prompt(instruction, context, history):
         return SimpleNamespace(ids=[1, 2])
 
     def answer_all(prompts):
         return ((0, n, SimpleNamespace(text="答え" * 30, finish_reason="eos")) for n in range(len(prompts)))
 
-    answerer = SimpleNamespace(prompt=prompt, answer_all=answer_all, identity="", tokenizer=tokenizer, generation={})
+    given = {"identity": "", "tokenizer": tokenizer, "generation": {}, "template": ALPACA_JA}
+    answerer = SimpleNamespace(prompt=prompt, answer_all=answer_all, **given)
 
     def make():
         gc.collect()  # a process that ended would have let go its lock
