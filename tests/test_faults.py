@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_while_its_adapter_is_saved_has_none_and_goes_on(tr
     assert_goes_on(train, whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_drops_the_step_at_work_saves_the_last_whole_one_and_ends_as_signals_do(
     train, whole, tmp_path, monkeypatch, number
 ):

@@ -56,7 +56,10 @@ def words(small_base):
     return of
 
 
-@pytest.fixture(scope="module", params=["open-calm", "gemma-3", "qwen2.5"])
+@pytest.fixture(
+    scope="module",
+    params=["open-calm", *(pytest.param(family, marks=pytest.mark.slow) for family in ("gemma-3", "qwen2.5"))],
+)
 def experiment(request, words, data):
     return Experiment(Path("configs/tiny.yaml"), words(request.param), str(data))
 

@@ -172,9 +172,10 @@ def test_a_key_of_an_earlier_version_knows_dollys_categories_alone(sheet: Path) 
     for row in key["rows"].values():
         del row["group"]
     path.write_text(json.dumps(key))
+    write(sheet, [row | {"preference": "tie"} for row in read(sheet)])
     collect(sheet, None)
     groups = json.loads((sheet.parent / "preferences.json").read_text())["groups"]
-    assert [group["not_rated"] for group in groups.values()] == [8, 12, 12]
+    assert [group["tie"] for group in groups.values()] == [8, 12, 12]
     key["rows"]["r0001"]["category"] = "quiz"
     path.write_text(json.dumps(key))
     with pytest.raises(UserError, match="not the key of a sheet"):
@@ -195,6 +196,7 @@ def test_a_sheet_holds_the_rows_that_both_answered_and_their_own_categories(
     )
     sheet = tmp_path / "out" / "sheet.csv"
     assert sorted(row["category"] for row in read(sheet)) == ["no category", "社内"]
+    write(sheet, [row | {"preference": "tie"} for row in read(sheet)])
     collect(sheet, None)
     found = json.loads((tmp_path / "out" / "preferences.json").read_text())
     assert {kind: list(found[kind]) for kind in ("categories", "groups")} == {

@@ -166,7 +166,9 @@ def test_the_validation_loss_counts_every_token_alike(tiny_base, tokenizer, tmp_
     [None, {"load_in_8bit": True}, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}],
     ids=["unquantised", "8-bit", "4-bit"],
 )
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "checkpointing"]
+)
 def test_a_saved_adapter_reproduces_the_trained_model(tiny_base, tokenizer, tmp_path, quantization, checkpointing):
     trainer = make_trainer(
         tiny_base, tokenizer, tmp_path, quantization=quantization, activation_checkpointing=checkpointing

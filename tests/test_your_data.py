@@ -26,7 +26,12 @@ FAMILY = {
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if path.stem != "calm7b-article")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+ONE_OF_A_KIND = {"calm7b", "calm2-7b", "elyza-7b", "gemma3-4b", "qwen2.5-coder-1.5b", "sarashina2.2-3b", "tiny"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+)
 def test_every_configuration_but_the_articles_takes_a_faq_and_changes_nothing_else(small_base, program, tmp_path, name):
     section = small_base(FAMILY.get(name, "open-calm"))
     if load_config(ROOT / "configs" / f"{name}.yaml").prompt.template == "chat":  # the stand-in has none of its own

@@ -37,7 +37,7 @@ def is_packed(path: Path) -> bool:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """A file's bytes, unpacked where gzip packed them. Raises what gzip raises of damaged files."""
-    with gzip.open(path) if is_packed(path) else path.open("rb") as file:
+    with gzip.GzipFile(path, "rb") if is_packed(path) else path.open("rb") as file:
         yield cast(BinaryIO, file)
 
 
