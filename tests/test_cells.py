@@ -5,11 +5,11 @@ import json
 import pytest
 
 from sft.checks.data_checks import ROWS_TO_TELL, data_checks, drops
-from sft.data.cells import CellNotes, clean_text
-from sft.data.defects import defects_of
-from sft.data.raw import BadRow
+from sft.data.fields.cells import CellNotes, clean_text
+from sft.data.fields.defects import defects_of
+from sft.data.files.raw import BadRow
+from sft.data.files.sources import Source
 from sft.data.read import load_data
-from sft.data.sources import Source
 from sft.data.split import split_rows
 
 ROW = {"instruction": "首都は？", "input": "", "output": "東京です。", "category": "地理"}

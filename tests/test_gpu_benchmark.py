@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import exactness, run, step, training, weights
-from benchmarks.gpu.card import datasheet_tflops
+from benchmarks.gpu import run, step
+from benchmarks.gpu.measures import exactness, training, weights
+from benchmarks.gpu.measures.card import datasheet_tflops
 from benchmarks.gpu.parts import PARTS, Part, deadlines, missing
 from benchmarks.gpu.results import Result, append, read
 from benchmarks.gpu.table import document, utilisation

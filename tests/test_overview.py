@@ -204,3 +204,12 @@ def test_neither_torch_nor_a_tokenizer_is_imported():
 def test_help_needs_none_of_the_libraries_of_rows():
     program = "import sys, sft.data.__main__; sys.exit(bool({'datasets', 'pandas', 'numpy'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_group_of_no_category_and_files_named_twice_are_one_line(program, faq):
+    result = program("sft.data.__main__", faq, "data.groups={経費手続: other}")
+    assert (result.returncode, "is no category of the data; " in result.stderr) == (2, True), result.stderr
+    result = program("sft.data.__main__", faq, "data.path=[a.csv]")
+    assert (result.returncode, "name the files in one of the two" in result.stderr) == (2, True), result.stderr
+    result = program("sft.data.__main__", f"data.path=[{{path: {faq}, weight: 2}}]", "--lang", "en")
+    assert result.returncode == 0, result.stderr

@@ -26,7 +26,7 @@ from made_up import on_disk
 
 from sft.config.load import load_config
 from sft.config.sections import SECTIONS, Config
-from sft.data.cells import is_empty
+from sft.data.fields.cells import is_empty
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example, named_weights
 from sft.data.rows import category_counts, examples_of, kind_counts

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import on_disk
 
-import sft.data.json_table
+import sft.data.files.json_table
 import sft.data.rows
 from sft.config.load import load_config
 from sft.data.read import load_data
@@ -258,7 +258,7 @@ def test_a_row_is_read_once_from_its_file_and_once_to_be_encoded(tiny_base, tmp_
 
         monkeypatch.setattr(where, what, counted)
 
-    count(sft.data.json_table, "_parse_line", "file", lambda line: 1)
+    count(sft.data.files.json_table, "_parse_line", "file", lambda line: 1)
     count(datasets.arrow_dataset, "format_table", "rows", lambda t: t.num_rows * ("output" in t.column_names))
     count(FormattingFunction, "__call__", "formatted", lambda self: 1)
     prepared = settle()

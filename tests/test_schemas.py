@@ -6,10 +6,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sft.data.prompts_inside import taken_apart
-from sft.data.raw import BadRow
+from sft.data.fields.prompts_inside import taken_apart
+from sft.data.fields.schemas import not_recognised
+from sft.data.files.raw import BadRow
+from sft.data.files.sources import Source
 from sft.data.read import load_data, raw_rows
-from sft.data.sources import Source
 from sft.prompt.template import ALPACA_EN, ALPACA_JA
 from sft.system.errors import UserError
 
@@ -208,3 +209,9 @@ def test_rows_of_several_shapes_in_one_file_are_each_read_as_what_they_are(tmp_p
     assert [(row["instruction"], row["output"]) for row in rows] == [(Q, A)] * 3
     report = load_data(str(tmp_path / "rows.jsonl")).read_report()[0]
     assert "alpaca, no categories and messages, no categories and question and answer, no categories" in report
+
+
+def test_the_line_to_copy_takes_the_column_behind_the_question_for_its_answer():
+    columns = ["ID", "お問い合わせ内容", "対応結果", "区分（大）", "担当者"]
+    line = not_recognised(columns, None, "no answer")
+    assert line.endswith("'data.columns={instruction: お問い合わせ内容, output: 対応結果}'")

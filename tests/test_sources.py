@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from sft.config.load import load_config
+from sft.data.files.sources import Source, files_of, is_local
 from sft.data.read import load_data, raw_rows
-from sft.data.sources import Source, files_of, is_local
 from sft.data.split import HELD_ELSEWHERE
 from sft.plan.prepare import read_rows
 from sft.run.manifest import file_counts

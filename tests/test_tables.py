@@ -7,11 +7,11 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from sft.data.encodings import encoding_of
+from sft.data.files.encodings import encoding_of
+from sft.data.files.sources import Source
+from sft.data.files.tables import tables_of
 from sft.data.read import load_data
 from sft.data.rows import examples_of
-from sft.data.sources import Source
-from sft.data.tables import tables_of
 from sft.system.errors import UserError
 
 HEADER = ["No.", "質問", "補足情報", "回答", "分類"]
@@ -91,7 +91,7 @@ def test_a_comma_in_a_japanese_cell_decides_nothing(tmp_path):
     assert "semicolons between cells" in load_data(str(path)).read_report()[0]
 
 
-def test_a_workbook_is_read_as_excel_shows_it(tmp_path):
+def test_a_workbook_is_read_as_excel_shows_it(tmp_path, capsys):
     path = tmp_path / "faq.xlsx"
     rows = [
         ["社内FAQ"], [], HEADER,
@@ -130,6 +130,11 @@ def test_a_workbook_is_read_as_excel_shows_it(tmp_path):
     }  # fmt: skip
     (line,) = data.read_report()
     assert line.endswith('(sheet "FAQ"; sheet "表紙" left out), 6 rows')
+    hidden, unknown = capsys.readouterr().err.splitlines()
+    assert hidden.endswith('sheet "旧版" left out, which Excel hides; unhide what is to be read')
+    assert unknown.endswith(
+        'sheet "表紙" left out, whose columns are not recognised; name them in its first row, or with data.columns'
+    )
     packed = tmp_path / "faq.xlsx.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert read(packed)[1] == found

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sft.data import cells
-from sft.data.defects import DEFECTS
-from sft.data.schemas import KNOWN
+from sft.data.fields import cells
+from sft.data.fields.defects import DEFECTS
+from sft.data.fields.schemas import KNOWN
 from sft.data.split import HELD_ELSEWHERE
 from sft.system import texts
 from sft.system.files import FIELD_TWICE
@@ -48,7 +48,7 @@ def test_every_text_is_shown_somewhere_and_none_is_missing():
 
 def reading_says() -> Iterator[str]:
     """What the reading of rows can say of them: reasons of drops, kinds of tables and cells, defects and schemas."""
-    for path in (ROOT / "sft" / "data").glob("*.py"):
+    for path in (ROOT / "sft" / "data").rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("BadRow", "Table", "kinds.append"):
                 yield from written(call.args[0])

@@ -24,7 +24,7 @@ class Part(NamedTuple):
     seconds: int
     """Its share of the time there is, its process's start included. What a part leaves is the next ones'."""
     module: str
-    """Where its `measures` are, in this package."""
+    """The file in `benchmarks/gpu/measures/`."""
     measures: tuple[str, ...]
     """Names of its measures, in their order."""
     needs: tuple[str, ...] = ("trl",)

@@ -64,7 +64,7 @@ def record(part: Part, work: Work, results: Path) -> None:
     A measure that fails says so in its result and does not keep the others from being measured; what fails before the
     first one, such as the loading of the model, is every measure's result.
     """
-    measures = importlib.import_module(f"benchmarks.gpu.{part.module}").measures(work, part.name)
+    measures = importlib.import_module(f"benchmarks.gpu.measures.{part.module}").measures(work, part.name)
     for number, name in enumerate(part.measures):
         found = outcome(part, name, lambda: next(measures))
         if isinstance(found, Result):

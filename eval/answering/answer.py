@@ -19,10 +19,10 @@ from tqdm import tqdm
 from eval.predictions import Prediction, predictions_sha256, rows_sha256, write_predictions
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
+from sft.data.files.sources import Source
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
-from sft.data.sources import Source
 from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt, Opened
 from sft.generation.decoding import batches

@@ -32,8 +32,8 @@ def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) 
 
     `columns` is `data.columns`. Rows that ask nothing are named in a warning. Raises UserError where all are such.
     """
+    from sft.data.files.sources import is_local
     from sft.data.read import read_questions as read
-    from sft.data.sources import is_local
 
     if not is_local(str(path)):
         raise UserError(f"{path}: no such file of questions")

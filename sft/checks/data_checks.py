@@ -7,8 +7,8 @@ import pyarrow.compute
 from datasets import Dataset
 
 from sft.checks.doctor import Line
-from sft.data.cells import REPAIRED
-from sft.data.defects import DEFECTS
+from sft.data.fields.cells import REPAIRED
+from sft.data.fields.defects import DEFECTS
 from sft.data.read import LoadedData
 from sft.data.records import GROUPS
 from sft.data.rows import kind_counts

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sft.config.section import Section
-from sft.data.defects import Defect
-from sft.data.schemas import FIELDS
-from sft.data.sources import Held, Source, is_local
+from sft.data.fields.defects import Defect
+from sft.data.fields.schemas import FIELDS
+from sft.data.files.sources import Held, Source, is_local
 
 WEIGHT_LIMIT = 1000
 

@@ -46,8 +46,11 @@ def data_section(paths: Sequence[str], overrides: Sequence[str]) -> DataSection:
 
     Raises UserError as `load_config` does, and for keys of other sections.
     """
-    values: dict[Any, Any] = {"data": {"path": paths[0] if len(paths) == 1 else list(paths)}}
-    origin = Origin(Path("command line"), frozenset(override(values, text) for text in overrides))
+    values: dict[Any, Any] = {"data": {"path": paths[0] if len(paths) == 1 else list(paths)} if paths else {}}
+    keys = frozenset(override(values, text) for text in overrides)
+    origin = Origin(Path("command line"), keys)
+    if paths and "data.path" in keys:
+        raise origin.error("data.path", f"{paths[0]} is named beside it; name the files in one of the two")
     _check_texts(values, "", origin)
     for name in values:
         if name != "data":

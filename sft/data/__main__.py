@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     overrides = [word for word in arguments.words if re.match(OVERRIDE, word)]
     paths = [word for word in arguments.words if word not in overrides]
-    if not paths:
+    if not paths and not any(word.startswith("data.path=") for word in overrides):
         parser.error("name at least one file, directory or hub data set")
     speak(arguments.lang)
     with exit_on_user_error():

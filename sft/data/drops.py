@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
-from sft.data.sources import Held
+from sft.data.files.sources import Held
 from sft.system.visible import one_line
 
 SHOWN = 3

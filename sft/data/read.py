@@ -15,18 +15,19 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from sft.data.cells import CellNotes
-from sft.data.checked import checked_row
-from sft.data.defects import DEFECTS, first_defect
 from sft.data.drops import Dropped, Drops, FileRead
-from sft.data.raw import BadRow, Table
+from sft.data.fields.cells import CellNotes
+from sft.data.fields.checked import checked_row
+from sft.data.fields.defects import DEFECTS, first_defect
+from sft.data.fields.schemas import Schema, header_schema, not_recognised, schema_of
+from sft.data.files.raw import BadRow, Table
+from sft.data.files.sources import Source, files_of, is_local
+from sft.data.files.tables import tables_of
 from sft.data.records import Group
 from sft.data.rows import write_rows
-from sft.data.schemas import Schema, header_schema, not_recognised, schema_of
-from sft.data.sources import Source, files_of, is_local
-from sft.data.tables import tables_of
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256
+from sft.system.processes import RANK
 from sft.system.texts import text
 from sft.system.waiting import watched
 
@@ -69,7 +70,7 @@ def load_data(
 ) -> LoadedData:
     """Load and check every row of the sources; a text is the path of a single one.
 
-    `leave_out` names defects (see `sft.data.defects`) whose rows are dropped, `groups` is `data.groups`. Raises
+    `leave_out` names defects (see `sft.data.fields.defects`) whose rows are dropped, `groups` is `data.groups`. Raises
     UserError when a file cannot be read, its columns are not recognised, or it holds no usable row.
     """
     named = [Source(sources)] if isinstance(sources, str) else sources
@@ -216,7 +217,6 @@ class _Schemas:
     def __init__(self, source: Source, header: Schema | None = None, asks: bool = False) -> None:
         self.given, self.header, self.asks = source.columns, header, asks
         self.by_keys: dict[tuple[str, ...], Schema | BadRow] = {}
-        self.counts: Counter[str] = Counter()
 
     def of(self, row: Mapping[str, Any]) -> Schema:
         """The schema of a row. Raises BadRow for what is missing."""
@@ -287,6 +287,11 @@ def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]
     if left_out:
         table, schemas = readable[-1]
         readable[-1] = table._replace(form=f"{table.form}; {', '.join(left_out)} left out"), schemas
+        if RANK == 0:
+            warn([
+                f"{source.path}: {', '.join(left_out)} left out, whose columns are not recognised; name them in its "
+                "first row, or with data.columns"
+            ])  # fmt: skip
     return readable
 
 

@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from datasets import Dataset
 
+from sft.data.files.sources import Held
 from sft.data.records import Kind
 from sft.data.rows import kind_counts, kinds, names, numbers, select
-from sft.data.sources import Held
 
 HASHES = 2**64
 """How many values a hash of a row's text may have."""

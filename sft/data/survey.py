@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from sft.data.defects import defects_of, letters
+from sft.data.fields.defects import defects_of, letters
 from sft.data.rows import examples_of, number
 from sft.system.texts import text
 from sft.system.waiting import watched
@@ -19,7 +19,7 @@ class Survey(NamedTuple):
     lengths: dict[str, np.ndarray]
     """Characters of instruction, input and output: an entry a row."""
     defects: Counter[str]
-    """Rows by defect (see `sft.data.defects`); a row may have several."""
+    """Rows by defect (see `sft.data.fields.defects`); a row may have several."""
     again: np.ndarray
     """Places of the rows that say the same as an earlier one, but for case, width, spaces and punctuation."""
     answered_otherwise: int

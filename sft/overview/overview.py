@@ -8,10 +8,11 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
+from sft.config.names import check_names
 from sft.config.sections import DataSection
 from sft.data.read import load_data
 from sft.data.records import Example
-from sft.data.rows import examples_of
+from sft.data.rows import examples_of, kind_counts
 from sft.data.split import on_no_side, split_rows
 from sft.data.survey import survey
 from sft.overview.page import show
@@ -26,6 +27,7 @@ def overview(section: DataSection, output: Path | None) -> None:
     """
     console = Console(highlight=False)
     data = load_data(section.sources, section.leave_out, section.groups)
+    check_names(section, kind_counts(data.rows))
     split = split_rows(data.rows, *section.shares, [file.side for file in data.files])
     data.drop_counts.update(on_no_side(data.rows, split))
     show(console, data, split, survey(data.rows), section.allow_dropped)

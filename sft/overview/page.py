@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from sft.data.cells import REPAIRED
-from sft.data.defects import DEFECTS
+from sft.data.fields.cells import REPAIRED
+from sft.data.fields.defects import DEFECTS
 from sft.data.read import LoadedData
 from sft.data.records import GROUPS, Example, Group, category_order
 from sft.data.rows import category_counts, examples_of, kind_counts, select

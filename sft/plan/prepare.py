@@ -1,8 +1,6 @@
 """What comes before the base model's weights: rows read, divided and encoded, and what a micro-batch will be."""
 
-import difflib
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from datasets import Dataset
@@ -10,10 +8,11 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from sft.build_base import ensure_base
+from sft.config.names import check_names
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data
-from sft.data.records import CATEGORIES, GROUPS, Kind, named_weights, report_order
+from sft.data.records import GROUPS, named_weights
 from sft.data.rows import examples_of, kind_counts, of_group, with_context
 from sft.data.split import Split, epoch_rows, on_no_side, split_rows, tempered_weights
 from sft.model.attention import packing_obstacle
@@ -27,9 +26,6 @@ from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError, say
 from sft.system.processes import RANK, WORLD_SIZE
-
-NAMED = 20
-"""At most so many categories are listed in an error."""
 
 
 class Plan(NamedTuple):
@@ -57,7 +53,7 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
     if RANK == 0:
         for line in data.read_report():
             say(line)
-    check_names(config, kind_counts(data.rows))
+    check_names(config.data, kind_counts(data.rows))
     sides = split_rows(data.rows, *config.data.shares, [file.side for file in data.files])
     data.drop_counts.update(on_no_side(data.rows, sides))
     weights_of_files = [file.weight for file in data.files]
@@ -76,26 +72,6 @@ def read_rows(config: Config) -> tuple[LoadedData, Split]:
         remedy = "raise data.balance.weights" if natural else "lower data.test_share"
         raise UserError(f"{config.data.named}: no row is left to train on; {remedy}")
     return data, sides._replace(train=train)
-
-
-def check_names(config: Config, counts: Mapping[Kind, int]) -> None:
-    """Raise UserError for a category that `data.groups` or `data.balance` names and no row has; dolly's may be absent.
-
-    `counts` are the rows by kind.
-    """
-    categories = list(dict.fromkeys([*report_order(counts), *CATEGORIES]))
-    weights = (config.data.balance and config.data.balance.weights) or {}
-    for key, names, known, what in (
-        ("data.groups", config.data.groups, categories, "no category of the data"),
-        ("data.balance.weights", weights, [*GROUPS, *categories], "neither a group nor a category of the data"),
-    ):
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                listed = ", ".join(filter(None, known[:NAMED])) + ", …" * (len(known) > NAMED)
-                raise UserError(
-                    f"{key}: {name} is {what}; {f'did you mean {near[0]}?' if near else f'known: {listed}'}"
-                )
 
 
 def read_tokenizer(config: Config) -> tuple[PreTrainedTokenizerBase, PromptTemplate]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sft.data.drops import FileRead
-from sft.data.sources import is_local
+from sft.data.files.sources import is_local
 from sft.system.errors import UserError
 from sft.system.files import read_json, text_sha256, write_whole
 

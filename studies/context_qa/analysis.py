@@ -16,8 +16,8 @@ from eval.scoring.paired import interaction
 from eval.scoring.rows import column, nested, rounded
 from eval.statistics.estimates import holm, rank_correlation
 from sft.config.repetition_penalty import SCOPE
+from sft.data.files.sources import SUFFIXES
 from sft.data.records import CATEGORIES
-from sft.data.sources import SUFFIXES
 from studies.context_qa.answers import SEED, Answers, Material
 from studies.context_qa.behaviour import behaviour
 from studies.context_qa.estimates import (

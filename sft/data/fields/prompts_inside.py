@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from sft.data.raw import BadRow
+from sft.data.files.raw import BadRow
 
 _PARTS = {"指示": "instruction", "入力": "input", "応答": "output"}
 _PARTS |= {"Instruction": "instruction", "Input": "input", "Response": "output"}

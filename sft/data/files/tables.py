@@ -10,12 +10,12 @@ from typing import Any
 import datasets
 import pyarrow.parquet
 
-from sft.data.csv_table import csv_table
-from sft.data.encodings import is_packed, opened
-from sft.data.json_table import json_table
-from sft.data.raw import BadRow, Table
-from sft.data.sources import Source, is_local, suffix
-from sft.data.workbook import workbook_tables
+from sft.data.files.csv_table import csv_table
+from sft.data.files.encodings import is_packed, opened
+from sft.data.files.json_table import json_table
+from sft.data.files.raw import BadRow, Table
+from sft.data.files.sources import Source, is_local, suffix
+from sft.data.files.workbook import workbook_tables
 from sft.system.errors import UserError, first_line
 from sft.system.hub import hub_is_absent
 

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sft.data.encodings import UTF8, UTF16, Encoding, encoding_of, opened, text_lines
-from sft.data.raw import BadRow, Table
-from sft.data.sources import suffix
+from sft.data.files.encodings import UTF8, UTF16, Encoding, encoding_of, opened, text_lines
+from sft.data.files.raw import BadRow, Table
+from sft.data.files.sources import suffix
 from sft.system.errors import UserError
 from sft.system.files import FIELD_TWICE, parse_json
 

@@ -5,8 +5,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from sft.data.raw import BadRow, Shown
-from sft.data.workbook import UNCALCULATED
+from sft.data.files.raw import BadRow, Shown
+from sft.data.files.workbook import UNCALCULATED
 
 EMPTY = {"NaN", "nan", "None", "#N/A", "<NA>", "NaT"}
 """How pandas and spreadsheets write that a cell holds nothing."""

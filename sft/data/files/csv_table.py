@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sft.data.encodings import Encoding, encoding_of, text_lines
-from sft.data.raw import BadRow, Table, cells_by_column, header_place
+from sft.data.files.encodings import Encoding, encoding_of, text_lines
+from sft.data.files.raw import BadRow, Table, cells_by_column, header_place
 from sft.system.errors import UserError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from sft.data.cells import NOTHING, CellNotes, clean_text, is_empty
-from sft.data.raw import BadRow
-from sft.data.schemas import Schema, fields_of
+from sft.data.fields.cells import NOTHING, CellNotes, clean_text, is_empty
+from sft.data.fields.schemas import Schema, fields_of
+from sft.data.files.raw import BadRow
 
 
 def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[str, Any]:

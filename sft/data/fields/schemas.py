@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sft.data.conversations import Conversation, conversation, earlier_turns
-from sft.data.prompts_inside import holds_prompt, taken_apart
-from sft.data.raw import BadRow
+from sft.data.fields.conversations import Conversation, conversation, earlier_turns
+from sft.data.fields.prompts_inside import holds_prompt, taken_apart
+from sft.data.files.raw import BadRow
 from sft.system.errors import UserError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -196,6 +196,10 @@ def not_recognised(
         return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
     fields = {_FIELD_OF[plain(name)]: name for name in reversed(names) if plain(name) in _FIELD_OF}
     left = [name for name in names if name not in fields.values()]
+    if "output" not in fields and "instruction" in fields:  # what stands next to the question is likelier its answer
+        behind = [name for name in names[names.index(fields["instruction"]) + 1 :] if name in left]
+        if behind:
+            fields["output"] = left.pop(left.index(behind[0]))
     for field, place in (("instruction", 0), ("output", -1)):
         if field not in fields and left:
             fields[field] = left.pop(place)

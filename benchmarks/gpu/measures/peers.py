@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from trl import pack_dataset
 
 from benchmarks import training
+from benchmarks.gpu.measures.training import loaded, skeleton
 from benchmarks.gpu.step import speed, work_of
-from benchmarks.gpu.training import loaded, skeleton
 from benchmarks.gpu.work import Measures, Work
 from sft.plan.activations import exceeding, memory_bytes
 from sft.plan.memory import Layout, flops_per_token

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 import openpyxl
 from openpyxl.utils import range_boundaries
 
-from sft.data.encodings import opened
-from sft.data.raw import TITLE_ROWS, Shown, Table, cells_by_column, header_place
-from sft.system.errors import UserError, first_line
+from sft.data.files.encodings import opened
+from sft.data.files.raw import TITLE_ROWS, Shown, Table, cells_by_column, header_place
+from sft.system.errors import UserError, first_line, warn
+from sft.system.processes import RANK
 
 UNCALCULATED = "a formula without a value"
 HEAD = TITLE_ROWS + 1
@@ -33,6 +34,9 @@ def workbook_tables(path: Path) -> list[Table]:
         archive, values = zipfile.ZipFile(file), _workbook(file, calculated=True)
         formulas = None
         tables = []
+        hidden = [f'sheet "{sheet.title}"' for sheet in values.worksheets if sheet.sheet_state != "visible"]
+        if hidden and RANK == 0:
+            warn([f"{path}: {', '.join(hidden)} left out, which Excel hides; unhide what is to be read"])
         for sheet in values.worksheets:
             if sheet.sheet_state != "visible":
                 continue

@@ -3,7 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
-from sft.data.raw import BadRow
+from sft.data.files.raw import BadRow
 
 ROLES = {
     "system": "system", "developer": "system",

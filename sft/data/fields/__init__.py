@@ -1,0 +1,1 @@
+"""From cells to the fields of a row: schemas, repairs, checks, defects."""

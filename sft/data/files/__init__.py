@@ -1,0 +1,1 @@
+"""From a path to tables: which files, in which encoding and format."""
