@@ -1,15 +1,18 @@
-"""The chat template gives the training prompt to the letter and to the token, and refuses what was not trained."""
+"""The chat template gives the training prompt to the letter and to the token, and renders whatever clients send."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
+from chat_corpus import CONVERSATIONS, EN, JA, TURNS, assistant, expected, parts, system, user
+from tokenizers.normalizers import Strip
 from tokenizers.pre_tokenizers import Metaspace, Sequence
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from sft.prompt.chat_template import REFUSAL, as_chat_template, set_chat_template, user_message
+from sft.model.load import load_tokenizer
+from sft.prompt.chat_template import as_chat_template, checked_chat_template, set_chat_template, user_message
+from sft.prompt.encode import bos_ids, encode_prompt
 from sft.prompt.template import ALPACA_EN, ALPACA_JA, PromptTemplate, template_from_config
 from sft.system.errors import UserError
 
@@ -59,23 +62,66 @@ def test_the_chat_template_gives_the_training_prompts_text_and_ids(tiny_base, te
     assert ids.count(0) == adds_bos
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [{"role": "system", "content": "親切に。"}, {"role": "user", "content": "首都は?"}],
-        [
-            {"role": "user", "content": "首都は?"},
-            {"role": "assistant", "content": "東京"},
-            {"role": "user", "content": "人口は?"},
-        ],
-        [{"role": "assistant", "content": "東京"}],
-    ],
-)
-def test_system_messages_and_conversations_are_refused_in_words(tiny_base, messages):
+@pytest.mark.parametrize("adds_bos", [False, True])
+@pytest.mark.parametrize(("template", "separator"), [(ALPACA_JA, JA), (ALPACA_EN, EN)], ids=["ja", "en"])
+def test_whatever_clients_send_becomes_a_prompt(tiny_base, template, separator, adds_bos):
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    set_chat_template(tokenizer, ALPACA_JA, [])
-    with pytest.raises(Exception, match=re.escape(REFUSAL)):
-        tokenizer.apply_chat_template(messages)
+    if adds_bos:
+        begin_with_bos(tokenizer)
+    set_chat_template(tokenizer, template, [])
+    assert len(CONVERSATIONS) >= 40
+    rendered = {
+        name: tokenizer.apply_chat_template([messages], tokenize=False, add_generation_prompt=True)[0]
+        for name, messages in CONVERSATIONS.items()
+    }
+    begin = "<|endoftext|>" * adds_bos
+    assert rendered == {
+        name: begin + expected(template, messages, separator) for name, messages in CONVERSATIONS.items()
+    }
+
+
+HEAD = "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。\n\n### 指示:\n"
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([*system("親切に。"), *user("首都は?")], f"親切に。\n\n{HEAD}首都は?\n\n### 応答:\n"),
+        (TURNS, f"{HEAD}首都は?\n\n### 応答:\n東京です。\n\n{HEAD}人口は?\n\n### 応答:\n"),
+        (user("首都は?", parts("人口は?", "面積は?")), f"{HEAD}首都は?\n\n人口は?\n面積は?\n\n### 応答:\n"),
+        ([*assistant("ご用件は?"), *user("首都は?")],
+         f"{HEAD}\n\n### 応答:\nご用件は?\n\n{HEAD}首都は?\n\n### 応答:\n"),
+        ([*user("首都は?"), *assistant("東京")], f"{HEAD}首都は?\n\n### 応答:\n東京"),
+    ],
+    ids=["system", "history", "several questions", "an answer first", "an answer to go on with"],
+)  # fmt: skip
+def test_conversations_read_as_the_training_prompts_one_after_another(tokenizer, messages, text):
+    jinja = checked_chat_template(tokenizer, ALPACA_JA, [])
+    assert tokenizer.apply_chat_template(messages, chat_template=jinja, tokenize=False) == text
+
+
+FAMILIES = ["open-calm", "rinna", "abeja", "genji", "llama-2", "calm2", "llm-jp", "gemma-3", "qwen2.5", "llama-3.1"]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "sarashina", "llm-jp-4", "qwen3"])
+def test_every_familys_tokenizer_gives_the_trainings_ids(small_base, family):
+    section = small_base(family)
+    tokenizer = load_tokenizer(section.get("tokenizer", section["base"]))
+    sample = [json.loads(line) for line in (ROOT / "data" / "sample.jsonl").open(encoding="utf-8")]
+    for template in (ALPACA_JA, ALPACA_EN):
+        jinja = checked_chat_template(tokenizer, template, [*QUESTIONS, *sample])  # raises where one differs
+        message = user("富士山の高さは?")
+        ids = tokenizer.apply_chat_template(message, chat_template=jinja, return_dict=False)
+        assert ids == encode_prompt(tokenizer, template.render("富士山の高さは?"))
+    assert tokenizer.chat_template is None
+
+
+def test_a_space_that_training_prompts_begin_with_is_written_behind_the_bos(small_base):
+    tokenizer = load_tokenizer(small_base("llama-2")["base"])
+    set_chat_template(tokenizer, ALPACA_JA, QUESTIONS)
+    text = tokenizer.apply_chat_template(user("首都は?"), tokenize=False)
+    assert text == "<s> " + ALPACA_JA.render("首都は?")
+    assert bos_ids(tokenizer) == [1]
 
 
 def test_a_template_without_words_between_its_fields_cannot_be_a_chat_template():
@@ -89,7 +135,8 @@ def test_tokens_other_than_the_trainings_are_refused(tiny_base):
     begin_with_bos(tokenizer)
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Metaspace(prepend_scheme="first"), tokenizer.backend_tokenizer.pre_tokenizer]
-    )  # a space before the first word of a text, and not before the one behind a BOS token
+    )  # a space before the first word of a text, and not before the one behind a BOS token …
+    tokenizer.backend_tokenizer.normalizer = Strip(right=False)  # … and none can be written there
     with pytest.raises(UserError, match="gives other tokens than the training prompt"):
         set_chat_template(tokenizer, ALPACA_JA, QUESTIONS)
 

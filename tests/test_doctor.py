@@ -253,6 +253,27 @@ def test_cards_and_other_tokenizers_belong_to_a_dry_run(program):
     assert (result.returncode, "belong to --dry-run" in result.stderr) == (2, True)
 
 
+UNWRITABLE = ['prompt.template={with_input: "{instruction}{input}", without_input: "{instruction}"}']
+
+
+def test_what_could_not_be_exported_is_said_before_training(program, tiny_base, tmp_path):
+    def page(*words):
+        result = program("train_sft", *overrides(tiny_base, tmp_path), *words)
+        assert result.returncode == 0, result.stderr
+        return " ".join(result.stdout.split())
+
+    assert "ok export as a chat template the prompt gives the training's tokens (100 training rows)" in page()
+    assert "look export the run could not be exported for other programs: prompt.template (custom)" in page(*UNWRITABLE)
+    words = [
+        *overrides(tiny_base, tmp_path / "run")[:-1],
+        *UNWRITABLE,
+        "data.train_rows=16",
+        "training.eval_strategy=no",
+    ]
+    result = program("train_sft", *words)
+    assert (result.returncode, result.stderr.count("could not be exported for other programs")) == (0, 1)
+
+
 def test_a_warning_stands_on_the_page_once(program, tiny_base, tmp_path):
     words = ["generation.repetition_penalty=5.0"]
     result = program("train_sft", *overrides(tiny_base, tmp_path), *words)

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sft.checks.data_checks import drops
-from sft.checks.doctor import Line, end_of_text, length_line, tokenizer_checks
+from sft.checks.doctor import Line, end_of_text, export_check, length_line, tokenizer_checks
 from sft.checks.model_checks import duration, memory, model_lines, number_format, varlen_kernel
 from sft.config.sections import Config
 from sft.model.load import load_skeleton
@@ -42,6 +42,8 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
         refuse([end_of_text(labels_of(plan), tokenizer.eos_token_id)])
     if RANK == 0:
         warn([f"{unusable.found}; {unusable.remedy}"] if unusable.level != "green" else [])
+        export = export_check(tokenizer, template, split.train)
+        warn([f"{export.found}; {export.remedy}"] if export.level != "green" else [])
         warn(hazards(config, plan))
         if card:
             need = memory(model, settled_layout(config, plan, model, card), card)

@@ -3,6 +3,8 @@
 A line is green, yellow (look: it runs, and may not be what is wanted) or red (STOP: a GPU hour would be wasted).
 """
 
+import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +19,17 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data.records import category_label, category_order
 from sft.data.rows import examples_of
+from sft.prompt.chat_template import checked_chat_template
 from sft.prompt.encode import bos_ids, encode_text
 from sft.prompt.row_encoder import Fate
+from sft.prompt.template import PromptTemplate
+from sft.system.errors import UserError
 from sft.system.visible import visible
+
+EXPORT_ROWS = 100
+"""Rows that the chat template of an export is tried on."""
+
+EXPORT_REMEDY = "take another prompt.template or tokenizer, or use the adapter with this program alone"
 
 Level = Literal["green", "yellow", "red"]
 MARKS: dict[Level, str] = {"red": "STOP", "yellow": "look", "green": "ok"}
@@ -205,6 +215,16 @@ def texts_of(rows: Dataset) -> tuple[list[str], list[str]]:
 def tokenizer_checks(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[Line]:
     """Whether rows can begin and end, and whether the rendered `prompt` and Japanese text survive the tokenizer."""
     return [special_tokens(tokenizer), characters(tokenizer, prompt)]
+
+
+def export_check(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, rows: Dataset) -> Line:
+    """Whether the run can be exported: its prompt as a chat template, which engines ask by, tried on some rows."""
+    tried = [dataclasses.asdict(row) for row in itertools.islice(examples_of(rows), EXPORT_ROWS)]
+    try:
+        checked_chat_template(tokenizer, template, tried)
+    except UserError as error:
+        return Line("yellow", "export", f"the run could not be exported for other programs: {error}", EXPORT_REMEDY)
+    return Line("green", "export", f"as a chat template the prompt gives the training's tokens ({_rows(len(tried))})")
 
 
 def _survives(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

@@ -32,6 +32,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     ids = encode_texts(tokenizer, texts)
     shares = doctor.tokens_per_character(categories, texts, ids)
     lines = doctor.tokenizer_checks(tokenizer, template.render("質問", "文脈"))
+    lines.append(doctor.export_check(tokenizer, template, split.train))
     lines += [doctor.row_texts(tokenizer, texts, ids), doctor.efficiency(shares)]
     lines += data_checks(data, split, config.data.allow_dropped)
     del ids  # large, and of no more use

@@ -2,7 +2,9 @@
 
 A question is the user's message. A question with a context is one message, too: instruction, separator, context, where
 the separator is what the prompt itself has between the two (alpaca-ja: a blank line, `### 入力:`, a new line). Anything
-that can send a message can send that, and the message then stands in the prompt as it is. A run with `prompt.template:
+that can send a message can send that, and the message then stands in the prompt as it is. Whatever else clients send is
+rendered, too: system messages stand in front; earlier questions, each as a prompt of its own, before the last one, with
+their answers; messages of one role in a row, and the parts of a message, are one text. A run with `prompt.template:
 chat` was trained with its tokenizer's own chat template, and keeps it.
 """
 
@@ -10,14 +12,13 @@ import json
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from sft.prompt.encode import bos_ids, encode_prompt
 from sft.prompt.template import PromptTemplate, format_parts, history_of, with_fixed_date
 from sft.system.errors import UserError
-
-REFUSAL = "This model answers single questions: send one message, from the user; no system message, no history."
 
 
 def user_message(template: PromptTemplate, instruction: str, context: str = "") -> str:
@@ -34,47 +35,55 @@ def separator(template: PromptTemplate) -> str:
     return _parts(template)[0][1]
 
 
-def as_chat_template(template: PromptTemplate, starts_with_bos: bool) -> str:
+def as_chat_template(template: PromptTemplate, starts_with_bos: bool, space: str = "") -> str:
     """The template in Jinja, of constructs that every engine's Jinja has. Raises UserError when it cannot be written.
 
-    `starts_with_bos`: whether training prompts begin with the BOS token, which engines leave to the chat template.
+    `starts_with_bos`: whether training prompts begin with the BOS token, which engines leave to the chat template;
+    `space` is what follows it.
     """
     (before, between, behind), _ = _parts(template)
     (start, end), _ = format_parts(template.without_input)
     if not between.strip():
         raise _unwritable(template)
-    texts = {"refusal": REFUSAL, "between": between, "before": before, "behind": behind, "start": start, "end": end}
+    texts = {"between": between, "before": before, "behind": behind, "start": start, "end": end}
     # Of JSON's escapes only those of quotes, backslashes and white space occur in a prompt, and Jinja has the same.
     literals = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
-    bos = "{{- bos_token -}}\n" if starts_with_bos else ""
+    opening = "{{- bos_token -}}\n" * starts_with_bos + f'{{{{- "{space}" -}}}}\n' * bool(space)
     jinja = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
-    return string.Template(jinja).substitute(literals, bos=bos)
+    return string.Template(jinja).substitute(literals, opening=opening)
 
 
 def set_chat_template(
-    tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, rows: Iterable[Mapping[str, str]]
+    tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, rows: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Give the tokenizer the chat template unless it was trained with its own, and check it.
+    """Give the tokenizer what `checked_chat_template` returns."""
+    tokenizer.chat_template = checked_chat_template(tokenizer, template, rows)
 
-    `rows` have fields instruction and input, and may have history.
 
-    Raises UserError when the template fails, or a row's message does not become the training prompt, in text and ids.
+def checked_chat_template(
+    tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, rows: Iterable[Mapping[str, Any]]
+) -> str:
+    """The prompt as a chat template; the tokenizer's own, if it was trained with that. The tokenizer stays as it is.
+
+    `rows` have fields instruction and input, and may have history. Raises UserError when the template fails, or a
+    row's message does not become the training prompt, in text and ids.
     """
     if template.special_tokens is None:
-        tokenizer.chat_template = as_chat_template(template, bool(bos_ids(tokenizer)))
-        start = tokenizer.bos_token if bos_ids(tokenizer) else ""
+        bos = tokenizer.bos_token if bos_ids(tokenizer) else ""
+        space = _space_behind(tokenizer, template, bos) if bos else ""
+        start, jinja = bos + space, as_chat_template(template, bool(bos), space)
     else:
-        start = ""  # the tokenizer's own chat template brings its BOS along
-        tokenizer.chat_template = with_fixed_date(tokenizer.get_chat_template())
+        start, jinja = "", with_fixed_date(tokenizer.get_chat_template())  # which brings its BOS along
     special = set(tokenizer.all_special_tokens)
+    options = {"chat_template": jinja, "add_generation_prompt": True}
     for row in rows:
         history = template.taken(history_of(row))
         prompt = template.render(row["instruction"], row["input"], history)
         question = user_message(template, row["instruction"], row["input"])
         messages = [{"role": role, "content": text} for role, text in (*history, ("user", question))]
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+            ids = tokenizer.apply_chat_template(messages, return_dict=False, **options)
         except Exception as error:  # a template raises what it likes
             raise UserError(f"the chat template fails: {' '.join(str(error).split())[:200]}") from None
         if text != start + prompt:
@@ -87,6 +96,19 @@ def set_chat_template(
                 f"the chat template gives other tokens than the training prompt for {row['instruction']!r:.80}, so "
                 "engines would ask the model in a way it was not trained for; this tokenizer cannot be exported"
             )
+    return jinja
+
+
+def _space_behind(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, bos: str) -> str:
+    """The space that training prompts have behind the BOS token where a chat template has to write it.
+
+    Some SentencePiece tokenizers (Llama 2's) put a space in front of a text, and none behind a special token's name.
+    """
+    prompt = template.render("問")
+    given = tokenizer(f"{bos} {prompt}", add_special_tokens=False)["input_ids"]
+    plain = tokenizer(f"{bos}{prompt}", add_special_tokens=False)["input_ids"]
+    trained = encode_prompt(tokenizer, prompt)
+    return " " if given == trained != plain else ""
 
 
 def _parts(template: PromptTemplate) -> tuple[list[str], list[str]]:
