@@ -6,6 +6,7 @@
 # make test-properties   the property tests on other examples each time, five times over
 # make test-faults   the long campaigns: kills at random moments and at every renaming, commands side by side, damage, full disks, memory
 # make test-gpu   what only a GPU can show, in 8 minutes on one card (DATA=… for other rows, BASE=… for real weights)
+# make test-exports  exports in other people's programs: transformers 4.57, and what renders chat templates in node and llama.cpp
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11
@@ -18,7 +19,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 
-.PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models setup check
+.PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models test-exports setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -54,6 +55,9 @@ test-gpu: setup
 
 test-models: setup
 	$(BIN)/python -m pytest -m "models or not models" tests/test_models.py
+
+test-exports: setup
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_compatible.py
 
 check: setup
 	$(BIN)/ruff check .

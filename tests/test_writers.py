@@ -56,6 +56,7 @@ OTHER_WAYS = {
     "sft/run/directory.py": {"open", "rename"},  # the lock of a run, and the run that --force replaces
     "sft/build_base.py": {"open", "rename", "save_pretrained"},  # a base model, in a directory of its own, renamed
     "sft/config/library_keys.py": {"write_text"},  # a table of the source
+    "sft/export/compatible.py": {"save_pretrained"},  # into a whole_directory
     "sft/export/export.py": {"copyfile", "save_pretrained"},  # into a whole_directory
     "sft/training/train.py": {"save_pretrained"},  # into a whole_directory
 }

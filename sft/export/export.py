@@ -14,6 +14,7 @@ from peft import LoraConfig
 from sft.build_base import ensure_base
 from sft.data.rows import examples_of
 from sft.export.card import model_card
+from sft.export.compatible import add_old_keys, save_tokenizer
 from sft.export.merge_check import CheckRow, MergeCheck, check, outputs
 from sft.export.request import Request
 from sft.export.source import Source, read_source
@@ -47,7 +48,7 @@ def export(request: Request) -> None:
         found = write_merged(source, directory) if request.merge else None
         if not found:
             write_adapter(source, directory)
-        source.tokenizer.save_pretrained(directory)
+        save_tokenizer(source.tokenizer, directory)
         source.template.save(directory)
         lines = found.lines() if found else []
         write_whole(directory / "README.md", model_card(source, lines))
@@ -116,7 +117,10 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
     found = check(base, tuned, asked(merged), dtype, trained)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     merged.generation_config = library_config(source.settings, **special)
+    # Weights get the names that a fresh model's would, which 4.57 knows: those of the base's files may be others'.
+    merged._weight_conversions = None
     merged.save_pretrained(directory, max_shard_size=request.shard_size)
+    add_old_keys(directory)
     return found
 
 

@@ -1,0 +1,75 @@
+"""Files of an export as transformers 4.57 and 5 read them alike, with nothing of this machine in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from sft.prompt.encode import is_all_data
+from sft.system.files import read_json, write_whole
+
+OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path", "vocab_file", "tokenizer_file")
+"""What transformers 5 notes of how a tokenizer was loaded."""
+
+ROTARY = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+"""GPT-NeoX's and GPT-NeoX-Japanese's names of what other architectures call as transformers 5 does."""
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write the tokenizer's files, with a configuration that does not depend on what a version makes of a class.
+
+    A tokenizer whose work is all in tokenizer.json is named with the one class that does nothing of its own; others,
+    in Python, keep theirs.
+    """
+    tokenizer.save_pretrained(directory)
+    path = directory / "tokenizer_config.json"
+    if is_all_data(tokenizer):
+        settings = plain_settings(tokenizer)
+    else:
+        settings = {key: value for key, value in read_json(path).items() if key not in OF_THIS_MACHINE}
+    _write(path, settings)
+
+
+def plain_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What tokenizer_config.json has to say of a tokenizer that tokenizer.json holds."""
+    # Those that it has not are said, too: AutoTokenizer may take another class by the model's type, with its defaults.
+    named = {f"{name}_token": getattr(tokenizer, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
+    named |= tokenizer.special_tokens_map
+    newline = tokenizer.init_kwargs.get("newline")
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **named,
+        "additional_special_tokens": sorted(set(tokenizer.all_special_tokens) - set(named.values())),
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],  # 4.57 would add token_type_ids, which models refuse
+        "model_max_length": tokenizer.model_max_length,
+        **({"newline": newline} if newline else {}),
+    }
+
+
+def add_old_keys(directory: Path) -> None:
+    """Say in config.json, beside transformers 5's words, the same in those of 4.57."""
+    path = directory / "config.json"
+    _write(path, with_old_keys(read_json(path)))
+
+
+def with_old_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration as transformers 5 writes it, with the keys that 4.57 reads in their places.
+
+    Without them 4.57 takes its defaults, in silence: a quarter of the rotary dimensions, another base, no scaling.
+    """
+    old = {"torch_dtype": config["dtype"]} if "dtype" in config else {}
+    rope = config.get("rope_parameters") or {}
+    if "full_attention" in rope:  # Gemma 3: of sliding attention only the base can be said
+        old["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    names = ROTARY if config["model_type"].startswith("gpt_neox") else {name: name for name in ROTARY}
+    old |= {names[key]: rope[key] for key in ROTARY if key in rope}
+    if rope.get("rope_type", "default") != "default":
+        old["rope_scaling"] = {key: value for key, value in rope.items() if key not in ROTARY}
+    return config | old
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
