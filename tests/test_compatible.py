@@ -12,6 +12,7 @@ import torch
 from chat_corpus import CONVERSATIONS, EN, JA, expected
 from other_programs import node_with, output, python_with
 from small_models import BUILDERS
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoTokenizer, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig
 
 from sft.export.compatible import add_old_keys, save_tokenizer, with_old_keys
@@ -79,6 +80,15 @@ def test_a_tokenizer_is_saved_without_what_only_this_version_and_machine_know(fa
     for line in (ROOT / "data" / "sample.jsonl").open(encoding="utf-8"):
         text = json.loads(line)["output"]
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("space", [False, True])
+def test_a_byte_level_tokenizers_space_in_front_is_said(tiny_base, tmp_path, space):
+    tokenizer = load_tokenizer(str(tiny_base))
+    tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=space)
+    save_tokenizer(tokenizer, tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings["add_prefix_space"] is space
 
 
 READ = """

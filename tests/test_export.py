@@ -184,6 +184,7 @@ def test_nothing_of_this_machine_or_of_the_data_is_in_an_export(merged, adapter,
     }  # fmt: skip
     private = (str(run.parent), str(tiny_base.parent), str(ROOT), str(Path.home()))
     for path in [*merged.iterdir(), *adapter.iterdir()]:
+        assert path.stat().st_mode & 0o444 == path.parent.stat().st_mode & 0o444
         content = path.read_bytes()
         assert not [text for text in private if text.encode() in content or json.dumps(text)[1:-1].encode() in content]
 

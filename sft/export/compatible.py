@@ -37,6 +37,9 @@ def plain_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     named = {f"{name}_token": getattr(tokenizer, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
     named |= tokenizer.special_tokens_map
     newline = tokenizer.init_kwargs.get("newline")
+    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    # 4.57 sets a byte-level tokenizer's space in front of texts to what is said here, and where nothing is, to none.
+    space = {key: value for key, value in pre_tokenizer.items() if key == "add_prefix_space"}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **named,
@@ -44,6 +47,7 @@ def plain_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],  # 4.57 would add token_type_ids, which models refuse
         "model_max_length": tokenizer.model_max_length,
+        **space,
         **({"newline": newline} if newline else {}),
     }
 
