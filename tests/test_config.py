@@ -170,7 +170,14 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ),
         ("data.groups={Open QA: open, open_qa: other}", "data.groups: open_qa is in two groups; give it one"),
         ("data.groups={1: open}", "data.groups.1: expected text, got"),
-        ("data.groups=open", 'data.groups: expected a mapping, got "open"'),
+        (
+            "data.groups=open",
+            'data.groups: expected a mapping, got "open"; it gives categories their groups, for example '
+            "data.groups={社内手続き: open}",
+        ),
+        ("data.groups=経費:other", "for example data.groups={経費: other}"),
+        ("data.groups={other: 経費}", "the category comes first, then its group: data.groups={経費: other}"),
+        ("data.columns=質問", "(such as {instruction: 質問, output: 回答})"),
         ("data.balance.weights.open=-1", "data.balance.weights: open must be at least 0 and at most 1000, got -1"),
         ("data.balance.weights.open=.inf", "data.balance.weights.open: expected a finite number, got Infinity"),
         ("data.balance.weights.open=two", 'data.balance.weights.open: expected a finite number, got "two"'),

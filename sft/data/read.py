@@ -19,7 +19,7 @@ from sft.data.drops import Dropped, Drops, FileRead
 from sft.data.fields.cells import CellNotes
 from sft.data.fields.checked import checked_row
 from sft.data.fields.defects import DEFECTS, first_defect
-from sft.data.fields.schemas import Schema, header_schema, not_recognised, schema_of
+from sft.data.fields.schemas import Schema, header_schema, is_header, not_recognised, schema_of
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import Source, files_of, is_local
 from sft.data.files.tables import tables_of
@@ -102,9 +102,11 @@ class _Reader:
         before, usable = self.drops.counts.total(), 0
         prefix = f"{Path(source.path).name} " if len(self.sources) > 1 else ""
         found = []
-        last = _Schemas(source)
+        last, nothing = _Schemas(source), "it is empty"
         for table, schemas in _readable(source):
             last = schemas
+            if table.columns:
+                nothing = f"it has columns, {', '.join(filter(None, table.columns))}, and no rows"
             for place, row in table.rows(schemas.wanted()):
                 place = prefix + place
                 if (values := self._checked(row, schemas, place)) is not None:
@@ -113,7 +115,7 @@ class _Reader:
             found.append((schemas.names(), table.form))
         dropped = self.drops.counts.total() - before
         if not usable:
-            reasons = "; ".join(self.drops.report()[:3]) or "it is empty"
+            reasons = "; ".join(self.drops.report()[:3]) or nothing
             raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy()}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
         self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found), source.side))
@@ -261,7 +263,7 @@ def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]
 
     Raises UserError where no table's columns are recognised, or they could mean two things.
     """
-    tables = tables_of(source)
+    tables = tables_of(source, lambda cells: is_header(cells, source.columns, asks))
     reason = "no questions in it" if asks else "no usable row (it is empty); rows need a question and an answer"
     empty = UserError(f"{source.path}: {reason}")
     if not tables:

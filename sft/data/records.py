@@ -21,6 +21,9 @@ DOLLY: dict[str, Group] = {
 }
 """The group of each of them."""
 
+HASHED = re.compile(r"[0-9a-f]{12}(#\d+)?")
+"""An index that rows got which have none of their own."""
+
 NO_CATEGORY = "no category"
 """What readers see in place of the category of rows that have none."""
 
@@ -40,7 +43,8 @@ class Example:
     none. `group` is the report's; left out, it is the one that `group_of` says without anybody's settings. `history`
     holds earlier turns as (role, content), with roles system, user and assistant: `instruction` is the last message of
     the user, `output` the answer to it. `answers` holds every accepted answer of a question-answering benchmark; when
-    it is empty, `output` is the only reference.
+    it is empty, `output` is the only reference. `place` is where its reader finds the row, in the words of their own
+    program (`row 12 of sheet "FAQ"`); it is empty where nobody knows, and no part of what the row is.
     """
 
     index: str
@@ -51,11 +55,17 @@ class Example:
     group: Group = None  # type: ignore[assignment]  # there is one as soon as there is an example
     history: tuple[tuple[str, str], ...] = ()
     answers: tuple[str, ...] = ()
+    place: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Settle the group."""
         if self.group is None:
             object.__setattr__(self, "group", group_of(self.category, self.input))
+
+    @property
+    def named(self) -> str:
+        """What a reader finds the row by: its own index or, where that is a hash, its place."""
+        return self.place if self.place and HASHED.fullmatch(self.index) else self.index
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from sft.system.errors import UserError
 _TEXT = pyarrow.large_string()  # a thousand rows may hold more than 2 GB
 _TURNS = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", _TEXT)]))
 _TYPES = {
-    "index": pyarrow.string(), "category": pyarrow.string(), "group": pyarrow.string(), "history": _TURNS,
-    "answers": pyarrow.list_(_TEXT),
+    "index": pyarrow.string(), "category": pyarrow.string(), "group": pyarrow.string(), "place": pyarrow.string(),
+    "history": _TURNS, "answers": pyarrow.list_(_TEXT),
 }  # fmt: skip
 _HASHES = [(name, pyarrow.uint64()) for name in ("text_hash", "index_hash", "content_hash")]
 SCHEMA = pyarrow.schema([(name, _TYPES.get(name, _TEXT)) for name in FIELDS] + [("file", pyarrow.uint16())] + _HASHES)
@@ -40,7 +40,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]], groups: Mapping[str, Group] | 
     """Write checked rows to a nameless file; they come back with the columns SCHEMA.
 
     A row has instruction, input, output, category (empty: none), answers and index, where None is none; it may have
-    history, a list of [role, content], and file. Its group is what `group_of` says with `groups`, its index what
+    history, a list of [role, content], place and file. Its group is what `group_of` says with `groups`, its index what
     `_named` says. The rows' fingerprint is the SHA-256 of their content. Raises UserError when the disk is full.
     """
     digest = hashlib.sha256()
@@ -74,6 +74,7 @@ def _written(
         "group": group_of(category, row["input"], groups),
         "history": [{"role": role, "content": text} for role, text in history],
         "answers": row["answers"],
+        "place": row.get("place", ""),
         "file": row.get("file", 0),
         "text_hash": number(_inseparable(row["instruction"], row["input"], history)),
         "index_hash": 0 if row["index"] is None else number(row["index"]),

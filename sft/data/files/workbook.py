@@ -15,7 +15,7 @@ import openpyxl
 from openpyxl.utils import range_boundaries
 
 from sft.data.files.encodings import opened
-from sft.data.files.raw import TITLE_ROWS, Shown, Table, cells_by_column, header_place
+from sft.data.files.raw import TITLE_ROWS, IsHeader, Shown, Table, cells_by_column, find_header
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
 
@@ -24,7 +24,7 @@ HEAD = TITLE_ROWS + 1
 _MERGED = re.compile(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
 
 
-def workbook_tables(path: Path) -> list[Table]:
+def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
     """The visible sheets that hold anything. Raises UserError for what is no workbook that can be read."""
     with opened(path) as packed:
         file = io.BytesIO(packed.read())
@@ -47,7 +47,7 @@ def workbook_tables(path: Path) -> list[Table]:
                 formulas = formulas or _workbook(file, calculated=False)
                 pair.append(formulas[sheet.title])
             del content
-            tables += _table(path, pair, merged)
+            tables += _table(path, pair, merged, is_header)
         return tables
 
 
@@ -68,13 +68,13 @@ def _workbook(file: BinaryIO, calculated: bool) -> Any:
         return openpyxl.load_workbook(file, read_only=True, data_only=calculated)
 
 
-def _table(path: Path, pair: list[Any], merged: list[Any]) -> list[Table]:
+def _table(path: Path, pair: list[Any], merged: list[Any], is_header: IsHeader) -> list[Table]:
     """The table of a sheet; none where it is empty. `pair` is the sheet with values and, if it has any, formulas."""
     title = pair[0].title
     head = [[str(cell).strip() for cell in cells] for cells in islice(_filled(pair, merged), HEAD)]
     if not any(map(any, head)):
         return []
-    place = header_place(head)
+    place, where = find_header(head, is_header)
     header = head[place]
     while not header[-1]:  # columns that are only coloured
         header.pop()
@@ -87,7 +87,8 @@ def _table(path: Path, pair: list[Any], merged: list[Any]) -> list[Table]:
                 if number > place + 1 and row is not None:
                     yield f'row {number} of sheet "{title}"', row
 
-    return [Table(f'sheet "{title}"', tuple(header), rows, title)]
+    table = Table(f'sheet "{title}"', tuple(header), rows, title)
+    return [table._replace(form=table.form + where)]
 
 
 def _filled(pair: list[Any], merged: list[Any]) -> Iterator[list[Any]]:
