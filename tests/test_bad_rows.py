@@ -385,7 +385,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     ),
     "a plain text": ("rows.jsonl", lines({"text": "a"}, {"text": "b"}), "text holds no prompt of alpaca's templates"),
     "plain texts in a csv": ("rows.csv", b"text\na\nb\n", "text holds no prompt of alpaca's templates"),
-    "a header alone": ("rows.csv", JAPANESE.split("\n")[0].encode(), "no usable row (it is empty)"),
+    "a header alone": ("rows.csv", JAPANESE.split("\n")[0].encode(), "no usable row (it has columns and no rows: "),
     "empty csv": ("rows.csv", b"", "no usable row (it is empty)"),
     "empty parquet": ("rows.parquet", b"", "not a parquet file"),
     "blank lines": ("rows.jsonl", b"\n \n\r\n", "no usable row (it is empty)"),

@@ -115,7 +115,7 @@ def test_a_file_of_questions_is_answered_in_its_order(finished_run, program, tmp
     words[3] = tmp_path / "talk.jsonl"
     result = program("infer", run, *words)
     assert result.returncode == 0, result.stderr
-    assert "of 1 rows 1 lose their earlier turns" in result.stderr
+    assert "of 1 row 1 loses its earlier turns" in result.stderr
     assert json.loads((tmp_path / "talk.jsonl").read_text())["messages"] == talk["messages"]
 
 

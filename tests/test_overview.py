@@ -80,7 +80,7 @@ def test_the_same_page_in_japanese_is_aligned(page, faq, monkeypatch):
     assert "使える行は4件です" in found
     assert "cp932のCSV、区切りはセミコロン" in found
     assert cells(found, "回答が空") == ["回答が空", "製品", "1", "4行目"]
-    assert cells(found, "カテゴリなし")[:3] == ["カテゴリなし", "文脈なし", "1"]
+    assert cells(found, "カテゴリなし")[:3] == ["カテゴリなし", "open（文脈なし）", "1"]
     begin = found.splitlines().index("カテゴリ別の件数と、学習・検証・テストへの分かれ方")
     table = found.splitlines()[begin + 2 : begin + 9]
     assert len({cell_len(line) for line in table}) == 1
@@ -134,7 +134,7 @@ def test_earlier_messages_are_kept_and_named(page, tmp_path):
     ]
     path.write_text(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n")
     found = page(path, "--output", tmp_path / "rows.jsonl")
-    assert "(after 3 earlier messages, which this template does not show)" in found
+    assert "(after 3 earlier messages, which this template does not show; prompt.template=chat would)" in found
     before, after = (load_data(str(tmp_path / name)).rows for name in ("talk.jsonl", "rows.jsonl"))
     assert [example.history for example in examples_of(before)] == [example.history for example in examples_of(after)]
 

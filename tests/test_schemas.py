@@ -214,4 +214,4 @@ def test_rows_of_several_shapes_in_one_file_are_each_read_as_what_they_are(tmp_p
 def test_the_line_to_copy_takes_the_column_behind_the_question_for_its_answer():
     columns = ["ID", "お問い合わせ内容", "対応結果", "区分（大）", "担当者"]
     line = not_recognised(columns, None, "no answer")
-    assert line.endswith("'data.columns={instruction: お問い合わせ内容, output: 対応結果, category: "区分（大）"}'")
+    assert line.endswith('output: 対応結果, category: "区分（大）"}\'')

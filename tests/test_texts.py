@@ -81,7 +81,7 @@ def test_what_reading_finds_has_japanese_words(monkeypatch):
     assert told("question and answer, no categories") == "質問と回答、カテゴリなし"
     assert told("not an object with fields") == "項目を持つオブジェクトではない"
     assert told("empty 回答") == "回答が空"
-    assert told("質問 → instruction, 回答 → output") == "質問 → instruction, 回答 → output"
+    assert told("質問 → instruction, 回答 → output") == "質問 → instruction、回答 → output"
     assert told("(回答 is null") == "(回答がnull"
     speak("en")
     assert told("empty 回答") == "empty 回答"

@@ -67,7 +67,7 @@ def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None
         label = f"{name} · {number(value)} · {answer.finish_reason} · {answer.output_tokens} tokens"
         quotes.append(Quote(label, answer.text, quoted(answer.text, example.input)))
     return Sample(
-        title=f"Row {example.index} · {category_label(example.category)}",
+        title=f"Row {example.named} · {category_label(example.category)}",
         change="" if change is None else number(change, signed=True),
         texts=tuple(texts),
         answers=tuple(quotes),

@@ -153,10 +153,11 @@ def check_same_rows(first: Mapping[str, Prediction], second: Mapping[str, Predic
     both = sorted(first.keys() & second.keys())
     changed = [index for index in both if _content(first[index].example) != _content(second[index].example)]
     if alone or changed:
+        example = {**first, **second}[[*alone, *changed][0]].example
         raise UserError(
             f"{one} ({len(first)} rows) and {other} ({len(second)} rows) did not answer the same rows: {len(alone)} "
             f"are in one only, {len(changed)} have another text under the same index (for example "
-            f"{[*alone, *changed][0]!r}); answer the same rows with both"
+            f"{example.named!r}); answer the same rows with both"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from sft.config.balance import Balance
-from sft.config.data_files import DataFiles
+from sft.config.data_files import Columns, DataFiles
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.config.section import Section
@@ -97,9 +97,9 @@ class DataSection(DataFiles):
     """Share of the rows that the validation loss is measured on."""
     test_share: float = Field(0.10, ge=0, lt=1)
     """Share of the rows held out for `python -m eval`."""
-    groups: Annotated[
-        dict[str, Group], BeforeValidator(_group_by_category), AfterValidator(_category_names)
-    ] = Field(default_factory=dict)
+    groups: Annotated[dict[str, Group], BeforeValidator(_group_by_category), AfterValidator(_category_names)] = Field(
+        default_factory=dict
+    )
     """The group (open, context or other) that reports count a category's rows in, by category. dolly's categories have
     theirs; rows of another category that is not named here are in context where they have a context, else in open."""
     train_rows: Count | None = None
@@ -246,6 +246,8 @@ class EvalSection(Section):
 
     data: str | None = None
     """Rows to answer, as in `data.path`; null: the run's held-out test rows."""
+    columns: Columns | None = Field(None, description="such as {instruction: 質問, output: 回答}")
+    """Which column of `data` holds which field, as in `data.columns`; null: those of `data.columns`."""
     rows_per_category: Count | None = None
     """At most this many test rows a category; null: all."""
     batch_tokens: Count = 8192

@@ -29,6 +29,7 @@ from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256
 from sft.system.processes import RANK
 from sft.system.texts import text
+from sft.system.visible import counted
 from sft.system.waiting import watched
 
 KEY_SETS = 1000
@@ -56,7 +57,7 @@ class LoadedData:
 
     def read_report(self) -> list[str]:
         """One line a file: as what it was read."""
-        return [f"{file.path}: read as {file.found}, {_rows(file.rows)}" for file in self.files]
+        return [f"{file.path}: read as {file.found}, {counted(file.rows, 'row')}" for file in self.files]
 
     def drop_report(self) -> list[str]:
         """One line a reason and category, with the first few places; empty when nothing was dropped."""
@@ -106,7 +107,7 @@ class _Reader:
         for table, schemas in _readable(source):
             last = schemas
             if table.columns:
-                nothing = f"it has columns, {', '.join(filter(None, table.columns))}, and no rows"
+                nothing = f"it has columns and no rows: {', '.join(filter(None, table.columns))}"
             for place, row in table.rows(schemas.wanted()):
                 place = prefix + place
                 if (values := self._checked(row, schemas, place)) is not None:
@@ -295,7 +296,3 @@ def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]
                 "first row, or with data.columns"
             ])  # fmt: skip
     return readable
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"

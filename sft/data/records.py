@@ -64,13 +64,18 @@ class Example:
 
     @property
     def named(self) -> str:
-        """What a reader finds the row by: its own index or, where that is a hash, its place."""
-        return self.place if self.place and HASHED.fullmatch(self.index) else self.index
+        """What a reader finds the row by (see `row_name`)."""
+        return row_name(self.index, self.place)
 
     @property
     def references(self) -> tuple[str, ...]:
         """Every text that counts as a right answer, never empty."""
         return self.answers or (self.output,)
+
+
+def row_name(index: str, place: str) -> str:
+    """What a reader finds a row by: its own index or, where that is a hash, its place, if that is known."""
+    return place if place and HASHED.fullmatch(index) else index
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))

@@ -5,7 +5,7 @@ import json
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,7 +16,7 @@ import pyarrow.compute
 from datasets import Dataset
 from datasets.table import InMemoryTable, MemoryMappedTable
 
-from sft.data.records import FIELDS, Example, Group, Kind, category_name, group_of
+from sft.data.records import FIELDS, Example, Group, Kind, category_name, group_of, row_name
 from sft.system.errors import UserError
 
 _TEXT = pyarrow.large_string()  # a thousand rows may hold more than 2 GB
@@ -157,6 +157,13 @@ def short_digest(text: str) -> bytes:
 def number(text: str) -> int:
     """The first 8 bytes of a text's SHA-256 as a number: they sort as the hashes do."""
     return int.from_bytes(short_digest(text)[:8])
+
+
+def names_of(rows: Dataset, indexes: Sequence[str]) -> list[str]:
+    """What readers find rows by, given their indexes (see `row_name`); an index that no row has stays as it is."""
+    found = pyarrow.compute.index_in(pyarrow.array(indexes, pyarrow.string()), value_set=rows.data.column("index"))
+    places = ["" if at is None else rows.data.column("place")[at].as_py() for at in found.to_pylist()]
+    return list(map(row_name, indexes, places))
 
 
 def examples_of(rows: Dataset) -> Iterator[Example]:

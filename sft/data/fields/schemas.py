@@ -26,8 +26,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "返答", "解答",
     ),
     "category": (
-        "category", "カテゴリ", "カテゴリー", "分類", "区分", "種別", "ジャンル", "カテゴリ名", "カテゴリー名", "分類名",
-        "区分名", "種別名", "ジャンル名", "大分類",
+        "category", "カテゴリ", "カテゴリー", "分類", "区分", "種別", "ジャンル", "カテゴリ名", "カテゴリー名",
+        "分類名", "区分名", "種別名", "ジャンル名", "大分類",
     ),
     "index": ("index", "id", "no", "番号", "項番", "通番", "連番", "#"),
     "answers": ("answers",),
@@ -151,9 +151,9 @@ def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None, as
                 found[field] = tuple(same[:1])
     taken = {name for names in found.values() for name in names}
     for field in FIELDS:
-        if field not in given or (asks and given[field] is not None and field not in found):
-            if names := _columns_of(field, [column for column in columns if column not in taken]):
-                found[field] = names
+        recognised = field not in given or (asks and given[field] is not None and field not in found)
+        if recognised and (names := _columns_of(field, [column for column in columns if column not in taken])):
+            found[field] = names
     return Schema(_kind(found, given, asks), asks)
 
 
