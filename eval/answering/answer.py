@@ -84,7 +84,7 @@ def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> li
         found = load_data([Source(config.eval.data, columns=columns)], groups=config.data.groups)
         for line in (*found.read_report(), *found.drop_report()):
             say(line, sys.stderr)
-        refuse([drops(found, config.data.allow_dropped)])
+        refuse([drops(found, config.data.allow_dropped, "answer the rest")])
         return [*examples_of(category_head(hash_order(found.rows), limit))]
     data = training_data(run, config) if data is None else data
     rows = [*examples_of(category_head(read_side(run, "test", data), limit))]

@@ -39,8 +39,11 @@ def data_checks(data: LoadedData, split: Split, allow_dropped: float) -> list[Li
     ]
 
 
-def drops(data: LoadedData, allowed: float) -> Line:
-    """What could not be used: red above the share `allowed`. What the configuration asks for does not count."""
+def drops(data: LoadedData, allowed: float, go_on: str = "train on the rest") -> Line:
+    """What could not be used: red above the share `allowed`. What the configuration asks for does not count.
+
+    `go_on` says what becomes of the rest where it is allowed.
+    """
     wanted = {*DEFECTS.values(), HELD_ELSEWHERE}
     unusable = {kind: count for kind, count in data.drop_counts.items() if kind[0] not in wanted}
     dropped = sum(unusable.values())
@@ -59,7 +62,7 @@ def drops(data: LoadedData, allowed: float) -> Line:
         found += f"; the first is {places[0]}"
     if dropped > allowed * total:
         enough = min(1.0, math.ceil(20 * dropped / total) / 20)
-        return Line("red", "rows", found, f"mend the data, or train on the rest with data.allow_dropped={enough:g}")
+        return Line("red", "rows", found, f"mend the data, or {go_on} with data.allow_dropped={enough:g}")
     costly = [
         f"{count / of_category[category]:.0%} of {category}"
         for (_, category), count in unusable.items()

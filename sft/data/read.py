@@ -205,13 +205,34 @@ def _question(place: str, row: dict[str, Any], schemas: "_Schemas") -> Asked:
 
 @contextlib.contextmanager
 def _reading(source: Source) -> Iterator[None]:
-    """Say in one line what the system or gzip refuses."""
+    """Say in one line what the system or gzip refuses, and that a file became another one while it was read."""
+    before = _state(source)
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{source.path}: not a whole gzip file: {error}; copy it again") from None
     except OSError as error:
         raise UserError(f"{source.path}: cannot be read: {error.strerror or error}") from None
+    except UserError:
+        _refuse_change(source, before)
+        raise
+    _refuse_change(source, before)
+
+
+def _state(source: Source) -> tuple[int, ...] | None:
+    """What changes when somebody writes to a file; None for a hub data set, and where there is no file any more."""
+    try:
+        found = Path(source.path).stat() if is_local(source.path) else None
+    except OSError:
+        return None
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _refuse_change(source: Source, before: tuple[int, ...] | None) -> None:
+    if _state(source) != before:
+        raise UserError(
+            f"{source.path}: was changed while it was read; read it again when nothing writes to it any more"
+        ) from None
 
 
 class _Schemas:

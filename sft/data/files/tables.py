@@ -11,7 +11,7 @@ import datasets
 import pyarrow.parquet
 
 from sft.data.files.csv_table import csv_table
-from sft.data.files.encodings import is_packed, opened
+from sft.data.files.encodings import OLE, is_packed, opened
 from sft.data.files.json_table import json_table
 from sft.data.files.raw import BadRow, IsHeader, Table
 from sft.data.files.sources import Source, is_local, suffix
@@ -39,9 +39,13 @@ def tables_of(source: Source, is_header: IsHeader = lambda cells: False) -> list
 
 def _refuse_archives(path: Path) -> None:
     with opened(path) as file:
-        head = file.read(4)
-    kinds = {b"PK\x03\x04": "an archive, or an Excel workbook (.xlsx)", b"PAR1": "a parquet file (.parquet)"}
-    if what := kinds.get(head):
+        head = file.read(8)
+    kinds = {
+        b"PK\x03\x04": "an archive, or an Excel workbook (.xlsx)",
+        b"PAR1": "a parquet file (.parquet)",
+        OLE: "an Excel file (.xls, or .xlsx with a password)",
+    }
+    if what := next((what for start, what in kinds.items() if head.startswith(start)), None):
         raise UserError(f"{path}: not a {suffix(path)} file but {what}; give it the name of what it is, or unpack it")
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import openpyxl
 from openpyxl.utils import range_boundaries
 
-from sft.data.files.encodings import opened
+from sft.data.files.encodings import OLE, opened
 from sft.data.files.raw import TITLE_ROWS, IsHeader, Shown, Table, cells_by_column, find_header
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
@@ -28,8 +28,8 @@ def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
     """The visible sheets that hold anything. Raises UserError for what is no workbook that can be read."""
     with opened(path) as packed:
         file = io.BytesIO(packed.read())
-    if file.getbuffer()[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
-        raise UserError(f"{path}: an Excel file of the old kind, or one with a password; save it as .xlsx without")
+    if file.getvalue().startswith(OLE):
+        raise UserError(f"{path}: {_of_ole(file.getvalue())}")
     with _one_line(path):
         archive, values = zipfile.ZipFile(file), _workbook(file, calculated=True)
         formulas = None
@@ -49,6 +49,16 @@ def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
             del content
             tables += _table(path, pair, merged, is_header)
         return tables
+
+
+def _of_ole(content: bytes) -> str:
+    """Which kind of Excel file lies in a container, and what to do, from the names in its directory."""
+    if "EncryptedPackage".encode("utf-16-le") in content:
+        return (
+            "an Excel workbook with a password; take it off in Excel (File, Info, Protect Workbook, Encrypt with "
+            "Password, and clear the field), and save it"
+        )
+    return "an Excel file of the old kind (.xls); open it in Excel and save it as .xlsx"
 
 
 @contextlib.contextmanager
