@@ -547,7 +547,7 @@ def test_rows_of_another_file_may_have_columns_of_their_own_and_few_unusable_one
     assert result.returncode == 0, result.stderr
     answers = run / "eval" / "faq" / "predictions.jsonl"
     assert [one.example.output for one in read_predictions(answers)] == ["東京"] * 2
-    assert "Row row 2 · " in (answers.parent / "report.md").read_text(encoding="utf-8")
+    assert "row 2 · " in (answers.parent / "report.md").read_text(encoding="utf-8")
     scored = ["score", answers, "--output", tmp_path / "again", "--training-data", quiz]
     assert "no column" in program("eval.__main__", *scored, "data.columns={output: 答}").stderr
     assert program("eval.__main__", *scored, "data.columns={instruction: 件名, output: 対応}").returncode == 0

@@ -57,6 +57,7 @@ def _change(row: Mapping[str, float | None]) -> float | None:
 def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]) -> Sample:
     *_, last = answers.values()
     example, change = last.example, _change(scores)
+    title = f"Row {example.index}" if example.named == example.index else example.named
     texts = [Quote("Instruction", example.instruction)]
     if example.input.strip():
         texts.append(Quote("Context", example.input, quoted(example.input, last.text)))
@@ -67,7 +68,7 @@ def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None
         label = f"{name} · {number(value)} · {answer.finish_reason} · {answer.output_tokens} tokens"
         quotes.append(Quote(label, answer.text, quoted(answer.text, example.input)))
     return Sample(
-        title=f"Row {example.named} · {category_label(example.category)}",
+        title=f"{title} · {category_label(example.category)}",
         change="" if change is None else number(change, signed=True),
         texts=tuple(texts),
         answers=tuple(quotes),

@@ -56,7 +56,9 @@ class NotFinite(UserError):
 
     def __init__(self, what: str, value: float, step: int, rows: Sequence[str], remedy: str | None) -> None:
         self.what, self.value, self.step, self.rows, self.remedy = what, value, step, rows, remedy
-        shown = visible(", ".join(rows[:SHOWN_ROWS])) + ", …" * (len(rows) > SHOWN_ROWS)
+        shown = visible(", ".join(row.removeprefix("row ") for row in rows[:SHOWN_ROWS])) + ", …" * (
+            len(rows) > SHOWN_ROWS
+        )
         kept = f"step {step - 1} is saved, and --resume goes on from there" if step > 1 else "nothing was learned yet"
         super().__init__(
             f"the {what} became {value} at step {step}, in row{'s' * (len(rows) > 1)} {shown}; {kept}. Look at these "

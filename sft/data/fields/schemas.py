@@ -240,7 +240,8 @@ def not_recognised(
             fields[field] = left.pop(place)
     guess = {field: fields[field] for field in _ASKED if field in fields}
     if not {"instruction", "output"} <= guess.keys():
-        return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns"
+        alone = "; questions alone are for infer.py --questions" if "output" not in guess else ""
+        return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns{alone}"
     return f"{reason} (columns: {shown}); say which column is what, for example {columns_line(guess)}"
 
 
