@@ -240,7 +240,7 @@ def test_rows_are_named_by_their_place_and_groups_as_they_are_written(page, tmp_
     assert '── row 2 of sheet "FAQ", x, open' in found
     assert 'row 3 of sheet "FAQ": ａ' in found
     found = page(tmp_path / "faq.xlsx", "--lang", "ja")
-    assert "── シート「FAQ」の2行目、カテゴリ: x、グループ: open（文脈なし）" in found
+    assert "── 例: シート「FAQ」の2行目、x、open（文脈なし）" in found
     assert "シート「FAQ」の3行目: ａ" in found
     (first, *_) = examples_of(load_data(str(tmp_path / "faq.xlsx")).rows)
     assert (first.named, Example("7", "a", "", "b", "").named) == ('row 2 of sheet "FAQ"', "7")
