@@ -11,6 +11,7 @@ from eval.render.numbers import number
 from eval.report.view import WORDS
 from eval.scoring.results import Results
 from sft.data.records import category_label
+from sft.system.visible import counted
 
 EACH = 10
 
@@ -65,7 +66,7 @@ def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None
     quotes = []
     for name, value in scores.items():
         answer = answers[name]
-        label = f"{name} · {number(value)} · {answer.finish_reason} · {answer.output_tokens} tokens"
+        label = f"{name} · {number(value)} · {answer.finish_reason} · {counted(answer.output_tokens, 'token')}"
         quotes.append(Quote(label, answer.text, quoted(answer.text, example.input)))
     return Sample(
         title=f"{title} · {category_label(example.category)}",
