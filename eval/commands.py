@@ -35,8 +35,11 @@ def score_file(words: Sequence[str]) -> None:
     parser = command_parser("Score a predictions.jsonl file.", "python -m eval score")
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--output", type=Path, help="directory for the results; the file's own if left out")
-    parser.add_argument("--training-data", help="what was trained on, in dolly-ja's schema, to look for its passages")
-    arguments = parser.parse_args(words)
+    parser.add_argument("--training-data", metavar="FILE", help="rows that were trained, to look for their passages")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="data.key=value", help="how the training data are read"
+    )
+    arguments = parser.parse_intermixed_args(words)
     from eval.score import score_file
 
     score_file(**vars(arguments))

@@ -7,7 +7,7 @@ from pathlib import Path
 from eval.answering.answer import answer_under, planned_provenance, rows_to_answer
 from eval.answering.place import evaluation_directory
 from eval.predictions import SYSTEMS, read_predictions
-from eval.score import report
+from eval.score import outputs_by_name, report
 from sft.config.sections import Config
 from sft.data.rows import examples_of
 from sft.generation.answerer import load_answerer, open_run
@@ -39,6 +39,6 @@ def evaluate(
                 generation = {file: opened.config.generation}
                 answer_under(load_answerer(opened), rows, generation, SYSTEMS, likelihoods=True, provenance=provenance)
             if RANK == 0:
-                outputs = {row.index: row.output for row in examples_of(trained)}
+                outputs = outputs_by_name(examples_of(trained))
                 predictions = list(read_predictions(file))
                 report(predictions, file, directory, config.eval.resamples, config.eval.seed, outputs, provenance)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -157,6 +158,8 @@ def read_ratings(sheet: Path, key: Key) -> list[Rating]:
     does not know or has another category for, and for one that comes twice.
     """
     found: dict[str, str] = {}
+    categories = {neutral(category_label(row["category"])) for row in key.rows.values()}
+    spellings = Counter(map(_as_rewritten, categories))
     reader = csv.DictReader(io.StringIO(_sheet_text(sheet), newline=""), strict=True)
     try:
         missing = [name for name in ("id", "preference") if name not in (reader.fieldnames or ())]
@@ -175,10 +178,11 @@ def read_ratings(sheet: Path, key: Key) -> list[Rating]:
                 raise UserError(f"{place}: row {row_id}: preference is {choice!r}; write 1, 2, tie or nothing")
             # Rows of another sheet, or a column that was sorted alone, would pass for ratings of these rows.
             expected = neutral(category_label(key.rows[row_id]["category"]))
-            if row.get("category") not in (None, expected):
+            if not _same_category(row.get("category"), expected, spellings):
                 raise UserError(
                     f"{place}: row {row_id} is of category {row['category']!r} here and {expected!r} in the key; "
-                    "collect the whole sheet with the key made with it"
+                    "collect the whole sheet with the key made with it, and delete its column category if a "
+                    "spreadsheet rewrote that"
                 )
             found[row_id] = choice
     except csv.Error as error:
@@ -187,6 +191,22 @@ def read_ratings(sheet: Path, key: Key) -> list[Rating]:
         Rating(row["category"], _group(row), row.get(choice := found.get(row_id, ""), choice))
         for row_id, row in key.rows.items()
     ]
+
+
+def _same_category(found: str | None, expected: str, spellings: Mapping[str, int]) -> bool:
+    """Whether a sheet's category is the key's, or can only be that one as a spreadsheet rewrote it; None: it was
+    deleted. `spellings` says how many of the key's categories would be rewritten alike.
+    """
+    if found in (None, expected):
+        return True
+    rewritten = _as_rewritten(expected)
+    return _as_rewritten(found or "") == rewritten and spellings[rewritten] == 1
+
+
+def _as_rewritten(category: str) -> str:
+    """A category as a spreadsheet may write it back: 001 is 1 there, and true TRUE."""
+    text = " ".join(unicodedata.normalize("NFKC", category).split())
+    return f"{float(text):.15g}" if re.fullmatch(r"\d+(\.\d+)?", text) else text.casefold()
 
 
 def _group(row: Mapping[str, str]) -> Group:

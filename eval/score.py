@@ -1,7 +1,8 @@
 """`python -m eval score`: score predictions that are already there, and report. No torch here."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,13 +15,21 @@ from eval.report.terminal import print_table
 from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
+from sft.config.load import data_section
+from sft.data.files.sources import Source
+from sft.data.records import Example
 from sft.run.provenance import Provenance, file_lines_sha256, provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, read_json, write_whole
 
 
-def score_file(predictions: Path, output: Path | None, training_data: str | None) -> None:
-    """Score a predictions file into `output`, or the directory it is in."""
+def score_file(predictions: Path, output: Path | None, training_data: str | None, overrides: Sequence[str]) -> None:
+    """Score a predictions file into `output`, or the directory it is in.
+
+    `training_data` is as in `data.path`, and `overrides` are `data.key=value`.
+    """
+    if overrides and not training_data:
+        raise UserError(f"command line: {overrides[0]} says how --training-data is read, and there is none")
     if not predictions.is_file():
         raise UserError(f"{predictions}: no such file; `python -m eval RUN` writes one")
     directory = output_directory(output or predictions.parent)
@@ -28,7 +37,10 @@ def score_file(predictions: Path, output: Path | None, training_data: str | None
     about = provenance_of(predictions)
     check_own_results(predictions, directory)
     known = outputs_of(predictions.parent) if about and not training_data else None
-    outputs = training_outputs(training_data, answers) if training_data else known
+    outputs = known
+    if training_data:
+        data = data_section([training_data], overrides)
+        outputs = training_outputs(data.sources, answers, data.leave_out)
     report(answers, predictions, directory, training_outputs=outputs, about=about)
 
 
@@ -78,7 +90,16 @@ def outputs_of(answers: Path) -> dict[str, str] | None:
     except UserError as error:
         warn([f"passages shared with training outputs are not looked for ({error}); --training-data names the rows"])
         return None
-    return {row.index: row.output for row in examples_of(rows)}
+    return outputs_by_name(examples_of(rows))
+
+
+def outputs_by_name(rows: Iterable[Example]) -> dict[str, str]:
+    """The rows' outputs by what a reader finds a row by; by its index where another row has that name, too."""
+    outputs: dict[str, str] = {}
+    for row in rows:
+        name = row.named if outputs.get(row.named, row.output) == row.output else row.index
+        outputs[name] = row.output
+    return outputs
 
 
 def sweep_of(directory: Path, predictions: Sequence[Prediction], about: Provenance | None) -> SweepResults | None:
@@ -93,7 +114,9 @@ def sweep_of(directory: Path, predictions: Sequence[Prediction], about: Provenan
     return None
 
 
-def training_outputs(path: str, predictions: Sequence[Prediction]) -> dict[str, str]:
+def training_outputs(
+    sources: str | Sequence[Source], predictions: Sequence[Prediction], leave_out: Collection[str] = ()
+) -> dict[str, str]:
     """Outputs, by index, of the rows that were not evaluated.
 
     A benchmark of other questions may count its rows from 1, too, so a row is known by its question as well.
@@ -102,5 +125,8 @@ def training_outputs(path: str, predictions: Sequence[Prediction]) -> dict[str, 
     from sft.data.rows import examples_of
 
     evaluated = {(prediction.example.index, prediction.example.instruction) for prediction in predictions}
-    rows = examples_of(load_data(path).rows)
-    return {row.index: row.output for row in rows if (row.index, row.instruction) not in evaluated}
+    found = load_data(sources, leave_out)
+    for line in (*found.read_report(), *found.drop_report()):
+        say(line, sys.stderr)
+    rows = examples_of(found.rows)
+    return outputs_by_name(row for row in rows if (row.index, row.instruction) not in evaluated)

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
 from odd_texts import TEXTS
 
+import sft.data.read
 from eval.predictions import read_predictions
 from sft.ask.questions import read_questions
 from sft.config.load import load_config
@@ -358,10 +360,19 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "csv as a workbook": ("rows.xlsx", JAPANESE.encode(), "not an Excel workbook"),
     "zip as a workbook": ("rows.xlsx", zipped(b"a"), "not an Excel workbook"),
     "an empty workbook": ("rows.xlsx", b"", "not an Excel workbook"),
-    "a workbook with a password": (
+    "a container of Excel": (
         "rows.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
-        "an Excel file of the old kind, or one with a password",
+        "an Excel file of the old kind (.xls); open it in Excel and save it as .xlsx",
     ),
+    "a workbook with a real password": (
+        "rows.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le"),
+        "an Excel workbook with a password; take it off in Excel",
+    ),
+    "a workbook with a password as csv": (
+        "rows.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+        "not a .csv file but an Excel file (.xls, or .xlsx with a password)",
+    ),
+    "a header and blank rows": ("rows.csv", "質問,回答\n,\n\n".encode(), "it has columns and no rows: 質問, 回答"),
     "a workbook of the old kind": ("rows.xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx"),
     "two columns for the question": (
         "rows.csv", "質問,指示,回答\na,b,c\n".encode(),
@@ -385,7 +396,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     ),
     "a plain text": ("rows.jsonl", lines({"text": "a"}, {"text": "b"}), "text holds no prompt of alpaca's templates"),
     "plain texts in a csv": ("rows.csv", b"text\na\nb\n", "text holds no prompt of alpaca's templates"),
-    "a header alone": ("rows.csv", JAPANESE.split("\n")[0].encode(), "no usable row (it is empty)"),
+    "a header alone": ("rows.csv", JAPANESE.split("\n")[0].encode(), "no usable row (it has columns and no rows: "),
     "empty csv": ("rows.csv", b"", "no usable row (it is empty)"),
     "empty parquet": ("rows.parquet", b"", "not a parquet file"),
     "blank lines": ("rows.jsonl", b"\n \n\r\n", "no usable row (it is empty)"),
@@ -424,6 +435,30 @@ def test_a_file_of_another_kind_is_one_line(tmp_path: Path, name: str) -> None:
     assert said.startswith(str(tmp_path / file))
     assert words in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.xlsx", "rows.parquet"])
+def test_a_file_that_changes_while_it_is_read_is_one_line(tmp_path: Path, name: str, monkeypatch) -> None:
+    path = tmp_path / name
+    if name == "rows.xlsx":
+        book = openpyxl.Workbook()
+        for cells in (["質問", "回答"], ["a", "b"], ["c", "d"]):
+            book.active.append(cells)
+        book.save(path)
+    else:
+        path.write_bytes(
+            {".csv": "質問,回答\na,b\nc,d\n".encode(), ".jsonl": lines(ROW, OTHER)}.get(path.suffix, PARQUET)
+        )
+    read = sft.data.read.checked_row
+
+    def slow(*row: Any) -> Any:
+        with path.open("ab") as file:
+            file.write(b" ")
+        return read(*row)
+
+    monkeypatch.setattr("sft.data.read.checked_row", slow)
+    with pytest.raises(UserError, match=f"{name}: was changed while it was read; read it again when nothing writes"):
+        load_data(str(path))
 
 
 def test_a_parquet_row_that_is_no_text_is_dropped_alone(tmp_path: Path) -> None:

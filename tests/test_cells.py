@@ -117,6 +117,7 @@ def test_what_is_dropped_is_looked_at_from_a_hundredth_on_and_stops_from_a_tenth
     data = loaded(tmp_path, *good, *bad)
     line = drops(data, 0.1)
     assert (line.level, line.remedy) == ("red", "mend the data, or train on the rest with data.allow_dropped=0.3")
+    assert drops(data, 0.1, "answer the rest").remedy == "mend the data, or answer the rest with data.allow_dropped=0.3"
     assert drops(data, 0.3).level == "yellow"
     few = drops(loaded(tmp_path, *good, *[ROW | {"category": "少"}] * 9, ROW | {"category": "少", "output": ""}), 0.1)
     assert few.level == "yellow"
@@ -128,7 +129,7 @@ def test_duplicates_differ_in_width_spaces_and_punctuation_only(tmp_path):
     level, found, _ = page(loaded(tmp_path, *rows, ROW | {"instruction": "abc。"}))["duplicates"]
     assert level == "yellow"
     assert found.startswith("2 rows say the same as another")
-    assert found.endswith("1 ask what another asks, and are answered otherwise")
+    assert found.endswith("1 row asks what another asks, and is answered otherwise")
     assert page(loaded(tmp_path, ROW, ROW | {"instruction": "x"}))["duplicates"][0] == "green"
 
 

@@ -115,7 +115,7 @@ def test_a_file_of_questions_is_answered_in_its_order(finished_run, program, tmp
     words[3] = tmp_path / "talk.jsonl"
     result = program("infer", run, *words)
     assert result.returncode == 0, result.stderr
-    assert "of 1 rows 1 lose their earlier turns" in result.stderr
+    assert "of 1 row 1 loses its earlier turns" in result.stderr
     assert json.loads((tmp_path / "talk.jsonl").read_text())["messages"] == talk["messages"]
 
 
@@ -532,3 +532,23 @@ def test_rows_of_another_file_are_a_benchmark(finished_run, program, tmp_path):
     assert result.returncode == 0, result.stderr
     predictions = list(read_predictions(run / "eval" / "quiz" / "predictions.jsonl"))
     assert [p.example.answers for p in predictions] == [("東京", "東京都")] * 2
+
+
+def test_rows_of_another_file_may_have_columns_of_their_own_and_few_unusable_ones(finished_run, program, tmp_path):
+    run, _ = finished_run
+    quiz = tmp_path / "faq.csv"
+    quiz.write_text("件名,対応\n首都は?,東京\n人口は?,\n", encoding="utf-8")
+    words = [f"eval.data={quiz}", "eval.columns={instruction: 件名, output: 対応}", "generation.max_new_tokens=3"]
+    stopped = program("eval.__main__", run, *words)
+    assert stopped.returncode == 2
+    assert "rows: 1 of 2 cannot be used (50.0%)" in stopped.stderr
+    assert "mend the data, or answer the rest with data.allow_dropped=0.5" in stopped.stderr
+    result = program("eval.__main__", run, *words, "data.allow_dropped=0.5")
+    assert result.returncode == 0, result.stderr
+    answers = run / "eval" / "faq" / "predictions.jsonl"
+    assert [one.example.output for one in read_predictions(answers)] == ["東京"] * 2
+    assert "row 2 · " in (answers.parent / "report.md").read_text(encoding="utf-8")
+    scored = ["score", answers, "--output", tmp_path / "again", "--training-data", quiz]
+    assert "no column" in program("eval.__main__", *scored, "data.columns={output: 答}").stderr
+    assert program("eval.__main__", *scored, "data.columns={instruction: 件名, output: 対応}").returncode == 0
+    assert "and there is none" in program("eval.__main__", *scored[:4], "data.columns={output: 答}").stderr

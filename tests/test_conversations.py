@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from trl.chat_template_utils import get_training_chat_template
 
 from eval.predictions import read_predictions
+from sft.checks.data_checks import systems
 from sft.data.rows import write_rows
 from sft.data.survey import survey
 from sft.generation.answerer import load_answerer, open_run
@@ -266,6 +267,17 @@ def test_cutting_the_end_keeps_what_was_learned_before(tokenizers):
         assert (row.input_ids, row.labels, row.fate) == (whole.input_ids[:budget], whole.labels[:budget], "end cut off")
     last = encoder(tokenizer, whole.prompt_tokens, truncation="end", turns="last")
     assert last.encode_row(row_of(TURNS)).fate == "dropped"
+
+
+def test_several_system_messages_become_one_and_this_is_said(tokenizers):
+    rules = [("system", "簡潔に。"), ("system", "敬語で。")]
+    rows = write_rows([row_of([]) | {"index": str(n), "history": rules[:n]} for n in (0, 1, 2)])
+    (line,) = systems(rows, survey(rows))
+    assert line.level == "yellow"
+    assert line.found.startswith("1 of 3 rows has several, which become one")
+    assert not systems(rows, survey(write_rows([row_of([]) | {"history": rules[:1]}])))
+    template = chat_template(tokenizers("llama3"))
+    assert template.taken(rules) == [("system", "簡潔に。\n\n敬語で。")]
 
 
 def test_kept_rows_are_of_one_setting_of_turns_and_one_history(tokenizers, tmp_path, monkeypatch):

@@ -191,8 +191,8 @@ def test_training_takes_the_users_categories_to_its_tables_and_validates_by_grou
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("data.groups={社内手: open}", "data.groups: 社内手 is no category of the data; did you mean 社内?"),
-        ("data.groups={総務: open}", "data.groups: 総務 is no category of the data; known: 人事, 社内, open_qa, "),
+        ("data.groups={社内手: open}", "data.groups: 社内手 is no category of the data; did you mean 社内? the data"),
+        ("data.groups={総務: open}", "data.groups: 総務 is no category of the data; the data has 人事, 社内"),
         ("data.balance.weights.contxt=2", "data.balance.weights: contxt is neither a group nor a category of the data; "
          "did you mean context?"),
         ("data.balance.weights.close_qa=2", "did you mean closed_qa?"),

@@ -10,9 +10,13 @@ import openpyxl
 import pytest
 from rich.cells import cell_len
 
+from sft.checks.data_checks import categories
+from sft.data.files.sources import Source
 from sft.data.read import load_data
+from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import split_rows
+from sft.data.survey import survey
 
 FAQ = [
     ["No.", "質問", "補足情報", "回答", "分類"],
@@ -80,7 +84,7 @@ def test_the_same_page_in_japanese_is_aligned(page, faq, monkeypatch):
     assert "使える行は4件です" in found
     assert "cp932のCSV、区切りはセミコロン" in found
     assert cells(found, "回答が空") == ["回答が空", "製品", "1", "4行目"]
-    assert cells(found, "カテゴリなし")[:3] == ["カテゴリなし", "文脈なし", "1"]
+    assert cells(found, "カテゴリなし")[:3] == ["カテゴリなし", "open（文脈なし）", "1"]
     begin = found.splitlines().index("カテゴリ別の件数と、学習・検証・テストへの分かれ方")
     table = found.splitlines()[begin + 2 : begin + 9]
     assert len({cell_len(line) for line in table}) == 1
@@ -134,7 +138,7 @@ def test_earlier_messages_are_kept_and_named(page, tmp_path):
     ]
     path.write_text(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n")
     found = page(path, "--output", tmp_path / "rows.jsonl")
-    assert "(after 3 earlier messages, which this template does not show)" in found
+    assert "(after 3 earlier messages, which this template does not show; prompt.template=chat would)" in found
     before, after = (load_data(str(tmp_path / name)).rows for name in ("talk.jsonl", "rows.jsonl"))
     assert [example.history for example in examples_of(before)] == [example.history for example in examples_of(after)]
 
@@ -204,6 +208,56 @@ def test_neither_torch_nor_a_tokenizer_is_imported():
 def test_help_needs_none_of_the_libraries_of_rows():
     program = "import sys, sft.data.__main__; sys.exit(bool({'datasets', 'pandas', 'numpy'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_gaps_of_merged_cells_in_the_category_are_worth_a_look(page, faq, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    rows = ["質問,回答,分類", "a,b,総務", "c,d,", "e,f,", "g,h,人事"]
+    path = tmp_path / "merged.csv"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    found = page(path)
+    assert cells(found, "has no category, where other rows of its file have one")[-20:][:3] == ["2", "row", "3;"]
+    assert "merged cells keep their text in the first row alone: fill in the others in the spreadsheet" in found
+    assert "3行目など。結合したセルでは先頭の行にしか文字が残りません" in page(path, "--lang", "ja")
+    data = load_data(str(path)).rows
+    (line,) = categories(data, survey(data))
+    assert line.found == "2 of 4 rows have none, where others of the same file have one; the first is row 3"
+    for others in (["a,b,", "c,d,"], ["a,b,x", "c,d,x"]):
+        path.write_text("\n".join([rows[0], *others]), encoding="utf-8")
+        assert "has no category, where" not in page(path)
+        data = load_data([Source(str(path)), Source(str(faq))]).rows
+        (line,) = categories(data, survey(data))  # about the other file alone
+        assert line.found.startswith("1 of 6 rows has none")
+
+
+def test_rows_are_named_by_their_place_and_groups_as_they_are_written(page, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.title = "FAQ"
+    for row in (["質問", "回答", "分類"], ["a", "b", "x"], ["ａ", "b", "x"]):
+        book.active.append(row)
+    book.save(tmp_path / "faq.xlsx")
+    found = page(tmp_path / "faq.xlsx")
+    assert '── row 2 of sheet "FAQ", x, open' in found
+    assert 'row 3 of sheet "FAQ": ａ' in found
+    found = page(tmp_path / "faq.xlsx", "--lang", "ja")
+    assert "── 例: シート「FAQ」の2行目、x、open（文脈なし）" in found
+    assert "シート「FAQ」の3行目: ａ" in found
+    (first, *_) = examples_of(load_data(str(tmp_path / "faq.xlsx")).rows)
+    assert (first.named, Example("7", "a", "", "b", "").named) == ('row 2 of sheet "FAQ"', "7")
+
+
+def test_one_of_a_thing_is_no_plural_and_conversations_are_told_what_takes_them(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    path = tmp_path / "one.jsonl"
+    turns = [{"role": role, "content": role} for role in ("user", "assistant", "user", "assistant")]
+    path.write_text(json.dumps({"messages": turns}) + "\n")
+    found = page(path)
+    assert "1 usable row, read as" in found
+    assert "All can be used: 1 row." in found
+    assert "has earlier turns, which templates for single questions leave" in found
+    assert "prompt.template=chat takes them" in found
+    path.write_text(json.dumps({"messages": [{"role": "system", "content": "s"}, *turns[:2]]}) + "\n")
+    assert "(after 1 earlier message, which this template does not show; prompt.template=chat would)" in page(path)
 
 
 def test_a_group_of_no_category_and_files_named_twice_are_one_line(program, faq):

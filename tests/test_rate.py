@@ -105,6 +105,37 @@ def test_deleted_rows_count_as_not_rated(sheet: Path) -> None:
     assert found["groups"]["open"]["share_second"] is None
 
 
+@pytest.mark.parametrize(
+    ("categories", "rewritten", "refused"),
+    [
+        (("001", "002"), {"001": "1", "002": "2"}, False),
+        (("true", "社内"), {"true": "TRUE"}, False),
+        (("001", "1"), {"001": "1"}, True),
+        (("1-2", "社内"), {"1-2": "1月2日"}, True),
+    ],
+)
+def test_a_category_that_a_spreadsheet_rewrote_is_known_where_it_can_be_no_other(
+    tmp_path: Path, categories: tuple[str, ...], rewritten: dict[str, str], refused: bool
+) -> None:
+    for name in "AB":
+        rows = [Example(category, f"問{category}", "", "答", category) for category in categories]
+        (tmp_path / name / "eval").mkdir(parents=True)
+        found = [dataclasses.replace(answers("tuned")[0], example=row) for row in rows]
+        write_predictions(found, tmp_path / name / "eval" / "predictions.jsonl")
+    write_sheet([str(tmp_path / "A"), str(tmp_path / "B")], tmp_path / "out", seed=0)
+    sheet = tmp_path / "out" / "sheet.csv"
+    filled = [
+        row | {"preference": "1", "category": rewritten.get(row["category"], row["category"])} for row in read(sheet)
+    ]
+    write(sheet, filled)
+    if refused:
+        with pytest.raises(UserError, match="delete its column category if a spreadsheet rewrote that"):
+            collect(sheet, None)
+        write(sheet, [{name: cell for name, cell in row.items() if name != "category"} for row in filled])
+    collect(sheet, None)
+    assert json.loads((tmp_path / "out" / "preferences.json").read_text())["categories"].keys() == {*categories}
+
+
 def test_a_sheet_that_nobody_filled_in_is_one_clear_line(sheet: Path) -> None:
     with pytest.raises(UserError, match="no row is rated yet; write 1, 2 or tie into its column preference"):
         collect(sheet, None)

@@ -6,6 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sft.config.load import data_section
 from sft.data.fields.prompts_inside import taken_apart
 from sft.data.fields.schemas import not_recognised
 from sft.data.files.raw import BadRow
@@ -174,6 +175,30 @@ def test_columns_that_the_user_names_win_and_the_others_are_recognised(tmp_path)
     assert found["instruction"] == Q
 
 
+@pytest.mark.parametrize(
+    "name", ["ジャンル(大)", "分類（大）", "カテゴリ名", "【分類】", "大分類", "Category [optional]"]
+)
+def test_headers_with_brackets_are_forgiven(tmp_path, name):
+    (found,) = raw(tmp_path, {"質問（必須）": Q, "【回答】": A, name: "x"})
+    assert [found[key] for key in ("instruction", "output", "category")] == [Q, A, "x"]
+
+
+def test_a_name_without_brackets_wins_and_two_with_them_are_asked_about(tmp_path):
+    (found,) = raw(tmp_path, {"質問": Q, "質問（英語）": "Q", "回答": A})
+    assert found["instruction"] == Q
+    path = tmp_path / "rows.csv"
+    path.write_text("質問,回答,分類(大),分類(小)\na,b,c,d\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"which column is the category, 分類\(大\) or 分類\(小\)"):
+        load_data(str(path))
+
+
+def test_a_field_that_is_null_alone_is_in_no_column_and_the_rest_is_recognised(tmp_path):
+    (found,) = raw(tmp_path, {"質問": Q, "回答": A, "分類": "x"}, columns={"category": None})
+    assert (found["instruction"], found["category"]) == (Q, "")
+    section = data_section(["rows.jsonl"], ["data.columns={category: null}"])
+    assert section.sources[0].columns == {"category": None}
+
+
 def test_a_column_that_is_not_there_is_one_line_with_the_nearest(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("件名,対応\na,b\n", encoding="utf-8")
@@ -214,4 +239,4 @@ def test_rows_of_several_shapes_in_one_file_are_each_read_as_what_they_are(tmp_p
 def test_the_line_to_copy_takes_the_column_behind_the_question_for_its_answer():
     columns = ["ID", "お問い合わせ内容", "対応結果", "区分（大）", "担当者"]
     line = not_recognised(columns, None, "no answer")
-    assert line.endswith("'data.columns={instruction: お問い合わせ内容, output: 対応結果}'")
+    assert line.endswith('output: 対応結果, category: "区分（大）"}\'')

@@ -147,6 +147,40 @@ def test_every_sheet_of_questions_is_read(tmp_path):
     assert len(tables_of(Source(str(path)))) == 2
 
 
+TITLED = [["社内FAQ一覧", "2026年4月版", "", ""], ["作成", "総務部", "", ""], ["No.", "質問", "回答", "分類（大）"]]
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "csv", "short.csv"])
+def test_a_header_below_titles_of_several_cells_is_found_and_said(tmp_path, kind, capsys):
+    rows = [*TITLED, ["1", "a", "b", "総務"], ["2", "", "d", "総務"]]
+    path = tmp_path / f"faq.{kind}"
+    if kind == "xlsx":
+        workbook(path, {"FAQ": rows})
+    else:
+        cut = [[cell for cell in row if cell] if place < 2 else row for place, row in enumerate(rows)]
+        path.write_text("".join(",".join(row) + "\n" for row in (rows if kind == "csv" else cut)), encoding="utf-8")
+    data, found = read(path)
+    assert found == [("1", "a", "", "b", "総務")]
+    assert ", header in row 3)" in data.read_report()[0]
+    assert data.dropped[0].place.startswith("row 5")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_header_below_a_title_is_found_by_the_names_that_are_given(tmp_path):
+    path = tmp_path / "faq.csv"
+    path.write_text("社内FAQ,2026年版\n件名,対応\na,b\n", encoding="utf-8")
+    columns = {"instruction": "件名", "output": "対応"}
+    assert load_data([Source(str(path), columns=columns)]).rows["output"][:] == ["b"]
+    with pytest.raises(UserError, match=r"no instruction .columns: 社内FAQ, 2026年版.; say which column"):
+        load_data(str(path))
+
+
+def test_cells_that_are_called_like_columns_are_no_header(tmp_path):
+    path = tmp_path / "glossary.csv"
+    path.write_text("question,answer\n質問,回答\n訳は?,question\n", encoding="utf-8")
+    assert load_data(str(path)).rows["instruction"][:] == ["質問", "訳は?"]
+
+
 def test_a_title_in_merged_cells_is_no_header(tmp_path):
     book = openpyxl.Workbook()
     for cells in (["社内FAQ一覧"], [], ["番号", "質問", "回答"], [1, "a", "b"], [2, "c", "d"]):

@@ -79,9 +79,12 @@ def test_what_reading_finds_has_japanese_words(monkeypatch):
     assert not [words for words in said - {"xx", "x in x", "x is x"} if told(words) == words and words != "no x"]
     assert told("faq.csv row 12") == "faq.csvの12行目"
     assert told("question and answer, no categories") == "質問と回答、カテゴリなし"
+    several = 'sheet "FAQ", header in row 2; sheet "一", sheet "二" left out'
+    assert told(several) == "シート「FAQ」、見出しは2行目、シート「一」、シート「二」は対象外"
+    assert told("a.csv row 1, b.csv row 2") == "a.csvの1行目、b.csvの2行目"
     assert told("not an object with fields") == "項目を持つオブジェクトではない"
     assert told("empty 回答") == "回答が空"
-    assert told("質問 → instruction, 回答 → output") == "質問 → instruction, 回答 → output"
+    assert told("質問 → instruction, 回答 → output") == "質問 → instruction、回答 → output"
     assert told("(回答 is null") == "(回答がnull"
     speak("en")
     assert told("empty 回答") == "empty 回答"

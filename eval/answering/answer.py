@@ -17,6 +17,8 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from eval.predictions import Prediction, predictions_sha256, rows_sha256, write_predictions
+from sft.checks.checks import refuse
+from sft.checks.data_checks import drops
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.files.sources import Source
@@ -73,13 +75,16 @@ def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> li
     """The rows of `eval.data`, or the run's test rows; at most `eval.rows_per_category` of each category.
 
     `data` is the run's `training_data`; None: it is read here where it is needed. Raises UserError when there are no
-    rows, and when the run's data or split changed since it was trained.
+    rows, when more of them cannot be used than `data.allow_dropped` says, and when the run's data or split changed
+    since it was trained.
     """
     limit = config.eval.rows_per_category
     if config.eval.data:
-        found = load_data([Source(config.eval.data, columns=config.data.columns)], groups=config.data.groups)
+        columns = config.data.columns if config.eval.columns is None else config.eval.columns
+        found = load_data([Source(config.eval.data, columns=columns)], groups=config.data.groups)
         for line in (*found.read_report(), *found.drop_report()):
             say(line, sys.stderr)
+        refuse([drops(found, config.data.allow_dropped, "answer the rest")])
         return [*examples_of(category_head(hash_order(found.rows), limit))]
     data = training_data(run, config) if data is None else data
     rows = [*examples_of(category_head(read_side(run, "test", data), limit))]

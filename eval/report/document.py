@@ -112,7 +112,13 @@ def _behaviour(results: Results) -> list[Block]:
 
 def _memorised(results: Results) -> list[Block]:
     rows = [
-        [name, f"{p.index} · {category_label(p.category)}", _shortened(p.passage), str(p.length), str(p.training_index)]
+        [
+            name,
+            f"{p.named or p.index} · {category_label(p.category)}",
+            _shortened(p.passage),
+            str(p.length),
+            str(p.training_index),
+        ]
         for name, passages in results.overlap.items()
         for p in sorted(passages, key=lambda p: (-p.length, p.index))
         if p.length

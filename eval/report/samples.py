@@ -11,6 +11,7 @@ from eval.render.numbers import number
 from eval.report.view import WORDS
 from eval.scoring.results import Results
 from sft.data.records import category_label
+from sft.system.visible import counted
 
 EACH = 10
 
@@ -57,6 +58,7 @@ def _change(row: Mapping[str, float | None]) -> float | None:
 def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]) -> Sample:
     *_, last = answers.values()
     example, change = last.example, _change(scores)
+    title = f"Row {example.index}" if example.named == example.index else example.named
     texts = [Quote("Instruction", example.instruction)]
     if example.input.strip():
         texts.append(Quote("Context", example.input, quoted(example.input, last.text)))
@@ -64,10 +66,10 @@ def _sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None
     quotes = []
     for name, value in scores.items():
         answer = answers[name]
-        label = f"{name} · {number(value)} · {answer.finish_reason} · {answer.output_tokens} tokens"
+        label = f"{name} · {number(value)} · {answer.finish_reason} · {counted(answer.output_tokens, 'token')}"
         quotes.append(Quote(label, answer.text, quoted(answer.text, example.input)))
     return Sample(
-        title=f"Row {example.index} · {category_label(example.category)}",
+        title=f"{title} · {category_label(example.category)}",
         change="" if change is None else number(change, signed=True),
         texts=tuple(texts),
         answers=tuple(quotes),

@@ -10,6 +10,7 @@ from eval.render.blocks import Paragraph, Strong, paragraph
 from eval.render.numbers import number, p_value, with_interval
 from eval.scoring.results import ON_GROUP, Difference, Results, Scope, Scores, best
 from sft.data.records import Group
+from sft.system.visible import counted
 from sft.system.yaml_text import read_yaml
 
 SIGNIFICANT = 0.05
@@ -27,11 +28,11 @@ def measured(systems: Mapping[str, Scores], scopes: Sequence[Scope], metrics: Se
 def in_words(delta: Difference) -> str:
     """What a paired difference says, for a reader who will not look at the numbers."""
     if delta.ends is None:
-        return f"not decidable from {delta.n} rows"
+        return f"not decidable from {counted(delta.n, 'row')}"
     low, high = delta.ends
     # A few rows that happen to agree have an interval on one side of 0, however little they show.
     if low <= 0 <= high or (delta.p or 0) > SIGNIFICANT:
-        return f"no difference that {delta.n} rows can show"
+        return f"no difference that {counted(delta.n, 'row')} can show"
     word = "better" if low > 0 else "worse"
     corrected = delta.p_holm
     return f"{word}, but not after Holm's correction" if corrected is not None and corrected > SIGNIFICANT else word

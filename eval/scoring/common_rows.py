@@ -7,6 +7,7 @@ from typing import NamedTuple
 from eval.predictions import Prediction
 from eval.scoring.rows import row_texts
 from sft.system.errors import UserError
+from sft.system.visible import counted
 
 
 class Common(NamedTuple):
@@ -20,7 +21,7 @@ def in_words(rows: int, alone: Mapping[str, int]) -> str:
     """How many rows all answered, and how many of each system's were left out."""
     who = "both" if len(alone) == 2 else "all"
     left = ", ".join(f"{number} of {name}" for name, number in alone.items() if number)
-    found = f"{rows} row{'s' * (rows != 1)} answered by {who}"
+    found = f"{counted(rows, 'row')} answered by {who}"
     return f"{found}; left out, because not {who} answered them: {left}" if left else found
 
 
@@ -39,8 +40,8 @@ def common_rows(answers: Mapping[str, Sequence[Prediction]]) -> Common:
         found = {index: by_name for index, by_name in found.items() if name in by_name}
         if not found:
             raise UserError(
-                f"{first} ({len(own)} rows) and {name} ({len(given)} rows) have no row in common that "
-                f"{'both' if len(answers) == 2 else 'all'} answered; give them the same ones: "
+                f"{first} ({counted(len(own), 'row')}) and {name} ({counted(len(given), 'row')}) have no row in common "
+                f"that {'both' if len(answers) == 2 else 'all'} answered; give them the same ones: "
                 "python -m eval RUN eval.data=FILE"
             )
     kept = {name: [by_name[name] for by_name in found.values()] for name in answers}

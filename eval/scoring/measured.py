@@ -74,7 +74,7 @@ def _generation(system: str, answers: Sequence[Prediction]) -> dict[str, Any]:
             key = min(k for k in keys if answer.generation.get(k) != first.generation.get(k))
             raise UserError(
                 f"system {system!r} mixes generation settings: {key} is {first.generation.get(key)!r} for row "
-                f"{first.example.index!r} and {answer.generation.get(key)!r} for row {answer.example.index!r}; "
+                f"{first.example.named!r} and {answer.generation.get(key)!r} for row {answer.example.named!r}; "
                 "score them as two systems"
             )
     return dict(sorted(first.generation.items()))

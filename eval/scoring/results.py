@@ -194,6 +194,9 @@ class SharedPassage:
     length: int
     passage: str
     training_index: str | None
+    """The training row's index or, where that is a hash, its place in the file."""
+    named: str | None = None
+    """What a reader finds the row by (see `row_name`); None: its index."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from eval.scoring.results import ON_GROUP, RowCounts, Scope
 from eval.statistics.estimates import Array, Clusters, cluster_numbers
 from sft.data.records import GROUPS, Example, Group, Kind, report_order
 from sft.system.errors import UserError
+from sft.system.visible import counted
 
 RowScores = Mapping[str, float | None]
 """Metric's key → score; None, or no entry, where it was not measured."""
@@ -153,10 +154,11 @@ def check_same_rows(first: Mapping[str, Prediction], second: Mapping[str, Predic
     both = sorted(first.keys() & second.keys())
     changed = [index for index in both if _content(first[index].example) != _content(second[index].example)]
     if alone or changed:
+        example = {**first, **second}[[*alone, *changed][0]].example
         raise UserError(
-            f"{one} ({len(first)} rows) and {other} ({len(second)} rows) did not answer the same rows: {len(alone)} "
-            f"are in one only, {len(changed)} have another text under the same index (for example "
-            f"{[*alone, *changed][0]!r}); answer the same rows with both"
+            f"{one} ({counted(len(first), 'row')}) and {other} ({counted(len(second), 'row')}) did not answer the same "
+            f"rows: {len(alone)} are in one only, {len(changed)} have another text under the same index (for example "
+            f"{example.named!r}); answer the same rows with both"
         )
 
 

@@ -114,7 +114,10 @@ def _answer_counts(answers: Sequence[Prediction]) -> AnswerCounts:
 
 def _longest(overlaps: Sequence[Overlap], examples: Sequence[Example]) -> list[SharedPassage]:
     pairs = sorted(zip(overlaps, examples, strict=True), key=lambda pair: -pair[0].length)[:LONGEST_OVERLAPS]
-    return [SharedPassage(example.index, example.category, *overlap) for overlap, example in pairs]
+    return [
+        SharedPassage(row.index, row.category, *overlap, row.named if row.named != row.index else None)
+        for overlap, row in pairs
+    ]
 
 
 def _versions() -> dict[str, str]:

@@ -147,7 +147,7 @@ def load_sweep(directory: Path) -> Sweep:
             key = _other_setting(setting, answer.generation)
             if key is not None:
                 raise UserError(
-                    f"{directory / name}: row {answer.example.index!r} was not answered with {key} {setting[key]!r}, "
+                    f"{directory / name}: row {answer.example.named!r} was not answered with {key} {setting[key]!r}, "
                     f"which {path} gives for it; sweep again"
                 )
     record = read_record(directory)

@@ -10,7 +10,7 @@ from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
 from sft.system.errors import say, warn
-from sft.system.visible import visible
+from sft.system.visible import counted, visible
 
 
 def load(run: Path, overrides: Sequence[str], allow_other_template: bool, base: bool) -> Answerer:
@@ -34,4 +34,6 @@ def ask(answerer: Answerer, instruction: str, context: str, warned: set[str]) ->
     print("" if streamer.written else visible(answer.text))  # beams end before they can be streamed
     if answer.finish_reason == "length":
         limit = answerer.generation["max_new_tokens"]
-        print(f"note: cut off after {limit} tokens; raise generation.max_new_tokens for more", file=sys.stderr)
+        print(
+            f"note: cut off after {counted(limit, 'token')}; raise generation.max_new_tokens for more", file=sys.stderr
+        )

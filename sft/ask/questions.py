@@ -11,6 +11,7 @@ from sft.config.load import load_config
 from sft.system.errors import UserError, say, warn
 from sft.system.files import check_not_learned
 from sft.system.progress import Progress
+from sft.system.visible import counted
 
 if TYPE_CHECKING:  # these take half a second, and most calls have no such file
     from sft.data.read import Asked
@@ -40,7 +41,7 @@ def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) 
     asked, found = read(str(path), columns)
     warn(f"{path}: {question.place}: {question.problem}; it gets no answer" for question in asked if question.problem)
     added_columns(asked)
-    say(f"{path}: read as {found}, {len(asked):,} questions", sys.stderr)
+    say(f"{path}: read as {found}, {counted(len(asked), 'question')}", sys.stderr)
     return asked
 
 

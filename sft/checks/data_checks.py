@@ -14,6 +14,7 @@ from sft.data.records import GROUPS
 from sft.data.rows import kind_counts
 from sft.data.split import HELD_ELSEWHERE, Split
 from sft.data.survey import Survey, survey
+from sft.system.visible import counted
 
 NOTED_SHARE = 0.01
 """A reason that costs more of the rows, or of a category, is looked at."""
@@ -30,14 +31,19 @@ def data_checks(data: LoadedData, split: Split, allow_dropped: float) -> list[Li
     return [
         drops(data, allow_dropped),
         *cells(data),
+        *categories(data.rows, found),
+        *systems(data.rows, found),
         duplicates(data.rows, found),
         defects(found.defects, len(data.rows)),
         *sides(split),
     ]
 
 
-def drops(data: LoadedData, allowed: float) -> Line:
-    """What could not be used: red above the share `allowed`. What the configuration asks for does not count."""
+def drops(data: LoadedData, allowed: float, go_on: str = "train on the rest") -> Line:
+    """What could not be used: red above the share `allowed`. What the configuration asks for does not count.
+
+    `go_on` says what becomes of the rest where it is allowed.
+    """
     wanted = {*DEFECTS.values(), HELD_ELSEWHERE}
     unusable = {kind: count for kind, count in data.drop_counts.items() if kind[0] not in wanted}
     dropped = sum(unusable.values())
@@ -56,7 +62,7 @@ def drops(data: LoadedData, allowed: float) -> Line:
         found += f"; the first is {places[0]}"
     if dropped > allowed * total:
         enough = min(1.0, math.ceil(20 * dropped / total) / 20)
-        return Line("red", "rows", found, f"mend the data, or train on the rest with data.allow_dropped={enough:g}")
+        return Line("red", "rows", found, f"mend the data, or {go_on} with data.allow_dropped={enough:g}")
     costly = [
         f"{count / of_category[category]:.0%} of {category}"
         for (_, category), count in unusable.items()
@@ -73,7 +79,7 @@ def cells(data: LoadedData) -> list[Line]:
     lines = []
     for kind, count in data.cells.counts.most_common():
         places = ", ".join(f"{place} “{' '.join(text.split())}”" for place, text in data.cells.examples[kind])
-        found = f"{kind}: {count:,} text{'s' * (count != 1)}, such as {places}"
+        found = f"{kind}: {counted(count, 'text')}, such as {places}"
         if kind in REPAIRED:
             lines.append(Line("green", "cells", f"repaired {found}"))
         else:
@@ -81,21 +87,42 @@ def cells(data: LoadedData) -> list[Line]:
     return lines
 
 
+def categories(rows: Dataset, look: Survey) -> list[Line]:
+    """Whether some rows of a file lack the category that others have."""
+    if not (bare := len(look.bare)):
+        return []
+    found = f"{bare:,} of {counted(len(rows), 'row')} {'has' if bare == 1 else 'have'} none, where others of the same "
+    found += f"file have one; the first is {rows[int(look.bare[0])]['place']}"
+    remedy = "fill them in the spreadsheet, where merged cells keep their text in the first row alone"
+    return [Line("yellow", "categories", found, remedy)]
+
+
+def systems(rows: Dataset, look: Survey) -> list[Line]:
+    """Whether rows have several system messages, which become one."""
+    if not (several := look.several_systems):
+        return []
+    found = f"{several:,} of {counted(len(rows), 'row')} {'has' if several == 1 else 'have'} several, which become one "
+    remedy = "nothing to do, unless one of them alone is meant: then leave the others out of the data"
+    return [Line("yellow", "system", f"{found}with an empty line between", remedy)]
+
+
 def duplicates(rows: Dataset, look: Survey) -> Line:
     """Rows that say the same as another, and questions with several answers, by hashes of their letters."""
     again, several = len(look.again), look.answered_otherwise
     if not again and not several:
         return Line("green", "duplicates", "no two rows say the same")
-    found = f"{again:,} rows say the same as another, but for case, width, spaces and punctuation"
+    found = []
     if again:
-        found += f", such as “{_short(rows, int(look.again[0]))}”"
+        says = f"{counted(again, 'row')} {'says' if again == 1 else 'say'} the same as another, but for case, width, "
+        found.append(f"{says}spaces and punctuation, such as {_short(rows, int(look.again[0]))}")
     if several:
-        found += f"; {several:,} ask what another asks, and are answered otherwise"
-    return Line("yellow", "duplicates", found, "keep one of each: what comes twice is learned twice")
+        asks = f"{counted(several, 'row')} {'asks' if several == 1 else 'ask'} what another asks"
+        found.append(f"{asks}, and {'is' if several == 1 else 'are'} answered otherwise")
+    return Line("yellow", "duplicates", "; ".join(found), "keep one of each: what comes twice is learned twice")
 
 
 def _short(rows: Dataset, place: int) -> str:
-    return " ".join(rows[place]["instruction"].split())[:40]
+    return f"{rows[place]['place']} “{' '.join(rows[place]['instruction'].split())[:40]}”"
 
 
 def defects(counts: Counter[str], rows: int) -> Line:
@@ -104,7 +131,9 @@ def defects(counts: Counter[str], rows: int) -> Line:
     if not found:
         return Line("green", "translation", "no defect of translated rows that is known")
     names = ", ".join(name for name in DEFECTS if counts[name])
-    return Line("yellow", "translation", f"of {rows:,} rows: {found}", f"data.leave_out=[{names}] leaves them out")
+    return Line(
+        "yellow", "translation", f"of {counted(rows, 'row')}: {found}", f"data.leave_out=[{names}] leaves them out"
+    )
 
 
 def sides(split: Split) -> list[Line]:
@@ -121,7 +150,7 @@ def sides(split: Split) -> list[Line]:
         counts[kind.group] += count
     few = ", ".join(f"{group} {counts[group]}" for group in GROUPS if 0 < counts[group] < ROWS_TO_TELL)
     if few:
-        found = f"{few} rows: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
+        found = f"rows in {few}: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
         found += f"{ROWS_TO_TELL} a group (paired differences with a standard deviation of {SPREAD:g}, as measured in "
         found += "docs/results.md)"
         lines.append(Line("yellow", "test", found, "more rows, a larger data.test_share, or a file in data.test"))

@@ -24,7 +24,7 @@ from sft.prompt.encode import bos_ids, encode_text
 from sft.prompt.row_encoder import Fate
 from sft.prompt.template import PromptTemplate
 from sft.system.errors import UserError
-from sft.system.visible import visible
+from sft.system.visible import counted, visible
 
 EXPORT_ROWS = 100
 """Rows that the chat template of an export is tried on."""
@@ -134,7 +134,7 @@ def row_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Seq
     rows, changed_rows = len(texts) // 3, len({i // 3 for i in changed})
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
     found = f"{rows - changed_rows:,} of {_rows(rows)} come back from the tokenizer unchanged"
-    found += f"; {unknown:,} unknown tokens (UNK)" if unknown else "; no unknown token (UNK)"
+    found += f"; {counted(unknown, 'unknown token')} (UNK)" if unknown else "; no unknown token (UNK)"
     if not changed:
         return Line("yellow" if unknown else "green", "texts", found, "see the characters above" if unknown else "")
     before, after = _difference(texts[changed[0]], backs[changed[0]])
@@ -169,7 +169,8 @@ def efficiency(shares: Shares) -> Line:
 
 def length_line(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
     """Rows against `training.max_length`. What costs answers is a warning of `sft.plan.hazards`."""
-    found = f"the longest of {_rows(len(lengths))} has {max(lengths):,} tokens (training.max_length {max_length:,})"
+    longest = counted(max(lengths), "token")
+    found = f"the longest of {_rows(len(lengths))} has {longest} (training.max_length {max_length:,})"
     words: dict[Fate, str] = {"context shortened": "lose context", "end cut off": "lose their end", "dropped": "lost"}
     counts = {word: sum(count for (_, found), count in fates.items() if found == fate) for fate, word in words.items()}
     lost = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
@@ -248,4 +249,4 @@ def _flat(text: str) -> str:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} training row{'s' * (count != 1)}"
+    return counted(count, "training row")

@@ -22,7 +22,7 @@ def checked_columns(columns: Mapping[str, str | None] | None) -> Mapping[str, st
             near = difflib.get_close_matches(field, FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
             raise ValueError(f"{field} is no field of a row; {hint}")
-    if columns is not None and not any(columns.values()):
+    if columns is not None and not columns:
         raise ValueError("names no column; leave it out, or write for example {instruction: 質問, output: 回答}")
     names: dict[str, str] = {}
     for field, name in (columns or {}).items():
@@ -89,7 +89,7 @@ class DataFiles(Section):
     of them, each alone or as {path, weight, columns, revision}."""
     revision: str | None = None
     """Commit, tag or branch on the hub; null: the newest."""
-    columns: Columns | None = None
+    columns: Columns | None = Field(None, description="such as {instruction: 質問, output: 回答}")
     """Which column holds which field, {instruction: 質問, output: 回答}; a field that is null is in none. What is not
     named here, and all of it when null, is recognised by the columns' names."""
     validation: Paths | None = None

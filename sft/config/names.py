@@ -16,8 +16,11 @@ def check_names(section: DataSection, counts: Mapping[Kind, int]) -> None:
 
     `counts` are the rows by kind.
     """
-    categories = list(dict.fromkeys([*report_order(counts), *CATEGORIES]))
+    own = list(report_order(counts))
+    categories = list(dict.fromkeys([*own, *CATEGORIES]))
     weights = (section.balance and section.balance.weights) or {}
+    listed = ", ".join(filter(None, own[:NAMED])) + ", …" * (len(own) > NAMED)
+    there = f"the data has {listed or 'no categories'}"
     for key, names, known, what in (
         ("data.groups", section.groups, categories, "no category of the data"),
         ("data.balance.weights", weights, [*GROUPS, *categories], "neither a group nor a category of the data"),
@@ -25,7 +28,4 @@ def check_names(section: DataSection, counts: Mapping[Kind, int]) -> None:
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                listed = ", ".join(filter(None, known[:NAMED])) + ", …" * (len(known) > NAMED)
-                raise UserError(
-                    f"{key}: {name} is {what}; {f'did you mean {near[0]}?' if near else f'known: {listed}'}"
-                )
+                raise UserError(f"{key}: {name} is {what}; {f'did you mean {near[0]}? ' if near else ''}{there}")

@@ -5,20 +5,21 @@ The sections `quantization`, `lora`, `training` and `generation` hold the keys o
 The other sections, and the two classes named `…Keys`, are documented here.
 """
 
+import json
 import os
 import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from sft.config.balance import Balance
-from sft.config.data_files import DataFiles
+from sft.config.data_files import Columns, DataFiles
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.config.section import Section
-from sft.data.records import Group, category_name
+from sft.data.records import GROUPS, Group, category_name
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
 
@@ -66,6 +67,20 @@ class ModelSection(Section):
         return self.model_dump(include={"revision", "trust_remote_code", "attention"})
 
 
+def _group_by_category(groups: Any) -> Any:
+    """What is no mapping, or one from groups to categories, is answered with the line that was probably meant."""
+    if not isinstance(groups, dict):
+        name, _, group = str(groups).replace("：", ":").partition(":")
+        name = name if isinstance(groups, str) and name not in ("", *GROUPS) else "社内手続き"
+        line = f"data.groups={{{name}: {group.strip() if group.strip() in GROUPS else 'open'}}}"
+        given = json.dumps(groups, ensure_ascii=False, default=str)
+        raise ValueError(f"expected a mapping, got {given:.60}; it gives categories their groups, for example {line}")
+    for group, name in groups.items():
+        if group in GROUPS and isinstance(name, str) and name not in GROUPS:
+            raise ValueError(f"the category comes first, then its group: data.groups={{{name}: {group}}}")
+    return groups
+
+
 def _category_names(groups: dict[str, Group]) -> dict[str, Group]:
     """The groups by category as rows hold it; one category in two groups is refused."""
     found: dict[str, Group] = {}
@@ -82,7 +97,9 @@ class DataSection(DataFiles):
     """Share of the rows that the validation loss is measured on."""
     test_share: float = Field(0.10, ge=0, lt=1)
     """Share of the rows held out for `python -m eval`."""
-    groups: Annotated[dict[str, Group], AfterValidator(_category_names)] = Field(default_factory=dict)
+    groups: Annotated[dict[str, Group], BeforeValidator(_group_by_category), AfterValidator(_category_names)] = Field(
+        default_factory=dict
+    )
     """The group (open, context or other) that reports count a category's rows in, by category. dolly's categories have
     theirs; rows of another category that is not named here are in context where they have a context, else in open."""
     train_rows: Count | None = None
@@ -229,6 +246,8 @@ class EvalSection(Section):
 
     data: str | None = None
     """Rows to answer, as in `data.path`; null: the run's held-out test rows."""
+    columns: Columns | None = Field(None, description="such as {instruction: 質問, output: 回答}")
+    """Which column of `data` holds which field, as in `data.columns`; null: those of `data.columns`."""
     rows_per_category: Count | None = None
     """At most this many test rows a category; null: all."""
     batch_tokens: Count = 8192

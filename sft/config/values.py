@@ -20,6 +20,10 @@ def check_values(config: Config, origin: Origin) -> None:
     if config.model.device == "cpu" and config.model.dtype == "float16":
         message = "float16 needs a GPU; use bfloat16 or float32 with model.device cpu"
         raise origin.error("model.dtype", message, "model.device")
+    if config.eval.columns is not None and config.eval.data is None:
+        raise origin.error(
+            "eval.columns", "names columns of eval.data, which is null; those of the run are in data.columns"
+        )
     _check_varlen(config, origin)
     if config.quantization is None:
         return

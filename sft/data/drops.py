@@ -4,7 +4,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from sft.data.files.sources import Held
-from sft.system.visible import one_line
+from sft.system.visible import counted, one_line
 
 SHOWN = 3
 
@@ -59,5 +59,5 @@ class Drops:
             more = ", …" if count > SHOWN else ""
             named = f" ({category})" if category else ""
             # Reasons, places and categories quote the file, which may hold anything.
-            lines.append(one_line(f"dropped {count} row{'s' * (count > 1)}{named}: {reason}: {places}{more}"))
+            lines.append(one_line(f"dropped {counted(count, 'row')}{named}: {reason}: {places}{more}"))
         return lines

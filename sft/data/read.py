@@ -19,7 +19,7 @@ from sft.data.drops import Dropped, Drops, FileRead
 from sft.data.fields.cells import CellNotes
 from sft.data.fields.checked import checked_row
 from sft.data.fields.defects import DEFECTS, first_defect
-from sft.data.fields.schemas import Schema, header_schema, not_recognised, schema_of
+from sft.data.fields.schemas import Schema, header_schema, is_header, not_recognised, schema_of
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import Source, files_of, is_local
 from sft.data.files.tables import tables_of
@@ -29,6 +29,7 @@ from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256
 from sft.system.processes import RANK
 from sft.system.texts import text
+from sft.system.visible import counted
 from sft.system.waiting import watched
 
 KEY_SETS = 1000
@@ -56,7 +57,7 @@ class LoadedData:
 
     def read_report(self) -> list[str]:
         """One line a file: as what it was read."""
-        return [f"{file.path}: read as {file.found}, {_rows(file.rows)}" for file in self.files]
+        return [f"{file.path}: read as {file.found}, {counted(file.rows, 'row')}" for file in self.files]
 
     def drop_report(self) -> list[str]:
         """One line a reason and category, with the first few places; empty when nothing was dropped."""
@@ -102,9 +103,11 @@ class _Reader:
         before, usable = self.drops.counts.total(), 0
         prefix = f"{Path(source.path).name} " if len(self.sources) > 1 else ""
         found = []
-        last = _Schemas(source)
+        last, nothing = _Schemas(source), "it is empty"
         for table, schemas in _readable(source):
             last = schemas
+            if table.columns:
+                nothing = f"it has columns and no rows: {', '.join(filter(None, table.columns))}"
             for place, row in table.rows(schemas.wanted()):
                 place = prefix + place
                 if (values := self._checked(row, schemas, place)) is not None:
@@ -113,7 +116,7 @@ class _Reader:
             found.append((schemas.names(), table.form))
         dropped = self.drops.counts.total() - before
         if not usable:
-            reasons = "; ".join(self.drops.report()[:3]) or "it is empty"
+            reasons = "; ".join(self.drops.report()[:3]) or nothing
             raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy()}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
         self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found), source.side))
@@ -202,13 +205,34 @@ def _question(place: str, row: dict[str, Any], schemas: "_Schemas") -> Asked:
 
 @contextlib.contextmanager
 def _reading(source: Source) -> Iterator[None]:
-    """Say in one line what the system or gzip refuses."""
+    """Say in one line what the system or gzip refuses, and that a file became another one while it was read."""
+    before = _state(source)
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{source.path}: not a whole gzip file: {error}; copy it again") from None
     except OSError as error:
         raise UserError(f"{source.path}: cannot be read: {error.strerror or error}") from None
+    except UserError:
+        _refuse_change(source, before)
+        raise
+    _refuse_change(source, before)
+
+
+def _state(source: Source) -> tuple[int, ...] | None:
+    """What changes when somebody writes to a file; None for a hub data set, and where there is no file any more."""
+    try:
+        found = Path(source.path).stat() if is_local(source.path) else None
+    except OSError:
+        return None
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _refuse_change(source: Source, before: tuple[int, ...] | None) -> None:
+    if _state(source) != before:
+        raise UserError(
+            f"{source.path}: was changed while it was read; read it again when nothing writes to it any more"
+        ) from None
 
 
 class _Schemas:
@@ -261,7 +285,7 @@ def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]
 
     Raises UserError where no table's columns are recognised, or they could mean two things.
     """
-    tables = tables_of(source)
+    tables = tables_of(source, lambda cells: is_header(cells, source.columns, asks))
     reason = "no questions in it" if asks else "no usable row (it is empty); rows need a question and an answer"
     empty = UserError(f"{source.path}: {reason}")
     if not tables:
@@ -293,7 +317,3 @@ def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]
                 "first row, or with data.columns"
             ])  # fmt: skip
     return readable
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"

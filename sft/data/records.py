@@ -21,6 +21,9 @@ DOLLY: dict[str, Group] = {
 }
 """The group of each of them."""
 
+HASHED = re.compile(r"[0-9a-f]{12}(#\d+)?")
+"""An index that rows got which have none of their own."""
+
 NO_CATEGORY = "no category"
 """What readers see in place of the category of rows that have none."""
 
@@ -40,7 +43,8 @@ class Example:
     none. `group` is the report's; left out, it is the one that `group_of` says without anybody's settings. `history`
     holds earlier turns as (role, content), with roles system, user and assistant: `instruction` is the last message of
     the user, `output` the answer to it. `answers` holds every accepted answer of a question-answering benchmark; when
-    it is empty, `output` is the only reference.
+    it is empty, `output` is the only reference. `place` is where its reader finds the row, in the words of their own
+    program (`row 12 of sheet "FAQ"`); it is empty where nobody knows, and no part of what the row is.
     """
 
     index: str
@@ -51,6 +55,7 @@ class Example:
     group: Group = None  # type: ignore[assignment]  # there is one as soon as there is an example
     history: tuple[tuple[str, str], ...] = ()
     answers: tuple[str, ...] = ()
+    place: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Settle the group."""
@@ -58,9 +63,19 @@ class Example:
             object.__setattr__(self, "group", group_of(self.category, self.input))
 
     @property
+    def named(self) -> str:
+        """What a reader finds the row by (see `row_name`)."""
+        return row_name(self.index, self.place)
+
+    @property
     def references(self) -> tuple[str, ...]:
         """Every text that counts as a right answer, never empty."""
         return self.answers or (self.output,)
+
+
+def row_name(index: str, place: str) -> str:
+    """What a reader finds a row by: its own index or, where that is a hash, its place, if that is known."""
+    return place if place and HASHED.fullmatch(index) else index
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))

@@ -5,7 +5,7 @@ import json
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,14 +16,14 @@ import pyarrow.compute
 from datasets import Dataset
 from datasets.table import InMemoryTable, MemoryMappedTable
 
-from sft.data.records import FIELDS, Example, Group, Kind, category_name, group_of
+from sft.data.records import FIELDS, Example, Group, Kind, category_name, group_of, row_name
 from sft.system.errors import UserError
 
 _TEXT = pyarrow.large_string()  # a thousand rows may hold more than 2 GB
 _TURNS = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", _TEXT)]))
 _TYPES = {
-    "index": pyarrow.string(), "category": pyarrow.string(), "group": pyarrow.string(), "history": _TURNS,
-    "answers": pyarrow.list_(_TEXT),
+    "index": pyarrow.string(), "category": pyarrow.string(), "group": pyarrow.string(), "place": pyarrow.string(),
+    "history": _TURNS, "answers": pyarrow.list_(_TEXT),
 }  # fmt: skip
 _HASHES = [(name, pyarrow.uint64()) for name in ("text_hash", "index_hash", "content_hash")]
 SCHEMA = pyarrow.schema([(name, _TYPES.get(name, _TEXT)) for name in FIELDS] + [("file", pyarrow.uint16())] + _HASHES)
@@ -40,7 +40,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]], groups: Mapping[str, Group] | 
     """Write checked rows to a nameless file; they come back with the columns SCHEMA.
 
     A row has instruction, input, output, category (empty: none), answers and index, where None is none; it may have
-    history, a list of [role, content], and file. Its group is what `group_of` says with `groups`, its index what
+    history, a list of [role, content], place and file. Its group is what `group_of` says with `groups`, its index what
     `_named` says. The rows' fingerprint is the SHA-256 of their content. Raises UserError when the disk is full.
     """
     digest = hashlib.sha256()
@@ -74,6 +74,7 @@ def _written(
         "group": group_of(category, row["input"], groups),
         "history": [{"role": role, "content": text} for role, text in history],
         "answers": row["answers"],
+        "place": row.get("place", ""),
         "file": row.get("file", 0),
         "text_hash": number(_inseparable(row["instruction"], row["input"], history)),
         "index_hash": 0 if row["index"] is None else number(row["index"]),
@@ -156,6 +157,13 @@ def short_digest(text: str) -> bytes:
 def number(text: str) -> int:
     """The first 8 bytes of a text's SHA-256 as a number: they sort as the hashes do."""
     return int.from_bytes(short_digest(text)[:8])
+
+
+def names_of(rows: Dataset, indexes: Sequence[str]) -> list[str]:
+    """What readers find rows by, given their indexes (see `row_name`); an index that no row has stays as it is."""
+    found = pyarrow.compute.index_in(pyarrow.array(indexes, pyarrow.string()), value_set=rows.data.column("index"))
+    places = ["" if at is None else rows.data.column("place")[at].as_py() for at in found.to_pylist()]
+    return list(map(row_name, indexes, places))
 
 
 def examples_of(rows: Dataset) -> Iterator[Example]:

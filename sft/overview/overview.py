@@ -17,7 +17,7 @@ from sft.data.split import on_no_side, split_rows
 from sft.data.survey import survey
 from sft.overview.page import show
 from sft.system.files import write_whole
-from sft.system.texts import text
+from sft.system.texts import Count, text
 
 
 def overview(section: DataSection, output: Path | None) -> None:
@@ -33,7 +33,7 @@ def overview(section: DataSection, output: Path | None) -> None:
     show(console, data, split, survey(data.rows), section.allow_dropped)
     if output:
         write_whole(output, json_lines(data.rows), new=True)
-        console.print(text("rows.written", path=output, rows=f"{len(data.rows):,}"), markup=False)
+        console.print(text("rows.written", path=output, rows=Count(len(data.rows))), markup=False)
 
 
 def json_lines(rows: Dataset) -> Iterator[str]:

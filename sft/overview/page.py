@@ -17,7 +17,7 @@ from sft.data.rows import category_counts, examples_of, kind_counts, select
 from sft.data.split import HELD_ELSEWHERE, Split
 from sft.data.survey import Survey
 from sft.prompt.template import ALPACA_JA
-from sft.system.texts import text, told
+from sft.system.texts import Count, listed, text, told
 from sft.system.visible import visible
 
 SHOWN_ROWS = 3
@@ -47,7 +47,7 @@ def read_lines(data: LoadedData) -> Iterator[str]:
     """As what each table was read."""
     for file in data.files:
         for schema, form in file.tables:
-            values = {"path": file.path, "rows": f"{file.rows:,}", "schema": told(schema), "form": told(form)}
+            values = {"path": file.path, "rows": Count(file.rows), "schema": told(schema), "form": told(form)}
             yield text("rows.read_as", **values)
 
 
@@ -81,7 +81,7 @@ def show_drops(console: Console, data: LoadedData, allowed: float) -> None:
     dropped = data.drop_counts.total()
     total = len(data.rows) + sum(n for (reason, _), n in data.drop_counts.items() if reason != HELD_ELSEWHERE)
     if not dropped:
-        _section(console, text("rows.none_dropped", rows=f"{total:,}"))
+        _section(console, text("rows.none_dropped", rows=Count(total)))
         return
     share = f"{dropped / total:.1%}"
     title = text("rows.dropped", rows=f"{dropped:,}", total=f"{total:,}", share=share)
@@ -95,9 +95,9 @@ def drop_table(data: LoadedData) -> Table:
     """Rows that are left out, by reason and category, with the first places."""
     table = _table([text("rows.reason"), _name(text("rows.category"))], [text("rows.rows")], [text("rows.where")])
     for (reason, category), count in data.drop_counts.most_common():
-        places = [told(row.place) for row in data.dropped if (row.reason, row.category) == (reason, category)]
-        more = ", …" if count > len(places) else ""
-        table.add_row(_text(told(reason)), _text(category), f"{count:,}", _text(", ".join(places) + more))
+        places = [row.place for row in data.dropped if (row.reason, row.category) == (reason, category)]
+        places += ["…"] * (count > len(places))
+        table.add_row(_text(told(reason)), _text(category), f"{count:,}", _text(listed(places)))
     return table
 
 
@@ -107,14 +107,25 @@ def suspicions(data: LoadedData, look: Survey) -> Iterator[tuple[str, int, str]]
         place, cell = data.cells.examples[kind][0]
         what = text("rows.repaired", kind=told(kind)) if kind in REPAIRED else told(kind)
         yield what, count, f"{told(place)}: {' '.join(cell.split())}"
+    if len(look.bare):
+        yield text("rows.bare"), len(look.bare), text("rows.fill_in", place=_place(data.rows, look.bare[0]))
     if len(look.again):
         first = " ".join(data.rows[int(look.again[0])]["instruction"].split())
-        yield text("rows.same"), len(look.again), first[:40]
+        yield text("rows.same"), len(look.again), f"{_place(data.rows, look.again[0])}: {first[:40]}"
     if look.answered_otherwise:
         yield text("rows.answered_otherwise"), look.answered_otherwise, ""
+    if look.conversations:
+        yield text("rows.conversations"), look.conversations, text("rows.use_chat")
+    if look.several_systems:
+        yield text("rows.several_systems"), look.several_systems, text("rows.joined")
     for name, meaning in DEFECTS.items():
         if count := look.defects[name]:
             yield told(meaning), count, text("rows.leave_out", name=name)
+
+
+def _place(rows: Dataset, place: int) -> str:
+    """Where a row stands in its file."""
+    return told(rows[int(place)]["place"])
 
 
 def findings_table(findings: Iterable[tuple[str, int, str]]) -> Table:
@@ -137,10 +148,11 @@ def prompted_rows(rows: Dataset) -> list[Example]:
 def show_prompted(console: Console, example: Example) -> None:
     """Print a row as alpaca-ja would prompt it, and its answer."""
     category, group = _label(example.category), group_word(example.group)
-    title = text("rows.prompted_row", row=example.index, category=category, group=group)
+    title = text("rows.prompted_row", place=told(example.place), category=category, group=group)
     console.print(_text(f"── {title}"), style="dim", soft_wrap=True)
     if example.history:
-        console.print(text("rows.earlier_turns", turns=len(example.history)), style="yellow", soft_wrap=True)
+        turns = Count(len(example.history))
+        console.print(text("rows.earlier_turns", turns=turns), style="yellow", soft_wrap=True)
     prompt = _text(_shortened(ALPACA_JA.render(example.instruction, example.input)))
     console.print(prompt.append(visible(_shortened(example.output)), style="green"), soft_wrap=True)
     console.print()
@@ -153,7 +165,7 @@ def group_word(group: Group) -> str:
 
 def _shortened(whole: str) -> str:
     left = len(whole) - SHOWN_CHARACTERS
-    return whole[:SHOWN_CHARACTERS] + text("rows.shortened", characters=f"{left:,}") if left > 0 else whole
+    return whole[:SHOWN_CHARACTERS] + text("rows.shortened", characters=Count(left)) if left > 0 else whole
 
 
 def _label(category: str) -> str:

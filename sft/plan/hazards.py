@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from sft.data.records import category_label, category_order
+from sft.system.visible import counted
 
 if TYPE_CHECKING:  # imports transformers
     from sft.prompt.row_encoder import Fate
@@ -34,6 +35,6 @@ def truncation_hazards(
             lost = [f"{cut} cut off before the end"] * bool(cut) + [f"{dropped} dropped"] * bool(dropped)
             warnings.append(
                 f"{category_label(category)} loses answers to training.max_length {max_length}: {' and '.join(lost)} "
-                f"of {rows} training rows ({(cut + dropped) / rows:.1%}); {remedy}"
+                f"of {counted(rows, 'training row')} ({(cut + dropped) / rows:.1%}); {remedy}"
             )
     return warnings

@@ -26,6 +26,7 @@ from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError, say
 from sft.system.processes import RANK, WORLD_SIZE
+from sft.system.visible import counted
 
 
 class Plan(NamedTuple):
@@ -106,9 +107,11 @@ def prepare(
         console = Console()
         lost = sum(n for encoded in groups.values() for (_, fate), n in encoded.fates.items() if fate == "dropped")
         if lost:
-            console.print(f"{lost} validation rows do not fit training.max_length and are left out", style="yellow")
+            fit = "does not fit training.max_length and is" if lost == 1 else "do not fit training.max_length and are"
+            console.print(f"{counted(lost, 'validation row')} {fit} left out", style="yellow")
         share = f" over {WORLD_SIZE} processes" if WORLD_SIZE > 1 else ""
-        summary = f"{steps} optimizer steps of {training['total_batch_size']} rows{share}, {micro_batches}"
+        batch = counted(training["total_batch_size"], "row")
+        summary = f"{counted(steps, 'optimizer step')} of {batch}{share}, {micro_batches}"
         show(console, data, split, train, summary)
         show_example(console, train.rows, tokenizer)
     check_warmup(config, steps)

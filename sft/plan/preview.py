@@ -16,7 +16,7 @@ from sft.data.rows import category_counts, kind_counts
 from sft.data.split import Split
 from sft.prompt.encoded_rows import IGNORE_INDEX, token_counts
 from sft.prompt.row_encoder import FATES, EncodedRows, Fate
-from sft.system.visible import visible
+from sft.system.visible import counted, visible
 
 
 def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:
@@ -67,7 +67,8 @@ def show(console: Console, data: LoadedData, split: Split, train: EncodedRows, s
     console.print(rows_table(data, split, train.fates))
     tokens, supervised = token_counts(train.rows)
     console.print(
-        f"{len(train.rows):,} training rows, {tokens:,} tokens, {supervised:,} of them supervised", highlight=False
+        f"{counted(len(train.rows), 'training row')}, {counted(tokens, 'token')}, {supervised:,} of them supervised",
+        highlight=False,
     )
     console.print(summary, markup=False, highlight=False)
 

@@ -6,6 +6,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from sft.prompt.template import PromptTemplate, history_of
+from sft.system.visible import counted
 
 BATCH = 1000
 
@@ -28,13 +29,15 @@ def lost_turns(template: PromptTemplate, rows: Iterable[Sequence[tuple[str, str]
         lost = {role for role, _ in history} - {role for role, _ in template.taken(history)}
         turns += not lost.isdisjoint(("user", "assistant"))
         system += "system" in lost
-    found = [f"{turns:,} lose their earlier turns"] * bool(turns) + [f"{system:,} their system message"] * bool(system)
-    if not found:
+    if not turns and not system:
         return []
     if template.name == "chat":
         remedy = "their last question and answer are used; this model's chat template takes no more"
     else:
         remedy = "set prompt.template: chat, if the model has a chat template"
     taken = "single questions" if turns else "no system message"
-    lose = " and ".join(found) if turns else f"{system:,} lose their system message"
-    return [f"prompt.template {template.name} takes {taken}: of {total:,} rows {lose}; {remedy}"]
+    what = [(turns, "earlier turns"), (system, "system message")]
+    lose = " and ".join(f"{n:,} {'its' if n == 1 else 'their'} {lost}" for n, lost in what if n)
+    verb = "loses" if (turns or system) == 1 else "lose"
+    lose = lose.replace(" ", f" {verb} ", 1)
+    return [f"prompt.template {template.name} takes {taken}: of {counted(total, 'row')} {lose}; {remedy}"]

@@ -3,10 +3,12 @@
 import os
 import re
 import string
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from sft.system.visible import counted
 from sft.system.yaml_text import read_yaml
 
 Language = Literal["en", "ja"]
@@ -29,6 +31,13 @@ def language() -> Language:
     return "ja" if locale.lower().startswith("ja") else "en"
 
 
+class Count(int):
+    """A number that a text holds as {rows}, 2,000, or with its noun as {rows:row}, 2,000 rows."""
+
+    def __format__(self, noun: str) -> str:
+        return counted(self, noun) if noun else f"{int(self):,}"
+
+
 def text(name: str, /, **values: object) -> str:
     """The text of that name ("rows.read_as"), with its {values} filled in."""
     page, key = name.split(".")
@@ -42,7 +51,12 @@ def told(found: str) -> str:
     for pattern, template in _found():
         if match := pattern.fullmatch(found):
             return template.format(**{name: told(value) for name, value in match.groupdict().items()})
-    return found
+    return listed(found.split(", ")) if ", " in found else found
+
+
+def listed(words: Iterable[str]) -> str:
+    """What was found, one after another, in the reader's language."""
+    return ("、" if language() == "ja" else ", ").join(map(told, words))
 
 
 @cache
@@ -57,7 +71,8 @@ def _found() -> list[tuple[re.Pattern[str], str]]:
 
 
 def _group(name: str) -> str:
-    return rf"(?P<{name}>[\d,]+)" if name == "number" else f"(?P<{name}>.+)"
+    values = {"number": r"[\d,]+", "sheet": r'(?:(?!", sheet ").)+'}
+    return f"(?P<{name}>{values.get(name, '.+')})"
 
 
 @cache

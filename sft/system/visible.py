@@ -27,6 +27,11 @@ def visible(text: str) -> str:
     return _UNPRINTABLE.sub("�", lines)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, of which one is a `noun`."""
+    return f"{int(number):,} {noun}{'s' * (number != 1)}"
+
+
 def escaped(text: str) -> str:
     """Somebody else's text on one line of Markdown, read as text."""
     line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;")

@@ -13,6 +13,7 @@ from trl import SFTConfig
 from sft.checks.checks import checked_plan
 from sft.config.load import load_config
 from sft.config.sections import Config
+from sft.data.rows import names_of
 from sft.model.adapter import check_adapter
 from sft.model.base_identity import base_identity
 from sft.model.load import load_base
@@ -42,7 +43,7 @@ from sft.system.whole_directory import whole_directory
 from sft.training.log import warn_of_loss
 from sft.training.loss_plot import plot_loss
 from sft.training.stopping import Stopped, ends_by_signal
-from sft.training.trainer import RunTrainer, memory_peak_bytes
+from sft.training.trainer import NotFinite, RunTrainer, memory_peak_bytes
 
 
 def train(config: Config, resume: bool, force: bool) -> None:
@@ -207,6 +208,8 @@ def run_steps(config: Config, plan: Plan, trainer: RunTrainer, checkpoint: Path 
             how = "--resume goes on from there" if step else "nothing was learned yet, --force starts again"
             print(f"stopped after step {step} of {plan.steps}; {how}", file=sys.stderr)
         raise
+    except NotFinite as error:
+        raise error.naming(names_of(plan.data.rows, error.rows)) from None
     except torch.OutOfMemoryError:
         remedy = less_memory(config, plan.packed, plan.longest, trainer.args.device)
         raise UserError(f"the GPU's memory does not suffice: {remedy}") from None

@@ -55,12 +55,19 @@ class NotFinite(UserError):
     """
 
     def __init__(self, what: str, value: float, step: int, rows: Sequence[str], remedy: str | None) -> None:
-        shown = visible(", ".join(rows[:SHOWN_ROWS])) + ", …" * (len(rows) > SHOWN_ROWS)
+        self.what, self.value, self.step, self.rows, self.remedy = what, value, step, rows, remedy
+        shown = visible(", ".join(row.removeprefix("row ") for row in rows[:SHOWN_ROWS])) + ", …" * (
+            len(rows) > SHOWN_ROWS
+        )
         kept = f"step {step - 1} is saved, and --resume goes on from there" if step > 1 else "nothing was learned yet"
         super().__init__(
             f"the {what} became {value} at step {step}, in row{'s' * (len(rows) > 1)} {shown}; {kept}. Look at these "
             "rows, try a lower training.learning_rate" + (f", or {remedy}" if remedy else "")
         )
+
+    def naming(self, rows: Sequence[str]) -> "NotFinite":
+        """The same, with these names for the rows."""
+        return NotFinite(self.what, self.value, self.step, rows, self.remedy)
 
 
 class RunTrainer(SFTTrainer):

@@ -25,7 +25,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         "output", "response", "answer", "completion", "a", "出力", "回答", "回答文", "回答内容", "答え", "応答",
         "返答", "解答",
     ),
-    "category": ("category", "カテゴリ", "カテゴリー", "分類", "区分", "種別", "ジャンル"),
+    "category": (
+        "category", "カテゴリ", "カテゴリー", "分類", "区分", "種別", "ジャンル", "カテゴリ名", "カテゴリー名",
+        "分類名", "区分名", "種別名", "ジャンル名", "大分類",
+    ),
     "index": ("index", "id", "no", "番号", "項番", "通番", "連番", "#"),
     "answers": ("answers",),
     "system": ("system", "systemprompt", "システム", "システムプロンプト"),
@@ -53,12 +56,33 @@ KNOWN = {
     ("text",): "text with a template",
 }
 """Schemas that have a name, by their columns."""
+_BRACKETED = re.compile(r"[(\[<【〔「『〈《].*?[)\]>】〕」』〉》]")
+_BRACKETS = re.compile(r"[()\[\]<>【】〔〕「」『』〈〉《》]")
 
 
 def plain(name: str) -> str:
     """A column's name without case, width, white space, and signs between words or at its end."""
     name = unicodedata.normalize("NFKC", name).casefold()
     return re.sub(r"[\s_\-\u200b\ufeff]+|[.:*]+$", "", re.sub(r"[\s.:*]+$", "", name))
+
+
+def _unbracketed(name: str) -> str:
+    """A column's name as `plain` has it, without parts in brackets; the text inside where all of it stands in them."""
+    name = unicodedata.normalize("NFKC", name)
+    return plain(_BRACKETED.sub("", name)) or plain(_BRACKETS.sub("", name))
+
+
+def _field_of(name: str) -> str | None:
+    """The field that a column's name stands for, with brackets forgiven; None: none that is known."""
+    return _FIELD_OF.get(plain(name)) or _FIELD_OF.get(_unbracketed(name))
+
+
+def _columns_of(field: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a field, those of better known names first; ones with brackets only where there is no other."""
+    for form in (plain, _unbracketed):
+        if names := [column for column in columns if _FIELD_OF.get(form(column)) == field]:
+            return tuple(sorted(names, key=lambda column: NAMES[field].index(form(column))))
+    return ()
 
 
 class Schema(NamedTuple):
@@ -127,10 +151,9 @@ def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None, as
                 found[field] = tuple(same[:1])
     taken = {name for names in found.values() for name in names}
     for field in FIELDS:
-        if field not in given or (asks and given[field] is not None and field not in found):
-            names = [column for column in columns if _FIELD_OF.get(plain(column)) == field and column not in taken]
-            if names:
-                found[field] = tuple(sorted(names, key=lambda column: NAMES[field].index(plain(column))))
+        recognised = field not in given or (asks and given[field] is not None and field not in found)
+        if recognised and (names := _columns_of(field, [column for column in columns if column not in taken])):
+            found[field] = names
     return Schema(_kind(found, given, asks), asks)
 
 
@@ -153,6 +176,18 @@ def _kind(found: dict[str, tuple[str, ...]], given: Mapping[str, str | None], as
         kept |= {"output", "answers", "category", "index"}
     columns = {field: names for field, names in found.items() if field not in kept}
     return columns | ({"index": columns["index"][:1]} if "index" in columns else {})
+
+
+def is_header(cells: Sequence[str], given: Mapping[str, str | None] | None, asks: bool = False) -> bool:
+    """Whether a row of cells can be nothing but the names of columns: of a question, its answer, or other fields."""
+    named = set((given or {}).values())
+    if sum(cell in named or _field_of(cell) is not None for cell in cells) < 2:
+        return False
+    try:
+        schema_of(cells, given, asks)
+    except BadRow:
+        return False
+    return True
 
 
 def header_schema(
@@ -194,7 +229,7 @@ def not_recognised(
         return f"{reason} (columns: {shown or 'none'}); say which column is the question{example}"
     if len(names) < 2:
         return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
-    fields = {_FIELD_OF[plain(name)]: name for name in reversed(names) if plain(name) in _FIELD_OF}
+    fields = {field: name for name in reversed(names) if (field := _field_of(name))}
     left = [name for name in names if name not in fields.values()]
     if "output" not in fields and "instruction" in fields:  # what stands next to the question is likelier its answer
         behind = [name for name in names[names.index(fields["instruction"]) + 1 :] if name in left]
@@ -205,7 +240,8 @@ def not_recognised(
             fields[field] = left.pop(place)
     guess = {field: fields[field] for field in _ASKED if field in fields}
     if not {"instruction", "output"} <= guess.keys():
-        return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns"
+        alone = "; questions alone are for infer.py --questions" if "output" not in guess else ""
+        return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns{alone}"
     return f"{reason} (columns: {shown}); say which column is what, for example {columns_line(guess)}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.data.files.encodings import Encoding, encoding_of, text_lines
-from sft.data.files.raw import BadRow, Table, cells_by_column, header_place
+from sft.data.files.raw import BadRow, IsHeader, Table, cells_by_column, find_header, header_place
 from sft.system.errors import UserError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -19,7 +19,7 @@ _NOT_DECODED = re.compile("[\udc80-\udcff]")
 _EXCELS_HINT = re.compile(r'"?sep=(.)"?\s*$')
 
 
-def csv_table(path: Path) -> Table:
+def csv_table(path: Path, is_header: IsHeader) -> Table:
     """The table in a file; its rows are numbered as a spreadsheet shows them, the header's row counted.
 
     Raises UserError where quotation marks are out of place, which would change or swallow texts without a word.
@@ -32,7 +32,7 @@ def csv_table(path: Path) -> Table:
     hidden = 1 if hint else 0  # Excel obeys this line and does not show it
     delimiter = hint[1] if hint else max(DELIMITERS, key=lambda candidate: _fit(head, candidate))
     first = [[cell.strip() for cell in cells] for cells in _sniffed(head[hidden:], delimiter)]
-    place = header_place(first)
+    place, where = find_header(first, is_header)
     header = tuple(first[place]) if first else ()
 
     def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
@@ -43,7 +43,7 @@ def csv_table(path: Path) -> Table:
                     yield f"row {number}", row
 
     between = f", {DELIMITERS.get(delimiter, delimiter)} between cells" if delimiter != "," else ""
-    return Table(f"CSV in {encoding.name}{between}", header, rows)
+    return Table(f"CSV in {encoding.name}{between}{where}", header, rows)
 
 
 def _sniffed(lines: list[str], delimiter: str) -> list[list[str]]:

@@ -26,6 +26,8 @@ EUC_JP = Encoding("euc_jp", "EUC-JP")
 ASKED = (UTF8, CP932, EUC_JP)
 UTF16 = Encoding("utf-16", "UTF-16")
 HEAD = 4096
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""How the containers begin in which old Excel files, and new ones with a password, lie."""
 
 
 def is_packed(path: Path) -> bool:

@@ -33,6 +33,10 @@ class Shown(str):
         return shown
 
 
+IsHeader = Callable[[list[str]], bool]
+"""Whether the texts of a row are names of columns that are known."""
+
+
 TITLE_ROWS = 10
 """So many rows may stand above a header."""
 
@@ -45,6 +49,19 @@ def header_place(records: list[list[str]]) -> int:
         if len(cells) == 1 and cells[0]:  # no title, which a spreadsheet fills up with empty cells: a single column
             break
     return next((place for place, cells in enumerate(records) if any(cells)), 0)
+
+
+def find_header(records: list[list[str]], is_header: IsHeader) -> tuple[int, str]:
+    """Which of the first rows is the header, and what to say of it: "" where that is the first row of several texts.
+
+    Where that is none, a title of several cells say, a row further down is it that can be nothing else.
+    """
+    usual = header_place(records)
+    if records and not is_header(records[usual]):
+        for place, cells in enumerate(records[usual + 1 : TITLE_ROWS + 1], start=usual + 1):
+            if is_header(cells):
+                return place, f", header in row {place + 1}"
+    return usual, ""
 
 
 def cells_by_column(header: tuple[str, ...], cells: list[Any]) -> Any:

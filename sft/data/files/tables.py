@@ -11,34 +11,41 @@ import datasets
 import pyarrow.parquet
 
 from sft.data.files.csv_table import csv_table
-from sft.data.files.encodings import is_packed, opened
+from sft.data.files.encodings import OLE, is_packed, opened
 from sft.data.files.json_table import json_table
-from sft.data.files.raw import BadRow, Table
+from sft.data.files.raw import BadRow, IsHeader, Table
 from sft.data.files.sources import Source, is_local, suffix
 from sft.data.files.workbook import workbook_tables
 from sft.system.errors import UserError, first_line
 from sft.system.hub import hub_is_absent
 
 
-def tables_of(source: Source) -> list[Table]:
-    """The tables of a file (a workbook has one a sheet) or a hub data set. Raises UserError where there are none."""
+def tables_of(source: Source, is_header: IsHeader = lambda cells: False) -> list[Table]:
+    """The tables of a file (a workbook has one a sheet) or a hub data set. Raises UserError where there are none.
+
+    `is_header` knows names of columns, by which a header is found below titles.
+    """
     if not is_local(source.path):
         return [_hub_table(source.path, source.revision)]
     path = Path(source.path)
     kind = suffix(path)
     if kind == ".xlsx":
-        return workbook_tables(path)
+        return workbook_tables(path, is_header)
     if kind == ".parquet":
         return [_parquet_table(path)]
     _refuse_archives(path)
-    return [csv_table(path) if kind in (".csv", ".tsv") else json_table(path)]
+    return [csv_table(path, is_header) if kind in (".csv", ".tsv") else json_table(path)]
 
 
 def _refuse_archives(path: Path) -> None:
     with opened(path) as file:
-        head = file.read(4)
-    kinds = {b"PK\x03\x04": "an archive, or an Excel workbook (.xlsx)", b"PAR1": "a parquet file (.parquet)"}
-    if what := kinds.get(head):
+        head = file.read(8)
+    kinds = {
+        b"PK\x03\x04": "an archive, or an Excel workbook (.xlsx)",
+        b"PAR1": "a parquet file (.parquet)",
+        OLE: "an Excel file (.xls, or .xlsx with a password)",
+    }
+    if what := next((what for start, what in kinds.items() if head.startswith(start)), None):
         raise UserError(f"{path}: not a {suffix(path)} file but {what}; give it the name of what it is, or unpack it")
 
 

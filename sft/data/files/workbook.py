@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import openpyxl
 from openpyxl.utils import range_boundaries
 
-from sft.data.files.encodings import opened
-from sft.data.files.raw import TITLE_ROWS, Shown, Table, cells_by_column, header_place
+from sft.data.files.encodings import OLE, opened
+from sft.data.files.raw import TITLE_ROWS, IsHeader, Shown, Table, cells_by_column, find_header
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
 
@@ -24,12 +24,12 @@ HEAD = TITLE_ROWS + 1
 _MERGED = re.compile(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
 
 
-def workbook_tables(path: Path) -> list[Table]:
+def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
     """The visible sheets that hold anything. Raises UserError for what is no workbook that can be read."""
     with opened(path) as packed:
         file = io.BytesIO(packed.read())
-    if file.getbuffer()[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
-        raise UserError(f"{path}: an Excel file of the old kind, or one with a password; save it as .xlsx without")
+    if file.getvalue().startswith(OLE):
+        raise UserError(f"{path}: {_of_ole(file.getvalue())}")
     with _one_line(path):
         archive, values = zipfile.ZipFile(file), _workbook(file, calculated=True)
         formulas = None
@@ -47,8 +47,18 @@ def workbook_tables(path: Path) -> list[Table]:
                 formulas = formulas or _workbook(file, calculated=False)
                 pair.append(formulas[sheet.title])
             del content
-            tables += _table(path, pair, merged)
+            tables += _table(path, pair, merged, is_header)
         return tables
+
+
+def _of_ole(content: bytes) -> str:
+    """Which kind of Excel file lies in a container, and what to do, from the names in its directory."""
+    if "EncryptedPackage".encode("utf-16-le") in content:
+        return (
+            "an Excel workbook with a password; take it off in Excel (File, Info, Protect Workbook, Encrypt with "
+            "Password, and clear the field), and save it"
+        )
+    return "an Excel file of the old kind (.xls); open it in Excel and save it as .xlsx"
 
 
 @contextlib.contextmanager
@@ -68,13 +78,13 @@ def _workbook(file: BinaryIO, calculated: bool) -> Any:
         return openpyxl.load_workbook(file, read_only=True, data_only=calculated)
 
 
-def _table(path: Path, pair: list[Any], merged: list[Any]) -> list[Table]:
+def _table(path: Path, pair: list[Any], merged: list[Any], is_header: IsHeader) -> list[Table]:
     """The table of a sheet; none where it is empty. `pair` is the sheet with values and, if it has any, formulas."""
     title = pair[0].title
     head = [[str(cell).strip() for cell in cells] for cells in islice(_filled(pair, merged), HEAD)]
     if not any(map(any, head)):
         return []
-    place = header_place(head)
+    place, where = find_header(head, is_header)
     header = head[place]
     while not header[-1]:  # columns that are only coloured
         header.pop()
@@ -87,7 +97,8 @@ def _table(path: Path, pair: list[Any], merged: list[Any]) -> list[Table]:
                 if number > place + 1 and row is not None:
                     yield f'row {number} of sheet "{title}"', row
 
-    return [Table(f'sheet "{title}"', tuple(header), rows, title)]
+    table = Table(f'sheet "{title}"', tuple(header), rows, title)
+    return [table._replace(form=table.form + where)]
 
 
 def _filled(pair: list[Any], merged: list[Any]) -> Iterator[list[Any]]:
