@@ -46,6 +46,15 @@ WRITTEN_PAIRS = [
         ("2019 年\t\n7月", "2019 年 7月"),  # runs of whitespace become one space
         ("あ\x00い", "あ い"),  # MeCab would stop reading at NUL
         ("あ\ud800い", "あ い"),  # a lone surrogate cannot be encoded
+        ("東京．", "東京"),  # the full-width point behind Japanese, not behind a number
+        ("3.", "3."),
+        ("10〜20、10～20", "10~20、10~20"),  # one wave dash
+        ("−5", "-5"),  # the minus sign
+        ("東\u200b京\ufeff", "東京"),  # what is drawn nowhere
+        ("葛\U000e0100城", "葛城"),  # variation selectors
+        ("髙島", "高島"),
+        ("関ケ原と3ケ月", "関ヶ原と3ヶ月"),
+        ("ケーキ", "ケーキ"),
         ("。", ""),
         ("", ""),
     ],
@@ -60,12 +69,13 @@ def test_tokens_are_mecab_surfaces_of_the_normalised_text() -> None:
     assert tokens(" 。 ") == []
 
 
-def test_words_carry_their_part_of_speech() -> None:
+def test_words_carry_their_part_of_speech_and_their_lemma() -> None:
     assert words("東京は三") == (
-        Word("東京", "名詞", "固有名詞"),
-        Word("は", "助詞", "係助詞"),
-        Word("三", "名詞", "数詞"),
+        Word("東京", "名詞", "固有名詞", "地名", "トウキョウ"),
+        Word("は", "助詞", "係助詞", "*", "は"),
+        Word("三", "名詞", "数詞", "*", "三"),
     )
+    assert [words(text)[0].lemma for text in ("ねこ", "ネコ", "猫", "qzx")] == ["猫", "猫", "猫", "qzx"]
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,15 @@ Each is a list of answers, one a row; None where it has no answer to the row.
 """
 
 import random
-import re
 import statistics
 from collections.abc import Sequence
 
 from eval.metrics.overlap import character_f1
+from eval.metrics.text import sentences
 from sft.data.records import Example
 
 CONSTANT = "それは、世界の多くの国で人々に広く知られ、長い歴史の中で重要な役割を果たしてきたものの一つです。"
 """The answer of the constant floor: one sentence of frequent words that answers nothing."""
-
-# The end of a sentence with the brackets that close behind it, or a line break.
-_SENTENCE = re.compile(r"[^。！？!?\n]+[。！？!?]*[」』）)]*")
 
 Answers = list[str | None]
 
@@ -63,12 +60,6 @@ def oracle_sentence(examples: Sequence[Example], seed: int = 0) -> Answers:
         return max(sentences(example.input), key=lambda sentence: character_f1(sentence, example.references))
 
     return [best(example) if is_context_row(example) else None for example in examples]
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, divided after 。！？!? and at line breaks; the whole text when it has no other part."""
-    found = [stripped for match in _SENTENCE.findall(text) if (stripped := match.strip())]
-    return found or [text]
 
 
 def is_context_row(example: Example) -> bool:

@@ -7,7 +7,9 @@ texts after `eval.metrics.text.normalise`, and is None for a row without a conte
 import functools
 from typing import NamedTuple
 
-from eval.metrics.correctness import NOUN, NUMERAL, facts, katakana
+from eval.metrics.correctness import facts, stated
+from eval.metrics.names import NOUN, katakana_words
+from eval.metrics.numerals import NUMERAL
 from eval.metrics.text import normalise, words
 
 SHORTEST = 4
@@ -80,13 +82,13 @@ def number_support(answer: str, context: str) -> float | None:
 
     Spellings and precision as in `eval.metrics.correctness`.
     """
-    found = facts(answer)
-    return _share(found.numbers | found.dates, facts(context).implied) if normalise(context) else None
+    wanted = facts(answer).numbers | facts(answer).dates
+    return _share(wanted, stated(context, wanted)) if normalise(context) else None
 
 
 def katakana_support(answer: str, context: str) -> float | None:
     """Share of the answer's different katakana words that stand in the context, 0–1; None also without any."""
-    return _share(katakana(answer), katakana(context)) if normalise(context) else None
+    return _share(katakana_words(answer), katakana_words(context)) if normalise(context) else None
 
 
 @functools.lru_cache(2048)
