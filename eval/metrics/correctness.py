@@ -65,12 +65,20 @@ def stated(text: str, wanted: frozenset[str]) -> frozenset[str]:
     1981 for 1981年), but not another. A name also where MeCab divides the text in another way, see `names_in`.
     """
     found = facts(text)
-    implied = found.implied
+    implied, bare = found.implied | _joined(found.katakana, wanted), found.numbers | found.dates
     return frozenset(
-        fact
-        for fact in wanted
-        if fact in implied or quantities.without_unit(fact) & found.numbers or _named(text, fact)
+        fact for fact in wanted if fact in implied or quantities.without_unit(fact) & bare or _named(text, fact)
     )
+
+
+def _joined(found: frozenset[str], wanted: frozenset[str]) -> set[str]:
+    """Those of the wanted words that make up one that is found: レオナルド and ダビンチ of レオナルドダビンチ."""
+    said = set()
+    for word in found - wanted:
+        parts = [part for part in wanted if part in word]
+        if sum(map(len, parts)) == len(word):
+            said.update(parts)
+    return said
 
 
 def _named(text: str, fact: str) -> bool:

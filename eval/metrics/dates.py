@@ -36,12 +36,14 @@ _WEEKDAY = re.compile("([日月火水木金土])曜日?")
 
 _MINUTES = r"(?: ?(?P<minute>[0-5]?\d) ?分(?!間)|(?P<at_half>半))?"
 _TIME = re.compile(
-    rf"(?P<half>午前|午後|am|pm|a\.m\.|p\.m\.)? ?(?P<hour>2[0-4]|1\d|0?\d)(?: ?時(?!間|代|期){_MINUTES}"
+    r"(?P<half>午前|午後|am|pm|a\.m\.|p\.m\.|早朝|朝|未明|深夜|夕方|夜|晩|昼)?の? ?"
+    rf"(?P<hour>2[0-4]|1\d|0?\d)(?: ?時(?!間|代|期){_MINUTES}"
     r"|[:](?P<colon>[0-5]\d)(?![\d:]))(?: ?(?P<after>am|pm|a\.m\.|p\.m\.))?"
     r"|(?P<short>1[0-2]|0?\d) ?(?P<only>am|pm)(?![a-z])"
 )
 _NOON = {"正午": "T12:00", "真夜中の0時": "T00:00"}
 _THEN = re.compile(r" ?(?:から|~|-|と|、|,|および|及び) ?$")
+_AFTER_NOON = ("午後", "pm", "p.m.", "夕方", "夜", "晩")
 UNKNOWN_HALF = "t"
 """Begins a time that may be before noon or after (3時)."""
 BLANK = " _ "
@@ -112,9 +114,10 @@ def _taken_times(text: str, times: set[str]) -> str:
         if not half and afternoon is not None and _THEN.fullmatch(before) and afternoon < hour <= 12:
             half = "午後"  # 午後1時から3時
         minute = 30 if match["at_half"] else int(match["minute"] or match["colon"] or 0)
-        after_noon = half in ("午後", "pm", "p.m.")
+        after_noon = half in _AFTER_NOON or (half == "昼" and hour < 6)
         known = bool(half) or hour > 12 or bool(match["colon"])
-        hour = hour % 12 + 12 * after_noon if half and hour <= 12 else hour
+        hour = hour % 12 + 12 * after_noon if half and half != "昼" and hour <= 12 else hour
+        hour = (hour + 12 * (half == "昼" and hour < 6)) % 24
         times.add(f"T{hour:02}:{minute:02}" if known else f"{UNKNOWN_HALF}{hour}:{minute:02}")
         afternoon = hour - 12 if after_noon else None
         out, end = f"{out}{before}{BLANK}", match.end()

@@ -9,13 +9,16 @@ from eval.metrics.text import Word, normalise, words
 
 NOUN, PROPER = "名詞", "固有名詞"
 
-_KATAKANA_RUN = re.compile("[ァ-ヺー]+(?:[・=][ァ-ヺー]+)*")
+_KATAKANA_RUN = re.compile("(?:(?<![一-龠])[東西南北新旧]{1,2}(?=[ァ-ヺ]{2}))?[ァ-ヺー]+(?:[・=][ァ-ヺー]+)*")
 _V = str.maketrans({"ヴ": "ブ", "ヷ": "ワ", "ヺ": "オ", "ヲ": "オ"})
 _V_SMALL = {"ヴァ": "バ", "ヴィ": "ビ", "ヴェ": "ベ", "ヴォ": "ボ", "ヴュ": "ビュ", "ヴャ": "ビャ"}
 _UNIT_BEHIND = re.compile(r"(?<=\d) ?[ァ-ヺー]+|マイナス(?=\d)")
 
-_MAY_BE_ABSENT = frozenset(LEXICON["may_be_absent"].split())
-_CLASS = _MAY_BE_ABSENT | frozenset(LEXICON["another_thing"].split())
+_MAY_BE_ADDED = frozenset(LEXICON["may_be_added"].split())
+_MAY_BE_ABSENT = _MAY_BE_ADDED | frozenset(LEXICON["may_be_absent"].split())
+CLASS_WORDS = _MAY_BE_ABSENT | frozenset(LEXICON["another_thing"].split())
+_PART = re.compile("[東西南北新旧]")
+"""In front of a name these make another of it: 南アメリカ, 新大阪."""
 
 
 def katakana_words(text: str) -> frozenset[str]:
@@ -44,13 +47,17 @@ def _one_spelling(word: str) -> str:
 def names(text: str) -> frozenset[str]:
     """MeCab's 固有名詞 of two characters or more, each with the class word behind it (富士山, 京都大学).
 
-    Those all in katakana are katakana words, eras belong to dates.
+    What makes another of it in front belongs to it, too (新大阪). Those all in katakana are katakana words, eras belong
+    to dates.
     """
     found = words(text)
-    behind = (*found[1:], Word("", "", ""))
+    nobody = Word("", "", "")
+    around = zip((nobody, *found), found, (*found[1:], nobody), strict=False)
     return frozenset(
-        word.surface + (after.surface if after.surface in _CLASS else "")
-        for word, after in zip(found, behind, strict=False)
+        (before.surface if _PART.fullmatch(before.surface) else "")
+        + word.surface
+        + (after.surface if after.surface in CLASS_WORDS else "")
+        for before, word, after in around
         if (word.pos, word.subpos) == (NOUN, PROPER)
         and len(word.surface) > 1
         and not re.fullmatch("[ァ-ヺー・=]+", word.surface)
@@ -59,32 +66,41 @@ def names(text: str) -> frozenset[str]:
 
 
 def names_in(text: str, name: str) -> bool:
-    """Whether the text says a name of `names`: from the beginning of a word on, and not as part of another thing.
+    """Whether the text says a name of `names`: as a word, and not as part of another thing.
 
-    東京都 does not say 京都, 富士市 not 富士山; the class word may be absent on one side (東京 for 東京都).
+    東京都 does not say 京都, 富士市 not 富士山, 大阪城 not 大阪; a class word may be absent (富士), or added where it
+    changes nothing (東京都 for 東京).
     """
     stem, kind = _divided(name)
     spelled, starts = normalise(text), words_at(text)
     at = spelled.find(stem)
     while at >= 0:
-        if at in starts:
-            behind = spelled[at + len(stem) :]
-            if kind and behind.startswith(kind):
+        end = at + len(stem)
+        part = at > 0 and _PART.fullmatch(spelled[at - 1]) and at - 1 in starts
+        if at in starts and not part and _ends_there(text, end):
+            other = _class_at(text, end)
+            if (kind and spelled.startswith(kind, end)) or (not other and (not kind or kind in _MAY_BE_ABSENT)):
                 return True
-            other = _class_at(text, at + len(stem))
-            if not other and (not kind or kind in _MAY_BE_ABSENT):
-                return True
-            if not kind and other in _MAY_BE_ABSENT:
+            if not kind and other in _MAY_BE_ADDED:
                 return True
         at = spelled.find(stem, at + 1)
     return False
+
+
+def _ends_there(text: str, end: int) -> bool:
+    """Whether a word ends there, or one that is no name goes on (MeCab divides 山田太郎氏 in several ways)."""
+    starts = words_at(text)
+    if end in starts or end >= len(normalise(text)):
+        return True
+    before = max((start for start in starts if start < end), default=0)
+    return starts[before] not in names(text) and end + 1 not in starts
 
 
 @functools.lru_cache(4096)
 def _divided(name: str) -> tuple[str, str]:
     """The name and its class word, "" where it has none."""
     found = words(name)
-    if len(found) > 1 and found[-1].surface in _CLASS:
+    if len(found) > 1 and found[-1].surface in CLASS_WORDS:
         return normalise(name)[: -len(found[-1].surface)], found[-1].surface
     return normalise(name), ""
 
@@ -103,4 +119,4 @@ def words_at(text: str) -> dict[int, str]:
 def _class_at(text: str, at: int) -> str:
     """The class word that begins there, "" for none."""
     surface = words_at(text).get(at, "")
-    return surface if surface in _CLASS else ""
+    return surface if surface in CLASS_WORDS else ""

@@ -18,7 +18,8 @@ _SPELLINGS = "|".join(
     re.escape(s) + ("(?![a-z])" if s.isascii() and s[-1].isalnum() else "")
     for s in sorted(_UNITS, key=len, reverse=True)
 )
-_UNIT = rf"(?:(?P<unit>{_SPELLINGS})|(?P<other>[ァ-ヺー]{{2,}}))"
+# Any katakana word is a unit, and so is a kanji that says nothing of how exact the number is.
+_UNIT = rf"(?:(?P<unit>{_SPELLINGS})|(?P<other>[ァ-ヺー]{{2,}}|(?<=\d)(?![以約程前後内外超未弱強余間中的およ])[一-龠]))"
 _MINUS = r"(?:bc|マイナス|氷点下|零下|[△▲]|(?<![0-9a-z_年月日時分人階頁話巻)%])(?<!_ )(?<!\d )-)"
 _MONEY = {"¥": "円", "$": "ドル", "€": "ユーロ", "第": "番", "華氏": "°f"}
 _QUANTITY = re.compile(
@@ -26,7 +27,7 @@ _QUANTITY = re.compile(
     rf"(?: ?{_UNIT})?(?P<half>半(?![一-龠ば]))?"
 )
 _ONE = re.compile(f"{ONE}(つ|人)")
-_HALF_YEAR, _HALF_DAY, _HALF = re.compile("半年"), re.compile("半日"), re.compile("半[分数]|二分の一")
+_HALF_YEAR, _HALF_DAY, _HALF = re.compile("半年"), re.compile("半日"), re.compile("半[分数額]")
 _FRACTION = re.compile(r"(?P<whole>\d+) ?分の ?(?P<part>\d+)|(?<![\d/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\d/])")
 _KILOGRAMS = re.compile("体重|重[さ量い]|荷")
 _CONSECUTIVE = ("秒", "m", "g", "%", "か月")
@@ -103,8 +104,8 @@ def without_unit(quantity: str) -> frozenset[str]:
     """The bare numbers that may mean it: 17 for 17回, 5 and 5000 for 5km. None for shares."""
     found = _FACT.match(quantity)
     value = _number(found[1]) if found else None
-    if found is None or value is None or quantity.endswith("%"):
-        return frozenset()
+    if found is None or value is None or quantity[found.end() :][:1] in ("%", "-", ":") or quantity.endswith("s"):
+        return frozenset()  # shares and dates
     before, after = found.group().split(found[1], 1)
     sizes = [Fraction(factor) for factor in _ALIASES.get(quantity[found.end() :], {})] or [Fraction(1)]
     return frozenset(f"{before}{decimal(value / size)}{after}" for size in sizes)
