@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eval.metrics.lexicon import LEXICON
 from eval.metrics.names import NOUN, PROPER
-from eval.metrics.numerals import plain_numbers
-from eval.metrics.polarity import SUFFIX, Said, content_word, predicates, without_idioms
+from eval.metrics.numerals import NUMERAL, plain_numbers
+from eval.metrics.polarity import SUFFIX, Said, predicates, without_idioms
 from eval.metrics.text import Word, words
 
 _CASES = {"は": "が", "も": "が", "へ": "に"} | {
@@ -111,8 +111,11 @@ def clauses(text: str) -> tuple[frozenset[str], ...]:
 
 
 def _words_and_numbers(clause: str) -> Iterator[str]:
-    for word in words(clause):
-        known = content_word(word)
-        if known and word.pos == NOUN:
-            yield known
+    compound: list[str] = []
+    for word in (*words(clause), Word("", "", "")):
+        if word.pos in (NOUN, SUFFIX, "接頭辞") and word.subpos != NUMERAL and word.detail != "助数詞":
+            compound.append(word.surface if word.subpos == PROPER else word.lemma)
+        elif compound:
+            yield "".join(compound)
+            compound = []
     yield from re.findall(r"\d+(?:\.\d+)?", clause)

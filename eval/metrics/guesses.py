@@ -19,11 +19,19 @@ _END = re.compile(r"(?:です|でした|である|だった|だ|でしょう|だ
 _PARTS = re.compile(
     r"[、,，/／;\n。?？]|(?<=[一-龠])・(?=[一-龠])|(?<=[一-龠ァ-ヺー\d])[とや](?=[一-龠ァ-ヺ\d])|または|又は|あるいは|或いは|もしくは|若しくは|それとも"
 )
+_AND = re.compile(r"(?<=[一-龠ァ-ヺー\d])[とや](?=[一-龠ァ-ヺ\d])")
+_TOPIC = re.compile("^[^はが。、]{1,12}[はが](?=.)")
 _NOMINAL = frozenset((NOUN, SUFFIX, PREFIX, "記号", "空白", "代名詞", "形状詞"))
 _FEWEST = 3
 """Items that make a list of guesses where nothing else says that they are."""
 
 Holds = Callable[[str], bool]
+
+
+def items(text: str) -> list[str]:
+    """The items of a text that is nothing but a list of nouns; the text itself where it is not."""
+    found = [_END.sub("", _MARK.sub("", part.strip())) for part in _PARTS.split(text) if part.strip()]
+    return found if len(found) > 1 and all(item and is_nominal(item) for item in found) else [text]
 
 
 def is_list_of_guesses(answer: str, holds: Holds, reference: str) -> bool:
@@ -39,7 +47,15 @@ def is_list_of_guesses(answer: str, holds: Holds, reference: str) -> bool:
         any(any(map(holds, parts)) and not all(map(holds, parts)) for parts in choices)
         or _is_unsure(answer, holds)
         or _is_bare_list(answer, holds)
+        or _names_two(answer, holds)
     )
+
+
+def _names_two(answer: str, holds: Holds) -> bool:
+    """Whether the answer is AとB and nothing else, of which it should be one."""
+    said = _TOPIC.sub("", _END.sub("", answer.strip()))
+    parts = _AND.split(said)
+    return len(parts) == 2 and all(map(is_nominal, parts)) and sum(map(holds, parts)) == 1
 
 
 def _is_unsure(text: str, holds: Holds) -> bool:
@@ -104,7 +120,7 @@ def _is_bare_list(answer: str, holds: Holds) -> bool:
     run: list[str] = []
     for part in [*_PARTS.split(answer), "."]:
         item = _END.sub("", _MARK.sub("", part.strip()))
-        if item and _is_nominal(item):
+        if item and is_nominal(item):
             run.append(item)
             continue
         if part.strip() and run:
@@ -116,7 +132,8 @@ def _is_bare_list(answer: str, holds: Holds) -> bool:
 
 
 @functools.lru_cache(2048)
-def _is_nominal(text: str) -> bool:
+def is_nominal(text: str) -> bool:
+    """Whether a text is nouns and nothing else."""
     found = words(text)
     return bool(found) and all(word.pos in _NOMINAL or word.surface in ("の", "(", ")", "「", "」") for word in found)
 

@@ -12,12 +12,12 @@ NOUN, PROPER = "名詞", "固有名詞"
 _KATAKANA_RUN = re.compile("(?:(?<![一-龠])[東西南北新旧]{1,2}(?=[ァ-ヺ]{2}))?[ァ-ヺー]+(?:[・=][ァ-ヺー]+)*")
 _V = str.maketrans({"ヴ": "ブ", "ヷ": "ワ", "ヺ": "オ", "ヲ": "オ"})
 _V_SMALL = {"ヴァ": "バ", "ヴィ": "ビ", "ヴェ": "ベ", "ヴォ": "ボ", "ヴュ": "ビュ", "ヴャ": "ビャ"}
-_UNIT_BEHIND = re.compile(r"(?<=\d) ?[ァ-ヺー]+|マイナス(?=\d)")
+_UNIT_BEHIND = re.compile(r"(?<=[\d十百千万億兆]) ?(?:平方|立方)?[ァ-ヺー]+|マイナス(?=\d)")
 
 _MAY_BE_ADDED = frozenset(LEXICON["may_be_added"].split())
 _MAY_BE_ABSENT = _MAY_BE_ADDED | frozenset(LEXICON["may_be_absent"].split())
 CLASS_WORDS = _MAY_BE_ABSENT | frozenset(LEXICON["another_thing"].split())
-_PART = re.compile("[東西南北新旧]")
+PART = re.compile("[東西南北新旧]")
 """In front of a name these make another of it: 南アメリカ, 新大阪."""
 
 
@@ -54,7 +54,7 @@ def names(text: str) -> frozenset[str]:
     nobody = Word("", "", "")
     around = zip((nobody, *found), found, (*found[1:], nobody), strict=False)
     return frozenset(
-        (before.surface if _PART.fullmatch(before.surface) else "")
+        (before.surface if PART.fullmatch(before.surface) else "")
         + word.surface
         + (after.surface if after.surface in CLASS_WORDS else "")
         for before, word, after in around
@@ -76,7 +76,7 @@ def names_in(text: str, name: str) -> bool:
     at = spelled.find(stem)
     while at >= 0:
         end = at + len(stem)
-        part = at > 0 and _PART.fullmatch(spelled[at - 1]) and at - 1 in starts
+        part = at > 0 and PART.fullmatch(spelled[at - 1]) and at - 1 in starts
         if at in starts and not part and _ends_there(text, end):
             other = _class_at(text, end)
             if (kind and spelled.startswith(kind, end)) or (not other and (not kind or kind in _MAY_BE_ABSENT)):

@@ -18,6 +18,8 @@ _NO_DENIALS = [(re.compile(pattern), plain) for pattern, plain in LEXICON["no_de
 _FALSE = frozenset(LEXICON["false_words"].split())
 _TRUE = frozenset(LEXICON["true_words"].split())
 _EXCLUDED = frozenset(LEXICON["excluded_by"].split())
+_SAME_ALONE = frozenset(LEXICON["same_with"].split())
+_SAME_WITH = re.compile(f"(?<=.)[{LEXICON['same_with'].replace(' ', '')}]$")
 _DENYING: dict[str, str] = LEXICON["denying_words"]
 _NOT = frozenset(("ない", "ず", "無い", "無し", "まい"))
 _NOT_BEFORE = frozenset(("不", "非", "未", "無"))
@@ -50,7 +52,7 @@ class Said:
 
 def content_word(word: Word) -> str | None:
     """The word if it has a content of its own: UniDic's lemma, so that ねこ and 猫 are one; names as they are spelt."""
-    if word.lemma in _EMPTY or word.subpos == NUMERAL or word.detail == "助数詞":
+    if word.lemma in _EMPTY or word.lemma in _SAME_ALONE or word.subpos == NUMERAL or word.detail == "助数詞":
         return None
     if word.pos == VERB and word.subpos == "非自立可能" and word.lemma not in _LIGHT_VERBS_THAT_COUNT:
         return None
@@ -58,7 +60,7 @@ def content_word(word: Word) -> str | None:
         return None
     if word.pos not in (NOUN, VERB, ADJECTIVE, ADJECTIVAL_NOUN):
         return None
-    return word.surface if word.subpos == PROPER else word.lemma
+    return word.surface if word.subpos == PROPER else _SAME_WITH.sub("", word.lemma)
 
 
 @functools.lru_cache(4096)
@@ -125,7 +127,7 @@ def _predicate(sentence: Sequence[Word]) -> tuple[str, Polarity] | None:
     word = sentence[at]
     negatives = sum(one.lemma in _NOT for one in sentence[at:]) + (word.lemma in _DENYING)
     negatives += at > 0 and sentence[at - 1].pos == PREFIX and sentence[at - 1].lemma in _NOT_BEFORE
-    if word.lemma in _FALSE and len(places) > 1:  # 東京だというのは誤り
+    if _is_false(sentence, at) and len(places) > 1:  # 東京だというのは誤り
         word, negatives = sentence[places[-2]], negatives + 1
     if word.lemma in _TRUE and negatives % 2 and len(places) > 1:  # 東京だというのは正しくない
         word = sentence[places[-2]]
@@ -139,6 +141,12 @@ def _exists(sentence: Sequence[Word], at: int) -> bool:
     return sentence[at].lemma in ("有る", "居る") and not before.endswith(
         ("で", "では", "でも", "て", "ては", "ても", "じゃ")
     )
+
+
+def says_so(text: str) -> bool:
+    """Whether the text begins with a yes or no."""
+    plain = without_idioms(text)
+    return bool(_YES.match(plain) or _NO.match(plain))
 
 
 def is_bare(text: str) -> bool:
@@ -165,9 +173,14 @@ def _denied_places(found: Sequence[Word]) -> list[int]:
             places.append(at + 1)
     last = next((at for at in range(len(found) - 1, -1, -1) if _counts(found[at])), None)
     denied = last is not None and any(word.lemma in _NOT for word in found[last:])
-    if last is not None and found[last].lemma in (_TRUE if denied else _FALSE):
+    if last is not None and (found[last].lemma in _TRUE if denied else _is_false(found, last)):
         places += [at for at in range(last) if _counts(found[at]) or found[at].subpos == NUMERAL]
     return places
+
+
+def _is_false(found: Sequence[Word], at: int) -> bool:
+    """Whether the word there says that what stands before it is not so: 東京とは違う, not 色が違う."""
+    return found[at].lemma in _FALSE and (found[at].pos == NOUN or (at > 0 and found[at - 1].surface == "は"))
 
 
 def _is_compared(found: Sequence[Word], at: int) -> bool:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from eval.metrics.correctness import facts, stated
 from eval.metrics.exchange import exchanged, opposed, roles_swapped
-from eval.metrics.guesses import is_list_of_guesses
-from eval.metrics.names import CLASS_WORDS, words_at
-from eval.metrics.polarity import Said, is_bare, polarity, predicates, refuses, said
-from eval.metrics.text import normalise, words
+from eval.metrics.guesses import is_list_of_guesses, is_nominal, items
+from eval.metrics.names import CLASS_WORDS, NOUN, PART
+from eval.metrics.polarity import Said, content_word, is_bare, polarity, predicates, refuses, said, says_so
+from eval.metrics.text import Word, normalise, words
 
 MANY = 3
 """Facts or words of a reference up to which an answer has to state all of them."""
@@ -69,12 +69,16 @@ def _yes_or_no(answer: str, reference: str, question: str) -> bool | None:
     shared = {lemma for lemma, _ in predicates(answer)} & {lemma for lemma, _ in predicates(reference)}
     if shared and not said(reference).content:  # いない, ある: nothing but yes or no
         return found == wanted
+    if says_so(answer) and said(reference).content <= said(question).content:
+        return found == wanted
     return False if shared and found != wanted else None
 
 
 def _states(answer: str, reference: str, question: str) -> bool:
     wanted, found = said(reference), said(answer)
     # A reference that only denies is stated by an answer that denies the same.
+    if roles_swapped(reference, answer) and opposed(wanted, found):
+        return wanted.content & _nouns(reference) <= found.content  # 木星は土星より大きい, 土星は木星より小さい
     text, by = (wanted.so, found.so) if wanted.so_words or facts(wanted.so).of(None) else (wanted.not_so, found.not_so)
     asked = _asked(text, question)
     if not asked:
@@ -85,6 +89,10 @@ def _states(answer: str, reference: str, question: str) -> bool:
         return True
     # MeCab may divide a name in two ways; a number held may be part of another (3% of -3%).
     return missing <= facts(text).names | facts(text).katakana and _holds(by, text)
+
+
+def _nouns(text: str) -> frozenset[str]:
+    return frozenset(known for word in words(text) if word.pos == NOUN and (known := content_word(word)))
 
 
 def _asked(reference: str, question: str) -> frozenset[str]:
@@ -116,37 +124,49 @@ def _without_family_names(wanted: frozenset[str], reference: str, answer: str) -
 
 
 def _says_words(reference: str, answer: str, question: str) -> bool:
-    """Whether the answer says the content words of the reference, or holds it as it is."""
+    """Whether the answer says the content words of the reference: all where it is a name or a list, else most."""
     if _holds(answer, reference):
         return True
     every = said(reference).content
     wanted = (every - said(question).content) or every
-    found = said(answer).content
-    share = len(wanted & found) / len(wanted) if wanted else 0.0
-    return share == 1 if len(wanted) <= 2 else share >= HALF
+    share = len(wanted & said(answer).content) / len(wanted) if wanted else 0.0
+    return share == 1 if len(wanted) <= 2 or is_nominal(reference) or len(items(reference)) > 1 else share >= HALF
 
 
 def _holds(text: str, part: str) -> bool:
-    """Whether the text holds the part from a word's beginning to a word's end."""
-    spelled, wanted, starts = normalise(text), normalise(part), words_at(text)
-    ends = {start + len(word) for start, word in starts.items()}
-    at = spelled.find(wanted)
-    while wanted and at >= 0:
-        end = at + len(wanted)
-        if at in starts and end in ends and starts.get(end) not in CLASS_WORDS:
-            return True
-        at = spelled.find(wanted, at + 1)
-    return False
+    """Whether the text holds the words of the part one after another, in any spelling, and not in a longer name."""
+    found, wanted = words(text), [word.lemma for word in words(part)]
+    spans = range(len(found) - len(wanted) + 1) if wanted else ()
+    return any(
+        [word.lemma for word in found[at : at + len(wanted)]] == wanted and _stands_alone(found, at, at + len(wanted))
+        for at in spans
+    )
+
+
+def _stands_alone(found: Sequence[Word], start: int, end: int) -> bool:
+    """Whether words `start` to `end` are no part of a longer katakana word, nor of 新大阪 or 大阪城."""
+    before, behind = found[start - 1] if start else None, found[end] if end < len(found) else None
+    if before and (PART.fullmatch(before.surface) or (_is_katakana(before) and _is_katakana(found[start]))):
+        return False
+    return not behind or not (behind.surface in CLASS_WORDS or (_is_katakana(behind) and _is_katakana(found[end - 1])))
+
+
+def _is_katakana(word: Word) -> bool:
+    return bool(re.fullmatch("[ァ-ヺー]+", word.surface))
 
 
 def _contradicts(answer: str, reference: str, question: str) -> bool:
     wanted, found = said(reference), said(answer)
+    of_reference = items(reference)
+    turned_round = opposed(wanted, found) and roles_swapped(reference, answer)
     return (
         _denies(answer, reference)
-        or _denied(wanted, found)
-        or (opposed(wanted, found) and not roles_swapped(reference, answer))
+        or (not turned_round and (_denied(wanted, found) or opposed(wanted, found)))
+        or bool((said(question).so_words - wanted.not_so_words) & (found.not_so_words - found.so_words))
         or exchanged(reference, answer)
-        or is_list_of_guesses(answer, lambda part: _states(part, reference, question), reference)
+        or is_list_of_guesses(
+            answer, lambda part: any(_states(part, item, question) for item in of_reference), reference
+        )
     )
 
 
