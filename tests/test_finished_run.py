@@ -53,7 +53,13 @@ def test_it_is_scored_as_it_was(run, call):
     call(evaluate, run, *words, "--force")
     assert list(read_predictions(run / "eval" / "predictions.jsonl")) == answers
     after = json.loads((run / "eval" / "results.json").read_text())
-    assert after["systems"]["tuned"]["groups"] == before["systems"]["tuned"]["groups"]
+    for group, scores in before["systems"]["tuned"]["groups"].items():
+        for metric, found in scores.items():
+            if (
+                "facts:" in after["signatures"][metric]
+            ):  # since then they know units and signs, and their signature says it
+                continue
+            assert after["systems"]["tuned"]["groups"][group][metric] == found, (group, metric)
     assert after["rows"].pop("under").items() <= DOLLY.items()
     assert after["rows"] == before["rows"]
 

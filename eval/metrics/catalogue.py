@@ -12,10 +12,11 @@ from eval.metrics.likelihood import context_gain, reference_bits_per_character
 from eval.metrics.metric import SECTIONS, Metric, Section
 from eval.metrics.overlap import character_f1, chrf, edit_similarity, exact_match, gold_contained, rouge_l
 from eval.metrics.text import NORMALISATION, TOKENIZER
+from eval.metrics.verdict import correct
 
 _TEXT = f"norm:{NORMALISATION}"
 _MECAB = f"{_TEXT}|tok:{TOKENIZER}|fugashi:{version('fugashi')}|dict:unidic-lite-{version('unidic-lite')}"
-_FACTS = f"facts:regex+固有名詞|{_MECAB}"
+_FACTS = f"facts:2:units+regex+固有名詞|{_MECAB}"
 _RAPIDFUZZ = version("rapidfuzz")
 _BEST = "refs:best-of-all"
 _KINDS = dict(zip(KINDS, ("numbers", "dates", "names", "katakana words"), strict=True))
@@ -80,6 +81,12 @@ GOLD_CONTAINED = _compared(
     gold_contained, title="gold contained", section="correctness", place=-1, headline=True, compared=True,
     binary=True, definition=f"reference-is-substring-of-answer|{_TEXT}|{_BEST}",
 )  # fmt: skip
+CORRECT = Metric(
+    key="correct", title="correct by rules", section="correctness", place=-1, compared=True, binary=True,
+    definition=f"states-facts-or-words,-not-denied-refused-guessed-or-exchanged|{_FACTS}|{_BEST}",
+    of_text=lambda text, row: correct(text, row.references, row.instruction),
+    needs_reference=True, floors=True, empty="0",
+)  # fmt: skip
 FACTS_RECALL = _recall()
 COVERAGE = _grounded(
     key="coverage", title="share copied from the context",
@@ -117,6 +124,7 @@ METRICS: tuple[Metric, ...] = (
         definition=f"equal|{_TEXT}|{_BEST}",
     ),
     GOLD_CONTAINED,
+    CORRECT,
     Metric(
         key="reference_bits_per_character", title="reference bits / character", section="free of decoding",
         needs_reference=True, lower_is_better=True, compared=True, weight=lambda row: len(row.output),

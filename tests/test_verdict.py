@@ -1,0 +1,95 @@
+"""The verdict by rules on adversarial pairs, and each of its rules on cases of its own."""
+
+import pytest
+from verdict_table import BEGIN, DOCUMENT, END, SETS, hits, pairs, table
+
+from eval.metrics.catalogue import CORRECT
+from eval.metrics.exchange import exchanged
+from eval.metrics.guesses import items
+from eval.metrics.polarity import polarity, predicates, refuses, said
+from eval.metrics.verdict import correct
+
+ENOUGH = 0.85
+
+
+@pytest.mark.parametrize("name", SETS.values())
+def test_the_verdict_is_right_on_adversarial_pairs(name: str) -> None:
+    found = pairs(name)
+    assert len(found) >= 40
+    assert hits(CORRECT, found) / len(found) >= ENOUGH
+
+
+def test_the_documents_table_is_what_the_metrics_say() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0] == table()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("東京です", "yes"),
+        ("東京ではありません", "no"),
+        ("はい、飛べます", "yes"),
+        ("いいえ", "no"),
+        ("飛べません", "no"),
+        ("飛べないわけではない", "yes"),
+        ("行かなければならない", "yes"),
+        ("東京で間違いない", "yes"),
+        ("不可能です", "no"),
+        ("不要です", "no"),
+        ("ない", "no"),
+        ("東京だけでなく大阪です", "yes"),
+        ("東京だというのは誤りです", "no"),
+        ("東京というのは正しくありません", "no"),
+        ("", None),
+    ],
+)
+def test_polarity(text: str, expected: str | None) -> None:
+    assert polarity(text) == expected
+
+
+def test_what_is_said_to_be_so_and_not_so() -> None:
+    assert said("東京ではなく大阪です").so_words == {"大阪"}
+    assert said("東京ではなく大阪です").not_so_words == {"東京"}
+    assert said("東京以外の都市").not_so_words == {"東京"}
+    assert predicates("予約は不要です。予約は必要です。") == (("必要", "no"), ("必要", "yes"))
+
+
+@pytest.mark.parametrize(
+    ("text", "about", "expected"),
+    [
+        ("富士山かどうかは分かりません。", "日本一高い山は？", True),
+        ("文章に記載がありません。", "首都は？", True),
+        ("お答えできません。", "首都は？", True),
+        ("東京です。人口は分かりません。", "首都は？", False),  # about something else
+        ("東京です。", "首都は？", False),
+        ("答えが分かりやすい。", "首都は？", False),
+    ],
+)
+def test_refusals(text: str, about: str, expected: bool) -> None:
+    assert refuses(text, about) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "expected"),
+    [
+        ("犬が猫を追う。", "猫が犬を追う。", True),
+        ("犬が猫を追う。", "猫が犬に追われる。", False),
+        ("巨人が阪神に勝った。", "阪神が巨人に負けた。", False),
+        ("日本の首都は東京です。", "東京は日本の首都です。", False),
+        ("男性3人、女性5人", "女性5人、男性3人", False),
+        ("男性3人、女性5人", "男性5人、女性3人", True),
+    ],
+)
+def test_exchanges(reference: str, answer: str, expected: bool) -> None:
+    assert exchanged(reference, answer) == expected
+
+
+def test_items() -> None:
+    assert items("1. 清水寺\n2. 東大寺") == ["清水寺", "東大寺"]
+    assert items("清水寺に行く") == ["清水寺に行く"]
+
+
+def test_the_best_of_several_references_counts_and_nothing_is_never_right() -> None:
+    assert correct("東京", ["大阪", "東京都"], "首都は？") == 1
+    assert correct("東京", [], "首都は？") == 0
+    assert correct("", ["東京"], "首都は？") == correct("東京", [""], "首都は？") == correct("", [""]) == 0
