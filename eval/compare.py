@@ -220,7 +220,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
         change = comparison.differences[name].interaction.get(HEADLINE.key)
         if change and change.mean is not None:
             text = f"{name}: the difference on context minus that on open is {with_interval(change, signed=True)} in "
-            blocks.append(paragraph(f"{text}{HEADLINE.name}, p {p_value(change.p)}."))
+            blocks.append(paragraph(f"{text}{HEADLINE.name}, p {p_value(change.p, change.p_is_bound)}."))
     shown = [metric for metric in REPORTED if metric.compared]
     for metric in measured(comparison.systems, comparison.rows.scopes(), shown):
         blocks += [Heading(2, metric.name), _table(comparison, metric)]
@@ -240,7 +240,7 @@ def _table(comparison: Comparison, metric: Metric) -> Table:
         rows.append([scope.label, str(comparison.rows.of(scope)), means[first]])
         for name in others:
             delta = comparison.differences[name].of(scope, metric)
-            rows[-1] += [means[name], score_cell(delta, signed=True), p_value(delta.p_holm)]
+            rows[-1] += [means[name], score_cell(delta, signed=True), p_value(delta.p_holm, delta.p_is_bound)]
     return Table(header, rows, strong=frozenset(at for at, scope in enumerate(scopes) if scope.is_group))
 
 
@@ -252,7 +252,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for scope in comparison.rows.scopes():
             means = [number(comparison.systems[n].of(scope, HEADLINE).mean) for n in (first, name)]
             delta = comparison.differences[name].of(scope, HEADLINE)
-            cells = [str(comparison.rows.of(scope)), *means, with_interval(delta, signed=True), p_value(delta.p_holm)]
+            cells = [
+                str(comparison.rows.of(scope)),
+                *means,
+                with_interval(delta, signed=True),
+                p_value(delta.p_holm, delta.p_is_bound),
+            ]
             rows.append(Row(narrow(scope.label, CATEGORY_CELLS), cells, scope.is_group))
         title = f"{HEADLINE.name}: {narrow(name, 24)} against {narrow(first, 24)}"
         print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)

@@ -14,7 +14,7 @@ from eval.predictions import Prediction
 from eval.render.blocks import Heading, Paragraph, Span, Table
 from eval.render.html import marked, render_html
 from eval.render.markdown import render_markdown
-from eval.render.numbers import p_value
+from eval.render.numbers import p_is, p_value, round_up
 from eval.report.document import document
 from eval.report.samples import chosen, quoted
 from eval.report.terminal import print_table
@@ -310,6 +310,12 @@ def test_a_strong_row_and_a_section_in_both_renderings() -> None:
 @pytest.mark.parametrize(("p", "shown"), [(None, "n/a"), (0.0004, "<.001"), (0.0123, ".012"), (1.0, "1.000")])
 def test_p_values(p: float | None, shown: str) -> None:
     assert p_value(p) == shown
+
+
+def test_a_p_that_is_a_bound_says_so() -> None:
+    assert p_value(0.0017, True) == "≤.002"
+    assert [p_is(0.0017, True), p_is(0.0001, True), p_is(0.012)] == ["≤ .002", "< .001", "= .012"]
+    assert [round_up(rows) for rows in (7, 42, 123, 1234)] == [7, 42, 130, 1300]
 
 
 def test_the_hostile_answer_is_among_the_samples(predictions: list[Prediction]) -> None:

@@ -9,6 +9,8 @@ import pytest
 from scipy import stats
 
 from eval.statistics.estimates import (
+    LEAST_P,
+    Estimate,
     _repeated_ranks,
     _weighted_correlation,
     band_position,
@@ -17,9 +19,12 @@ from eval.statistics.estimates import (
     cluster_numbers,
     contrast,
     holm,
+    is_bound,
     rank_correlation,
     sign_flip_p,
 )
+from eval.statistics.power import rows_to_show
+from eval.statistics.shares import share_interval, wilson
 
 NAN = math.nan
 
@@ -76,6 +81,48 @@ def test_binomial_is_scipys_on_the_rows_that_changed() -> None:
         assert binomial_p(differences) == pytest.approx(expected)
     assert binomial_p(np.array([NAN])) is None
     assert binomial_p(np.array([1.0] * 5)) == 2 / 32
+
+
+def test_a_p_that_flips_cannot_make_smaller_is_a_bound() -> None:
+    values = np.full((40, 1), 0.5)
+    (least,) = sign_flip_p(values, np.ones_like(values), cluster_numbers([""] * 40))
+    assert is_bound(least)
+    assert not is_bound(2 * LEAST_P)
+    assert not is_bound(None)
+
+
+@pytest.mark.parametrize(("ones", "n"), [(4, 200), (0, 50), (50, 50), (1, 2)])
+def test_wilson_is_scipys(ones: int, n: int) -> None:
+    expected = stats.binomtest(ones, n).proportion_ci(method="wilson")
+    assert wilson(ones / n, n) == pytest.approx((expected.low, expected.high))
+
+
+def test_shares_near_an_end_have_wilsons_interval_over_clusters() -> None:
+    values = np.array([1.0] * 4 + [0.0] * 196)
+    clusters = cluster_numbers([""] * 200)
+    plain = bootstrap_means(values[:, None], np.ones((200, 1)), clusters)[0]
+    found = share_interval(plain, values, clusters)
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.0078, 0.0503), abs=1e-4)
+    halves = np.array([1.0] * 100 + [0.0] * 100)
+    middle = bootstrap_means(halves[:, None], np.ones((200, 1)), clusters)[0]
+    assert share_interval(middle, halves, clusters) == middle  # the bootstrap's
+    none = np.zeros(200)
+    pairs = cluster_numbers([f"文脈{n // 2}" for n in range(200)])
+    nothing = bootstrap_means(none[:, None], np.ones((200, 1)), pairs)[0]
+    assert share_interval(nothing, none, pairs).ends == pytest.approx((0, wilson(0, 100)[1]))
+    one = bootstrap_means(none[:2, None], np.ones((2, 1)), cluster_numbers(["甲", "甲"]))[0]
+    assert share_interval(one, none[:2], cluster_numbers(["甲", "甲"])).ends is None
+
+
+def test_rows_to_show_are_as_many_as_show_it() -> None:
+    draw = np.random.default_rng(0)
+    found = Estimate(0.1, 0.1 - 1.96 / 60**0.5, 0.1 + 1.96 / 60**0.5, 60, 0)
+    rows = rows_to_show(found)
+    assert rows == pytest.approx((1.96 + 0.8416) ** 2 / 0.01, rel=0.01)
+    shown = [stats.ttest_1samp(draw.normal(0.1, 1, rows), 0).pvalue < 0.05 for _ in range(400)]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.06)
+    for nothing in (Estimate(0.0, -1, 1, 5, 0), Estimate(0.1, None, None, 1, 0), Estimate(1e-9, -1, 1, 5, 0)):
+        assert rows_to_show(nothing) is None
 
 
 def test_holm() -> None:

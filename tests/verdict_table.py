@@ -27,10 +27,8 @@ KEYS = (
     "facts_recall",
     "correct",
 )
-SETS = {
-    "written before the rules were tuned": "adversarial_pairs.jsonl",
-    "and after": "adversarial_pairs_held_out.jsonl",
-}
+TUNED_ON = "that the rules were tuned on"
+SETS = {TUNED_ON: "adversarial_pairs.jsonl", "written after": "adversarial_pairs_held_out.jsonl"}
 RIGHT = 0.5
 """The score from which a metric counts as saying that an answer is right."""
 

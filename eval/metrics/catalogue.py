@@ -94,7 +94,8 @@ COVERAGE = _grounded(
     of_text=lambda text, row: found.coverage if (found := extraction(text, row.input)) else None,
 )  # fmt: skip
 EOS_RATE = Metric(
-    key="eos_rate", title="ended by itself (EOS)", section="behaviour", definition="ended-with-end-of-text",
+    key="eos_rate", title="ended by itself (EOS)", section="behaviour", binary=True,
+    definition="ended-with-end-of-text",
     of_prediction=lambda answer: ended(answer.finish_reason),
 )  # fmt: skip
 LENGTH_RATIO = Metric(

@@ -24,8 +24,20 @@ def with_interval(found: Interval, signed: bool = False, digits: int = 3) -> str
     return f"{number(found.mean, signed)} {interval(found, signed, digits)}".rstrip()
 
 
-def p_value(value: float | None) -> str:
-    """`.012`, `<.001`, or `n/a`."""
+def p_value(value: float | None, is_bound: bool = False) -> str:
+    """`.012`, `≤.002` where it is an upper bound, `<.001`, or `n/a`."""
     if value is None:
         return NOTHING
-    return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+    return "<.001" if value < 0.001 else f"{'≤' * is_bound}{f'{value:.3f}'.removeprefix('0')}"
+
+
+def p_is(value: float | None, is_bound: bool = False) -> str:
+    """`= .012`, `≤ .002` or `< .001`, to stand behind a p."""
+    shown = p_value(value, is_bound)
+    return f"{shown[0]} {shown[1:]}" if shown[0] in "<≤" else f"= {shown}"
+
+
+def round_up(rows: int) -> int:
+    """An estimated number to two digits, upwards: 1234 is 1300."""
+    step = 10 ** max(0, len(str(rows)) - 2)
+    return -(-rows // step) * step

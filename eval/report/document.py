@@ -9,7 +9,7 @@ from typing import Any
 from eval.metrics.catalogue import FACTS_RECALL, HEADLINE, in_section
 from eval.predictions import Prediction
 from eval.render.blocks import Block, Bullets, Heading, Strong, Table, paragraph
-from eval.render.numbers import NOTHING, p_value, with_interval
+from eval.render.numbers import NOTHING, p_is, with_interval
 from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
 from eval.report.samples import sample_blocks
 from eval.report.score_tables import behaviour_table, score_table
@@ -54,7 +54,7 @@ def _verdicts(results: Results) -> list[Block]:
     interaction = results.interaction.get(HEADLINE.key)
     if interaction and interaction.mean is not None:
         change = f": the difference on context minus that on open is {with_interval(interaction, signed=True)}"
-        p = f" in {HEADLINE.name} (p = {p_value(interaction.p)}).".replace("= <", "< ")
+        p = f" in {HEADLINE.name} (p {p_is(interaction.p, interaction.p_is_bound)})."
         lines.append(paragraph(Strong("Context against open"), change + p))
     return lines
 

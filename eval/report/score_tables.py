@@ -21,7 +21,9 @@ def score_table(results: Results, scopes: Sequence[Scope], metrics: Sequence[Met
     places = _places(results, scopes, metrics)
     columns = _systems(results, places)
     if results.deltas.groups:
-        columns["p (Holm)"] = [p_value(results.deltas.of(*place).p_holm) for place in places]
+        columns["p (Holm)"] = [
+            p_value(found.p_holm, found.p_is_bound) for found in (results.deltas.of(*place) for place in places)
+        ]
     columns["best floor"] = [_limit_cell(best(results.floors, *place)) for place in places]
     columns["oracle"] = [Cell(number(best(results.ceilings, *place).mean)) for place in places]
     for name, positions in results.normalised.items():

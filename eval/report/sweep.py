@@ -11,6 +11,7 @@ from eval.report.sweep_figures import dose_figure, labels, sweep_figure
 from eval.report.view import WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import SweepResults, SweptSystem
+from eval.statistics.estimates import holm
 
 COLUMNS = (
     (ON_OPEN, GOLD_CONTAINED), (ON_CONTEXT, GOLD_CONTAINED), (ON_CONTEXT, FACTS_RECALL), (ON_CONTEXT, PARTICLE_SHARE),
@@ -22,7 +23,7 @@ COLUMNS = (
 def sweep_blocks(sweep: SweepResults) -> list[Block]:
     """Table and figures of a scored sweep, system by system, to stand inside a report."""
     blocks: list[Block] = []
-    lost = WORDS["lost"].format(metric=HEADLINE.name, first=labels(sweep)[0])
+    lost = WORDS["lost"].format(metric=HEADLINE.name, first=labels(sweep)[0], settings=len(sweep.settings) - 1)
     for place, (name, scores) in enumerate(sweep.systems.items()):
         blocks += [Heading(3, f"By setting: {name}"), _headline_table(sweep, scores), paragraph(lost)]
         blocks += [sweep_figure(sweep, name, place), *dose_figure(sweep, name, place), _table(sweep, scores)]
@@ -31,13 +32,35 @@ def sweep_blocks(sweep: SweepResults) -> list[Block]:
 
 def _headline_table(sweep: SweepResults, system: SweptSystem) -> Table:
     """The headline metric by setting, and what each setting lost against the first."""
-    header = ["setting", f"{HEADLINE.name}, open", "context", "lost on open", "lost on context", "context − open", "p"]
+    header = [
+        "setting",
+        f"{HEADLINE.name}, open",
+        "context",
+        "lost on open",
+        "lost on context",
+        "context − open",
+        "p (Holm)",
+    ]
     rows: list[list[str | Cell]] = []
+    adjusted = _adjusted(sweep, system)
     for at, (label, scores) in enumerate(zip(labels(sweep), system.scores, strict=True)):
         cells = [score_cell(scores.of(scope, HEADLINE)) for scope in (ON_OPEN, ON_CONTEXT)]
         lost = system.lost(at)
-        rows.append([label, *cells, *(score_cell(one, signed=True) for one in lost), p_value(lost[-1].p)])
+        rows.append(
+            [
+                label,
+                *cells,
+                *(score_cell(one, signed=True) for one in lost),
+                p_value(adjusted.get(at), lost[-1].p_is_bound),
+            ]
+        )
     return Table(header, rows)
+
+
+def _adjusted(sweep: SweepResults, system: SweptSystem) -> dict[int, float]:
+    """p of "context − open" by setting, corrected (Holm) for all that were compared with the first."""
+    known = {at: system.lost(at)[-1].p for at in range(1, len(sweep.settings))}
+    return holm({at: p for at, p in known.items() if p is not None})
 
 
 def _table(sweep: SweepResults, system: SweptSystem) -> Table:
@@ -53,12 +76,12 @@ def _table(sweep: SweepResults, system: SweptSystem) -> Table:
 def print_sweep(sweep: SweepResults, console: Console) -> None:
     """The headline metric of every system by setting, open and context, with what was lost between them."""
     for name, system in sweep.systems.items():
-        rows = []
+        rows, adjusted = [], _adjusted(sweep, system)
         for at, (label, scores) in enumerate(zip(labels(sweep), system.scores, strict=True)):
             both = [number(scores.of(scope, HEADLINE).mean) for scope in (ON_OPEN, ON_CONTEXT)]
             difference = system.lost(at)[-1]
             lost = with_interval(difference, signed=True, digits=2) if at else "first"
             ended = number(scores.of(ON_CONTEXT, EOS_RATE).mean, digits=2)
-            rows.append(Row(label, [*both, lost, p_value(difference.p), ended]))
+            rows.append(Row(label, [*both, lost, p_value(adjusted.get(at), difference.p_is_bound), ended]))
         title = f"{HEADLINE.name} of {name} by {', '.join(sweep.keys) or 'setting'}"
-        print_rows(title, ["open", "context", "ctx − open", "p", "EOS"], rows, console)
+        print_rows(title, ["open", "context", "ctx − open", "Holm p", "EOS"], rows, console)

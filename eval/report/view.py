@@ -7,7 +7,7 @@ from eval.metrics.catalogue import HEADLINE
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
 from eval.render.blocks import Paragraph, Strong, paragraph
-from eval.render.numbers import number, p_value, with_interval
+from eval.render.numbers import number, p_is, round_up, with_interval
 from eval.scoring.results import ON_GROUP, Difference, Results, Scope, Scores, best
 from sft.data.records import Group
 from sft.system.visible import counted
@@ -54,6 +54,9 @@ def verdict(results: Results, group: Group, metric: Metric = HEADLINE) -> Paragr
     words = in_words(delta)
     if floor.mean is not None and tuned is not None and tuned < floor.mean:
         words += ", and below the best floor"
-    holm = "" if delta.p_holm is None else f"p (Holm) = {p_value(delta.p_holm)}, ".replace("= <", "< ")
+    holm = "" if delta.p_holm is None else f"p (Holm) {p_is(delta.p_holm, delta.p_is_bound)}, "
+    rows = delta.rows_to_show
+    unseen = rows and rows > delta.n and words.startswith("no difference")
+    needed = WORDS["rows_to_show"].format(rows=round_up(rows)) if rows and unseen else ""
     difference = f"difference {with_interval(delta, signed=True)}: "
-    return paragraph(title, numbers + difference, Strong(words), f" ({holm}n = {delta.n}{beside}).")
+    return paragraph(title, numbers + difference, Strong(words), f" ({holm}n = {delta.n}{needed}{beside}).")

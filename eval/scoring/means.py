@@ -10,6 +10,7 @@ from eval.metrics.metric import Metric
 from eval.scoring.results import Position, Scores
 from eval.scoring.rows import Rows, column, nested, rounded
 from eval.statistics.estimates import Array, band_position, bootstrap_means
+from eval.statistics.shares import share_interval
 
 
 def means(rows: Rows, tables: Sequence[Array], metrics: Sequence[Sequence[Metric]]) -> list[Scores]:
@@ -24,7 +25,9 @@ def means(rows: Rows, tables: Sequence[Array], metrics: Sequence[Sequence[Metric
     for scope, at in rows.scopes.items():
         weights = rows.weights[np.ix_(at, columns)]
         estimates = bootstrap_means(values[at], weights, rows.clusters[at], rows.resamples, rows.seed)
-        for (place, metric), estimate in zip(wanted, estimates, strict=True):
+        for (place, metric), estimate, scores in zip(wanted, estimates, values[at].T, strict=True):
+            if metric.binary:
+                estimate = share_interval(estimate, scores, rows.clusters[at])
             found[place].setdefault(scope, {})[metric.key] = rounded(estimate)
     return [Scores(**nested(by_scope)) for by_scope in found]
 

@@ -5,7 +5,8 @@ import dataclasses
 from eval.metrics.catalogue import HEADLINE_METRICS, METRICS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN, Difference, Differences, Interaction, Scope
 from eval.scoring.rows import Rows, column, nested, rounded
-from eval.statistics.estimates import Array, binomial_p, contrast, holm, paired_difference, sign_flip_p
+from eval.statistics.estimates import Array, binomial_p, contrast, holm, is_bound, paired_difference, sign_flip_p
+from eval.statistics.power import rows_to_show
 
 
 def differences(rows: Rows, first: Array, second: Array) -> Differences:
@@ -37,6 +38,8 @@ def _tested(rows: Rows, at: list[int], first: Array, second: Array) -> dict[str,
             p=binomial_p(change) if exact else p_value,
             p_holm=None,
             test="binomial" if exact else "sign-flip",
+            p_is_bound=not exact and is_bound(p_value),
+            rows_to_show=rows_to_show(estimate),
         )
     return found
 
@@ -53,6 +56,8 @@ def interaction(rows: Rows, first: Array, second: Array) -> dict[str, Interactio
     context, open_ = ((changes[at], rows.clusters[at]) for at in groups)
     found = contrast(*context, *open_, rows.resamples, rows.seed)
     return {
-        metric.key: rounded(Interaction(one.mean, one.ci_low, one.ci_high, one.p, one.n_first, one.n_second))
+        metric.key: rounded(
+            Interaction(one.mean, one.ci_low, one.ci_high, one.p, one.n_first, one.n_second, is_bound(one.p))
+        )
         for metric, one in zip(HEADLINE_METRICS, found, strict=True)
     }

@@ -48,21 +48,25 @@ class Difference(Estimate):
 
     `p` is two-sided: `test` says whether by sign flips over the clusters or, for 0/1 metrics of rows that share no
     context, exactly from the rows that changed. `p_holm` is p adjusted for all headline metrics over all categories
-    (or over all groups); None for the other metrics.
+    (or over all groups); None for the other metrics. `p_is_bound`: the flips can give no smaller p, so both are upper
+    bounds. `rows_to_show` is how many rows would show a difference of this size; None where nothing says so.
     """
 
     p: float | None
     p_holm: float | None
     test: Literal["binomial", "sign-flip"]
+    p_is_bound: bool = False
+    rows_to_show: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interaction(Interval):
-    """A difference between two systems on context rows minus that on open rows."""
+    """A difference between two systems on context rows minus that on open rows; `p_is_bound` as in `Difference`."""
 
     p: float | None
     n_context: int
     n_open: int
+    p_is_bound: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from scipy.stats import binomtest, rankdata
 
 CONFIDENCE = 0.95
 FLIPS = 10_000
+LEAST_P = 1 / (1 + FLIPS)
+"""The least p that so many random flips can give: there it is an upper bound, p ≤ .0001."""
 _CELLS_AT_ONCE = 4_000_000
 
 Array = NDArray[np.float64]
@@ -98,6 +100,11 @@ def sign_flip_p(
     """
     sums = _cluster_sums(differences, weights, clusters)
     return _flip_p(sums, np.abs(sums.sum(axis=0)), _enough_clusters(differences, clusters), flips, seed)
+
+
+def is_bound(p_value: float | None) -> bool:
+    """Whether a p by random flips is the least that they can give, so that the true one may be smaller."""
+    return p_value is not None and p_value <= LEAST_P * (1 + 1e-9)
 
 
 def binomial_p(differences: Array) -> float | None:
