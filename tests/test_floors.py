@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from eval.metrics.floors import CEILINGS, CONSTANT, FLOORS, lead, oracle_sentence, sentences, shuffled
+from eval.metrics.floors import (
+    CEILINGS,
+    CONSTANT,
+    FLOORS,
+    lead,
+    lead_as_long,
+    oracle_sentence,
+    question_sentence,
+    shuffled,
+)
 from eval.metrics.overlap import character_f1, chrf, rouge_l
+from eval.metrics.text import sentences
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
@@ -44,7 +54,15 @@ def test_every_floor_answers_every_row_or_none() -> None:
     assert FLOORS["echo"](examples, 0) == ["どこ？"] * 4
     assert FLOORS["constant"](examples, 0) == [CONSTANT] * 4
     assert lead(examples) == ["塔は", "塔は", None, None]  # the median of 2, 5 and 2 characters
+    assert question_sentence(examples) == ["塔は高い。", "塔は高い。", None, None]  # none shares more, so the first
+    assert lead_as_long(examples, ["", "あい ", "うえ", "お"]) == ["", "塔は", None, None]
     assert oracle_sentence(examples) == ["大阪にある。", "大阪にある。", None, None]
+
+
+def test_the_question_sentence_shares_most_with_the_question() -> None:
+    context = "東京タワーは赤い。東京タワーの高さは333メートルです。大阪にも塔がある。"
+    asked = Example("1", "東京タワーの高さは何メートルですか。", context, "333メートル", "closed_qa")
+    assert question_sentence([asked]) == ["東京タワーの高さは333メートルです。"]
 
 
 def test_shuffled_uses_every_reference_once_and_never_its_own() -> None:

@@ -18,8 +18,9 @@ from eval.border import from_json
 from eval.metrics.catalogue import BY_KEY, FLOOR_METRICS, OWN_METRICS
 from eval.metrics.floors import CONSTANT
 from eval.predictions import Prediction, write_predictions
+from eval.report.view import reached_by_copying
 from eval.score import report, training_outputs
-from eval.scoring.results import Results, RowCounts, ScoredRow, SharedPassage
+from eval.scoring.results import ON_CONTEXT, Results, RowCounts, ScoredRow, SharedPassage
 from eval.scoring.score import score
 from eval.statistics.estimates import Estimate
 from sft.data.records import CATEGORIES, CONTEXT, Example
@@ -56,7 +57,7 @@ def predictions() -> list[Prediction]:
 def test_structure_and_values(predictions: list[Prediction]) -> None:
     results = score(predictions)
     assert list(results.systems) == ["base", "tuned"]
-    assert list(results.floors) == ["echo", "shuffled", "constant", "lead"]
+    assert list(results.floors) == ["echo", "shuffled", "constant", "lead", "question_sentence"]
     assert list(results.ceilings) == ["oracle_sentence"]
     tuned = results.systems["tuned"]
     assert list(tuned.categories) == ["open_qa", "closed_qa"]
@@ -68,6 +69,8 @@ def test_structure_and_values(predictions: list[Prediction]) -> None:
     assert tuned.groups["open"]["reference_bits_per_character"].mean == 2
     assert list(results.floors["echo"].groups["open"]) == [metric.key for metric in FLOOR_METRICS]
     assert list(results.floors["lead"].categories) == ["closed_qa"]
+    assert list(results.own_leads) == ["base", "tuned"]
+    assert list(results.own_leads["tuned"].groups) == ["context"]
     assert list(results.ceilings["oracle_sentence"].groups) == ["context"]
     assert list(results.reference.groups["context"]) == [metric.key for metric in OWN_METRICS]
     assert list(results.signatures) == list(BY_KEY)
@@ -132,6 +135,24 @@ def test_lead_oracle_and_constant() -> None:
     constant = results.floors["constant"].groups
     assert constant["open"]["character_f1"].n == 1
     assert constant["context"]["character_f1"].n == 2
+
+
+def test_each_system_has_to_beat_the_lead_of_its_own_length() -> None:
+    contexts = [f"東京タワー{n}は高い。大阪にも塔がある。" for n in range(4)]
+    rows = [example(f"c{n}", "closed_qa", input=text, output=f"タワー{n}") for n, text in enumerate(contexts)]
+    short = [prediction("short", row, "塔") for row in rows]
+    long = [prediction("long", row, row.input[:12]) for row in rows]  # a copy, and gold contained is 1
+    results = score(short + long)
+    contained, on_context = BY_KEY["gold_contained"], ON_CONTEXT
+    assert results.systems["long"].of(on_context, contained).mean == 1
+    assert results.own_leads["long"].of(on_context, contained).mean == 1
+    assert results.own_leads["short"].of(on_context, contained).mean == 0
+    assert results.best_floor("long", on_context, contained).mean == 1
+    found = results.normalised["long"].groups["context"]["character_f1"]
+    assert found.mean is None or found.mean <= 0  # copying is not above its own floor
+    named = reached_by_copying(results, [on_context], [contained])
+    assert any("long: 1.000" in text for text in named)
+    assert not any("short" in text for text in named)
 
 
 def test_normalised_score_lies_between_best_floor_and_ceiling() -> None:

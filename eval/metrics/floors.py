@@ -4,12 +4,13 @@ A score means little without them: echoing the question reaches a character F1 a
 Each is a list of answers, one a row; None where it has no answer to the row.
 """
 
+import itertools
 import random
 import statistics
 from collections.abc import Sequence
 
 from eval.metrics.overlap import character_f1
-from eval.metrics.text import sentences
+from eval.metrics.text import normalise, sentences
 from sft.data.records import Example
 
 CONSTANT = "それは、世界の多くの国で人々に広く知られ、長い歴史の中で重要な役割を果たしてきたものの一つです。"
@@ -50,6 +51,33 @@ def lead(examples: Sequence[Example], seed: int = 0) -> Answers:
     return answers
 
 
+def question_sentence(examples: Sequence[Example], seed: int = 0) -> Answers:
+    """The sentence of the context that shares most with the question; context rows only.
+
+    Most different character bigrams; of equals the first counts. Where a passage answers, this one holds the answer
+    more often than not, so what a system has to beat by answering is more than finding it.
+    """
+
+    def best(example: Example) -> str:
+        asked = _bigrams(example.instruction)
+        return max(sentences(example.input), key=lambda sentence: len(asked & _bigrams(sentence)))
+
+    return [best(example) if is_context_row(example) else None for example in examples]
+
+
+def lead_as_long(examples: Sequence[Example], texts: Sequence[str]) -> Answers:
+    """The beginning of the context, row by row as long as a system's answer; context rows only.
+
+    What copying without reading would reach at the length that the system takes. An empty answer has an empty lead.
+    """
+    pairs = zip(examples, texts, strict=True)
+    return [row.input.strip()[: len(text.strip())] if is_context_row(row) else None for row, text in pairs]
+
+
+def _bigrams(text: str) -> set[tuple[str, str]]:
+    return set(itertools.pairwise(normalise(text)))
+
+
 def oracle_sentence(examples: Sequence[Example], seed: int = 0) -> Answers:
     """The sentence of the context with the best character F1 against the references; context rows only.
 
@@ -75,9 +103,11 @@ def _by_kind(examples: Sequence[Example]) -> dict[tuple[str, str], list[int]]:
     return found
 
 
-FLOORS = {floor.__name__: floor for floor in (echo, shuffled, constant, lead)}
+FLOORS = {floor.__name__: floor for floor in (echo, shuffled, constant, lead, question_sentence)}
 ORACLE = "oracle_sentence"
 CEILINGS = {ORACLE: oracle_sentence}
 """Floors and ceilings by name, in report order; called with the rows and a seed."""
 
-CONTEXT_ONLY = ("lead", ORACLE)
+CONTEXT_ONLY = ("lead", "question_sentence", ORACLE)
+OWN_LEAD = "lead_of_its_own_length"
+"""The name of `lead_as_long` beside the floors."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.catalogue import FACTS_RECALL, HEADLINE, in_section
+from eval.metrics.metric import Metric
 from eval.predictions import Prediction
 from eval.render.blocks import Block, Bullets, Heading, Strong, Table, paragraph
 from eval.render.numbers import NOTHING, p_is, with_interval
@@ -14,7 +15,7 @@ from eval.report.figures import copy_figure, delta_figure, forest_figure, length
 from eval.report.samples import sample_blocks
 from eval.report.score_tables import behaviour_table, score_table
 from eval.report.sweep import sweep_blocks
-from eval.report.view import TITLES, WORDS, measured, verdict
+from eval.report.view import TITLES, WORDS, measured, reached_by_copying, verdict
 from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope
 from eval.scoring.sweep import SweepResults
 from sft.config.repetition_penalty import PENALTY, SCOPE, SCOPE_MATTERS
@@ -65,8 +66,14 @@ def _group(results: Results, group: Group) -> list[Block]:
         return []
     every = in_section("overlap", "correctness", "free of decoding")
     metrics = [metric for metric in every if not metric.part_of and not metric.needs_context]
-    found = _context(results, scopes) if group == "context" else [score_table(results, scopes, metrics)]
-    return [Heading(2, TITLES[group]), *found]
+    tables = [score_table(results, scopes, metrics), *_reached(results, scopes, metrics)]
+    return [Heading(2, TITLES[group]), *(_context(results, scopes) if group == "context" else tables)]
+
+
+def _reached(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[Block]:
+    """Which scores of a table copying reaches, in words."""
+    found = reached_by_copying(results, scopes, metrics)
+    return [paragraph(Strong(WORDS["reached"]), f" {'; '.join(found)}.")] if found else []
 
 
 def _context(results: Results, scopes: Sequence[Scope]) -> list[Block]:
@@ -76,6 +83,7 @@ def _context(results: Results, scopes: Sequence[Scope]) -> list[Block]:
         table = behaviour_table if section == "grounding" else score_table
         if measured(results.systems, scopes, metrics):
             blocks += [Heading(3, title), *map(paragraph, explained), table(results, scopes, metrics)]
+            blocks += [] if section == "grounding" else _reached(results, scopes, metrics)
     return [*blocks, *copy_figure(results)]
 
 

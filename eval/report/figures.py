@@ -28,11 +28,12 @@ _JITTER = 0.025
 def forest_figure(results: Results) -> Figure:
     """Every system's mean and interval by category and group, over the band from best floor to oracle."""
     scopes, systems = results.rows.scopes(), results.systems
+    floors = results.floors_of(next(reversed(systems)))
 
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, scopes, top=0.25 + 0.17 * (len(systems) + 1))
         for y, scope in enumerate(scopes):
-            _band(axes, y, *(best(limits, scope, HEADLINE).mean for limits in (results.floors, results.ceilings)))
+            _band(axes, y, *(best(limits, scope, HEADLINE).mean for limits in (floors, results.ceilings)))
             for place, (name, scores) in enumerate(systems.items()):
                 offset = 0.2 * (place - (len(systems) - 1) / 2) / max(1, len(systems) - 1)
                 _point(axes, y + MIDDLE + offset, scores.of(scope, HEADLINE), *svg.system_style(name, place))

@@ -24,7 +24,9 @@ def score_table(results: Results, scopes: Sequence[Scope], metrics: Sequence[Met
         columns["p (Holm)"] = [
             p_value(found.p_holm, found.p_is_bound) for found in (results.deltas.of(*place) for place in places)
         ]
-    columns["best floor"] = [_limit_cell(best(results.floors, *place)) for place in places]
+    for name in results.systems:
+        title = "best floor" if len(results.systems) == 1 else f"best floor, {name}"
+        columns[title] = [_limit_cell(results.best_floor(name, *place)) for place in places]
     columns["oracle"] = [Cell(number(best(results.ceilings, *place).mean)) for place in places]
     for name, positions in results.normalised.items():
         columns[f"{name}, normalised"] = [score_cell(positions.of(*place)) for place in places]

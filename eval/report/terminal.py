@@ -30,5 +30,6 @@ def _cells(results: Results, scope: Scope) -> list[str]:
     cells = [str(results.rows.of(scope)), *(number(scores.of(scope, HEADLINE).mean) for scores in systems)]
     if results.deltas.groups:
         cells.append(with_interval(results.deltas.of(scope, HEADLINE), signed=True, digits=2))
-    limits = [best(limits, scope, HEADLINE).mean for limits in (results.floors, results.ceilings)]
+    last = next(reversed(results.systems))
+    limits = [results.best_floor(last, scope, HEADLINE).mean, best(results.ceilings, scope, HEADLINE).mean]
     return [*cells, *(number(end, digits=2) for end in (*limits, systems[-1].of(scope, EOS_RATE).mean))]

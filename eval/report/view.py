@@ -8,7 +8,7 @@ from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
 from eval.render.blocks import Paragraph, Strong, paragraph
 from eval.render.numbers import number, p_is, round_up, with_interval
-from eval.scoring.results import ON_GROUP, Difference, Results, Scope, Scores, best
+from eval.scoring.results import ON_GROUP, Difference, Results, Scope, Scores
 from sft.data.records import Group
 from sft.system.visible import counted
 from sft.system.yaml_text import read_yaml
@@ -38,13 +38,27 @@ def in_words(delta: Difference) -> str:
     return f"{word}, but not after Holm's correction" if corrected is not None and corrected > SIGNIFICANT else word
 
 
+def reached_by_copying(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[str]:
+    """In words, each score of a group that needs no understanding: its best floor is as high."""
+    found = []
+    for metric in metrics:
+        for scope in scopes:
+            for name, scores in results.systems.items():
+                floor, mean = results.best_floor(name, scope, metric), scores.of(scope, metric).mean
+                if scope.is_group and mean is not None and floor.mean is not None and floor.mean >= mean > 0:
+                    place = f"{metric.name}, {scope.label}, {name}"
+                    found.append(f"{place}: {number(mean)} ({floor.name}: {number(floor.mean)})")
+    return found
+
+
 def verdict(results: Results, group: Group, metric: Metric = HEADLINE) -> Paragraph:
     """One line: base → tuned, the paired difference with its interval, and what it says in words."""
     title, scope = Strong(TITLES[group]), ON_GROUP[group]
     if group not in results.rows.groups:
         return paragraph(title, ": no rows.")
     means = {system: scores.of(scope, metric) for system, scores in results.systems.items()}
-    floor, delta = best(results.floors, scope, metric), results.deltas.of(scope, metric)
+    of_whom = TUNED if TUNED in results.systems else next(reversed(results.systems))
+    floor, delta = results.best_floor(of_whom, scope, metric), results.deltas.of(scope, metric)
     beside = f"; best floor {number(floor.mean)} ({floor.name})" if floor.mean is not None else ""
     if delta.mean is None:
         listed = ", ".join(f"{system} {with_interval(mean)}" for system, mean in means.items())

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from eval.border import json_text
+from eval.metrics.floors import OWN_LEAD
 from eval.metrics.metric import Metric
 from eval.statistics.estimates import Estimate, Interval
 from sft.data.records import DOLLY, GROUPS, Group, category_label
@@ -220,7 +221,8 @@ class ScoredRow:
 class Results:
     """All that scoring found. `deltas` is tuned − base; `interaction`, by metric's key, is empty unless both open and
     context rows were answered; `about` says whose answers these are (None: nothing says it), `predictions` is their
-    hash; `samples` go to a file of their own.
+    hash; `samples` go to a file of their own. `own_leads` are, by system, the scores of the context's beginning cut as
+    long as each of its answers; results of earlier versions lack them.
     """
 
     schema_version: int
@@ -240,6 +242,16 @@ class Results:
     about: Provenance | None = None
     predictions: str | None = None
     samples: list[ScoredRow] = dataclasses.field(default_factory=list)
+    own_leads: dict[str, Scores] = dataclasses.field(default_factory=dict)
+
+    def floors_of(self, system: str) -> dict[str, Scores]:
+        """The floors that a system has to beat: those of all, and the lead of its own length."""
+        own = {OWN_LEAD: self.own_leads[system]} if system in self.own_leads else {}
+        return self.floors | own
+
+    def best_floor(self, system: str, scope: Scope, metric: Metric) -> Limit:
+        """The highest of them."""
+        return best(self.floors_of(system), scope, metric)
 
     def texts(self) -> dict[str, str]:
         """What results.json (all but the samples) and samples.jsonl (a row of a system a line) hold."""

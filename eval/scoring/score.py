@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from eval.metrics.catalogue import FLOOR_METRICS, HEADLINE_METRICS, METRICS, OWN_METRICS
-from eval.metrics.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS
+from eval.metrics.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS, OWN_LEAD, lead_as_long
 from eval.metrics.memorised import Overlap
 from eval.predictions import BASE, TUNED, Prediction
 from eval.scoring.means import means, position_of
@@ -51,11 +51,14 @@ def score(
 def results_of(measured: Measured) -> Results:
     """The results of answers that were measured."""
     rows, tables = measured.rows, measured.tables
-    limits = limit_tables(rows)
+    limits, leads = limit_tables(rows), own_lead_tables(measured)
     own = text_table([example.output for example in rows.examples], rows.examples, OWN_METRICS)
-    wanted = [METRICS] * len(tables) + [FLOOR_METRICS] * len(limits) + [OWN_METRICS]
-    *found, reference = means(rows, [*tables.values(), *limits.values(), own], wanted)
-    systems, beside = dict(zip(tables, found, strict=False)), dict(zip(limits, found[len(tables) :], strict=True))
+    wanted = [METRICS] * len(tables) + [FLOOR_METRICS] * (len(leads) + len(limits)) + [OWN_METRICS]
+    *found, reference = means(rows, [*tables.values(), *leads.values(), *limits.values(), own], wanted)
+    systems, own_leads = (
+        dict(zip(names, found[at:], strict=False)) for names, at in ((tables, 0), (leads, len(tables)))
+    )
+    beside = dict(zip(limits, found[len(tables) + len(leads) :], strict=True))
     beside |= {name: _on_context(beside[name], rows.counts.under) for name in CONTEXT_ONLY}
     pair = (rows, tables[BASE], tables[TUNED]) if {BASE, TUNED} <= tables.keys() else None
     return Results(
@@ -67,14 +70,26 @@ def results_of(measured: Measured) -> Results:
         floors={name: beside[name] for name in FLOORS},
         ceilings={name: beside[name] for name in CEILINGS},
         reference=reference,
-        normalised={name: _positions(rows, system, limits) for name, system in tables.items()},
+        normalised={
+            name: _positions(rows, system, limits | {OWN_LEAD: leads[name]}) for name, system in tables.items()
+        },
         deltas=differences(*pair) if pair else Differences(),
         interaction=interaction(*pair) if pair else {},
         overlap={name: _longest(found, rows.examples) for name, found in measured.overlaps.items()},
         signatures={metric.key: metric.signature for metric in METRICS},
         versions=_versions(),
         samples=_samples(measured),
+        own_leads={name: _on_context(scores, rows.counts.under) for name, scores in own_leads.items()},
     )
+
+
+def own_lead_tables(measured: Measured) -> dict[str, Array]:
+    """By system the context's beginning, as long as each of its answers, as a (rows, METRICS) table."""
+    rows, found = measured.rows, {}
+    for name, answers in measured.answers.items():
+        texts = ["" if answer.finish_reason == "error" else answer.text for answer in answers]
+        found[name] = text_table(lead_as_long(rows.examples, texts), rows.examples, FLOOR_METRICS)
+    return found
 
 
 def limit_tables(rows: Rows) -> dict[str, Array]:
