@@ -50,6 +50,7 @@ from eval.metrics.correctness import KINDS, Facts, facts, facts_recall, unsuppor
         ("10〜20人", {"10人", "20人"}),
         ("1. 清水寺\n2) 東大寺\n③奈良公園", set()),  # a list's own numbers
         ("1.5倍\n2.5倍", {"1.5倍", "2.5倍"}),
+        ("秒速10メートル、時速36km", {"36000m/時"}),
         ("", set()),
     ],
 )
@@ -148,6 +149,7 @@ def test_names_and_katakana_words() -> None:
         ("6月15日", ["15日"], None, 1.0),
         ("3/11", ["3/11"], None, 1.0),
         ("3月11日", ["3/11"], None, 1.0),
+        ("3/11", ["3月11日"], None, 1.0),
         ("五割", ["50%"], None, 1.0),
         ("半分", ["1/2"], None, 1.0),
         ("数千万", ["数百万"], None, 0.0),

@@ -30,8 +30,11 @@ _ONE = re.compile(f"{ONE}(つ|人)")
 _HALF_YEAR, _HALF_DAY, _HALF = re.compile("半年"), re.compile("半日"), re.compile("半[分数額]")
 _FRACTION = re.compile(r"(?P<whole>\d+) ?分の ?(?P<part>\d+)|(?<![\d/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\d/])")
 _KILOGRAMS = re.compile("体重|重[さ量い]|荷")
+_SPEED = re.compile("(?:([秒分時])速|毎([秒分時]))(?:約|およそ)?$")
+_AN_HOUR = {"秒": 3600, "分": 60, "時": 1}
 _CONSECUTIVE = ("秒", "m", "g", "%", "か月")
 _FACT = re.compile(r"数?(-?\d+(?:\.\d+)?|\d+/\d+)数?")
+_SHARE = re.compile(r"\d+/\d+")
 _A_TO_B = re.compile(r"(\d+(?:\.\d+)?) ?(?:~|から|-|–|―|—|、|,|・) ?(?=\d)")
 
 
@@ -77,6 +80,8 @@ def _unit(match: re.Match[str]) -> tuple[str, Fraction]:
     if match["before"] == "第" and match["unit"] in ("位", "番目", "番"):
         return "位", Fraction(1)
     unit, size = _UNITS[match["unit"]]
+    if speed := _SPEED.search(match.string[: match.start()]):
+        return f"{unit}/時", size * _AN_HOUR[speed[1] or speed[2]]
     if match["unit"] == "キロ" and _KILOGRAMS.search(match.string[max(0, match.start() - 8) : match.start()]):
         return "g", size
     if match["unit"] == "分" and match.string[: match.start()].endswith("割"):
@@ -96,6 +101,8 @@ def implied_by(quantity: str) -> frozenset[str]:
         says.add(f"{(share / 100).numerator}/{(share / 100).denominator}")
     if "/" in quantity and (share := _number(quantity)) is not None:
         says |= {f"{decimal(share * 100)}%", f"{share.numerator}/{share.denominator}"}
+        part, whole = map(int, quantity.split("/")) if _SHARE.fullmatch(quantity) else (0, 0)
+        says |= {f"--{part:02}-{whole:02}"} if 1 <= part <= 12 and 1 <= whole <= 31 else set()  # 3/11 is a day, too
     return frozenset(says)
 
 

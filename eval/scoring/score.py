@@ -55,10 +55,9 @@ def results_of(measured: Measured) -> Results:
     own = text_table([example.output for example in rows.examples], rows.examples, OWN_METRICS)
     wanted = [METRICS] * len(tables) + [FLOOR_METRICS] * (len(leads) + len(limits)) + [OWN_METRICS]
     *found, reference = means(rows, [*tables.values(), *leads.values(), *limits.values(), own], wanted)
-    systems, own_leads = (
-        dict(zip(names, found[at:], strict=False)) for names, at in ((tables, 0), (leads, len(tables)))
-    )
-    beside = dict(zip(limits, found[len(tables) + len(leads) :], strict=True))
+    n = len(tables)
+    systems, own_leads = dict(zip(tables, found[:n], strict=True)), dict(zip(leads, found[n : 2 * n], strict=True))
+    beside = dict(zip(limits, found[2 * n :], strict=True))
     beside |= {name: _on_context(beside[name], rows.counts.under) for name in CONTEXT_ONLY}
     pair = (rows, tables[BASE], tables[TUNED]) if {BASE, TUNED} <= tables.keys() else None
     return Results(
