@@ -95,7 +95,7 @@ def _century(decade: str) -> int:
 
 
 def _is_age(match: re.Match[str]) -> bool:
-    before = match.string[: match.start()]
+    before = match.string[max(0, match.start() - 8) : match.start()]
     return bool(not match[2] and len(match[1]) == 3 and _AGED.search(before))
 
 

@@ -55,14 +55,14 @@ def plain_numbers(text: str) -> str:
 def _masked(text: str) -> str:
     """The text with `_` for every kanji digit that is no numeral."""
     out, end = "", 0
-    hidden = [at for match in _NO_NUMBER.finditer(text) for at in range(*match.span())]
+    hidden = {at for match in _NO_NUMBER.finditer(text) for at in range(*match.span())}
     surfaces = words(text)
     for word in surfaces:
         start = text.index(word.surface, end)
         out += text[end:start]
         end = start + len(word.surface)
         # MeCab reads 千万 as a noun, and the 千 at a text's end as a name: behind a digit they are numerals.
-        behind_digit = _ALL_SCALE.fullmatch(word.surface) and _DIGIT_BEFORE.search(out)
+        behind_digit = _ALL_SCALE.fullmatch(word.surface) and _DIGIT_BEFORE.match(out[-1:])
         numeral = word.subpos == NUMERAL or behind_digit or word.surface in ("千万", "一人")
         shown = word.surface if numeral else _KANJI.sub("_", word.surface)
         out += "".join("_" if at in hidden and _KANJI.match(c) else c for at, c in enumerate(shown, start))

@@ -80,11 +80,12 @@ def _unit(match: re.Match[str]) -> tuple[str, Fraction]:
     if match["before"] == "第" and match["unit"] in ("位", "番目", "番"):
         return "位", Fraction(1)
     unit, size = _UNITS[match["unit"]]
-    if speed := _SPEED.search(match.string[: match.start()]):
+    before = match.string[max(0, match.start() - 8) : match.start()]
+    if speed := _SPEED.search(before):
         return f"{unit}/時", size * _AN_HOUR[speed[1] or speed[2]]
-    if match["unit"] == "キロ" and _KILOGRAMS.search(match.string[max(0, match.start() - 8) : match.start()]):
+    if match["unit"] == "キロ" and _KILOGRAMS.search(before):
         return "g", size
-    if match["unit"] == "分" and match.string[: match.start()].endswith("割"):
+    if match["unit"] == "分" and before.endswith("割"):
         return "%", Fraction(1)  # 2割5分
     return unit, size
 
