@@ -292,7 +292,7 @@ def test_identical_predictions_in_any_order_write_identical_files(
         ),
         (
             [prediction("base", example("1"), "a"), prediction("tuned", example("1", output="別"), "a")],
-            "base (1 rows) and tuned (1 rows) did not answer the same rows: 0 are in one only, 1 have another text",
+            "base (1 row) and tuned (1 row) did not answer the same rows: 0 are in one only, 1 have another text",
         ),
         (
             [prediction("base", example(i), "a", generation={"temperature": float(i)}) for i in "12"],
