@@ -13,6 +13,8 @@ from sft.data.records import Group
 from sft.system.yaml_text import read_yaml
 
 SIGNIFICANT = 0.05
+ENOUGH_ENDINGS = 0.8
+"""Share of answers that end by themselves below which the report says what to do about it."""
 WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
 """What the report says at length."""
 TITLES: dict[Group, str] = {"open": "Open QA", "context": "Context QA", "other": "Other categories"}
@@ -56,3 +58,19 @@ def verdict(results: Results, group: Group, metric: Metric = HEADLINE) -> Paragr
     holm = "" if delta.p_holm is None else f"p (Holm) = {p_value(delta.p_holm)}, ".replace("= <", "< ")
     difference = f"difference {with_interval(delta, signed=True)}: "
     return paragraph(title, numbers + difference, Strong(words), f" ({holm}n = {delta.n}{beside}).")
+
+
+def endings(results: Results) -> list[Paragraph]:
+    """A line on how the answers ended, and the remedy, where too few of a tuned model's end by themselves; else none.
+
+    Those that end at a stop string end as somebody wished.
+    """
+    name, counts = list(results.answers.items())[-1]
+    total = results.rows.total
+    if name == BASE or counts.eos + counts.stop >= ENOUGH_ENDINGS * total:
+        return []
+    found = f": of {total} answers ({name}) {counts.eos} ended by themselves, {counts.heading} ran on into the template"
+    remedy = "ran_on" if counts.heading >= counts.length else "cut_at_limit"
+    limit = results.settings.generation[name].get("max_new_tokens", "their limit of")
+    words = f" and were cut there, {counts.length} were cut at {limit} tokens. {WORDS['endings'][remedy]}"
+    return [paragraph(Strong("Endings"), found + words)]
