@@ -71,6 +71,7 @@ def endings(results: Results) -> list[Paragraph]:
         return []
     found = f": of {total} answers ({name}) {counts.eos} ended by themselves, {counts.heading} ran on into the template"
     remedy = "ran_on" if counts.heading >= counts.length else "cut_at_limit"
-    limit = results.settings.generation[name].get("max_new_tokens", "their limit of")
-    words = f" and were cut there, {counts.length} were cut at {limit} tokens. {WORDS['endings'][remedy]}"
+    tokens = results.settings.generation[name].get("max_new_tokens")
+    limit = f"{tokens} tokens" if tokens else "the length limit"
+    words = f" and were cut there, {counts.length} were cut at {limit}. {WORDS['endings'][remedy]}"
     return [paragraph(Strong("Endings"), found + words)]

@@ -222,7 +222,7 @@ class GenerationSection(GenerationKeys):
     top_p: float = Field(1.0, gt=0, le=1, description="1 keeps every token")
     top_k: int = Field(0, ge=0, lt=2**31, description="0 keeps every token")
     repetition_penalty: float = Field(NO_PENALTY, gt=0, le=1000, description="1 is no penalty")
-    stop_strings: StopString | Annotated[list[StopString], Field(min_length=1)] | None = UNSET
+    stop_strings: StopString | list[StopString] | None = UNSET
     num_beams: Annotated[int, Field(ge=1, le=1024)] | None = UNSET
     length_penalty: Annotated[float, Field(ge=-1000, le=1000)] | None = UNSET
 
