@@ -56,6 +56,11 @@ class AnswerEnds:
         self._window = longest + len(newline) + 4 * MOST_SPACES
         self._could_complete: dict[int, bool] = {}
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything that an answer could end at."""
+        return self._pattern is not None
+
     def complete(self, tokens: Sequence[int]) -> bool:
         """Whether the last of an answer's tokens completes an end, of which none was complete before."""
         if self._pattern is None or not tokens or not self._may_complete(tokens[-1]):

@@ -61,7 +61,7 @@ def generate(
     inputs = _inputs(model, tokenizer, prompts, settings)
     checked, prompt_tokens = inputs["logits_processor"][0], inputs["input_ids"].shape[1]
     ends = AnswerEnds(tokenizer, headings, settings.get(STOP_STRINGS, ()))
-    criteria = [checked.ends, ends.criterion(prompt_tokens)]
+    criteria = [checked.ends, *[ends.criterion(prompt_tokens)] * ends.any]
     output = model.generate(**inputs, stopping_criteria=criteria, streamer=streamer if streams else None)
     checked.check()
     return [_answer(tokenizer, row.tolist(), ends) for row in output[:, prompt_tokens:]]
