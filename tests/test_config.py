@@ -150,6 +150,8 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ("training.max_length=8", "training.max_length: must be at least 16, got 8"),
         ("generation.temperature=-0.1", "generation.temperature: must be at least 0"),
         ("generation.repetition_penalty=0", "generation.repetition_penalty: must be above 0"),
+        ("generation.stop_strings=[1]", "generation.stop_strings: expected text or a list of texts or null, got [1]"),
+        ("generation.stop_strings=['']", 'generation.stop_strings: must not be empty, got ""'),
         ("generation.top_p=1.5", "generation.top_p: must be at most 1 (1 keeps every token), got 1.5"),
         ("data.test_share=0.98", "data.test_share: 0.98 with data.validation_share 0.02 leaves nothing"),
         ("data.test_share=1", "data.test_share: must be below 1, got 1"),

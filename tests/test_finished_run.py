@@ -54,6 +54,8 @@ def test_it_is_scored_as_it_was(run, call):
     call(evaluate, run, *words, "--force")
     assert list(read_predictions(run / "eval" / "predictions.jsonl")) == answers
     after = json.loads((run / "eval" / "results.json").read_text())
+    found = after["systems"]["tuned"]["groups"]
+    assert {scores.pop("ran_on")["mean"] for scores in found.values()} == {0}  # which that version did not count
     for group, scores in before["systems"]["tuned"]["groups"].items():
         for metric, found in scores.items():
             if (

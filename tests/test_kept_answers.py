@@ -123,6 +123,15 @@ def test_other_answers_are_kept_until_somebody_says_otherwise(run, program, work
     assert (result.returncode, "changed since they were written" in result.stderr) == (2, True)
 
 
+def test_answers_of_a_version_that_went_on_behind_headings_are_others(run, program, work):
+    assert program("eval.__main__", run, *FEW).returncode == 0
+    record = json.loads((run / "eval" / RECORD).read_text(encoding="utf-8"))
+    assert record["provenance"].pop("headings") == ["### 指示:", "### 入力:", "### 応答:"]
+    (run / "eval" / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    result = program("eval.__main__", run, *FEW)
+    assert (result.returncode, "holds other answers (other headings)" in result.stderr) == (2, True)
+
+
 def test_a_card_shows_the_scores_of_the_run_alone(run, program, tiny_base, tmp_path):
     def card() -> tuple[str, str]:
         result = program("sft.export.__main__", run)

@@ -89,7 +89,7 @@ def test_blank_lines_a_byte_order_mark_and_no_final_line_break_are_fine(tmp_path
             "reference_tokens_in_prompt is 1.5: input should be less than or equal to 1",
         ),
         (line(reference_tokens_in_prompt=float("nan")), 1, "reference_tokens_in_prompt is NaN: input should be"),
-        (line(finish_reason="stop"), 1, "finish_reason is \"stop\": input should be 'eos', 'length' or 'error'"),
+        (line(finish_reason="halt"), 1, "finish_reason is \"halt\": input should be 'eos', 'heading', 'stop'"),
         (line(finish_reason=[]), 1, "finish_reason is []: input should be"),
         (line(generation=[]), 1, "generation is [], not an object"),
         (line(generation={"a": float("nan")}), 1, "not JSON compliant"),

@@ -18,10 +18,11 @@ from eval.render.numbers import p_is, p_value, round_up
 from eval.report.document import document
 from eval.report.samples import chosen, quoted
 from eval.report.terminal import print_table
-from eval.report.view import in_words, verdict
+from eval.report.view import endings, in_words, verdict
 from eval.scoring.results import ON_CONTEXT, Difference, Results, Scores
 from eval.scoring.score import score
 from sft.data.records import Example
+from sft.generation.settings import FinishReason
 
 VOID = {"meta", "wbr", "br"}
 
@@ -320,3 +321,34 @@ def test_a_p_that_is_a_bound_says_so() -> None:
 
 def test_the_hostile_answer_is_among_the_samples(predictions: list[Prediction]) -> None:
     assert any(prediction.text == HOSTILE for prediction in predictions)
+
+
+def ending(*reasons: FinishReason) -> list[Prediction]:
+    """Answers of a tuned model, of which as many in a row end for each of the reasons."""
+    found = answers("tuned", 4)
+    each = len(found) // len(reasons)
+    return [dataclasses.replace(one, finish_reason=reasons[n // each]) for n, one in enumerate(found)]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "words"),
+    [
+        (["eos"], None),
+        (["eos", "eos", "stop", "eos"], None),
+        (["eos", "heading"], "of 32 answers (tuned) 16 ended by themselves, 16 ran on into the template"),
+        (["eos", "length"], "16 were cut at the length limit. Raise generation.max_new_tokens where"),
+        (["eos", "heading"], "has not learned to end. Train longer (training.num_train_epochs)"),
+    ],
+)
+def test_few_endings_come_with_what_to_do(reasons: list[FinishReason], words: str | None) -> None:
+    predictions = ending(*reasons)
+    results = score(predictions, resamples=50)
+    out = io.StringIO()
+    print_table(results, Console(file=out, width=400))
+    for text in (markdown(results, predictions), out.getvalue()):
+        assert ("Endings" in text) == bool(words)
+        assert words is None or words in text
+
+
+def test_an_untuned_model_is_not_expected_to_end() -> None:
+    assert endings(score([dataclasses.replace(one, system="base") for one in ending("heading")], resamples=50)) == []

@@ -112,6 +112,16 @@ def test_failed_answers_stay_in_the_denominator_with_zero() -> None:
     assert results.answers["base"].error == 1
 
 
+def test_answers_that_ran_on_are_counted_and_scored_as_they_were_cut() -> None:
+    rows = [example(str(n)) for n in range(4)]
+    reasons: list[FinishReason] = ["eos", "heading", "stop", "length"]
+    results = score([prediction("tuned", row, row.output, reason) for row, reason in zip(rows, reasons, strict=True)])
+    found = results.systems["tuned"].groups["open"]
+    assert (found["eos_rate"].mean, found["ran_on"].mean, found["exact_match"].mean) == (0.25, 0.25, 1)
+    counts = dataclasses.asdict(results.answers["tuned"])
+    assert counts == {"eos": 1, "heading": 1, "stop": 1, "length": 1, "error": 0, "empty": 0, "context_shortened": 0}
+
+
 def test_floors_echo_the_question_and_never_use_a_rows_own_reference() -> None:
     rows = [example(str(n), output=chr(ord("あ") + n) * 3) for n in range(20)]
     rows[0] = dataclasses.replace(rows[0], instruction=rows[0].output)

@@ -62,6 +62,7 @@ def test_an_answer_is_streamed_visibly(tokenizer, capsys, name) -> None:
 
     class Fake:
         generation = {"max_new_tokens": 9}  # noqa: RUF012
+        ends = None
         tokenizer: object
 
         def prompt(self, instruction: str, context: str) -> SimpleNamespace:

@@ -32,6 +32,7 @@ from sft.generation.generate import Answer
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
+from sft.prompt.headings import headings
 from sft.prompt.lost_turns import lost_turns
 from sft.run.held_out import read_side, training_data
 from sft.run.provenance import Provenance, Record, write_record
@@ -183,6 +184,7 @@ def planned_provenance(
         generation=[dict(one) for one in settings],
         seed=config.eval.seed,
         batch_tokens=config.eval.batch_tokens,
+        headings=[*headings(opened.template)],
         deviations=opened.deviations,
     )
 
@@ -225,6 +227,7 @@ def _identity(
     # Of one setting's answers, the others that share its batches are a part: in 16 bits they may change the rounding.
     config = answerer.config
     answering = [generation, [*settings.values()], config.eval.seed, config.eval.batch_tokens]
+    answering += [headings(answerer.template)]
     parts = [
         answerer.identity,
         json.dumps(answering, sort_keys=True),

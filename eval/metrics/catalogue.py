@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from eval.metrics.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, rep_4
+from eval.metrics.behaviour import distinct_2, ended, length_ratio, particle_share, punctuation_share, ran_on, rep_4
 from eval.metrics.correctness import KINDS, facts_recall, unsupported_facts
 from eval.metrics.grounding import extraction, katakana_support, noun_support, number_support
 from eval.metrics.likelihood import context_gain, reference_bits_per_character
@@ -98,6 +98,10 @@ EOS_RATE = Metric(
     definition="ended-with-end-of-text",
     of_prediction=lambda answer: ended(answer.finish_reason),
 )  # fmt: skip
+RAN_ON = Metric(
+    key="ran_on", title="ran on into the template", section="behaviour", lower_is_better=True,
+    definition="cut-at-a-heading-of-the-template", of_prediction=lambda answer: ran_on(answer.finish_reason),
+)  # fmt: skip
 LENGTH_RATIO = Metric(
     key="length_ratio", title="length / reference", section="behaviour", needs_reference=True,
     weight=lambda row: len(row.output.strip()), definition="answer/reference|tok:character|norm:strip|refs:output",
@@ -153,6 +157,7 @@ METRICS: tuple[Metric, ...] = (
     _supported(number_support, "numbers found in the context", f"share-of-numbers-and-dates-in-context|{_FACTS}"),
     _supported(katakana_support, "katakana words found in the context", f"share-of-katakana-words-in-context|{_TEXT}"),
     EOS_RATE,
+    RAN_ON,
     LENGTH_RATIO,
     _style(rep_4, "repeated 4-grams", f"repeated-4-grams/4-grams|{_MECAB}"),
     _style(distinct_2, "distinct 2-grams", f"different-bigrams/bigrams|{_MECAB}"),

@@ -15,7 +15,7 @@ from eval.report.figures import copy_figure, delta_figure, forest_figure, length
 from eval.report.samples import sample_blocks
 from eval.report.score_tables import behaviour_table, score_table
 from eval.report.sweep import sweep_blocks
-from eval.report.view import TITLES, WORDS, measured, reached_by_copying, verdict
+from eval.report.view import TITLES, WORDS, endings, measured, reached_by_copying, verdict
 from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope
 from eval.scoring.sweep import SweepResults
 from sft.config.repetition_penalty import PENALTY, SCOPE, SCOPE_MATTERS
@@ -57,7 +57,7 @@ def _verdicts(results: Results) -> list[Block]:
         change = f": the difference on context minus that on open is {with_interval(interaction, signed=True)}"
         p = f" in {HEADLINE.name} (p {p_is(interaction.p, interaction.p_is_bound)})."
         lines.append(paragraph(Strong("Context against open"), change + p))
-    return lines
+    return [*lines, *endings(results)]
 
 
 def _group(results: Results, group: Group) -> list[Block]:
@@ -102,7 +102,8 @@ def _penalty(results: Results, sweep: SweepResults | None) -> list[Block]:
 
 
 def _behaviour(results: Results) -> list[Block]:
-    header = ["answers", "ended by itself", "cut at the limit", "failed", "empty", "context shortened"]
+    header = ["answers", "ended by itself", "cut at a heading", "at a stop string", "at the limit", "failed", "empty"]
+    header += ["context shortened"]
     rows = [[name, *map(str, dataclasses.astuple(counts))] for name, counts in results.answers.items()]
     scopes = results.rows.scopes()
     return [

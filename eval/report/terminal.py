@@ -6,7 +6,7 @@ from rich.text import Text
 from eval.metrics.catalogue import EOS_RATE, HEADLINE
 from eval.render.numbers import number, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
-from eval.report.view import WORDS, verdict
+from eval.report.view import WORDS, endings, verdict
 from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope, best
 from sft.system.visible import visible
 
@@ -21,8 +21,8 @@ def print_table(results: Results, console: Console) -> None:
     ]
     print_rows(f"{HEADLINE.name} by task category", header, rows, console)
     console.print(Text(WORDS["columns"]), style="dim")
-    for scope in (ON_OPEN, ON_CONTEXT):
-        console.print(Text(visible(verdict(results, scope.group).text)))
+    for line in (*(verdict(results, scope.group) for scope in (ON_OPEN, ON_CONTEXT)), *endings(results)):
+        console.print(Text(visible(line.text)))
 
 
 def _cells(results: Results, scope: Scope) -> list[str]:

@@ -14,6 +14,8 @@ from sft.system.visible import counted
 from sft.system.yaml_text import read_yaml
 
 SIGNIFICANT = 0.05
+ENOUGH_ENDINGS = 0.8
+"""Share of answers that end by themselves below which the report says what to do about it."""
 WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
 """What the report says at length."""
 TITLES: dict[Group, str] = {"open": "Open QA", "context": "Context QA", "other": "Other categories"}
@@ -74,3 +76,20 @@ def verdict(results: Results, group: Group, metric: Metric = HEADLINE) -> Paragr
     needed = WORDS["rows_to_show"].format(rows=round_up(rows)) if rows and unseen else ""
     difference = f"difference {with_interval(delta, signed=True)}: "
     return paragraph(title, numbers + difference, Strong(words), f" ({holm}n = {delta.n}{needed}{beside}).")
+
+
+def endings(results: Results) -> list[Paragraph]:
+    """A line on how the answers ended, and the remedy, where too few of a tuned model's end by themselves; else none.
+
+    Those that end at a stop string end as somebody wished.
+    """
+    name, counts = list(results.answers.items())[-1]
+    total = results.rows.total
+    if name == BASE or counts.eos + counts.stop >= ENOUGH_ENDINGS * total:
+        return []
+    found = f": of {total} answers ({name}) {counts.eos} ended by themselves, {counts.heading} ran on into the template"
+    remedy = "ran_on" if counts.heading >= counts.length else "cut_at_limit"
+    tokens = results.settings.generation[name].get("max_new_tokens")
+    limit = f"{tokens} tokens" if tokens else "the length limit"
+    words = f" and were cut there, {counts.length} were cut at {limit}. {WORDS['endings'][remedy]}"
+    return [paragraph(Strong("Endings"), found + words)]

@@ -171,6 +171,8 @@ class AnswerCounts:
     """How many answers ended which way, are empty, or had their context shortened."""
 
     eos: int
+    heading: int
+    stop: int
     length: int
     error: int
     empty: int

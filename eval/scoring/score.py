@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import get_args
 
 from eval.metrics.catalogue import FLOOR_METRICS, HEADLINE_METRICS, METRICS, OWN_METRICS
 from eval.metrics.floors import CEILINGS, CONSTANT, CONTEXT_ONLY, FLOORS, OWN_LEAD, lead_as_long
@@ -30,6 +31,7 @@ from eval.scoring.results import (
 from eval.scoring.rows import Rows, rounded_number, text_table
 from eval.statistics.estimates import CONFIDENCE, Array
 from sft.data.records import Example, Group
+from sft.generation.settings import FinishReason
 
 LONGEST_OVERLAPS = 5
 NORMALISED = tuple(metric for metric in HEADLINE_METRICS if metric.floors and not metric.binary)
@@ -123,7 +125,8 @@ def _positions(rows: Rows, system: Array, limits: Mapping[str, Array]) -> GroupS
 def _answer_counts(answers: Sequence[Prediction]) -> AnswerCounts:
     reasons = Counter(answer.finish_reason for answer in answers)
     empty, shortened = sum(not a.text.strip() for a in answers), sum(a.context_shortened for a in answers)
-    return AnswerCounts(reasons["eos"], reasons["length"], reasons["error"], empty, shortened)
+    ended = {reason: reasons[reason] for reason in get_args(FinishReason)}
+    return AnswerCounts(**ended, empty=empty, context_shortened=shortened)
 
 
 def _longest(overlaps: Sequence[Overlap], examples: Sequence[Example]) -> list[SharedPassage]:

@@ -15,6 +15,7 @@ from sft.data.read import Asked
 from sft.generation.answerer import Answerer
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
+from sft.prompt.headings import headings
 from sft.prompt.lost_turns import lost_turns
 from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
@@ -37,7 +38,7 @@ def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progre
             prompts[position] = answerer.prompt(question.instruction, question.input, history=question.history).ids
         except UserError as error:
             say(f"{question.place}: {error}", sys.stderr)
-    settings = json.dumps(answerer.generation, sort_keys=True)
+    settings = json.dumps([answerer.generation, headings(answerer.template)], sort_keys=True)
     progress.begin(digest(answerer.identity, system, settings, json.dumps(questions)))
     positions, ids = list(prompts), list(prompts.values())
     contexts = [questions[position].input for position in positions]

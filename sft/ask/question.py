@@ -29,7 +29,7 @@ def ask(answerer: Answerer, instruction: str, context: str, warned: set[str]) ->
     warned.update(warnings)
     if prompt.context_shortened:
         print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
-    streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True))
+    streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True), answerer.ends)
     answer = answerer.answer(prompt.ids, streamer)
     print("" if streamer.written else visible(answer.text))  # beams end before they can be streamed
     if answer.finish_reason == "length":

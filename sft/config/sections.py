@@ -33,6 +33,8 @@ HARMLESS = {
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 """How many of something."""
 LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+"""A text that ends an answer."""
 UNSET: Any = None
 """The default of a key that is left to the library."""
 
@@ -237,6 +239,7 @@ class GenerationSection(GenerationKeys):
     top_p: float = Field(1.0, gt=0, le=1, description="1 keeps every token")
     top_k: int = Field(0, ge=0, lt=2**31, description="0 keeps every token")
     repetition_penalty: float = Field(NO_PENALTY, gt=0, le=1000, description="1 is no penalty")
+    stop_strings: StopString | list[StopString] | None = UNSET
     num_beams: Annotated[int, Field(ge=1, le=1024)] | None = UNSET
     length_penalty: Annotated[float, Field(ge=-1000, le=1000)] | None = UNSET
 

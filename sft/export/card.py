@@ -16,6 +16,7 @@ from sft.config.repetition_penalty import MEASURED, PENALTY, SCOPE
 from sft.config.sections import ModelSection
 from sft.export.licences import licence_fields
 from sft.export.source import CONTEXT, QUESTION, Source
+from sft.generation.settings import STOP_STRINGS
 from sft.model.families import TEXT_WEIGHTS
 from sft.model.load import is_part_of_more
 from sft.prompt.chat_template import separator, user_message
@@ -39,7 +40,7 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         between=separator(template),
         message=user_message(template, QUESTION, CONTEXT),
         prompt=template.render(QUESTION, CONTEXT),
-        plain={key: value for key, value in settings.items() if key not in (PENALTY, SCOPE)},
+        plain={key: value for key, value in settings.items() if key not in (PENALTY, SCOPE, STOP_STRINGS)},
         penalties_measured=MEASURED,
         base_weights=json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
         too_long=", ".join(f"{lost[fate]} {fate}" for fate in FATES[1:] if lost[fate]) or "none",

@@ -18,8 +18,9 @@ from transformers.generation.streamers import BaseStreamer
 from sft.build_base import ensure_base
 from sft.config.load import load_config
 from sft.config.sections import Config
+from sft.generation.ends import AnswerEnds
 from sft.generation.generate import Answer, generate, generate_all, library_config
-from sft.generation.settings import effective_settings
+from sft.generation.settings import STOP_STRINGS, effective_settings
 from sft.model.adapter import check_trained_on
 from sft.model.base_identity import BaseIdentity, base_identity
 from sft.model.load import load_base, load_tokenizer
@@ -27,6 +28,7 @@ from sft.model.lora import load_adapter, merge
 from sft.model.loss import add_token_nll
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten
+from sft.prompt.headings import headings
 from sft.prompt.template import PromptTemplate, template_from_config
 from sft.run.directory import check_learned, require_finished, run_config, weights_directory
 from sft.run.manifest import FinishedManifest
@@ -100,7 +102,13 @@ class Answerer:
 
     def answer(self, prompt: list[int], streamer: BaseStreamer | None = None) -> Answer:
         """Answer an encoded prompt."""
-        return generate(self.model, self.tokenizer, [prompt], self.generation, streamer)[0]
+        return generate(self.model, self.tokenizer, [prompt], self.generation, streamer, headings(self.template))[0]
+
+    @property
+    def ends(self) -> AnswerEnds:
+        """What ends an answer by its text: the template's headings and generation.stop_strings."""
+        stops = effective_settings(self.generation).get(STOP_STRINGS, ())
+        return AnswerEnds(self.tokenizer, headings(self.template), stops)
 
     def answer_all(
         self,
@@ -110,7 +118,7 @@ class Answerer:
     ) -> Iterator[tuple[int, int, Answer]]:
         """Answer encoded prompts under each of several generation settings (None: the run's), see `generate_all`."""
         settings, budget = settings or [self.generation], self.config.eval.batch_tokens
-        return generate_all(self.model, self.tokenizer, prompts, settings, budget, seeds)
+        return generate_all(self.model, self.tokenizer, prompts, settings, budget, seeds, headings(self.template))
 
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel, Sto
 
 from sft.generation.cache import growing_cache, join
 from sft.generation.checked_logits import CheckedLogits
+from sft.generation.ends import AnswerEnds
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""
@@ -31,9 +32,10 @@ Decoded = tuple[int, int, list[int]]
 
 @dataclasses.dataclass
 class Row:
-    """A prompt under one setting."""
+    """A prompt under one setting, and the tokens of its answer so far."""
 
     place: int
+    tokens: list[int] = dataclasses.field(default_factory=list)
     ended: bool = False
 
 
@@ -41,12 +43,14 @@ class Row:
 class Group:
     """Rows that came together under one setting: to the library's processors and criteria, a batch of their own.
 
+    ends: what ends an answer by its text.
     input_ids: (rows, prompt and answer tokens), padded on the left to the longest prompt, `prompt_tokens`.
     draws: (rows, answer tokens), a random number in [0, 1) for each token that a row may choose, from its own seed
         alone, so that what it chooses does not depend on the other rows; None: greedy.
     """
 
     setting: int
+    ends: AnswerEnds
     rows: list[Row]
     input_ids: torch.Tensor
     prompt_tokens: int
@@ -149,12 +153,12 @@ def decode_all(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],
     seeds: Sequence[int],
-    settings: int,
+    ends: Sequence[AnswerEnds],
     prepare: Callable[[Sequence[int], int], Prepared],
     new_tokens: int,
     budget: int,
 ) -> Iterator[Decoded]:
-    """Answer encoded prompts under each of so many settings; each answer comes as soon as it has ended.
+    """Answer encoded prompts under each of several settings, `ends` of them; each answer comes as soon as it has ended.
 
     The longest prompts are first: memory runs out at once, if at all, the time that is left is not underestimated, and
     those that come later take no more room than those that left. The batch takes `budget` padded tokens at most (but
@@ -162,6 +166,7 @@ def decode_all(
     which are rows of the same batch. `prepare` is given places of prompts and the number of a setting. `seeds` are the
     prompts' own, for settings that sample.
     """
+    settings = len(ends)
     waiting = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     batch = Batch([], growing_cache(model.config), torch.empty(0, 0, dtype=torch.long, device=model.device), {})
     while waiting or batch.groups:
@@ -175,7 +180,7 @@ def decode_all(
             for read_together in batches([prompts[place] for place in waiting[:coming]], 0, READ_TOKENS):
                 places = [waiting[number] for number in read_together]
                 prepared = [prepare(places, setting) for setting in range(settings)]
-                read, logits = _read(model, places, prepared, seeds)
+                read, logits = _read(model, places, prepared, seeds, ends)
                 yield from _choose(read.groups, [logits] * settings)
                 newcomers.append(read)
             waiting = waiting[coming:]
@@ -198,7 +203,11 @@ def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Itera
 
 
 def _read(
-    model: PreTrainedModel, places: Sequence[int], prepared: Sequence[Prepared], seeds: Sequence[int]
+    model: PreTrainedModel,
+    places: Sequence[int],
+    prepared: Sequence[Prepared],
+    seeds: Sequence[int],
+    ends: Sequence[AnswerEnds],
 ) -> tuple[Batch, torch.Tensor]:
     """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them."""
     groups = []
@@ -211,7 +220,8 @@ def _read(
             draws = torch.stack([torch.rand(config.max_new_tokens, generator=each) for each in generators])
             draws = draws.to(input_ids.device)
         rows = [Row(place) for place in places]
-        groups.append(Group(setting, rows, input_ids, input_ids.shape[1], processors, criteria, draws))
+        prompt_tokens = input_ids.shape[1]
+        groups.append(Group(setting, ends[setting], rows, input_ids, prompt_tokens, processors, criteria, draws))
     # Of what the model is called with, all settings have the same.
     outputs = model._prefill(input_ids, config, inputs, is_first_iteration=True)
     cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
@@ -229,12 +239,16 @@ def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator
     told = [group.choose(its_own) for group, its_own in zip(groups, logits, strict=True)]
     checks = [one for group in groups for one in group.processors if isinstance(one, CheckedLogits)]
     told += [one.found[None] for one in checks if one.found is not None]
-    ended = torch.cat(told).tolist()
-    if any(ended[sum(len(group.rows) for group in groups) :]):
+    tokens = [group.input_ids[:, -1] for group in groups]
+    read = torch.cat([*tokens, *told]).tolist()
+    rows = [(group, row) for group in groups for row in group.rows]
+    chosen, ended, broken = read[: len(rows)], read[len(rows) : 2 * len(rows)], read[2 * len(rows) :]
+    if any(broken):
         for one in checks:
             one.check()
-    for group in groups:
-        for row, ids in zip(group.rows, group.input_ids, strict=True):
-            if ended.pop(0) and not row.ended:
-                row.ended = True
-                yield group.setting, row.place, ids[group.prompt_tokens :].tolist()
+    for (group, row), token, has_ended in zip(rows, chosen, ended, strict=True):
+        if not row.ended:
+            row.tokens.append(token)
+            row.ended = bool(has_ended) or group.ends.complete(row.tokens)
+            if row.ended:
+                yield group.setting, row.place, row.tokens

@@ -12,9 +12,9 @@ from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.generation.cache import can_join, growing_cache
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.decoding import Prepared, batches, decode_all
+from sft.generation.ends import AnswerEnds, text_of
 from sft.generation.penalty import ScopedRepetitionPenalty
-from sft.generation.settings import FinishReason, effective_settings
-from sft.generation.streamer import decode
+from sft.generation.settings import STOP_STRINGS, FinishReason, effective_settings
 from sft.model.lora import base_of
 from sft.model.place import wider_format
 from sft.prompt.encode import eos_id
@@ -22,7 +22,7 @@ from sft.system.errors import UserError
 
 
 class Answer(NamedTuple):
-    """A generated answer: its text, why it ended, and how many tokens it took (end-of-text token included)."""
+    """A generated answer: its text, why it ended, and how many tokens it took, those that ended it included."""
 
     text: str
     finish_reason: FinishReason
@@ -30,11 +30,11 @@ class Answer(NamedTuple):
 
 
 def library_config(settings: Mapping[str, Any], **more: Any) -> GenerationConfig:
-    """transformers' own configuration of effective settings, without the penalty, which is applied by scope.
+    """transformers' own configuration of effective settings, without what is applied here: penalty and stop strings.
 
     Raises UserError for values that transformers refuses.
     """
-    theirs = {key: value for key, value in settings.items() if key not in (PENALTY, SCOPE)}
+    theirs = {key: value for key, value in settings.items() if key not in (PENALTY, SCOPE, STOP_STRINGS)}
     try:
         return GenerationConfig(**theirs, **more)
     except ValueError as error:
@@ -48,19 +48,23 @@ def generate(
     prompts: Sequence[list[int]],
     generation: Mapping[str, Any],
     streamer: BaseStreamer | None = None,
+    headings: Sequence[str] = (),
 ) -> list[Answer]:
     """Answer a batch of encoded prompts at once, as transformers does.
 
-    `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy.
+    `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy. At the
+    template's `headings` an answer ends, as at `stop_strings`, which are no part of it either.
     Rows are padded on the left, so that each answers as it would alone.
     """
     settings = effective_settings(generation)
     streams = settings.get("num_beams", 1) == 1  # beams end before they can be streamed
     inputs = _inputs(model, tokenizer, prompts, settings)
-    checked = inputs["logits_processor"][0]
-    output = model.generate(**inputs, stopping_criteria=[checked.ends], streamer=streamer if streams else None)
+    checked, prompt_tokens = inputs["logits_processor"][0], inputs["input_ids"].shape[1]
+    ends = AnswerEnds(tokenizer, headings, settings.get(STOP_STRINGS, ()))
+    criteria = [checked.ends, *[ends.criterion(prompt_tokens)] * ends.any]
+    output = model.generate(**inputs, stopping_criteria=criteria, streamer=streamer if streams else None)
     checked.check()
-    return [_answer(tokenizer, row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
+    return [_answer(tokenizer, row.tolist(), ends) for row in output[:, prompt_tokens:]]
 
 
 def generate_all(
@@ -70,6 +74,7 @@ def generate_all(
     settings: Sequence[Mapping[str, Any]],
     budget: int,
     seeds: Sequence[int] | None = None,
+    headings: Sequence[str] = (),
 ) -> Iterator[tuple[int, int, Answer]]:
     """Answer many encoded prompts under each of several settings (see `generate`), in batches of `budget` tokens.
 
@@ -83,7 +88,8 @@ def generate_all(
     for number in sorted({*range(len(settings))} - {*together}):
         for batch in batches(prompts, settings[number]["max_new_tokens"], budget):
             torch.manual_seed(seeds[batch[0]])
-            answers = generate(model, tokenizer, [prompts[place] for place in batch], settings[number])
+            its_prompts = [prompts[place] for place in batch]
+            answers = generate(model, tokenizer, its_prompts, settings[number], headings=headings)
             yield from zip([number] * len(batch), batch, answers, strict=True)
     if not together:
         return
@@ -94,9 +100,9 @@ def generate_all(
         return model.generate(**inputs, past_key_values=growing_cache(model.config), custom_generate=_hand_over)
 
     new_tokens = max(generation["max_new_tokens"] for generation in effective)
-    decoded = decode_all(base_of(model), prompts, seeds, len(together), prepare, new_tokens, budget)
-    for setting, place, tokens in decoded:
-        yield together[setting], place, _answer(tokenizer, tokens)
+    ends = [AnswerEnds(tokenizer, headings, generation.get(STOP_STRINGS, ())) for generation in effective]
+    for setting, place, tokens in decode_all(base_of(model), prompts, seeds, ends, prepare, new_tokens, budget):
+        yield together[setting], place, _answer(tokenizer, tokens, ends[setting])
 
 
 def _can_refill(model: Any, generation: Mapping[str, Any]) -> bool:
@@ -140,8 +146,13 @@ _WHOLE_BATCH = {
 """Settings whose other values bind the rows of a batch together, with the value that does not."""
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Answer:
+def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: AnswerEnds) -> Answer:
     eos = eos_id(tokenizer)
     ended = eos in tokens
     body = tokens[: tokens.index(eos)] if ended else tokens
-    return Answer(decode(tokenizer, body), "eos" if ended else "length", len(body) + ended)
+    text, reason = ends.cut(text_of(tokenizer, body), ended)
+    if reason is None:
+        return Answer(text, "eos" if ended else "length", len(body) + ended)
+    while body[-1] == tokenizer.pad_token_id:  # which transformers fills up a row with that has ended before others
+        body = body[:-1]
+    return Answer(text, reason, len(body))

@@ -42,10 +42,12 @@ class Provenance:
     batch_tokens: int
     deviations: list[str]
     """In which ways, in words, this is not the model as it was trained; empty: it is."""
+    headings: list[str] = dataclasses.field(default_factory=list)
+    """Of the template, where answers end; records of earlier versions, which went on behind them, lack it."""
 
     def same_model_and_rows(self, other: "Provenance | None") -> bool:
         """Whether the other answers are of the same model to the same rows, under whatever settings."""
-        settings = {"systems", "generation", "seed", "batch_tokens"}
+        settings = {"systems", "generation", "seed", "batch_tokens", "headings"}
         return other is not None and set(self.differences(other)) <= settings
 
     def differences(self, other: "Provenance") -> list[str]:
