@@ -2,6 +2,8 @@
 
 import datetime
 import gzip
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -188,6 +190,59 @@ def test_a_title_in_merged_cells_is_no_header(tmp_path):
     book.active.merge_cells("A1:C1")
     book.save(tmp_path / "faq.xlsx")
     assert [row[1] for row in read(tmp_path / "faq.xlsx")[1]] == ["a", "c"]
+
+
+def test_cells_outside_the_size_that_a_sheet_claims_are_read(tmp_path):
+    path, cut = tmp_path / "faq.xlsx", tmp_path / "cut.xlsx"
+    workbook(path, {"FAQ": [["質問", "回答"], ["a", "b"], ["c", "d"]]})
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(cut, "w") as copy:
+        for name in whole.namelist():
+            copy.writestr(name, whole.read(name).replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A2"'))
+    assert cut.read_bytes().count(b'"A1:A2"') == 1
+    assert [row[1] for row in read(cut)[1]] == ["a", "c"]
+
+
+def test_what_excel_hides_is_left_out_and_named(tmp_path, capsys):
+    path = tmp_path / "faq.xlsx"
+    book = workbook(path, {"FAQ": [["質問", "補足", "回答"], *([f"q{n}", "下書き", f"a{n}"] for n in range(20))]})
+    book["FAQ"].row_dimensions[3].hidden = True
+    book["FAQ"].column_dimensions.group("E", "XFD", hidden=True)  # nothing stands there
+    book["FAQ"].column_dimensions["B"].hidden = True
+    book.save(path)
+    data, found = read(path)
+    assert [row[1:4] for row in found][:2] == [("q0", "", "a0"), ("q2", "", "a2")]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [('row 3 of sheet "FAQ"', "a row that Excel hides")]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith('column B of sheet "FAQ" left out, which Excel hides; unhide what is to be read')
+    workbook(path, {"FAQ": [["質問", "回答"], ["a", "b"]], "空": []}, FAQ="hidden")
+    with pytest.raises(UserError, match='only sheet "FAQ" may hold any, which Excel hides'):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "shown"),
+    [
+        ('0"%"', 50, "50%"), (r"0\%", 50, "50%"), ("0%", 0.5, "50%"), ('0.0"%以上"', 12.5, "12.5%以上"),
+        ('#,##0"円"', 1200, "1200円"), ('"約"0', 3, "約3"), ("0.00", 2.5, "2.5"), ("General", 7, "7"),
+    ],
+)  # fmt: skip
+def test_a_number_has_the_signs_that_its_format_writes_beside_it(tmp_path, form, value, shown):
+    book = workbook(tmp_path / "faq.xlsx", {"FAQ": [["質問", "回答"], ["率は？", value]]})
+    book["FAQ"]["B2"].number_format = form
+    book.save(tmp_path / "faq.xlsx")
+    assert read(tmp_path / "faq.xlsx")[1][0][3] == shown
+
+
+def test_merged_cells_cost_no_memory_of_their_own(tmp_path):
+    book = workbook(tmp_path / "faq.xlsx", {"FAQ": [["質問", "回答", "分類"], ["a", "b", "総務"], ["c", "d"]]})
+    book["FAQ"].merged_cells.add("C2:C1000000")
+    book["FAQ"].merged_cells.add("D1:XFD1000000")
+    book.save(tmp_path / "faq.xlsx")
+    tracemalloc.start()
+    found = read(tmp_path / "faq.xlsx")[1]
+    assert [row[4] for row in found] == ["総務", "総務"]
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
 
 
 def test_a_workbook_without_questions_says_what_its_largest_sheet_has(tmp_path):
