@@ -38,9 +38,14 @@ def read(path):
 
 
 @pytest.mark.parametrize("lines", [1, 2, 40])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "euc_jp", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "utf-8", "utf-8-sig", "cp932", "euc_jp", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso2022_jp_ext",
+    ],
+)  # fmt: skip
 def test_the_encoding_of_few_lines_and_of_many_is_found(tmp_path, encoding, lines):
-    texts = SENTENCES[:2] if encoding == "euc_jp" else SENTENCES  # which has no ① and no ㈱
+    texts = SENTENCES[:2] if encoding in ("euc_jp", "iso2022_jp_ext") else SENTENCES  # which have no ① and no ㈱
     path = tmp_path / "rows.csv"
     path.write_bytes("".join(f"{texts[n % len(texts)]}\r\n" for n in range(lines)).encode(encoding))
     expected = "utf-8" if encoding == "utf-8-sig" else encoding
@@ -56,13 +61,31 @@ def test_an_encoding_is_told_from_the_first_lines_that_are_not_ascii(tmp_path):
     assert "CSV in cp932" in load_data(str(path)).read_report()[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-32", "iso2022_jp"])
+def test_rare_encodings_are_read_in_every_kind_of_text_file(tmp_path, encoding):
+    for name, content in {
+        "rows.csv": '質問,回答\r\n休みは?,"月曜、\n祝日です。"\r\n',
+        "rows.jsonl": '{"質問": "休みは?", "回答": "月曜、\\n祝日です。"}\n' * 2,
+        "rows.json": '[{"質問": "休みは?", "回答": "月曜、\\n祝日です。"}]',
+    }.items():
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        assert {*load_data(str(tmp_path / name)).rows["output"][:]} == {"月曜、\n祝日です。"}
+
+
+def test_chinese_is_no_japanese_of_other_characters(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("质问,回答\n什么是人工智能？,这是计算机科学的一个领域。\n".encode("gb18030"))
+    with pytest.raises(UserError, match=r"rows\.csv: is Chinese in GB18030, as it seems; save it as UTF-8"):
+        load_data(str(path))
+
+
 def test_one_line_in_another_encoding_is_dropped_alone(tmp_path):
     path = tmp_path / "rows.csv"
     lines = ["質問,回答", "休みは?,月曜です。", "窓口は?,総務です。", "電話は?,1番です。"]
     path.write_bytes(b"\n".join(line.encode("cp932" if n == 2 else "utf-8") for n, line in enumerate(lines)))
     data = load_data(str(path))
     assert data.rows["output"][:] == ["月曜です。", "1番です。"]
-    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "not UTF-8")]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "not UTF-8 but cp932")]
 
 
 def test_places_are_the_rows_of_the_spreadsheet(tmp_path):
@@ -84,6 +107,37 @@ def test_files_that_were_joined_with_their_headers_drop_these_and_say_so(tmp_pat
     data = load_data(str(path))
     assert data.rows["instruction"][:] == ["休みは?", "窓口は?"]
     assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "the header again")]
+
+
+def test_a_header_inside_says_what_stands_below_it(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("質問,回答\nq1,a1\n 回答 ,質問\na2,q2\na3,q3\n", encoding="utf-8")
+    workbook(tmp_path / "rows.xlsx", {"FAQ": [["質問", "回答"], ["q1", "a1"], ["回答", "質問"], ["a2", "q2"]]})
+    for name in ("rows.csv", "rows.xlsx"):
+        data, found = read(tmp_path / name)
+        assert [row[1:4:2] for row in found][:2] == [("q1", "a1"), ("q2", "a2")]
+        assert [drop.reason for drop in data.dropped] == ["the header again"]
+
+
+def test_a_table_of_markdown_is_read_without_its_rule(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("| 質問 | 回答 |\n|:---|---:|\n| 休みは？ | 月曜です。 |\n", encoding="utf-8")
+    data = load_data(str(path))
+    assert (len(data.rows), data.dropped) == (1, [])
+
+
+def test_a_cell_that_swallowed_rows_is_worth_a_look(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('質問,回答\nq1,"始まり\nq2,a2\nq3,a3\n終わり"\nq4,"一行目, 続き\n二行目"\n', encoding="utf-8")
+    data = load_data(str(path))
+    assert data.cells.examples["several rows for a text"] == [("row 2", "始まり\nq2,a2\nq3,a3\n終わり")]
+    assert data.cells.counts.total() == 1
+
+
+def test_cells_of_white_space_alone_are_no_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("質問,回答\n,\n  ,　\na,b\n,c\n", encoding="utf-8")
+    assert [drop.place for drop in load_data(str(path)).dropped] == ["row 5"]
 
 
 def test_a_comma_in_a_japanese_cell_decides_nothing(tmp_path):

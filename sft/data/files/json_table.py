@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sft.data.files.encodings import UTF8, UTF16, Encoding, encoding_of, opened, text_lines
+from sft.data.files.encodings import UTF8, Encoding, encoding_of, opened, text_lines
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import suffix
 from sft.system.errors import UserError
@@ -49,7 +49,7 @@ def _looks_like_lines(head: list[str]) -> bool:
 
 
 def _line_rows(path: Path, encoding: Encoding, wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
-    if encoding.name == UTF16.name:
+    if encoding.is_wide:
         with text_lines(path, encoding, newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -65,7 +65,7 @@ def _parse_line(line: bytes, encoding: Encoding = UTF8) -> Any:
     try:
         text = line.decode(encoding.codec)
     except UnicodeDecodeError:
-        return BadRow(f"not {encoding.name}")
+        return BadRow(encoding.not_text(line))
     return _parsed(text.removeprefix("\ufeff"))  # at the head of each file that was joined
 
 

@@ -15,7 +15,7 @@ import openpyxl
 from openpyxl.utils import get_column_letter, range_boundaries
 
 from sft.data.files.encodings import OLE, opened
-from sft.data.files.raw import TITLE_ROWS, BadRow, IsHeader, Shown, Table, cells_by_column, find_header
+from sft.data.files.raw import TITLE_ROWS, BadRow, IsHeader, Shown, Table, find_header, rows_below
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
 
@@ -136,13 +136,15 @@ def _table(path: Path, pair: list[Any], layout: _Layout, is_header: IsHeader) ->
     while not header[-1]:  # columns that are only coloured
         header.pop()
 
+    def fitted(cells: list[Any]) -> list[Any]:
+        return (shown(cells) + [""] * len(header))[: len(header)]
+
     def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
         with _one_line(path):
-            for number, cells in enumerate(_filled(pair, layout), start=1):
-                row = cells_by_column(tuple(header), (shown(cells) + [""] * len(header))[: len(header)])
-                if number > place + 1 and row is not None:
-                    where = f'row {number} of sheet "{title}"'
-                    yield where, BadRow(HIDDEN) if number in layout.hidden_rows else row
+            records = ((n, fitted(cells)) for n, cells in enumerate(_filled(pair, layout), start=1))
+            for number, row in rows_below(tuple(header), islice(records, place + 1, None)):
+                where = f'row {number} of sheet "{title}"'
+                yield where, BadRow(HIDDEN) if number in layout.hidden_rows else row
 
     table = Table(f'sheet "{title}"', tuple(header), rows, title)
     return [table._replace(form=table.form + where)]
