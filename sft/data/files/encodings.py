@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -13,6 +14,8 @@ from sft.system.errors import UserError
 
 SAMPLE = 2**18
 """Bytes of lines beyond ASCII that decide the encoding."""
+
+_JAPANESE = re.compile("[ぁ-ヿ一-鿿]")
 
 
 class Encoding(NamedTuple):
@@ -28,7 +31,7 @@ class Encoding(NamedTuple):
 
     def not_text(self, line: bytes) -> str:
         """Why a line that is no text in this encoding is not: with the other one that it seems to be in."""
-        japanese = max(line.decode(self.codec, "ignore"), default="") >= "\u3000"
+        japanese = _JAPANESE.search(line.decode(self.codec, "ignore"))
         mixed = self == UTF8 and not japanese and _reads(line, CP932.codec)
         return f"not {self.name} but {CP932.name}" if mixed else f"not {self.name}"
 
