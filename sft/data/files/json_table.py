@@ -135,6 +135,8 @@ def _rows_of(path: Path, value: Any, is_header: IsHeader) -> tuple[str, list[Any
         if all("paragraphs" in row for row in rows):
             return "SQuAD's JSON", list(_squad_rows(rows))
         return f"JSON array {name}", rows
+    if list(value.values()) == [[]] and suffix(path) == ".json":  # one line of .jsonl is a row
+        return "JSON array", []
     return "a JSON object", [value]
 
 
@@ -170,7 +172,7 @@ def _columns(value: dict[str, Any]) -> dict[str, list[Any]] | None:
     columns = list(value.values())
     if _same_keys(value):
         return {name: list(cells.values()) for name, cells in value.items()}
-    if columns and all(isinstance(cells, list) and not _are_messages(cells) for cells in columns):
+    if any(columns) and all(isinstance(cells, list) and not _are_messages(cells) for cells in columns):
         return None if all(map(_holds_rows, columns)) else value
     return None
 
