@@ -304,6 +304,26 @@ READ: dict[str, tuple[str, bytes]] = {
     "columns as pandas writes them": (
         "rows.json", json.dumps({name: dict(enumerate(cells)) for name, cells in COLUMNS.items()}).encode()
     ),
+    "rows by name, as pandas writes them": ("rows.json", json.dumps({"0": ROW, "1": OTHER}).encode()),
+    "rows by names of their own": ("rows.json", json.dumps({"a": ROW, "b": OTHER}).encode()),
+    "split as pandas writes it": (
+        "rows.json", json.dumps({"columns": list(ROW), "data": [[*ROW.values()], [*OTHER.values()]]}).encode()
+    ),
+    "a single column": ("rows.json", json.dumps({"messages": [talk("user", "assistant")["messages"]] * 2}).encode()),
+    "a single column as pandas writes it": (
+        "rows.json", json.dumps({"text": dict.fromkeys("01", "### 指示:\na\n\n### 応答:\nb")}).encode()
+    ),
+    "rows with a role": (
+        "rows.json", json.dumps({"data": [{"role": "総務"} | ROW, {"role": "総務"} | OTHER]}).encode()
+    ),
+    "rows of the hub's viewer": ("rows.jsonl", lines({"row_idx": 0, "row": ROW}, {"row_idx": 1, "row": OTHER})),
+    "an answer of the hub's viewer": (
+        "rows.json",
+        json.dumps({"features": [{"name": "a"}], "rows": [{"row_idx": 0, "row": ROW, "truncated_cells": []}] * 2})
+        .encode(),
+    ),
+    "objects one after another": ("rows.json", "\n".join(json.dumps(row, indent=1) for row in TWO).encode()),
+    "objects with carriage returns between": ("rows.jsonl", lines(*TWO).replace(b"\n", b"\r")),
     "rows in an object": ("rows.json", json.dumps({"version": 1, "data": TWO}).encode()),
     "SQuAD": ("rows.json", json.dumps(SQUAD).encode()),
     "gzip as json": ("rows.json", gzip.compress(lines(TWO))),
@@ -346,6 +366,11 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "empty": ("rows.jsonl", b"", "no usable row (it is empty)"),
     "empty json": ("rows.json", b"", "no usable row (it is empty)"),
     "an empty object": ("rows.json", b"{}", "no usable row"),
+    "an empty list in an object": ("rows.json", b'{"data": []}', "no usable row (it is empty)"),
+    "two lists one after another": ("rows.json", b"[1][2]", "not JSON in UTF-8: Extra data"),
+    "split with a short row": (
+        "rows.json", b'{"columns": ["question", "answer"], "data": [["a"]]}', "fewer cells than columns"
+    ),
     "columns of different lengths": ("rows.json", b'{"question": ["a", "b"], "answer": ["c"]}', "question 2, answer 1"),
     "two lists of rows": (
         "rows.json", json.dumps({"train": [ROW], "test": [ROW]}).encode(), "holds several lists of rows (train, test)"
@@ -416,6 +441,10 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "parquet with a column twice": ("rows.parquet", parquet_of(TWICE), "2 columns are called output"),
     "csv with a column twice": ("rows.csv", HEADER[:-1] + b",output\n7,a,,b,open_qa,c\n", "2 columns are"),
     "csv without a header": ("rows.csv", b"7,a,,b,open_qa\n8,a,,b,open_qa\n", "no instruction"),
+    "csv of sentences without a header": (
+        "rows.csv", "1,休みは？,月曜です。\n2,窓口は？,総務です。\n".encode(),
+        "(columns: 1, 休みは？, 月曜です。); these are no names: write a row of names above, such as 質問,回答",
+    ),
     "csv with an open quotation": ("rows.csv", HEADER + b'7,"a,,b,open_qa\n8,a,,b,open_qa\n', "unexpected end of data"),
     "csv with text behind a quotation": ("rows.csv", HEADER + b'7,"a"b,,c,open_qa\n', "',' expected after '\"'"),
     "csv with an unquoted comma": ("rows.csv", HEADER + b"7,a,,b,c,open_qa\n", "more cells than columns"),

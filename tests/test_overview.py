@@ -267,3 +267,14 @@ def test_a_group_of_no_category_and_files_named_twice_are_one_line(program, faq)
     assert (result.returncode, "name the files in one of the two" in result.stderr) == (2, True), result.stderr
     result = program("sft.data.__main__", f"data.path=[{{path: {faq}, weight: 2}}]", "--lang", "en")
     assert result.returncode == 0, result.stderr
+
+
+def test_rows_are_counted_by_sheet(page, tmp_path):
+    book = openpyxl.Workbook()
+    for sheet, count in ((book.active, 2), (book.create_sheet("経理"), 1)):
+        for cells_of_row in [["質問", "回答"], *([f"{sheet.title}{n}", "a"] for n in range(count))]:
+            sheet.append(cells_of_row)
+    book.save(tmp_path / "faq.xlsx")
+    found = page(tmp_path / "faq.xlsx")
+    assert "2 usable rows, read as" in found
+    assert "1 usable row, read as" in found

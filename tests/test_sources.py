@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import datasets
 import pytest
 
 from sft.config.load import load_config
@@ -54,7 +55,49 @@ def test_what_is_no_file_is_one_line_before_any_row_is_read(tmp_path, names, wor
         files_of([Source(str(folder / name)) for name in names])
 
 
-@pytest.mark.parametrize("path", ["kunishou/databricks-dolly-15k-ja", "squad"])
+def test_what_is_not_read_of_a_directory_and_a_glob_is_named(tmp_path, capsys):
+    folder = tmp_path / "data"
+    for name in ("a.jsonl", "b.xls", "more/c.jsonl", "dataset_info.json", "~$d.xlsx"):
+        write(folder / name, ROW)
+    for path in (folder, folder / "*"):
+        assert [source.path for source in files_of([Source(str(path))])] == [f"{folder}/a.jsonl"]
+        assert capsys.readouterr().err == f"warning: {path}: not read: b.xls, more/\n"
+    assert len(files_of([Source(f"{folder}/**")])) == 2
+    with pytest.raises(UserError, match=f"no data file; for what lies deeper: {folder}/\\*.jsonl"):
+        files_of([Source(str(tmp_path))])
+
+
+def test_files_that_are_called_test_or_validation_are_named_where_they_are_trained_on(tmp_path, capsys):
+    for name in ("train-0.jsonl", "test.jsonl", "validation_1.jsonl", "testimonials.jsonl"):
+        write(tmp_path / name, ROW)
+    files_of([Source(str(tmp_path))])
+    assert f"{tmp_path}: test.jsonl, validation_1.jsonl trained on like the other files" in capsys.readouterr().err
+    files_of([Source(str(tmp_path), side="test")])
+    assert not capsys.readouterr().err
+
+
+def test_what_save_to_disk_wrote_is_read(tmp_path):
+    datasets.Dataset.from_list([ROW, ROW | {"output": "京都です。"}]).save_to_disk(str(tmp_path / "saved"))
+    data = load_data(str(tmp_path / "saved"))
+    assert data.rows["output"][:] == ["東京です。", "京都です。"]
+    (tmp_path / "rows.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(UserError, match=r"rows\.arrow: not a file that save_to_disk wrote"):
+        load_data(str(tmp_path / "rows.arrow"))
+
+
+def test_a_file_stands_on_one_side(tmp_path):
+    path = write(tmp_path / "rows.jsonl", ROW)
+    with pytest.raises(UserError, match=r"is named in data\.path and data\.validation; the rows of"):
+        files_of([Source(path), Source(path, side="validation")])
+
+
+@pytest.mark.parametrize("path", ["absent.txt", "data/faq.xls", "data/faq.cvs", "data/faq.jsnol", "faq.json.gz"])
+def test_what_is_spelt_like_a_file_is_none_of_the_hubs(path):
+    with pytest.raises(UserError, match="no such data file"):
+        files_of([Source(path)])
+
+
+@pytest.mark.parametrize("path", ["kunishou/databricks-dolly-15k-ja", "squad", "owner/data-v1.0", "owner/wiki.ja"])
 def test_a_hub_id_is_no_file(path):
     assert not is_local(path)
     assert files_of([Source(path, revision="main")]) == [Source(path, revision="main")]
@@ -154,7 +197,7 @@ def test_a_files_weight_says_how_often_an_epoch_shows_its_rows(tmp_path, monkeyp
         ("data.path=[3]", "data.path: entry 1 is neither text nor a mapping"),
         ("data.path=[a, {weight: 2}]", "data.path: entry 2: path: Field required"),
         ("data.path=[{path: a, wieght: 2}]", "entry 1: wieght: unknown key; known: path, weight, columns, revision"),
-        ("data.path=[{path: a, weight: 0}]", "entry 1: weight: Input should be greater than 0"),
+        ("data.path=[{path: a, weight: 0}]", "entry 1: weight: Input should be greater than 0; leave out an entry"),
         (
             "data.path=[{path: a, columns: {answer: b}}]",
             "entry 1: columns: answer is no field of a row; did you mean answers",

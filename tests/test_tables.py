@@ -2,6 +2,8 @@
 
 import datetime
 import gzip
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -36,9 +38,14 @@ def read(path):
 
 
 @pytest.mark.parametrize("lines", [1, 2, 40])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "euc_jp", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "utf-8", "utf-8-sig", "cp932", "euc_jp", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso2022_jp_ext",
+    ],
+)  # fmt: skip
 def test_the_encoding_of_few_lines_and_of_many_is_found(tmp_path, encoding, lines):
-    texts = SENTENCES[:2] if encoding == "euc_jp" else SENTENCES  # which has no ① and no ㈱
+    texts = SENTENCES[:2] if encoding in ("euc_jp", "iso2022_jp_ext") else SENTENCES  # which have no ① and no ㈱
     path = tmp_path / "rows.csv"
     path.write_bytes("".join(f"{texts[n % len(texts)]}\r\n" for n in range(lines)).encode(encoding))
     expected = "utf-8" if encoding == "utf-8-sig" else encoding
@@ -54,13 +61,31 @@ def test_an_encoding_is_told_from_the_first_lines_that_are_not_ascii(tmp_path):
     assert "CSV in cp932" in load_data(str(path)).read_report()[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-32", "iso2022_jp"])
+def test_rare_encodings_are_read_in_every_kind_of_text_file(tmp_path, encoding):
+    for name, content in {
+        "rows.csv": '質問,回答\r\n休みは?,"月曜、\n祝日です。"\r\n',
+        "rows.jsonl": '{"質問": "休みは?", "回答": "月曜、\\n祝日です。"}\n' * 2,
+        "rows.json": '[{"質問": "休みは?", "回答": "月曜、\\n祝日です。"}]',
+    }.items():
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        assert {*load_data(str(tmp_path / name)).rows["output"][:]} == {"月曜、\n祝日です。"}
+
+
+def test_chinese_is_no_japanese_of_other_characters(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("质问,回答\n什么是人工智能？,这是计算机科学的一个领域。\n".encode("gb18030"))
+    with pytest.raises(UserError, match=r"rows\.csv: is Chinese in GB18030, as it seems; save it as UTF-8"):
+        load_data(str(path))
+
+
 def test_one_line_in_another_encoding_is_dropped_alone(tmp_path):
     path = tmp_path / "rows.csv"
     lines = ["質問,回答", "休みは?,月曜です。", "窓口は?,総務です。", "電話は?,1番です。"]
     path.write_bytes(b"\n".join(line.encode("cp932" if n == 2 else "utf-8") for n, line in enumerate(lines)))
     data = load_data(str(path))
     assert data.rows["output"][:] == ["月曜です。", "1番です。"]
-    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "not UTF-8")]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "not UTF-8 but cp932")]
 
 
 def test_places_are_the_rows_of_the_spreadsheet(tmp_path):
@@ -82,6 +107,37 @@ def test_files_that_were_joined_with_their_headers_drop_these_and_say_so(tmp_pat
     data = load_data(str(path))
     assert data.rows["instruction"][:] == ["休みは?", "窓口は?"]
     assert [(drop.place, drop.reason) for drop in data.dropped] == [("row 3", "the header again")]
+
+
+def test_a_header_inside_says_what_stands_below_it(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("質問,回答\nq1,a1\n 回答 ,質問\na2,q2\na3,q3\n", encoding="utf-8")
+    workbook(tmp_path / "rows.xlsx", {"FAQ": [["質問", "回答"], ["q1", "a1"], ["回答", "質問"], ["a2", "q2"]]})
+    for name in ("rows.csv", "rows.xlsx"):
+        data, found = read(tmp_path / name)
+        assert [row[1:4:2] for row in found][:2] == [("q1", "a1"), ("q2", "a2")]
+        assert [drop.reason for drop in data.dropped] == ["the header again"]
+
+
+def test_a_table_of_markdown_is_read_without_its_rule(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("| 質問 | 回答 |\n|:---|---:|\n| 休みは？ | 月曜です。 |\n", encoding="utf-8")
+    data = load_data(str(path))
+    assert (len(data.rows), data.dropped) == (1, [])
+
+
+def test_a_cell_that_swallowed_rows_is_worth_a_look(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('質問,回答\nq1,"始まり\nq2,a2\nq3,a3\n終わり"\nq4,"一行目, 続き\n二行目"\n', encoding="utf-8")
+    data = load_data(str(path))
+    assert data.cells.examples["several rows for a text"] == [("row 2", "始まり\nq2,a2\nq3,a3\n終わり")]
+    assert data.cells.counts.total() == 1
+
+
+def test_cells_of_white_space_alone_are_no_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("質問,回答\n,\n  ,　\na,b\n,c\n", encoding="utf-8")
+    assert [drop.place for drop in load_data(str(path)).dropped] == ["row 5"]
 
 
 def test_a_comma_in_a_japanese_cell_decides_nothing(tmp_path):
@@ -188,6 +244,59 @@ def test_a_title_in_merged_cells_is_no_header(tmp_path):
     book.active.merge_cells("A1:C1")
     book.save(tmp_path / "faq.xlsx")
     assert [row[1] for row in read(tmp_path / "faq.xlsx")[1]] == ["a", "c"]
+
+
+def test_cells_outside_the_size_that_a_sheet_claims_are_read(tmp_path):
+    path, cut = tmp_path / "faq.xlsx", tmp_path / "cut.xlsx"
+    workbook(path, {"FAQ": [["質問", "回答"], ["a", "b"], ["c", "d"]]})
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(cut, "w") as copy:
+        for name in whole.namelist():
+            copy.writestr(name, whole.read(name).replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A2"'))
+    assert cut.read_bytes().count(b'"A1:A2"') == 1
+    assert [row[1] for row in read(cut)[1]] == ["a", "c"]
+
+
+def test_what_excel_hides_is_left_out_and_named(tmp_path, capsys):
+    path = tmp_path / "faq.xlsx"
+    book = workbook(path, {"FAQ": [["質問", "補足", "回答"], *([f"q{n}", "下書き", f"a{n}"] for n in range(20))]})
+    book["FAQ"].row_dimensions[3].hidden = True
+    book["FAQ"].column_dimensions.group("E", "XFD", hidden=True)  # nothing stands there
+    book["FAQ"].column_dimensions["B"].hidden = True
+    book.save(path)
+    data, found = read(path)
+    assert [row[1:4] for row in found][:2] == [("q0", "", "a0"), ("q2", "", "a2")]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [('row 3 of sheet "FAQ"', "a row that Excel hides")]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith('column B of sheet "FAQ" left out, which Excel hides; unhide what is to be read')
+    workbook(path, {"FAQ": [["質問", "回答"], ["a", "b"]], "空": []}, FAQ="hidden")
+    with pytest.raises(UserError, match='only sheet "FAQ" may hold any, which Excel hides'):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "shown"),
+    [
+        ('0"%"', 50, "50%"), (r"0\%", 50, "50%"), ("0%", 0.5, "50%"), ('0.0"%以上"', 12.5, "12.5%以上"),
+        ('#,##0"円"', 1200, "1200円"), ('"約"0', 3, "約3"), ("0.00", 2.5, "2.5"), ("General", 7, "7"),
+    ],
+)  # fmt: skip
+def test_a_number_has_the_signs_that_its_format_writes_beside_it(tmp_path, form, value, shown):
+    book = workbook(tmp_path / "faq.xlsx", {"FAQ": [["質問", "回答"], ["率は？", value]]})
+    book["FAQ"]["B2"].number_format = form
+    book.save(tmp_path / "faq.xlsx")
+    assert read(tmp_path / "faq.xlsx")[1][0][3] == shown
+
+
+def test_merged_cells_cost_no_memory_of_their_own(tmp_path):
+    book = workbook(tmp_path / "faq.xlsx", {"FAQ": [["質問", "回答", "分類"], ["a", "b", "総務"], ["c", "d"]]})
+    book["FAQ"].merged_cells.add("C2:C1000000")
+    book["FAQ"].merged_cells.add("D1:XFD1000000")
+    book.save(tmp_path / "faq.xlsx")
+    tracemalloc.start()
+    found = read(tmp_path / "faq.xlsx")[1]
+    assert [row[4] for row in found] == ["総務", "総務"]
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
 
 
 def test_a_workbook_without_questions_says_what_its_largest_sheet_has(tmp_path):

@@ -74,6 +74,7 @@ def _checked_entry(number: int, entry: Any) -> Any:
         known = ", ".join(DataFile.model_fields)
         unknown = first["type"] in ("extra_forbidden", "invalid_key")
         what = f"unknown key; known: {known}" if unknown else first["msg"].removeprefix("Value error, ")
+        what += "; leave out an entry that is not to be trained on" * (first["type"] == "greater_than")
         raise ValueError(f"entry {number}: {key}: {what}") from None
 
 

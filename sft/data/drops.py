@@ -19,15 +19,16 @@ class FileRead(NamedTuple):
     rows: int
     """Usable ones."""
     dropped: int
-    tables: tuple[tuple[str, str], ...]
-    """Of each table in it (a workbook has one a sheet), as which schema it was read and what it is, in words."""
+    tables: tuple[tuple[str, str, int], ...]
+    """Of each table in it (a workbook has one a sheet), as which schema it was read, what it is, in words, and how many
+    usable rows it has."""
     side: Held | None = None
     """Of all its rows; None: they are divided."""
 
     @property
     def found(self) -> str:
         """The tables in words."""
-        return "; ".join(f"{schema} ({form})" for schema, form in self.tables)
+        return "; ".join(f"{schema} ({form})" for schema, form, _ in self.tables)
 
 
 class Dropped(NamedTuple):

@@ -105,7 +105,7 @@ class _Reader:
         found = []
         last, nothing = _Schemas(source), "it is empty"
         for table, schemas in _readable(source):
-            last = schemas
+            last, above = schemas, usable
             if table.columns:
                 nothing = f"it has columns and no rows: {', '.join(filter(None, table.columns))}"
             for place, row in table.rows(schemas.wanted()):
@@ -113,7 +113,7 @@ class _Reader:
                 if (values := self._checked(row, schemas, place)) is not None:
                     usable += 1
                     yield values | {"file": number, "place": place}
-            found.append((schemas.names(), table.form))
+            found.append((schemas.names(), table.form, usable - above))
         dropped = self.drops.counts.total() - before
         if not usable:
             reasons = "; ".join(self.drops.report()[:3]) or nothing

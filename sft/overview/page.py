@@ -46,8 +46,8 @@ def show(console: Console, data: LoadedData, split: Split, look: Survey, allowed
 def read_lines(data: LoadedData) -> Iterator[str]:
     """As what each table was read."""
     for file in data.files:
-        for schema, form in file.tables:
-            values = {"path": file.path, "rows": Count(file.rows), "schema": told(schema), "form": told(form)}
+        for schema, form, rows in file.tables:
+            values = {"path": file.path, "rows": Count(rows), "schema": told(schema), "form": told(form)}
             yield text("rows.read_as", **values)
 
 

@@ -56,6 +56,8 @@ KNOWN = {
     ("text",): "text with a template",
 }
 """Schemas that have a name, by their columns."""
+_SENTENCE = re.compile(r"[。？！?!]\s*$|\w.{10,}\.\s*$")
+"""A cell of which nobody makes the name of a column."""
 _BRACKETED = re.compile(r"[(\[<【〔「『〈《].*?[)\]>】〕」』〉》]")
 _BRACKETS = re.compile(r"[()\[\]<>【】〔〕「」『』〈〉《》]")
 
@@ -224,6 +226,8 @@ def not_recognised(
             return f"data.columns: {reason} among {shown}{hint}"
     if reason.startswith("both "):
         return f"{reason} (columns: {shown}); for the messages alone: {columns_line({'messages': 'messages'})}"
+    if names and sum(_SENTENCE.search(name) is not None for name in names) >= min(2, len(names)):
+        return f"{reason} (columns: {shown}); these are no names: write a row of names above, such as 質問,回答"
     if asks:
         example = f", for example {columns_line({'instruction': names[0]})}" if names else ""
         return f"{reason} (columns: {shown or 'none'}); say which column is the question{example}"

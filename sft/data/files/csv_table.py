@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.data.files.encodings import Encoding, encoding_of, text_lines
-from sft.data.files.raw import BadRow, IsHeader, Table, cells_by_column, find_header, header_place
+from sft.data.files.raw import BadRow, IsHeader, Shown, Table, find_header, header_place, rows_below
 from sft.system.errors import UserError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -37,10 +37,9 @@ def csv_table(path: Path, is_header: IsHeader) -> Table:
 
     def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
         with text_lines(path, encoding, newline="") as lines:
-            for number, cells in _records(path, islice(lines, hidden, None), delimiter, encoding):
-                row = cells if isinstance(cells, BadRow) else cells_by_column(header, cells)
-                if number > place + 1 and row is not None:
-                    yield f"row {number}", row
+            records = _records(path, islice(lines, hidden, None), delimiter, encoding)
+            for number, row in rows_below(header, islice(records, place + 1, None)):
+                yield f"row {number}", row
 
     between = f", {DELIMITERS.get(delimiter, delimiter)} between cells" if delimiter != "," else ""
     return Table(f"CSV in {encoding.name}{between}{where}", header, rows)
@@ -62,6 +61,12 @@ def _fit(lines: list[str], delimiter: str) -> float:
     return (cells - 1) * sum(len(record) == cells for record in records) / len(records)
 
 
+def _marked(cell: str, delimiter: str, cells: list[str]) -> str:
+    """A cell; where it seems to have swallowed rows, for a quotation mark that closes too late, it says so."""
+    rows = sum(line.count(delimiter) == len(cells) - 1 for line in cell.split("\n")) if "\n" in cell else 0
+    return Shown(cell, "several rows") if rows > 1 and len(cells) > 1 else cell
+
+
 def _records(path: Path, lines: Iterator[str], delimiter: str, encoding: Encoding) -> Iterator[tuple[int, Any]]:
     """Yield each record's number and cells; a record with bytes that are no text is a BadRow."""
     broken: list[str] = []
@@ -75,7 +80,8 @@ def _records(path: Path, lines: Iterator[str], delimiter: str, encoding: Encodin
     number = 0
     try:
         for number, cells in enumerate(csv.reader(watched(), delimiter=delimiter, strict=True), start=1):
-            yield number, BadRow(f"not {encoding.name}") if broken else cells
+            raw = "".join(broken).encode(encoding.codec, "surrogateescape") if broken else b""
+            yield number, BadRow(encoding.not_text(raw)) if raw else [_marked(cell, delimiter, cells) for cell in cells]
             broken.clear()
     except (csv.Error, UnicodeDecodeError) as error:
         remedy = "a cell with quotation marks in it stands in quotation marks, and has each of them twice"

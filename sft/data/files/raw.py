@@ -1,6 +1,7 @@
 """What a file gives before anybody knows what it means: tables of rows, and rows that cannot be used."""
 
-from collections.abc import Callable, Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 
@@ -64,14 +65,34 @@ def find_header(records: list[list[str]], is_header: IsHeader) -> tuple[int, str
     return usual, ""
 
 
-def cells_by_column(header: tuple[str, ...], cells: list[Any]) -> Any:
-    """A record as a mapping, or the BadRow that it is; None where no cell holds anything."""
-    if not any(cells):
-        return None
+_RULE = re.compile(r":?-{3,}:?")
+"""A cell of the line that Markdown draws below a header."""
+
+
+def rows_below(header: tuple[str, ...], records: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """The numbered records as mappings, and the BadRows among them; those in which no cell holds anything are none.
+
+    Files that were joined have their headers inside: each says of the records below it what is what.
+    """
+    for number, cells in records:
+        if isinstance(cells, BadRow):
+            yield number, cells
+            continue
+        texts = [str(cell).strip() for cell in cells]
+        filled = [*filter(None, texts)]
+        if not filled or all(map(_RULE.fullmatch, filled)):
+            continue
+        if sorted(texts[: len(header)]) == sorted(header) and not any(texts[len(header) :]):
+            header = tuple(texts[: len(header)])
+            yield number, BadRow("the header again")
+        else:
+            yield number, _by_column(header, cells)
+
+
+def _by_column(header: tuple[str, ...], cells: list[Any]) -> Any:
+    """A record as a mapping, or the BadRow that it is."""
     if len(cells) > len(header) and any(cells[len(header) :]):
         return BadRow("more cells than columns")
     if len(cells) < len(header):
         return BadRow("fewer cells than columns")
-    if tuple(map(str, cells[: len(header)])) == header:
-        return BadRow("the header again")
     return dict(zip(header, cells, strict=False))

@@ -1,16 +1,31 @@
 """Where rows come from: what `data.path` names becomes files and hub data sets."""
 
+import difflib
 import glob
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sft.system.errors import UserError
+from sft.system.errors import UserError, warn
+from sft.system.processes import RANK
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
 """Of files with rows, in any case, and each may be followed by .gz."""
+SPREADSHEETS = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+"""Of files that a program can save as .xlsx."""
+OTHERS = (
+    *SPREADSHEETS, ".txt", ".md", ".log", ".doc", ".docx", ".pdf", ".html", ".htm", ".xml", ".yaml", ".yml", ".ndjson",
+    ".zip", ".tar", ".tgz", ".7z", ".bz2", ".zst", ".feather", ".orc", ".pkl", ".db", ".sqlite",
+)  # fmt: skip
+"""Of other files that people name by mistake; hub ids have no such ending."""
+METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What the datasets library writes beside rows."""
 LOCK = "~$"
 """How the name begins of what Excel keeps beside a workbook that is open."""
+SHOWN = 5
+_SIDE = re.compile("(test|valid|validation|dev|eval)[-_.]", re.IGNORECASE)
+"""How names of files begin that are likely not meant for training."""
 KINDS = f"{', '.join(SUFFIXES)} file (or .gz of one)"
 
 
@@ -43,7 +58,8 @@ def is_local(path: str) -> bool:
     """Whether a path is no hub id (`name` or `owner/name`): what exists, or is spelt like files, is local."""
     return (
         Path(path).expanduser().exists()
-        or suffix(Path(path)) in SUFFIXES
+        or suffix(Path(path)) in OTHERS
+        or bool(difflib.get_close_matches(suffix(Path(path)), SUFFIXES, cutoff=0.75))  # typing errors, too
         or path.startswith((".", "/", "~"))
         or path.count("/") > 1
         or is_pattern(path)
@@ -62,38 +78,63 @@ def files_of(sources: Sequence[Source]) -> list[Source]:
     """
     found: list[Source] = []
     for source in sources:
-        paths = _files(source.path) if is_local(source.path) else [source.path]
+        paths = _files(source) if is_local(source.path) else [source.path]
         found += [source._replace(path=path) for path in paths]
-    seen: dict[str, str] = {}
-    for path, _, _, revision, _ in found:
-        place = str(Path(path).resolve()) if is_local(path) else f"{path}@{revision}"
-        if place in seen:
+    seen: dict[str, Source] = {}
+    for source in found:
+        path = source.path
+        place = str(Path(path).resolve()) if is_local(path) else f"{path}@{source.revision}"
+        other = seen.setdefault(place, source)
+        if other.side != source.side:
+            keys = " and ".join(f"data.{side or 'path'}" for side in (other.side, source.side))
+            raise UserError(f"{path}: is named in {keys}; the rows of a file stand on one side, so name it in one")
+        if other is not source:
             raise UserError(f"{path}: is named twice in section data; weight: 2 shows its rows twice")
-        seen[place] = path
     return found
 
 
-def _files(path: str) -> list[str]:
-    place = Path(path).expanduser()
+def _files(source: Source) -> list[str]:
+    path, place = source.path, Path(source.path).expanduser()
     try:
         if place.is_dir():
             inside = [str(file) for file in sorted(place.iterdir()) if not file.name.startswith(".")]
-            return _of_rows(path, inside, "directory")
+            return _of_rows(source, inside, "directory")
         if not place.exists() and is_pattern(path):
-            return _of_rows(path, sorted(glob.glob(str(place), recursive=True)), "pattern")
+            return _of_rows(source, sorted(glob.glob(str(place), recursive=True)), "pattern")
         if not place.exists():
             raise UserError(f"{path}: no such data file; set data.path to a hub id or a {KINDS}")
     except OSError as error:  # a link to itself, a directory that may not be read
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not place.is_file() or suffix(place) not in SUFFIXES:
-        old = "; save it as .xlsx" if suffix(place) in (".xls", ".xlsm", ".xlsb", ".ods") else ""
+        old = "; save it as .xlsx" if suffix(place) in SPREADSHEETS else ""
         raise UserError(f"{path}: not a data file; data.path takes a hub id or a {KINDS}{old}")
     return [str(place)]
 
 
-def _of_rows(path: str, names: list[str], what: str) -> list[str]:
-    kept = [name for name in names if not Path(name).name.startswith(LOCK)]
-    files = [name for name in kept if suffix(Path(name)) in SUFFIXES and Path(name).is_file()]
+def _of_rows(source: Source, names: list[str], what: str) -> list[str]:
+    """Those of the names that are files with rows; what else there is, is named."""
+    paths = [Path(name) for name in names if not Path(name).name.startswith(LOCK)]
+    files = [path for path in paths if _has_rows(path)]
     if not files:
-        raise UserError(f"{path}: this {what} has no data file; data.path takes a hub id or a {KINDS}")
-    return files
+        inside = (file for path in paths if path.is_dir() for file in sorted(path.rglob("*")) if _has_rows(file))
+        deeper = next((f"{file.parent}/*{file.suffix}" for file in inside), "")
+        takes = f"for what lies deeper: {deeper}" if deeper else f"data.path takes a hub id or a {KINDS}"
+        raise UserError(f"{source.path}: this {what} has no data file; {takes}")
+    if RANK == 0:
+        whole = "**" in source.path  # what is in directories is matched, too
+        others = [path for path in paths if path not in files and path.name not in METADATA]
+        named = [f"{path.name}/" if path.is_dir() else path.name for path in others if not (whole and path.is_dir())]
+        warn([f"{source.path}: not read: {_few(named)}"] * bool(named))
+        sides = [path.name for path in files if source.side is None and _SIDE.match(path.name)]
+        if 0 < len(sides) < len(files):
+            remedy = "data.validation and data.test take files of their own"
+            warn([f"{source.path}: {_few(sides)} trained on like the other files; {remedy}"])
+    return [str(path) for path in files]
+
+
+def _has_rows(path: Path) -> bool:
+    return suffix(path) in SUFFIXES and path.is_file() and path.name not in METADATA
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")

@@ -33,8 +33,10 @@ def tables_of(source: Source, is_header: IsHeader = lambda cells: False) -> list
         return workbook_tables(path, is_header)
     if kind == ".parquet":
         return [_parquet_table(path)]
+    if kind == ".arrow":
+        return [_arrow_table(path)]
     _refuse_archives(path)
-    return [csv_table(path, is_header) if kind in (".csv", ".tsv") else json_table(path)]
+    return [csv_table(path, is_header) if kind in (".csv", ".tsv") else json_table(path, is_header)]
 
 
 def _refuse_archives(path: Path) -> None:
@@ -80,6 +82,14 @@ def _parquet_batch(batch: Any) -> list[Any]:
         if len(batch) == 1:
             return [BadRow("not UTF-8")]
         return [row for place in range(len(batch)) for row in _parquet_batch(batch.slice(place, 1))]
+
+
+def _arrow_table(path: Path) -> Table:
+    try:
+        rows = datasets.Dataset.from_file(str(path))
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise UserError(f"{path}: not a file that save_to_disk wrote: {first_line(error)}") from None
+    return Table("arrow", tuple(rows.column_names), partial(_hub_rows, rows))
 
 
 def _hub_table(path: str, revision: str | None) -> Table:

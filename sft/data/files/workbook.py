@@ -7,21 +7,38 @@ import re
 import warnings
 import zipfile
 from collections.abc import Collection, Iterator
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import openpyxl
-from openpyxl.utils import range_boundaries
+from openpyxl.utils import get_column_letter, range_boundaries
 
 from sft.data.files.encodings import OLE, opened
-from sft.data.files.raw import TITLE_ROWS, IsHeader, Shown, Table, cells_by_column, find_header
+from sft.data.files.raw import TITLE_ROWS, BadRow, IsHeader, Shown, Table, find_header, rows_below
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
 
 UNCALCULATED = "a formula without a value"
 HEAD = TITLE_ROWS + 1
-_MERGED = re.compile(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
+HIDDEN = "a row that Excel hides"
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
+_HIDDEN = re.compile(rb'<(?:\w+:)?(?:row|col) [^>]*\bhidden="(?:1|true)"[^>]*>')
+_NUMBERS = re.compile(rb'\b(r|min|max)="(\d+)"')
+_FORMULA = re.compile(rb"<(?:\w+:)?f[ >/]")
+_LITERAL = r'(?:"([^"]*)"|\\(.))?'
+_UNIT = re.compile(rf"{_LITERAL}[#0?.,]+{_LITERAL}")
+"""A number format that only writes something before or behind the number."""
+
+
+class _Layout(NamedTuple):
+    """What openpyxl does not tell of a sheet that it reads row by row, numbers from 1."""
+
+    merged: list[tuple[int, int, int, int]]
+    """Left, top, right and bottom of each range."""
+    hidden_rows: set[int]
+    hidden_columns: set[int]
+    formulas: bool
 
 
 def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
@@ -35,19 +52,20 @@ def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
         formulas = None
         tables = []
         hidden = [f'sheet "{sheet.title}"' for sheet in values.worksheets if sheet.sheet_state != "visible"]
-        if hidden and RANK == 0:
-            warn([f"{path}: {', '.join(hidden)} left out, which Excel hides; unhide what is to be read"])
+        _say_hidden(path, hidden)
         for sheet in values.worksheets:
             if sheet.sheet_state != "visible":
                 continue
-            content = archive.read(sheet._worksheet_path)  # no public name leads to merged cells in this mode
-            merged = [range_boundaries(name.decode()) for name in _MERGED.findall(content)]
+            layout = _layout(archive.read(sheet._worksheet_path))  # which has no public name in this mode
             pair = [sheet]
-            if re.search(rb"<f[ >/]", content):
+            if layout.formulas:
                 formulas = formulas or _workbook(file, calculated=False)
                 pair.append(formulas[sheet.title])
-            del content
-            tables += _table(path, pair, merged, is_header)
+            tables += _table(path, pair, layout, is_header)
+        if hidden and not tables:
+            raise UserError(
+                f"{path}: no usable row: only {', '.join(hidden)} may hold any, which Excel hides; unhide it"
+            )
         return tables
 
 
@@ -59,6 +77,23 @@ def _of_ole(content: bytes) -> str:
             "Password, and clear the field), and save it"
         )
     return "an Excel file of the old kind (.xls); open it in Excel and save it as .xlsx"
+
+
+def _say_hidden(path: Path, parts: list[str]) -> None:
+    if parts and RANK == 0:
+        warn([f"{path}: {', '.join(parts)} left out, which Excel hides; unhide what is to be read"])
+
+
+def _layout(content: bytes) -> _Layout:
+    rows, columns = set[int](), set[int]()
+    for tag in _HIDDEN.findall(content):
+        numbers = {name: int(number) for name, number in _NUMBERS.findall(tag)}
+        if b"r" in numbers:
+            rows.add(numbers[b"r"])
+        elif b"min" in numbers:
+            columns |= {*range(numbers[b"min"], numbers[b"max"] + 1)}
+    merged = [range_boundaries(name.decode()) for name in _MERGED.findall(content)]
+    return _Layout(merged, rows, columns, _FORMULA.search(content) is not None)
 
 
 @contextlib.contextmanager
@@ -75,13 +110,25 @@ def _one_line(path: Path) -> Iterator[None]:
 def _workbook(file: BinaryIO, calculated: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validation, which are not read
-        return openpyxl.load_workbook(file, read_only=True, data_only=calculated)
+        book = openpyxl.load_workbook(file, read_only=True, data_only=calculated)
+    for sheet in book.worksheets:
+        sheet.reset_dimensions()  # some programs write too few
+    return book
 
 
-def _table(path: Path, pair: list[Any], merged: list[Any], is_header: IsHeader) -> list[Table]:
+def _table(path: Path, pair: list[Any], layout: _Layout, is_header: IsHeader) -> list[Table]:
     """The table of a sheet; none where it is empty. `pair` is the sheet with values and, if it has any, formulas."""
     title = pair[0].title
-    head = [[str(cell).strip() for cell in cells] for cells in islice(_filled(pair, merged), HEAD)]
+    filled = [[str(cell).strip() for cell in cells] for cells in islice(_filled(pair, layout), HEAD)]
+    filled = list(map(list, zip(*zip_longest(*filled, fillvalue=""), strict=True)))  # of one width
+    named = (number for number, cells in enumerate(zip(*filled, strict=True), start=1) if any(cells))
+    hidden = [get_column_letter(number) for number in named if number in layout.hidden_columns]
+    _say_hidden(path, [f'column {letter} of sheet "{title}"' for letter in hidden])
+
+    def shown(cells: list[Any]) -> list[Any]:
+        return [cell for number, cell in enumerate(cells, start=1) if number not in layout.hidden_columns]
+
+    head = [shown(cells) for cells in filled]
     if not any(map(any, head)):
         return []
     place, where = find_header(head, is_header)
@@ -89,35 +136,34 @@ def _table(path: Path, pair: list[Any], merged: list[Any], is_header: IsHeader) 
     while not header[-1]:  # columns that are only coloured
         header.pop()
 
+    def fitted(cells: list[Any]) -> list[Any]:
+        return (shown(cells) + [""] * len(header))[: len(header)]
+
     def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
         with _one_line(path):
-            for number, cells in enumerate(_filled(pair, merged), start=1):
-                filled = (cells + [""] * len(header))[: len(header)]
-                row = cells_by_column(tuple(header), filled)
-                if number > place + 1 and row is not None:
-                    yield f'row {number} of sheet "{title}"', row
+            records = ((n, fitted(cells)) for n, cells in enumerate(_filled(pair, layout), start=1))
+            for number, row in rows_below(tuple(header), islice(records, place + 1, None)):
+                where = f'row {number} of sheet "{title}"'
+                yield where, BadRow(HIDDEN) if number in layout.hidden_rows else row
 
     table = Table(f'sheet "{title}"', tuple(header), rows, title)
     return [table._replace(form=table.form + where)]
 
 
-def _filled(pair: list[Any], merged: list[Any]) -> Iterator[list[Any]]:
+def _filled(pair: list[Any], layout: _Layout) -> Iterator[list[Any]]:
     """The rows of a sheet as texts; merged cells all hold what stands in the first of them."""
-    texts: dict[tuple[int, int], Any] = {}
-    starts = {(top, left): (right, bottom) for left, top, right, bottom in merged}
-    inside = {
-        (row, column): (top, left)
-        for (top, left), (right, bottom) in starts.items()
-        for row in range(top, bottom + 1)
-        for column in range(left, right + 1)
-    }
+    below = sorted(layout.merged, key=lambda merged: merged[1], reverse=True)
+    reached: list[tuple[int, int, int, str]] = []  # of the ranges with this row: left, right, bottom and text
     for number, rows in enumerate(zip(*(sheet.iter_rows() for sheet in pair), strict=True), start=1):
         cells = [_text(*cells) for cells in zip(*rows, strict=True)]
-        for column in range(1, len(cells) + 1) if inside else ():
-            if start := inside.get((number, column)):
-                if start == (number, column):
-                    texts[start] = cells[column - 1]
-                cells[column - 1] = texts.get(start, "")
+        while below and below[-1][1] <= number:
+            left, _, right, bottom = below.pop()
+            if text := next(iter(cells[left - 1 : left]), ""):
+                reached.append((left, right, bottom, text))
+        for left, right, _, text in reached:
+            cells += [""] * (right - len(cells))
+            cells[left - 1 : right] = [text] * (right - left + 1)
+        reached = [merged for merged in reached if merged[2] > number]
         yield cells
 
 
@@ -136,6 +182,10 @@ def _text(cell: Any, formula: Any = None) -> str:
         return Shown(text, "a date")
     if isinstance(value, datetime.time | datetime.timedelta):
         return Shown(str(value).removesuffix(":00"), "a time")
-    if "%" in form:
+    if "%" in re.sub(r'"[^"]*"|\\.', "", form):
         return Shown(f"{value * 100:.15g}%", "a percentage")
-    return str(value) if isinstance(value, int) else f"{value:.15g}"
+    number = str(value) if isinstance(value, int) else f"{value:.15g}"
+    if unit := _UNIT.fullmatch(form):
+        before, escaped_before, behind, escaped_behind = (part or "" for part in unit.groups())
+        return f"{before}{escaped_before}{number}{behind}{escaped_behind}"
+    return number
