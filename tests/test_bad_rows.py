@@ -160,6 +160,33 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "two systems": (lines(talk("system", "user", "assistant") | {"system": "a"}), "a system message beside a column"),
     "a history of one text": (lines(OTHER | {"history": "前の話"}), "messages are not a list"),
     "a history out of step": (lines(OTHER | {"history": [["a"]]}), "history is not a list of questions and answers"),
+    "a history with an empty answer": (
+        lines(OTHER | {"history": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}),
+        "a history with an empty message",
+    ),
+    "a system message inside a history": (
+        lines(OTHER | {"history": talk("user", "system", "assistant")["messages"]}),
+        "a system message inside a history",
+    ),
+    "a system message in a history beside a column of them": (
+        lines(OTHER | {"system": "a", "history": [{"role": "system", "content": "b"}]}),
+        "a system message beside a column of them",
+    ),
+    "a list for the system": (lines(OTHER | {"system": ["a"]}), "system is not text"),
+    "turns in the prompt and in a column": (
+        lines({"prompt": talk("user", "assistant", "user")["messages"], "completion": "a", "history": [["b", "c"]]}),
+        "earlier messages beside a column of them",
+    ),
+    "a context in the prompt and another one in a column": (
+        lines({"prompt": ALPACA_JA.render("a", "b"), "completion": "c", "context": "d"}),
+        "context and the prompt hold two contexts",
+    ),
+    "an error of the spreadsheet in an earlier message": (
+        lines(talk("user", "assistant", "user", "assistant")).replace(b"assistant 1", b"#REF!"),
+        "an earlier message is #REF!, an error of the spreadsheet",
+    ),
+    "an answer without width": (lines(OTHER | {"output": "\u200b\u2060\u3164\ufeff"}), "empty output"),
+    "the word for nothing": (lines(OTHER | {"output": "None"}), "empty output (None)"),
     "a text without a template": (lines({"text": "吾輩は猫である。"}), "text holds no prompt of alpaca's templates"),
     "a text of two turns": (
         lines({"text": "### 指示:\na\n\n### 応答:\nb\n\n### 指示:\nc\n\n### 応答:\nd"}),

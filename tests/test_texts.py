@@ -86,6 +86,12 @@ def test_what_reading_finds_has_japanese_words(monkeypatch):
     assert told("empty 回答") == "回答が空"
     assert told("質問 → instruction, 回答 → output") == "質問 → instruction、回答 → output"
     assert told("(回答 is null") == "(回答がnull"
+    assert told("an earlier message is not text") == "前のメッセージがテキストではない"
+    several = "alpaca, no categories; messages, no categories"
+    assert told(several) == "alpaca、カテゴリなし、または会話（messages）、カテゴリなし"
+    form = 'sheet "FAQ"; sheet "説明", sheet "別" left out; not read: 参考, 備考 and 2 more'
+    assert told(form) == "シート「FAQ」、対象外はシート「説明」、シート「別」、読まない列: 参考、備考ほか2列"
+    assert told("JSON array in UTF-8; not read: text") == "UTF-8のJSON配列、読まない列: text"
     speak("en")
     assert told("empty 回答") == "empty 回答"
 

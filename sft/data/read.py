@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import datasets
 
 from sft.data.drops import Dropped, Drops, FileRead
-from sft.data.fields.cells import CellNotes
+from sft.data.fields.cells import CellNotes, is_empty
 from sft.data.fields.checked import checked_row
 from sft.data.fields.defects import DEFECTS, first_defect
 from sft.data.fields.schemas import Schema, header_schema, is_header, not_recognised, schema_of
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import Source, files_of, is_local
 from sft.data.files.tables import tables_of
-from sft.data.records import Group
+from sft.data.records import Group, category_name
 from sft.data.rows import write_rows
 from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256
@@ -32,6 +32,8 @@ from sft.system.texts import text
 from sft.system.visible import counted
 from sft.system.waiting import watched
 
+SHOWN_COLUMNS = 4
+"""So many columns that are not read are named."""
 KEY_SETS = 1000
 """So many sets of keys in rows of JSON are remembered with their schemas."""
 
@@ -90,6 +92,7 @@ class _Reader:
 
     def __init__(self, sources: Sequence[Source], leave_out: Collection[str]) -> None:
         self.sources, self.leave_out = sources, leave_out
+        self.names = Counter(Path(source.path).name for source in sources)
         self.drops, self.cells = Drops(), CellNotes()
         self.files: list[FileRead] = []
 
@@ -101,7 +104,7 @@ class _Reader:
 
     def _rows_of(self, number: int, source: Source) -> Iterator[dict[str, Any]]:
         before, usable = self.drops.counts.total(), 0
-        prefix = f"{Path(source.path).name} " if len(self.sources) > 1 else ""
+        prefix = self._prefix(source)
         found = []
         last, nothing = _Schemas(source), "it is empty"
         for table, schemas in _readable(source):
@@ -113,13 +116,20 @@ class _Reader:
                 if (values := self._checked(row, schemas, place)) is not None:
                     usable += 1
                     yield values | {"file": number, "place": place}
-            found.append((schemas.names(), table.form))
+            found.append((schemas.names(), table.form + schemas.unread(table)))
         dropped = self.drops.counts.total() - before
         if not usable:
             reasons = "; ".join(self.drops.report()[:3]) or nothing
             raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy()}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
         self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found), source.side))
+
+    def _prefix(self, source: Source) -> str:
+        """What tells a source's places from those of others: its name, or its path where two have the same name."""
+        if len(self.sources) == 1:
+            return ""
+        name = Path(source.path).name
+        return f"{name if self.names[name] == 1 else source.path} "
 
     def _checked(self, row: Any, schemas: "_Schemas", place: str) -> dict[str, Any] | None:
         """The fields of a row; None where it is dropped."""
@@ -130,13 +140,13 @@ class _Reader:
             if not isinstance(row, Mapping):
                 raise BadRow("not an object with fields")
             schema = schemas.of(row)
-            category = row.get(schema.columns.get("category", ("",))[0])
+            category = schema.value(row, "category")
             values = checked_row(row, schema, place, self.cells)
             if defect := first_defect(values, self.leave_out):
                 raise BadRow(DEFECTS[defect])
             return values
         except BadRow as reason:
-            name = " ".join(category.split()) if isinstance(category, str) else ""
+            name = category_name(category) if isinstance(category, str) and not is_empty(category) else ""
             self.drops.add(place, str(reason), name)
             return None
 
@@ -166,7 +176,7 @@ def read_questions(path: str, columns: Mapping[str, str | None] | None) -> tuple
         with _reading(source):
             for table, schemas in _readable(source, asks=True):
                 asked += _asked(source.path, table, schemas)
-                found.append(f"{schemas.names()} ({table.form})")
+                found.append(f"{schemas.names()} ({table.form}{schemas.unread(table)})")
     if not asked:
         raise UserError(f"{path}: no questions in it")
     if all(question.problem for question in asked):
@@ -241,6 +251,7 @@ class _Schemas:
     def __init__(self, source: Source, header: Schema | None = None, asks: bool = False) -> None:
         self.given, self.header, self.asks = source.columns, header, asks
         self.by_keys: dict[tuple[str, ...], Schema | BadRow] = {}
+        self.rows: Counter[tuple[str, ...]] = Counter()
 
     def of(self, row: Mapping[str, Any]) -> Schema:
         """The schema of a row. Raises BadRow for what is missing."""
@@ -255,6 +266,7 @@ class _Schemas:
                 schema = reason
             if len(self.by_keys) < KEY_SETS:
                 self.by_keys[keys] = schema
+        self.rows[keys] += keys in self.by_keys
         if isinstance(schema, BadRow):
             raise schema
         return schema
@@ -269,8 +281,19 @@ class _Schemas:
         """The schemas in words, those of most rows first."""
         if self.header is not None:
             return self.header.name
-        names = dict.fromkeys(schema.name for schema in self.by_keys.values() if isinstance(schema, Schema))
-        return " and ".join([*names][:3]) + (", …" if len(names) > 3 else "")
+        names: Counter[str] = Counter()
+        for keys, schema in self.by_keys.items():
+            if isinstance(schema, Schema):
+                names[schema.name] += self.rows[keys]
+        return "; ".join(name for name, _ in names.most_common(3)) + ("; …" if len(names) > 3 else "")
+
+    def unread(self, table: Table) -> str:
+        """What to say of columns that are not read; "" where all are."""
+        tables = self.by_keys.items() if self.header is None else [(table.columns or (), self.header)]
+        read = [schema.unread(columns) for columns, schema in tables if isinstance(schema, Schema)]
+        names = list(dict.fromkeys(name for unread in read for name in unread))
+        more = f" and {len(names) - SHOWN_COLUMNS:,} more" if len(names) > SHOWN_COLUMNS else ""
+        return f"; not read: {', '.join(names[:SHOWN_COLUMNS])}{more}" if names else ""
 
     def remedy(self) -> str:
         """What to do about rows of which none is usable."""
