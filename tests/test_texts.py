@@ -80,7 +80,7 @@ def test_what_reading_finds_has_japanese_words(monkeypatch):
     assert told("faq.csv row 12") == "faq.csvの12行目"
     assert told("question and answer, no categories") == "質問と回答、カテゴリなし"
     several = 'sheet "FAQ", header in row 2; sheet "一", sheet "二" left out'
-    assert told(several) == "シート「FAQ」、見出しは2行目、シート「一」、シート「二」は対象外"
+    assert told(several) == "シート「FAQ」、見出しは2行目、対象外はシート「一」、シート「二」"
     assert told("a.csv row 1, b.csv row 2") == "a.csvの1行目、b.csvの2行目"
     assert told("not an object with fields") == "項目を持つオブジェクトではない"
     assert told("empty 回答") == "回答が空"

@@ -55,6 +55,13 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or value in ("", *EMPTY)
 
 
+def whole_number(value: Any) -> Any:
+    """A whole number as its text, and any other value as it is."""
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        return value
+    return str(int(value))
+
+
 def is_blank(text: str) -> bool:
     """Whether a text shows nothing: white space, and signs without a width."""
     return all(character in _FILLERS or unicodedata.category(character) in _UNSEEN for character in text)

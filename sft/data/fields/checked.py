@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sft.data.fields.cells import NOTHING, TEMPLATE, CellNotes, check_text, clean_text, is_blank, is_empty
+from sft.data.fields.cells import NOTHING, TEMPLATE, CellNotes, check_text, clean_text, is_blank, is_empty, whole_number
 from sft.data.fields.prompts_inside import holds_prompt
 from sft.data.fields.row_fields import fields_of
 from sft.data.fields.schemas import Schema
@@ -23,7 +23,7 @@ def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[
     for field in ("instruction", "input", "output", "category", "system"):
         name = schema.spelt(field)
         required = field == "instruction" or (field == "output" and not schema.asks)
-        value = fields[field]
+        value = whole_number(fields[field]) if field == "category" else fields[field]
         if value is None and required:
             there = any(column in row for column in schema.columns.get(field, ()))
             raise BadRow(f"{name} is null" if there else f"no {'answer' if field == 'output' else field}")
@@ -62,12 +62,11 @@ def _turns(history: list[list[str]], system: str, place: str, notes: CellNotes) 
 
 def _index(value: Any) -> str | None:
     """A row's own index as text; None for what is none: no text and no whole number."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or is_empty(value):
+    text = whole_number(value)
+    if not isinstance(text, str) or is_empty(text):
         return None
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else None
-    check_text(str(value), "index")
-    return str(value).strip() or None
+    check_text(text, "index")
+    return text.strip() or None
 
 
 def _answers(value: Any) -> list[str]:

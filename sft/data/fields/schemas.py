@@ -242,7 +242,10 @@ def not_recognised(
     if len(names) < 2:
         return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
     fields = {field: name for name in reversed(names) if (field := _field_of(name))}
-    left = [name for name in names if name not in fields.values()]
+    left = [name for name in names if name not in fields.values() and plain(name) != "rejected"]
+    if "instruction" not in fields and (chosen := [name for name in left if plain(name) == "chosen"]):
+        line = columns_line({"messages": chosen[0]})
+        return f"{reason} (columns: {shown}); where {chosen[0]} holds conversations, train on those with {line}"
     if "output" not in fields and "instruction" in fields:  # what stands next to the question is likelier its answer
         behind = [name for name in names[names.index(fields["instruction"]) + 1 :] if name in left]
         if behind:
