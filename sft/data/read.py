@@ -130,9 +130,8 @@ class _Reader:
             reason = new.most_common(1)[0][0][0] if new else None
             raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy(reason)}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
-        self.files.append(
-            FileRead(source.path, source.weight, digest, usable, dropped.total(), tuple(found), source.side)
-        )
+        dropped = new.total()
+        self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found), source.side))
 
     def _prefix(self, source: Source) -> str:
         """What tells a source's places from those of others: its name, or its path where two have the same name."""
