@@ -129,6 +129,11 @@ SHAPES = {
         {"history": [SYSTEM]},
         "ShareGPT conversations, no categories",
     ),
+    "the same system message in a column and among the messages": (
+        {"system": "簡潔に。", "messages": TALK},
+        {"history": [SYSTEM, *HISTORY]},
+        "messages, no categories",
+    ),
     "Japanese headers": (
         {"No.": "1", "質問": Q, "補足情報": C, "回答": A, "分類": "社内　手続き"},
         {"input": C, "category": "社内 手続き", "index": "1"},

@@ -50,6 +50,8 @@ def _turns(history: list[list[str]], system: str, place: str, notes: CellNotes) 
     turns = [["system", system]] if system else []
     for role, content in history:
         if role == "system" and system:
+            if content.strip() == system.strip():
+                continue
             raise BadRow("a system message beside a column of them")
         check_text(content, "an earlier message")
         text = clean_text(content, "an earlier message", False, place, notes)
