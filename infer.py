@@ -35,8 +35,8 @@ def main() -> None:
     with exit_on_user_error():
         check_arguments(arguments)
         run = Path(arguments.run) if arguments.run else newest_finished_run()
-        columns = run_columns(run, arguments.overrides)
-        questions = read_questions(arguments.questions, columns) if arguments.questions else []
+        asked = arguments.questions
+        questions = read_questions(asked, run_columns(run, arguments.overrides, asked)) if asked else []
         with in_use(run), claimed(arguments.output) as progress:
             from sft.ask.answers import answer_file
             from sft.ask.question import ask, load

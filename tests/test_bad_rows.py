@@ -4,6 +4,8 @@ What a row that is kept says is compared to the letter: no text may come out dif
 """
 
 import csv
+import datetime
+import decimal
 import gzip
 import io
 import json
@@ -93,7 +95,7 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "object for text": (lines(OTHER | {"instruction": {"text": "首都は?"}}), "instruction is not text"),
     "true for text": (lines(OTHER | {"input": True}), "input is not text"),
     "null for text": (lines(OTHER | {"instruction": None}), "instruction is null"),
-    "number for the category": (lines(OTHER | {"category": 1}), "category is not text"),
+    "a fraction for the category": (lines(OTHER | {"category": 1.5}), "category is not text"),
     "list for the category": (lines(OTHER | {"category": ["open_qa"]}), "category is not text"),
     "no output": (lines({k: v for k, v in OTHER.items() if k != "output"}), "no output"),
     "an empty object": (b"{}", "no instruction"),
@@ -160,6 +162,33 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "two systems": (lines(talk("system", "user", "assistant") | {"system": "a"}), "a system message beside a column"),
     "a history of one text": (lines(OTHER | {"history": "前の話"}), "messages are not a list"),
     "a history out of step": (lines(OTHER | {"history": [["a"]]}), "history is not a list of questions and answers"),
+    "a history with an empty answer": (
+        lines(OTHER | {"history": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}),
+        "a history with an empty message",
+    ),
+    "a system message inside a history": (
+        lines(OTHER | {"history": talk("user", "system", "assistant")["messages"]}),
+        "a system message inside a history",
+    ),
+    "a system message in a history beside a column of them": (
+        lines(OTHER | {"system": "a", "history": [{"role": "system", "content": "b"}]}),
+        "a system message beside a column of them",
+    ),
+    "a list for the system": (lines(OTHER | {"system": ["a"]}), "system is not text"),
+    "turns in the prompt and in a column": (
+        lines({"prompt": talk("user", "assistant", "user")["messages"], "completion": "a", "history": [["b", "c"]]}),
+        "earlier messages beside a column of them",
+    ),
+    "a context in the prompt and another one in a column": (
+        lines({"prompt": ALPACA_JA.render("a", "b"), "completion": "c", "context": "d"}),
+        "context and the prompt hold two contexts",
+    ),
+    "an error of the spreadsheet in an earlier message": (
+        lines(talk("user", "assistant", "user", "assistant")).replace(b"assistant 1", b"#REF!"),
+        "an earlier message is #REF!, an error of the spreadsheet",
+    ),
+    "an answer without width": (lines(OTHER | {"output": "\u200b\u2060\u3164\ufeff"}), "empty output"),
+    "the word for nothing": (lines(OTHER | {"output": "None"}), "empty output (None)"),
     "a text without a template": (lines({"text": "吾輩は猫である。"}), "text holds no prompt of alpaca's templates"),
     "a text of two turns": (
         lines({"text": "### 指示:\na\n\n### 応答:\nb\n\n### 指示:\nc\n\n### 応答:\nd"}),
@@ -220,6 +249,7 @@ GOOD = {
     "words of pandas for the context": lines(ROW | {"input": "nan"}, OTHER | {"input": "None"}),
     "#N/A for the context": lines(ROW, OTHER | {"input": "#N/A"}),
     "NaN for the category": lines(ROW, OTHER | {"category": math.nan}),
+    "a number for the category": lines(ROW, OTHER | {"category": 1}),
     "null for the category": lines(ROW, OTHER | {"category": None}),
     "a category of the user's own": lines(ROW, OTHER | {"category": "社内手続き"}),
     "two files joined": lines(ROW) + lines(ROW | {"output": "京都です。"}),
@@ -419,6 +449,19 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "preferences": (
         "rows.jsonl", lines({"prompt": "a", "chosen": "b", "rejected": "c"}), "(columns: prompt, chosen, rejected)"
     ),
+    "conversations of which one is preferred": (
+        "rows.jsonl", lines({"chosen": talk("user", "assistant")["messages"], "rejected": []}),
+        "no instruction (columns: chosen, rejected); where chosen holds conversations, train on those with "
+        "'data.columns={messages: chosen}'",
+    ),
+    "preferences in another order": (
+        "rows.csv", b"chosen,rejected,prompt\na,b,c\n", "'data.columns={instruction: prompt, output: chosen}'"
+    ),
+    "messages as Python writes them": (
+        "rows.csv", f'messages\n"{talk("user", "assistant")["messages"]}"\n'.encode(),
+        'write the file with to_json(orient="records", lines=True)',
+    ),
+    "numbers for answers": ("rows.jsonl", lines({"question": "a", "answer": 1}), "; write it as a text"),
     "a plain text": ("rows.jsonl", lines({"text": "a"}, {"text": "b"}), "text holds no prompt of alpaca's templates"),
     "plain texts in a csv": ("rows.csv", b"text\na\nb\n", "text holds no prompt of alpaca's templates"),
     "a header alone": ("rows.csv", JAPANESE.split("\n")[0].encode(), "no usable row (it has columns and no rows: "),
@@ -566,6 +609,12 @@ QUESTIONS: dict[str, tuple[str, bytes, str]] = {
     "no question": ("jsonl", b'{"title": "a", "text": "b"}', "1: text holds no prompt"),
     "no column of questions": ("jsonl", b'{"title": "a"}', "(columns: title); say which column is the question"),
     "a number": ("jsonl", b'{"instruction": 3}', "1: instruction is not text"),
+    "a picture in the question": (
+        "jsonl", lines({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant"}]}),
+        "1: a message with a part that is no text",
+    ),
+    "an answer alone": ("jsonl", lines(talk("assistant")), "1: a conversation without messages"),
+    "two answers": ("jsonl", lines(talk("user", "assistant", "assistant")), "1: a conversation whose questions"),
     "white space": ("jsonl", b'{"instruction": "\\u3000"}', "1: empty instruction"),
     "null": ("jsonl", b'{"instruction": null}', "1: instruction is null"),
     "a null character": ("jsonl", b'{"instruction": "a\\u0000"}', "1: instruction holds a null character"),
@@ -675,6 +724,37 @@ def test_a_question_keeps_the_turns_before_it(tmp_path: Path) -> None:
     talk, single = read_questions(path)
     assert (talk.instruction, talk.history) == ("人口は?", tuple(turns[:3]))
     assert (single.instruction, single.history) == ("山は?", ())
+
+
+def test_what_is_recorded_behind_a_question_does_not_refuse_it(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    ends: list[dict[str, Any]] = [
+        {"content": "答", "weight": 0}, {"content": ""}, {"content": None, "tool_calls": [{"id": "1"}]},
+    ]  # fmt: skip
+    before = [{"role": "user", "content": "首都は?"}, {"role": "assistant", "content": "東京", "weight": 0}]
+    question = {"role": "user", "content": "人口は?"}
+    path.write_bytes(lines(*({"messages": [*before, question, {"role": "assistant"} | end]} for end in ends)))
+    history = (("user", "首都は?"), ("assistant", "東京"))
+    assert [(asked.instruction, asked.history, asked.problem) for asked in read_questions(path)] == [
+        ("人口は?", history, None)
+    ] * 3
+
+
+def test_what_parquet_has_and_json_has_not_is_passed_on_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "questions.parquet"
+    more = {"day": datetime.date(2026, 4, 1), "price": [decimal.Decimal("1.50")], "picture": b"\xff"}
+    path.write_bytes(parquet({"question": "首都は?"} | more))
+    (asked,) = read_questions(path)
+    assert asked.columns == {"question": "首都は?", "day": "2026-04-01", "price": ["1.50"], "picture": "/w=="}
+
+
+def test_a_question_beside_what_is_no_unicode_is_named_and_the_others_are_asked(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(lines({"question": "a"}) + b'{"question": "b", "note": "\\ud800"}\n')
+    assert [(asked.instruction, asked.columns) for asked in read_questions(path)] == [
+        ("a", {"question": "a"}), ("", {"question": "b", "note": "?"}),
+    ]  # fmt: skip
+    assert "line 2: cannot be written again as JSON: it is not valid Unicode" in capsys.readouterr().err
 
 
 def test_the_columns_of_a_run_are_those_of_its_questions(tmp_path: Path) -> None:

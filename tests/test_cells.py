@@ -149,3 +149,24 @@ def test_defects_of_the_real_rows(real_rows):
     assert "citations 164 " in found
     assert "untranslated 5 " in found
     assert "truncated 22 " in found
+
+
+def test_the_page_and_the_doctor_call_the_same_too_many(tmp_path):
+    copy = {
+        "instruction": "二十文字をこえる十分に長い写しの文章です。",
+        "output": "二十文字をこえる十分に長い写しの文章です。",
+    }
+    rows = [ROW | {"instruction": f"首都{n}は？"} for n in range(9)] + [ROW | {"output": ""}]
+    data = loaded(tmp_path, *rows, *[copy] * 90, leave_out=["copies"])
+    assert data.drop_counts.total() == 91
+    assert data.unusable == {("empty output", "地理"): 1}
+    assert [data.too_many_unusable(share) for share in (0.09, 0.1)] == [True, False]
+    assert [drops(data, share).level for share in (0.09, 0.1)] == ["red", "yellow"]
+
+
+def test_dropped_rows_have_the_categories_that_others_have(tmp_path):
+    rows = [ROW | {"category": "Open QA"}, ROW | {"category": "open_qa", "output": ""}]
+    rows += [ROW | {"category": 3}, ROW | {"category": 3.0, "output": ""}, ROW | {"category": "nan", "output": ""}]
+    data = loaded(tmp_path, *rows)
+    assert [drop.category for drop in data.dropped] == ["open_qa", "3", ""]
+    assert "50% of open_qa, 50% of 3" in drops(data, 1).found

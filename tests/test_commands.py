@@ -133,7 +133,7 @@ def test_a_table_comes_back_with_the_answers_as_one_more_column(finished_run, pr
     result = program("infer", run, "--csv", questions, "--output", answers, "generation.max_new_tokens=4")
     assert result.returncode == 0, result.stderr
     assert "row 3: empty 質問; it gets no answer" in result.stderr
-    assert "answers.csv: 3 answers, in the column model_answer" in result.stderr
+    assert "answers.csv: 2 answers to 3 questions, in the column model_answer" in result.stderr
     with answers.open(encoding="utf-8-sig", newline="") as file:
         found = list(csv.reader(file))
     assert [row[:4] for row in found] == rows

@@ -171,6 +171,12 @@ def test_the_cleaned_rows_are_the_same_rows(page, program, faq, tmp_path):
         (["data/sample.jsonl", "data.train_rows=3"], "data.train_rows: is not shown here"),
         (["data/sample.jsonl", "data/sample.jsonl"], "is named twice"),
         (["data.leave_out=[copies]"], "name at least one file"),
+        (["data/sample.jsonl", "data.test_share=0.6", "data.validation_share=0.6"], "leaves nothing to train on"),
+        (["data/sample.jsonl", "data.test=data/sample.jsonl"], "is in data.path, too"),
+        (
+            ["data/sample.jsonl", "data.test=tests/finished_run/rows.jsonl", "--output", "rows.jsonl"],
+            "--output writes the rows of data.path",
+        ),
         (["data/sample.jsonl", "--lang", "fr"], "invalid choice: 'fr'"),
     ],
 )
@@ -278,3 +284,24 @@ def test_rows_are_counted_by_sheet(page, tmp_path):
     found = page(tmp_path / "faq.xlsx")
     assert "2 usable rows, read as" in found
     assert "1 usable row, read as" in found
+
+
+def test_files_of_one_name_are_told_apart_and_an_unknown_place_is_no_dots(page, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        rows = [{"question": f"{name}？", "answer": ""}, {"question": f"{name}は？", "answer": "はい。"}]
+        (tmp_path / name / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = "".join(page(tmp_path / "a" / "faq.jsonl", tmp_path / "b" / "faq.jsonl", "data.allow_dropped=1").split())
+    assert f"{tmp_path}/a/faq.jsonlline1,{tmp_path}/b/faq.jsonlline1" in found
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"question": "aは？", "answer": "いいえ。"}) + "\n")
+    found = page(tmp_path / "a" / "faq.jsonl", f"data.test={test}", "data.allow_dropped=1")
+    assert "Rows left out: 2 of 3" in found
+    assert "…" not in found.split("Three rows")[0]
+
+
+def test_unread_columns_stand_in_the_first_line(page, tmp_path):
+    path = tmp_path / "faq.csv"
+    path.write_text("No.,質問,参考資料,回答\n1,a,b,c\n", encoding="utf-8")
+    assert "(CSV in UTF-8; not read: 参考資料)" in page(path).splitlines()[0]
+    assert "（UTF-8のCSV、読まない列: 参考資料）" in page(path, "--lang", "ja").splitlines()[0]

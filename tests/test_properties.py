@@ -26,7 +26,7 @@ from made_up import on_disk
 
 from sft.config.load import load_config
 from sft.config.sections import SECTIONS, Config
-from sft.data.fields.cells import is_empty
+from sft.data.fields.cells import is_blank, is_empty, whole_number
 from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example, named_weights
 from sft.data.rows import category_counts, examples_of, kind_counts
@@ -130,7 +130,9 @@ def test_any_override_is_a_configuration_or_one_line(text):
 # Data
 
 # Without what reading repairs or refuses: full-width spaces at the ends, debris of spreadsheets, words for nothing.
-SOME = TEXTS.map(lambda text: re.sub("[\0\u3000#_]", "", text)).filter(lambda text: text.strip() and not is_empty(text))
+SOME = TEXTS.map(lambda text: re.sub("[\0\u3000#_]", "", text)).filter(
+    lambda text: not is_blank(text) and not is_empty(text)
+)
 FIELDS = st.tuples(SOME, SOME.map(str.strip) | st.just(""), SOME, st.sampled_from(CATEGORIES))
 EXAMPLES = st.lists(FIELDS, min_size=1, max_size=8).map(
     lambda rows: [Example(f"{n}番", *fields) for n, fields in enumerate(rows)]
@@ -193,14 +195,14 @@ def says(line, row):
         given_row.get("instruction"),
         text_of(context),
         output,
-        " ".join(text_of(given_row.get("category")).split()),
+        " ".join(text_of(whole_number(given_row.get("category"))).split()),
     )
     return texts == (row.instruction, row.input, row.output, row.category)
 
 
 def text_of(value):
     """A text of a row, "" for what stands for none."""
-    return value.strip("\u3000") if isinstance(value, str) and value.strip() else ""
+    return value.strip("\u3000") if isinstance(value, str) and not is_blank(value) else ""
 
 
 @settings(max_examples=60, deadline=None)

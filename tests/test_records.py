@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eval.predictions import Prediction, read_predictions, write_predictions
-from sft.data.records import Example
+from sft.data.records import Example, category_name
 from sft.system.errors import UserError
 
 GOOD = Prediction(
@@ -114,3 +114,17 @@ def test_a_file_without_predictions(tmp_path: Path, content: bytes) -> None:
         list(read_predictions(path))
     with pytest.raises(UserError, match="is not a file"):
         list(read_predictions(tmp_path))
+
+
+def test_the_output_is_always_a_reference() -> None:
+    assert Example("1", "a", "", "b", "", answers=("c", "b")).references == ("b", "c")
+    assert Example("1", "a", "", "b", "").references == ("b",)
+
+
+def test_words_for_no_category_are_none() -> None:
+    assert [category_name(name) for name in ("no category", "No Category", "カテゴリなし", "なし")] == [
+        "",
+        "",
+        "",
+        "なし",
+    ]

@@ -17,6 +17,7 @@ from sft.system.errors import UserError
 
 Q, C, A = "休館日は？", "図書館は月曜に休みます。", "月曜日です。"
 SYSTEM, HISTORY = ["system", "簡潔に。"], [["user", "開館は？"], ["assistant", "9時です。"]]
+HISTORY_MESSAGES = [{"role": role, "content": text} for role, text in HISTORY]
 TALK = [{"role": role, "content": text} for role, text in (SYSTEM, *HISTORY, ["user", Q], ["assistant", A])]
 
 
@@ -64,6 +65,26 @@ SHAPES = {
         {"history": [SYSTEM, *HISTORY]},
         "prompt and completion, no categories",
     ),
+    "messages with a context and turns beside them": (
+        {"prompt": TALK[-2:-1], "context": C, "history": [["開館は？", "9時です。"]], "completion": TALK[-1:]},
+        {"input": C, "history": HISTORY},
+        "prompt → instruction, context → input, completion → output, history, no categories",
+    ),
+    "a completion of messages with a context, turns and a system beside it": (
+        {"system": "簡潔に。", "input": C, "history": HISTORY_MESSAGES, "instruction": Q, "output": TALK[-1:]},
+        {"input": C, "history": [SYSTEM, *HISTORY]},
+        "instruction, input, output, history, no categories",
+    ),
+    "a prompt with the template in it and a context beside it": (
+        {"prompt": ALPACA_JA.render(Q), "context": C, "completion": A},
+        {"input": C},
+        "prompt → instruction, context → input, completion → output, no categories",
+    ),
+    "answers beside an answer": (
+        {"question": Q, "answer": A, "answers": ["月曜", "月"]},
+        {"answers": ["月曜", "月"]},
+        "question → instruction, answer → output, answers, no categories",
+    ),
     "a completion that is messages": (
         {"prompt": Q, "completion": TALK[-1:]},
         {},
@@ -107,6 +128,11 @@ SHAPES = {
         {"system": "簡潔に。", "conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": A}]},
         {"history": [SYSTEM]},
         "ShareGPT conversations, no categories",
+    ),
+    "the same system message in a column and among the messages": (
+        {"system": "簡潔に。", "messages": TALK},
+        {"history": [SYSTEM, *HISTORY]},
+        "messages, no categories",
     ),
     "Japanese headers": (
         {"No.": "1", "質問": Q, "補足情報": C, "回答": A, "分類": "社内　手続き"},
@@ -156,10 +182,59 @@ def test_a_prompt_is_taken_apart_as_it_was_put_together():
         taken_apart("### 指示:\na\n\n### 入力:\nb\n\n### 入力:\nc\n\n### 応答:\nd")
 
 
-def test_a_question_about_the_template_is_a_question(tmp_path):
+def test_a_question_about_the_template_is_a_question_and_worth_a_look(tmp_path):
     question = ALPACA_JA.render(Q)
     (found,) = raw(tmp_path, {"question": question, "answer": A})
     assert found["instruction"] == question
+    assert load_data(str(tmp_path / "rows.jsonl")).cells.counts == {"a prompt's template inside a question": 1}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_all_of_a_text_but_alpacas_own_words_is_kept(tmp_path, end):
+    for template in (ALPACA_JA, ALPACA_EN):
+        text = template.render(Q, C).replace("\n\n", "\n\nあなたは司書です。\n\n", 1)
+        (found,) = raw(tmp_path, {"text": f"<s>{text}{A}<|im_end|>".replace("\n", end)})
+        said = [found[name] for name in ("instruction", "input", "output", "history")]
+        assert said == [Q, C, A, [["system", "あなたは司書です。"]]]
+
+
+def test_columns_that_are_not_read_are_named_but_for_numbers_of_rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(",No.,質問,参考資料,回答,担当,日付,備考,状態,優先度,id\n0,1,a,b,c,d,e,f,g,h,i\n", encoding="utf-8")
+    (line,) = load_data(str(path)).read_report()
+    assert "(CSV in UTF-8; not read: 参考資料, 担当, 日付, 備考 and 2 more), 1 row" in line
+    raw(tmp_path, {"question": Q, "answer": A, "text": C}, {"messages": TALK, "context": C, "prompt_id": 3})
+    (line,) = load_data(str(tmp_path / "rows.jsonl")).read_report()
+    assert "(JSON lines in UTF-8; not read: text, context, prompt_id), 2 rows" in line
+
+
+def test_a_context_beside_messages_is_read_where_it_is_named(tmp_path):
+    (found,) = raw(tmp_path, {"messages": TALK, "context": C}, columns={"input": "context"})
+    assert (found["instruction"], found["input"], found["history"]) == (Q, C, [SYSTEM, *HISTORY])
+    (line,) = load_data([Source(str(tmp_path / "rows.jsonl"), columns={"input": "context"})]).read_report()
+    assert "read as messages, context → input, no categories (a JSON object in UTF-8), 1 row" in line
+
+
+@pytest.mark.parametrize("columns", [{"messages": "messages", "output": "context"}, {"output": "context"}])
+def test_a_named_column_that_messages_leave_no_room_for_is_refused(tmp_path, columns):
+    with pytest.raises(UserError, match=r"data\.columns names output beside messages, which has its own; take it out"):
+        raw(tmp_path, {"messages": TALK, "context": C}, columns=columns)
+
+
+def test_earlier_messages_are_repaired_and_looked_at_as_texts_are(tmp_path):
+    turns = [("system", "_x000D_\n短く�"), ("user", "前_x000D_"), ("assistant", "後"), ("user", Q), ("assistant", A)]
+    (found,) = raw(tmp_path, {"messages": [{"role": role, "content": text} for role, text in turns]})
+    assert found["history"] == [["system", "\n短く�"], ["user", "前\n"], ["assistant", "後"]]
+    counts = load_data(str(tmp_path / "rows.jsonl")).cells.counts
+    assert counts == {"_x000D_ and its like": 2, "broken characters": 1}
+
+
+def test_a_system_and_a_history_of_nothing_are_none(tmp_path):
+    empty = [{"system": "nan", "history": float("nan")}, {"system": None, "history": None}, {"history": [["", ""]]}]
+    found = raw(tmp_path, *({"instruction": Q, "output": A} | more for more in empty[:2]))
+    assert [row["history"] for row in found] == [[], []]
+    with pytest.raises(UserError, match="a history with an empty message"):
+        raw(tmp_path, {"instruction": Q, "output": A} | empty[2])
 
 
 def test_columns_that_the_user_names_win_and_the_others_are_recognised(tmp_path):
@@ -233,7 +308,7 @@ def test_rows_of_several_shapes_in_one_file_are_each_read_as_what_they_are(tmp_p
     rows = raw(tmp_path, {"instruction": Q, "output": A}, {"messages": TALK[-2:]}, {"question": Q, "answer": A})
     assert [(row["instruction"], row["output"]) for row in rows] == [(Q, A)] * 3
     report = load_data(str(tmp_path / "rows.jsonl")).read_report()[0]
-    assert "alpaca, no categories and messages, no categories and question and answer, no categories" in report
+    assert "alpaca, no categories; messages, no categories; question and answer, no categories" in report
 
 
 def test_the_line_to_copy_takes_the_column_behind_the_question_for_its_answer():

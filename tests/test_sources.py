@@ -6,7 +6,7 @@ from collections import Counter
 import datasets
 import pytest
 
-from sft.config.load import load_config
+from sft.config.load import data_section, load_config
 from sft.data.files.sources import Source, files_of, is_local
 from sft.data.read import load_data, raw_rows
 from sft.data.split import HELD_ELSEWHERE
@@ -216,3 +216,14 @@ def test_a_wrong_value_is_one_line_that_names_it(tmp_path, override, words):
     with pytest.raises(UserError) as error:
         config(tmp_path, override)
     assert words in str(error.value)
+
+
+def test_the_columns_of_a_file_are_those_of_its_entry(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    for name in ("a.csv", "b.csv", "more/c.csv"):
+        (tmp_path / name).write_text("件名,対応\na,b\n", encoding="utf-8")
+    entries = "[{path: a.csv, columns: {output: 対応}}, gone.csv, {path: more, columns: {output: 件名}}, b.csv]"
+    section = data_section([], [f"data.path={entries}", "data.columns={instruction: 件名}"])
+    found = {name: section.columns_of(name) for name in ("./a.csv", str(tmp_path / "more" / "c.csv"), "b.csv", "x.csv")}
+    assert [*found.values()] == [{"output": "対応"}, {"output": "件名"}, *[{"instruction": "件名"}] * 2]

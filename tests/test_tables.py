@@ -333,3 +333,15 @@ def test_the_small_inputs_of_the_issue_are_read():
         "prompt-completion.jsonl": 60, "two-files-joined.jsonl": 120,
     }  # fmt: skip
     assert sum(data.drop_counts.total() for data in found.values()) == 3
+
+
+def test_a_sheet_without_a_named_column_is_read_unless_it_is_the_questions(tmp_path):
+    path = tmp_path / "faq.xlsx"
+    workbook(path, {"A": [["質問", "回答"], ["a", "b"]], "B": [["文脈", "質問", "回答"], ["c", "d", "e"]]}).save(path)
+    data = load_data([Source(str(path), columns={"input": "文脈"})])
+    assert (data.rows["input"][:], data.rows["instruction"][:]) == (["", "c"], ["a", "d"])
+    assert 'no categories (sheet "A"; without 文脈); ' in data.read_report()[0]
+    workbook(path, {"A": [["質問", "回答"], ["a", "b"]], "B": [["件名", "対応"], ["c", "d"]]}).save(path)
+    data = load_data([Source(str(path), columns={"instruction": "件名", "output": "対応"})])
+    assert data.rows["instruction"][:] == ["c"]
+    assert 'sheet "A" left out' in data.read_report()[0]

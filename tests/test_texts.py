@@ -80,12 +80,18 @@ def test_what_reading_finds_has_japanese_words(monkeypatch):
     assert told("faq.csv row 12") == "faq.csvの12行目"
     assert told("question and answer, no categories") == "質問と回答、カテゴリなし"
     several = 'sheet "FAQ", header in row 2; sheet "一", sheet "二" left out'
-    assert told(several) == "シート「FAQ」、見出しは2行目、シート「一」、シート「二」は対象外"
+    assert told(several) == "シート「FAQ」、見出しは2行目、対象外はシート「一」、シート「二」"
     assert told("a.csv row 1, b.csv row 2") == "a.csvの1行目、b.csvの2行目"
     assert told("not an object with fields") == "項目を持つオブジェクトではない"
     assert told("empty 回答") == "回答が空"
     assert told("質問 → instruction, 回答 → output") == "質問 → instruction、回答 → output"
     assert told("(回答 is null") == "(回答がnull"
+    assert told("an earlier message is not text") == "前のメッセージがテキストではない"
+    several = "alpaca, no categories; messages, no categories"
+    assert told(several) == "alpaca、カテゴリなし、または会話（messages）、カテゴリなし"
+    form = 'sheet "FAQ"; sheet "説明", sheet "別" left out; not read: 参考, 備考 and 2 more'
+    assert told(form) == "シート「FAQ」、対象外はシート「説明」、シート「別」、読まない列: 参考、備考ほか2列"
+    assert told("JSON array in UTF-8; not read: text") == "UTF-8のJSON配列、読まない列: text"
     speak("en")
     assert told("empty 回答") == "empty 回答"
 

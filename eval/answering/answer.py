@@ -81,7 +81,7 @@ def rows_to_answer(run: Path, config: Config, data: Dataset | None = None) -> li
     """
     limit = config.eval.rows_per_category
     if config.eval.data:
-        columns = config.data.columns if config.eval.columns is None else config.eval.columns
+        columns = config.data.columns_of(config.eval.data) if config.eval.columns is None else config.eval.columns
         found = load_data([Source(config.eval.data, columns=columns)], groups=config.data.groups)
         for line in (*found.read_report(), *found.drop_report()):
             say(line, sys.stderr)

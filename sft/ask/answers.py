@@ -20,6 +20,7 @@ from sft.prompt.lost_turns import lost_turns
 from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
 from sft.system.progress import Progress
+from sft.system.visible import counted
 
 
 def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progress, system: str) -> None:
@@ -57,7 +58,8 @@ def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progre
     ]
     write_whole(progress.path, table_text(rows) if progress.path.suffix.lower() == ".csv" else json_lines(rows), True)
     progress.remove()
-    say(f"{progress.path}: {len(rows)} answers, in the column {names[0]}", sys.stderr)
+    without = f" to {len(rows)} questions" if len(ids) < len(rows) else ""
+    say(f"{progress.path}: {counted(len(ids), 'answer')}{without}, in the column {names[0]}", sys.stderr)
 
 
 def json_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

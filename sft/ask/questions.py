@@ -22,16 +22,17 @@ ADDED = (("answer", "finish_reason"), ("model_answer", "model_finish_reason"))
 """The columns that are added, and what they are called where the questions have such columns themselves."""
 
 
-def run_columns(run: Path, overrides: Sequence[str]) -> Mapping[str, str | None] | None:
-    """Which columns hold which field for this run (`data.columns`); None: by their names, or there is no such run."""
+def run_columns(run: Path, overrides: Sequence[str], path: Path) -> Mapping[str, str | None] | None:
+    """Which columns of a file hold which field for this run; None: by their names, or there is no such run."""
     settings = run / "config.yaml"
-    return load_config(settings, overrides, to_train=False).data.columns if settings.is_file() else None
+    return load_config(settings, overrides, to_train=False).data.columns_of(str(path)) if settings.is_file() else None
 
 
 def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) -> "list[Asked]":
     """The questions in a file that `data.path` could name, in their order; the first line says what was read as what.
 
-    `columns` is `data.columns`. Rows that ask nothing are named in a warning. Raises UserError where all are such.
+    `columns` says which column holds which field. Rows that ask nothing are named in a warning. Raises UserError where
+    all are such.
     """
     from sft.data.files.sources import is_local
     from sft.data.read import read_questions as read

@@ -12,7 +12,7 @@ from sft.data.fields.defects import DEFECTS
 from sft.data.read import LoadedData
 from sft.data.records import GROUPS
 from sft.data.rows import kind_counts
-from sft.data.split import HELD_ELSEWHERE, Split
+from sft.data.split import Split
 from sft.data.survey import Survey, survey
 from sft.system.visible import counted
 
@@ -44,9 +44,7 @@ def drops(data: LoadedData, allowed: float, go_on: str = "train on the rest") ->
 
     `go_on` says what becomes of the rest where it is allowed.
     """
-    wanted = {*DEFECTS.values(), HELD_ELSEWHERE}
-    unusable = {kind: count for kind, count in data.drop_counts.items() if kind[0] not in wanted}
-    dropped = sum(unusable.values())
+    unusable, dropped = data.unusable, data.unusable.total()
     total = len(data.rows) + dropped
     if not dropped:
         return Line("green", "rows", f"all {total:,} can be used")
@@ -60,7 +58,7 @@ def drops(data: LoadedData, allowed: float, go_on: str = "train on the rest") ->
     found += ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(4))
     if places := [drop.place for drop in data.dropped if drop.reason == reasons.most_common(1)[0][0]]:
         found += f"; the first is {places[0]}"
-    if dropped > allowed * total:
+    if data.too_many_unusable(allowed):
         enough = min(1.0, math.ceil(20 * dropped / total) / 20)
         return Line("red", "rows", found, f"mend the data, or {go_on} with data.allow_dropped={enough:g}")
     costly = [

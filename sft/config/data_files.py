@@ -1,8 +1,10 @@
 """`data.path` and its kin: one file or several, each with its weight, columns and revision; and `data.columns`."""
 
+import contextlib
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -10,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from sft.config.section import Section
 from sft.data.fields.defects import Defect
 from sft.data.fields.schemas import FIELDS
-from sft.data.files.sources import Held, Source, is_local
+from sft.data.files.sources import Held, Source, files_of, is_local
+from sft.system.errors import UserError
 
 WEIGHT_LIMIT = 1000
 
@@ -107,6 +110,14 @@ class DataFiles(Section):
         """The entries of `path`, `validation` and `test`, each with its columns and revision, for `load_data`."""
         held: tuple[tuple[Any, Held | None], ...] = ((self.validation, "validation"), (self.test, "test"))
         return [source for paths, side in ((self.path, None), *held) for source in self._sources_of(paths, side)]
+
+    def columns_of(self, path: str) -> Mapping[str, str | None] | None:
+        """Which column of a file holds which field: as its entry says where one names the file, else as `columns`."""
+        for source in self.sources:
+            with contextlib.suppress(UserError):  # an entry whose files are gone does not name this one
+                if any(Path(file.path).resolve() == Path(path).resolve() for file in files_of([source])):
+                    return source.columns
+        return self.columns
 
     def _sources_of(self, paths: str | list[str | DataFile] | None, side: Held | None) -> list[Source]:
         entries = [paths] if isinstance(paths, str) else paths or []

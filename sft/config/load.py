@@ -12,7 +12,7 @@ from sft.config.origin import Origin
 from sft.config.packages import check_packages
 from sft.config.section import Section
 from sft.config.sections import SECTIONS, Config, DataSection
-from sft.config.values import check_values
+from sft.config.values import check_data, check_values
 from sft.system.errors import UserError
 from sft.system.visible import holds_token, is_text
 from sft.system.yaml_text import parse_yaml, read_yaml
@@ -57,6 +57,7 @@ def data_section(paths: Sequence[str], overrides: Sequence[str]) -> DataSection:
             raise origin.error(str(name), "is not asked for here; keys of section data are, such as data.columns")
     section = _validated("data", values["data"], origin)
     assert isinstance(section, DataSection)
+    check_data(section, origin)
     return section
 
 

@@ -250,7 +250,7 @@ class EvalSection(Section):
     data: str | None = None
     """Rows to answer, as in `data.path`; null: the run's held-out test rows."""
     columns: Columns | None = Field(None, description="such as {instruction: 質問, output: 回答}")
-    """Which column of `data` holds which field, as in `data.columns`; null: those of `data.columns`."""
+    """Which column of `data` holds which field, as in `data.columns`; null: those of the run, for this file."""
     rows_per_category: Count | None = None
     """At most this many test rows a category; null: all."""
     batch_tokens: Count = 8192

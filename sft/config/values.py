@@ -1,22 +1,12 @@
 """Sections that contradict each other or themselves."""
 
 from sft.config.origin import Origin
-from sft.config.sections import Config
+from sft.config.sections import Config, DataSection
 
 
 def check_values(config: Config, origin: Origin) -> None:
     """Raise UserError for sections that contradict each other or themselves."""
-    validation, test = config.data.shares
-    if validation + test >= 1:
-        message = f"{test:g} with data.validation_share {validation:g} leaves nothing to train on"
-        raise origin.error("data.test_share", message, "data.validation_share")
-    trained = {source.path for source in config.data.sources if not source.side}
-    for source in config.data.sources:
-        if source.side and source.path in trained:
-            message = f"{source.path} is in data.path, too, and none of its rows could train; take it out of one"
-            raise origin.error(f"data.{source.side}", message, "data.path")
-        if source.side and source.weight != 1:
-            raise origin.error(f"data.{source.side}", f"{source.path} has a weight, and only rows that train have one")
+    check_data(config.data, origin)
     if config.model.device == "cpu" and config.model.dtype == "float16":
         message = "float16 needs a GPU; use bfloat16 or float32 with model.device cpu"
         raise origin.error("model.dtype", message, "model.device")
@@ -36,6 +26,21 @@ def check_values(config: Config, origin: Origin) -> None:
     if not bits:
         message = "neither load_in_4bit nor load_in_8bit is true; quantization: null turns it off"
         raise origin.error("quantization", message)
+
+
+def check_data(section: DataSection, origin: Origin) -> None:
+    """Raise UserError for a section `data` that contradicts itself."""
+    validation, test = section.shares
+    if validation + test >= 1:
+        message = f"{test:g} with data.validation_share {validation:g} leaves nothing to train on"
+        raise origin.error("data.test_share", message, "data.validation_share")
+    trained = {source.path for source in section.sources if not source.side}
+    for source in section.sources:
+        if source.side and source.path in trained:
+            message = f"{source.path} is in data.path, too, and none of its rows could train; take it out of one"
+            raise origin.error(f"data.{source.side}", message, "data.path")
+        if source.side and source.weight != 1:
+            raise origin.error(f"data.{source.side}", f"{source.path} has a weight, and only rows that train have one")
 
 
 def _check_varlen(config: Config, origin: Origin) -> None:

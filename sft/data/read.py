@@ -3,6 +3,7 @@
 What a file holds goes down the stages: sources, tables, schemas, cells, checked rows, defects; each is a file here.
 """
 
+import base64
 import contextlib
 import dataclasses
 import gzip
@@ -16,24 +17,21 @@ from typing import Any, NamedTuple
 import datasets
 
 from sft.data.drops import Dropped, Drops, FileRead
-from sft.data.fields.cells import CellNotes
+from sft.data.fields.cells import CellNotes, is_empty, whole_number
 from sft.data.fields.checked import checked_row
 from sft.data.fields.defects import DEFECTS, first_defect
-from sft.data.fields.schemas import Schema, header_schema, is_header, not_recognised, schema_of
+from sft.data.fields.schemas import not_recognised
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import Source, files_of, is_local
-from sft.data.files.tables import tables_of
-from sft.data.records import Group
+from sft.data.readable import Schemas, readable
+from sft.data.records import Group, category_name
 from sft.data.rows import write_rows
-from sft.system.errors import UserError, warn
+from sft.data.split import HELD_ELSEWHERE
+from sft.system.errors import UserError
 from sft.system.files import file_sha256
-from sft.system.processes import RANK
 from sft.system.texts import text
 from sft.system.visible import counted
 from sft.system.waiting import watched
-
-KEY_SETS = 1000
-"""So many sets of keys in rows of JSON are remembered with their schemas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +52,17 @@ class LoadedData:
     def sha256(self) -> str:
         """SHA-256 of the usable rows' content."""
         return self.rows._fingerprint
+
+    @property
+    def unusable(self) -> Counter[tuple[str, str]]:
+        """The unusable rows by (reason, category), without those that somebody asked to leave out."""
+        asked = {*DEFECTS.values(), HELD_ELSEWHERE}
+        return Counter({kind: count for kind, count in self.drop_counts.items() if kind[0] not in asked})
+
+    def too_many_unusable(self, allowed: float) -> bool:
+        """Whether more than this share of the rows is unusable; those that are left out on purpose are in no count."""
+        unusable = self.unusable.total()
+        return unusable > allowed * (len(self.rows) + unusable)
 
     def read_report(self) -> list[str]:
         """One line a file: as what it was read."""
@@ -90,6 +99,7 @@ class _Reader:
 
     def __init__(self, sources: Sequence[Source], leave_out: Collection[str]) -> None:
         self.sources, self.leave_out = sources, leave_out
+        self.names = Counter(Path(source.path).name for source in sources)
         self.drops, self.cells = Drops(), CellNotes()
         self.files: list[FileRead] = []
 
@@ -100,11 +110,11 @@ class _Reader:
                 yield from self._rows_of(number, source)
 
     def _rows_of(self, number: int, source: Source) -> Iterator[dict[str, Any]]:
-        before, usable = self.drops.counts.total(), 0
-        prefix = f"{Path(source.path).name} " if len(self.sources) > 1 else ""
+        before, usable = Counter(self.drops.counts), 0
+        prefix = self._prefix(source)
         found = []
-        last, nothing = _Schemas(source), "it is empty"
-        for table, schemas in _readable(source):
+        last, nothing = Schemas(source), "it is empty"
+        for table, schemas in readable(source):
             last, above = schemas, usable
             if table.columns:
                 nothing = f"it has columns and no rows: {', '.join(filter(None, table.columns))}"
@@ -113,15 +123,24 @@ class _Reader:
                 if (values := self._checked(row, schemas, place)) is not None:
                     usable += 1
                     yield values | {"file": number, "place": place}
-            found.append((schemas.names(), table.form, usable - above))
-        dropped = self.drops.counts.total() - before
+            found.append((schemas.names(), table.form + schemas.unread(table), usable - above))
+        new = self.drops.counts - before
         if not usable:
             reasons = "; ".join(self.drops.report()[:3]) or nothing
-            raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy()}")
+            reason = new.most_common(1)[0][0][0] if new else None
+            raise UserError(f"{source.path}: no usable row ({reasons}); {last.remedy(reason)}")
         digest = file_sha256(Path(source.path)) if is_local(source.path) else None
+        dropped = new.total()
         self.files.append(FileRead(source.path, source.weight, digest, usable, dropped, tuple(found), source.side))
 
-    def _checked(self, row: Any, schemas: "_Schemas", place: str) -> dict[str, Any] | None:
+    def _prefix(self, source: Source) -> str:
+        """What tells a source's places from those of others: its name, or its path where two have the same name."""
+        if len(self.sources) == 1:
+            return ""
+        name = Path(source.path).name
+        return f"{name if self.names[name] == 1 else source.path} "
+
+    def _checked(self, row: Any, schemas: Schemas, place: str) -> dict[str, Any] | None:
         """The fields of a row; None where it is dropped."""
         category = None
         try:
@@ -130,13 +149,13 @@ class _Reader:
             if not isinstance(row, Mapping):
                 raise BadRow("not an object with fields")
             schema = schemas.of(row)
-            category = row.get(schema.columns.get("category", ("",))[0])
+            category = whole_number(schema.value(row, "category"))
             values = checked_row(row, schema, place, self.cells)
             if defect := first_defect(values, self.leave_out):
                 raise BadRow(DEFECTS[defect])
             return values
         except BadRow as reason:
-            name = " ".join(category.split()) if isinstance(category, str) else ""
+            name = category_name(category) if isinstance(category, str) and not is_empty(category) else ""
             self.drops.add(place, str(reason), name)
             return None
 
@@ -164,9 +183,9 @@ def read_questions(path: str, columns: Mapping[str, str | None] | None) -> tuple
     found = []
     for source in files_of([Source(path, columns=columns)]):
         with _reading(source):
-            for table, schemas in _readable(source, asks=True):
+            for table, schemas in readable(source, asks=True):
                 asked += _asked(source.path, table, schemas)
-                found.append(f"{schemas.names()} ({table.form})")
+                found.append(f"{schemas.names()} ({table.form}{schemas.unread(table)})")
     if not asked:
         raise UserError(f"{path}: no questions in it")
     if all(question.problem for question in asked):
@@ -174,7 +193,7 @@ def read_questions(path: str, columns: Mapping[str, str | None] | None) -> tuple
     return asked, "; ".join(found)
 
 
-def _asked(path: str, table: Table, schemas: "_Schemas") -> Iterator[Asked]:
+def _asked(path: str, table: Table, schemas: Schemas) -> Iterator[Asked]:
     names = list(table.columns or ())
     for name in dict.fromkeys(names):
         if (count := names.count(name)) > 1:
@@ -185,22 +204,33 @@ def _asked(path: str, table: Table, schemas: "_Schemas") -> Iterator[Asked]:
             raise UserError(f"{path}: {place}: {row if isinstance(row, BadRow) else 'not an object with fields'}")
         try:
             # Every field is written again beside its answer; the lists around it are room for a deeper stack then.
-            json.dumps([[[[row]]]], ensure_ascii=False).encode()
-        except (ValueError, RecursionError, TypeError) as error:
+            written = json.dumps([[[[row]]]], ensure_ascii=False, default=_in_json)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: {place}: cannot be written again as JSON: {error}") from None
-        yield _question(place, dict(row), schemas)
+        whole = written.encode(errors="replace").decode()
+        [[[[columns]]]] = json.loads(whole)
+        if whole == written:
+            yield _question(place, row, columns, schemas)
+        else:
+            problem = "cannot be written again as JSON: it is not valid Unicode (a lone surrogate)"
+            yield Asked(place, columns, problem=problem)
 
 
-def _question(place: str, row: dict[str, Any], schemas: "_Schemas") -> Asked:
+def _in_json(value: Any) -> str:
+    """What parquet has and JSON has not, as text: dates, times and decimals as they are read, bytes in base64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def _question(place: str, row: Mapping[str, Any], columns: dict[str, Any], schemas: Schemas) -> Asked:
     try:
         schema = schemas.of(row)
     except BadRow as reason:
-        return Asked(place, row, problem=not_recognised(tuple(row), schemas.given, str(reason), asks=True))
+        return Asked(place, columns, problem=not_recognised(tuple(row), schemas.given, str(reason), asks=True))
     try:
         fields = checked_row(row, schema, place, CellNotes())
     except BadRow as reason:
-        return Asked(place, row, problem=str(reason))
-    return Asked(place, row, fields["instruction"], fields["input"], tuple(map(tuple, fields["history"])))
+        return Asked(place, columns, problem=str(reason))
+    return Asked(place, columns, fields["instruction"], fields["input"], tuple(map(tuple, fields["history"])))
 
 
 @contextlib.contextmanager
@@ -233,87 +263,3 @@ def _refuse_change(source: Source, before: tuple[int, ...] | None) -> None:
         raise UserError(
             f"{source.path}: was changed while it was read; read it again when nothing writes to it any more"
         ) from None
-
-
-class _Schemas:
-    """The schemas of a table's rows: one where it has a header, else one for each set of keys."""
-
-    def __init__(self, source: Source, header: Schema | None = None, asks: bool = False) -> None:
-        self.given, self.header, self.asks = source.columns, header, asks
-        self.by_keys: dict[tuple[str, ...], Schema | BadRow] = {}
-
-    def of(self, row: Mapping[str, Any]) -> Schema:
-        """The schema of a row. Raises BadRow for what is missing."""
-        if self.header is not None:
-            return self.header
-        keys = tuple(row)
-        schema = self.by_keys.get(keys)
-        if schema is None:
-            try:
-                schema = schema_of(keys, self.given, self.asks)
-            except BadRow as reason:
-                schema = reason
-            if len(self.by_keys) < KEY_SETS:
-                self.by_keys[keys] = schema
-        if isinstance(schema, BadRow):
-            raise schema
-        return schema
-
-    def wanted(self) -> list[str] | None:
-        """The columns that are read; None: all."""
-        if self.header is None:
-            return None
-        return list(dict.fromkeys(name for names in self.header.columns.values() for name in names))
-
-    def names(self) -> str:
-        """The schemas in words, those of most rows first."""
-        if self.header is not None:
-            return self.header.name
-        names = dict.fromkeys(schema.name for schema in self.by_keys.values() if isinstance(schema, Schema))
-        return " and ".join([*names][:3]) + (", …" if len(names) > 3 else "")
-
-    def remedy(self) -> str:
-        """What to do about rows of which none is usable."""
-        for keys, reason in self.by_keys.items():
-            if isinstance(reason, BadRow):
-                return not_recognised(keys, self.given, str(reason))
-        return "rows need a question and an answer"
-
-
-def _readable(source: Source, asks: bool = False) -> list[tuple[Table, _Schemas]]:
-    """The tables of a source with their schemas; sheets whose columns are not recognised are left out beside others.
-
-    Raises UserError where no table's columns are recognised, or they could mean two things.
-    """
-    tables = tables_of(source, lambda cells: is_header(cells, source.columns, asks))
-    reason = "no questions in it" if asks else "no usable row (it is empty); rows need a question and an answer"
-    empty = UserError(f"{source.path}: {reason}")
-    if not tables:
-        raise empty
-    readable, refused, left_out = [], [], []
-    for table in tables:
-        if table.columns is None:
-            readable.append((table, _Schemas(source, asks=asks)))
-        elif not any(table.columns):
-            raise empty
-        else:
-            where = f'{source.path}: sheet "{table.sheet}"' if table.sheet and len(tables) > 1 else source.path
-            try:
-                schema_of(table.columns, source.columns, asks)
-            except BadRow:
-                left_out.append(f'sheet "{table.sheet}"')
-                refused.append((where, table))
-                continue
-            readable.append((table, _Schemas(source, header_schema(where, table.columns, source.columns, asks))))
-    if not readable:
-        where, table = max(refused, key=lambda refusal: len(refusal[1].columns or ()))
-        header_schema(where, table.columns or (), source.columns, asks)
-    if left_out:
-        table, schemas = readable[-1]
-        readable[-1] = table._replace(form=f"{table.form}; {', '.join(left_out)} left out"), schemas
-        if RANK == 0:
-            warn([
-                f"{source.path}: {', '.join(left_out)} left out, whose columns are not recognised; name them in its "
-                "first row, or with data.columns"
-            ])  # fmt: skip
-    return readable

@@ -42,8 +42,8 @@ class Example:
     `index` is its id. `input` is the context, `category` what the user calls its task; both are empty where the row has
     none. `group` is the report's; left out, it is the one that `group_of` says without anybody's settings. `history`
     holds earlier turns as (role, content), with roles system, user and assistant: `instruction` is the last message of
-    the user, `output` the answer to it. `answers` holds every accepted answer of a question-answering benchmark; when
-    it is empty, `output` is the only reference. `place` is where its reader finds the row, in the words of their own
+    the user, `output` the answer to it. `answers` holds the accepted answers of a question-answering benchmark, beside
+    which `output` is always a reference, too. `place` is where its reader finds the row, in the words of their own
     program (`row 12 of sheet "FAQ"`); it is empty where nobody knows, and no part of what the row is.
     """
 
@@ -70,7 +70,7 @@ class Example:
     @property
     def references(self) -> tuple[str, ...]:
         """Every text that counts as a right answer, never empty."""
-        return self.answers or (self.output,)
+        return tuple(dict.fromkeys((self.output, *self.answers)))
 
 
 def row_name(index: str, place: str) -> str:
@@ -94,12 +94,13 @@ def group_of(category: str, context: str, groups: Mapping[str, Group] | None = N
 def category_name(text: str) -> str:
     """A category as rows hold it: white space of every kind folded, dolly's own however they are spelt.
 
-    `Open QA`, `open_qa ` and `closed-qa` are dolly's.
+    `Open QA`, `open_qa ` and `closed-qa` are dolly's; what readers see for rows without one is none.
     """
     letters = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text)).casefold()
-    return _DOLLY_BY_LETTERS.get(letters) or " ".join(text.split())
+    return "" if letters in _NONE else _DOLLY_BY_LETTERS.get(letters) or " ".join(text.split())
 
 
+_NONE = {NO_CATEGORY.replace(" ", ""), "カテゴリなし"}
 _DOLLY_BY_LETTERS = {category.replace("_", ""): category for category in CATEGORIES}
 
 

@@ -86,8 +86,7 @@ def show_drops(console: Console, data: LoadedData, allowed: float) -> None:
     share = f"{dropped / total:.1%}"
     title = text("rows.dropped", rows=f"{dropped:,}", total=f"{total:,}", share=share)
     _section(console, title, drop_table(data))
-    wanted = {*DEFECTS.values(), HELD_ELSEWHERE}
-    if sum(n for (reason, _), n in data.drop_counts.items() if reason not in wanted) > allowed * total:
+    if data.too_many_unusable(allowed):
         console.print(text("rows.too_many_dropped", share=f"{allowed:.0%}"), style="red", soft_wrap=True)
 
 
@@ -96,7 +95,7 @@ def drop_table(data: LoadedData) -> Table:
     table = _table([text("rows.reason"), _name(text("rows.category"))], [text("rows.rows")], [text("rows.where")])
     for (reason, category), count in data.drop_counts.most_common():
         places = [row.place for row in data.dropped if (row.reason, row.category) == (reason, category)]
-        places += ["…"] * (count > len(places))
+        places += ["…"] * (count > len(places) > 0)
         table.add_row(_text(told(reason)), _text(category), f"{count:,}", _text(listed(places)))
     return table
 

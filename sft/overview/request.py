@@ -18,6 +18,10 @@ def check_request(section: DataSection, output: Path | None) -> None:
             raise UserError(f"command line: data.{key}: is not shown here, but by train_sft.py --dry-run")
     if output is None:
         return
+    if section.validation or section.test:
+        raise UserError(
+            "--output writes the rows of data.path, to be trained on; leave data.validation and data.test out with it"
+        )
     if output.suffix.lower() != ".jsonl":
         raise UserError(f"{output}: rows are written as .jsonl; give it this ending")
     check_not_learned(output)

@@ -71,7 +71,7 @@ def _found() -> list[tuple[re.Pattern[str], str]]:
 
 
 def _group(name: str) -> str:
-    values = {"number": r"[\d,]+", "sheet": r'(?:(?!", sheet ").)+'}
+    values = {"number": r"[\d,]+", "sheet": r'(?:(?!", sheet ").)+', "encoding": "[^;,]+", "schema": "[^;]+"}
     return f"(?P<{name}>{values.get(name, '.+')})"
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -17,6 +18,11 @@ SHOWN = 3
 
 ESCAPES, ENDS, NOTHING = "_x000D_ and its like", "full-width spaces at the ends", "nan, None or #N/A for nothing"
 REPAIRED = (ESCAPES, ENDS, NOTHING)
+
+TEMPLATE = "a prompt's template inside a question"
+_UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters of no shape: Hangul's fillers and Braille's blank."""
 
 _ESCAPE = re.compile(r"_x000(?:[dD]_\r?\n?|[aA]_)")
 _TAB = re.compile(r"_x0009_")
@@ -47,6 +53,30 @@ class CellNotes:
 def is_empty(value: Any) -> bool:
     """Whether a cell says that it holds nothing."""
     return value is None or (isinstance(value, float) and math.isnan(value)) or value in ("", *EMPTY)
+
+
+def whole_number(value: Any) -> Any:
+    """A whole number as its text, and any other value as it is."""
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        return value
+    return str(int(value))
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, and signs without a width."""
+    return all(character in _FILLERS or unicodedata.category(character) in _UNSEEN for character in text)
+
+
+def check_text(value: Any, name: str) -> None:
+    """Raise BadRow for what is not text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise BadRow(f"{name} is not text")
+    if "\0" in value:
+        raise BadRow(f"{name} holds a null character")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRow(f"{name} is not valid Unicode (a lone surrogate)") from None
 
 
 def clean_text(value: str, field: str, required: bool, place: str, notes: CellNotes) -> str:

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
-from sft.data.fields.cells import NOTHING, CellNotes, clean_text, is_empty
-from sft.data.fields.schemas import Schema, fields_of
+from sft.data.fields.cells import NOTHING, TEMPLATE, CellNotes, check_text, clean_text, is_blank, is_empty, whole_number
+from sft.data.fields.prompts_inside import holds_prompt
+from sft.data.fields.row_fields import fields_of
+from sft.data.fields.schemas import Schema
 from sft.data.files.raw import BadRow
 
 
@@ -15,50 +17,58 @@ def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[
     """
     fields = fields_of(row, schema)
     answers = _answers(fields["answers"])
-    if is_empty(fields.get("output")) and answers:
+    if is_empty(fields["output"]) and answers:
         fields["output"] = answers[0]
     values = {}
-    for field in ("instruction", "input", "output", "category"):
+    for field in ("instruction", "input", "output", "category", "system"):
         name = schema.spelt(field)
         required = field == "instruction" or (field == "output" and not schema.asks)
-        value = fields[field]
+        value = whole_number(fields[field]) if field == "category" else fields[field]
         if value is None and required:
             there = any(column in row for column in schema.columns.get(field, ()))
             raise BadRow(f"{name} is null" if there else f"no {'answer' if field == 'output' else field}")
-        text = "" if is_empty(value) else value
-        if isinstance(value, str) and value and not text:
+        said = isinstance(value, str) and value and is_empty(value)
+        if is_empty(value) and required:
+            raise BadRow(f"empty {name} ({value})" if said else f"empty {name}")
+        if said:
             notes.add(NOTHING, place, value)
+        text = "" if is_empty(value) else value
         check_text(text, name)
         text = clean_text(text, name, required, place, notes) if text else ""
-        if required and not text.strip():
+        if required and is_blank(text):
             raise BadRow(f"empty {name}")
-        values[field] = text if text.strip() else ""
-    for _, content in fields["history"]:
-        check_text(content, "an earlier message")
+        values[field] = "" if is_blank(text) else text
+    if holds_prompt(values["instruction"]):
+        notes.add(TEMPLATE, place, values["instruction"])
+    history = _turns(fields["history"], values.pop("system"), place, notes)
     values["category"] = " ".join(values["category"].split())
-    return values | {"index": _index(fields["index"]), "history": fields["history"], "answers": answers}
+    return values | {"index": _index(fields["index"]), "history": history, "answers": answers}
 
 
-def check_text(value: Any, name: str) -> None:
-    """Raise BadRow for what is not text that UTF-8 can hold."""
-    if not isinstance(value, str):
-        raise BadRow(f"{name} is not text")
-    if "\0" in value:
-        raise BadRow(f"{name} holds a null character")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRow(f"{name} is not valid Unicode (a lone surrogate)") from None
+def _turns(history: list[list[str]], system: str, place: str, notes: CellNotes) -> list[list[str]]:
+    """Earlier turns, checked and cleaned as the fields are; `system` is what a column of its own holds."""
+    turns = [["system", system]] if system else []
+    for role, content in history:
+        if role == "system" and system:
+            if content.strip() == system.strip():
+                continue
+            raise BadRow("a system message beside a column of them")
+        check_text(content, "an earlier message")
+        text = clean_text(content, "an earlier message", False, place, notes)
+        if not is_blank(text):
+            turns.append([role, text])
+        elif role != "system":
+            raise BadRow("a conversation with an empty message")
+    return turns
 
 
 def _index(value: Any) -> str | None:
     """A row's own index as text; None for what is none: no text and no whole number."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or is_empty(value):
+    text = whole_number(value)
+    if not isinstance(text, str) or is_empty(text):
         return None
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else None
-    check_text(str(value), "index")
-    return str(value).strip() or None
+    check_text(text, "index")
+    return text.strip() or None
 
 
 def _answers(value: Any) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
+from sft.data.fields.cells import is_empty
 from sft.data.files.raw import BadRow
 
 ROLES = {
@@ -26,27 +27,34 @@ class Conversation(NamedTuple):
 def conversation(value: Any, asks: bool = False) -> Conversation:
     """The conversation in a list of messages, or its JSON. Raises BadRow where no question and answer end it.
 
-    `asks`: it may end with a question; its output is empty then.
+    `asks`: it ends with a question; an answer behind it is not read, and the output is empty.
     """
-    turns = [_turn(message) for message in _list(value)]
-    open_end = asks and bool(turns) and turns[-1][0] == "user"
-    turns += [("assistant", "")] * open_end
-    first = next((place for place, (role, _) in enumerate(turns) if role != "system"), len(turns))
-    roles = [role for role, _ in turns[first:]]
-    if "system" in roles:
-        raise BadRow("a system message inside a conversation")
+    messages = _list(value)
+    if asks and messages and _role(messages[-1]) == "assistant":
+        messages = messages[:-1]
+    turns = [_turn(message, asks) for message in messages]
+    roles = [role for role, _ in turns if role != "system"]
     if not roles:
         raise BadRow("a conversation without messages")
-    if roles[-1] != "assistant":
+    if not asks and roles[-1] != "assistant":
         raise BadRow("a conversation that does not end with an answer")
     if roles[0] != "user":
         raise BadRow("a conversation that does not begin with a question")
+    _check_turns([*turns, ("assistant", "…")] if asks else turns, "conversation")
+    *before, question, answer = [*turns, ("assistant", "")] if asks else turns
+    return Conversation([[role, content] for role, content in before if content.strip()], question[1], answer[1])
+
+
+def _check_turns(turns: list[tuple[str, str]], what: str) -> None:
+    """Raise BadRow unless questions and answers follow upon each other, all of them behind the system's messages."""
+    first = next((place for place, (role, _) in enumerate(turns) if role != "system"), len(turns))
+    roles = [role for role, _ in turns[first:]]
+    if "system" in roles:
+        raise BadRow(f"a system message inside a {what}")
     if roles != ["user", "assistant"] * (len(roles) // 2):
-        raise BadRow("a conversation whose questions and answers do not alternate")
-    if any(not content.strip() for _, content in turns[first : len(turns) - open_end]):
-        raise BadRow("a conversation with an empty message")
-    before = [[role, content] for role, content in turns[:-2] if content.strip()]
-    return Conversation(before, turns[-2][1], turns[-1][1])
+        raise BadRow(f"a {what} whose questions and answers do not alternate")
+    if any(not content.strip() for _, content in turns[first:]):
+        raise BadRow(f"a {what} with an empty message")
 
 
 def _list(value: Any) -> list[Any]:
@@ -60,19 +68,26 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _turn(message: Any) -> tuple[str, str]:
+def _role(message: Any) -> str | None:
+    """A message's role, as `ROLES` has it or as it is written there; None for none."""
+    role = message.get("role", message.get("from")) if isinstance(message, dict) else None
+    return ROLES.get(str(role).strip().lower(), str(role)) if role is not None else None
+
+
+def _turn(message: Any, asks: bool) -> tuple[str, str]:
     """A message's role and text."""
     if not isinstance(message, dict):
         raise BadRow("a message is not an object")
-    role = message.get("role", message.get("from"))
-    name = role.strip().lower() if isinstance(role, str) else None
-    if name in TOOLS or message.get("tool_calls") or message.get("function_call"):
+    role = _role(message)
+    if str(role).strip().lower() in TOOLS or message.get("tool_calls") or message.get("function_call"):
         raise BadRow("a conversation with tool calls, which are not trained")
-    if name not in ROLES:
-        raise BadRow("a message without a role" if role is None else f"a message of an unknown role ({str(role)[:20]})")
-    if ROLES[name] == "assistant" and message.get("weight") == 0:
+    if role is None:
+        raise BadRow("a message without a role")
+    if role not in ROLES.values():
+        raise BadRow(f"a message of an unknown role ({role[:20]})")
+    if role == "assistant" and message.get("weight") == 0 and not asks:
         raise BadRow("an answer of weight 0, which is not to be learned")
-    return ROLES[name], _content(message.get("content", message.get("value")))
+    return role, _content(message.get("content", message.get("value")))
 
 
 def _content(content: Any) -> str:
@@ -90,19 +105,17 @@ def _content(content: Any) -> str:
     return "".join(map(str, texts))
 
 
-def earlier_turns(value: Any) -> list[list[str]]:
+def earlier_turns(value: Any, asks: bool = False) -> list[list[str]]:
     """A column `history`: pairs of question and answer, or messages. Raises BadRow for anything else."""
-    if value in (None, "", []):
+    if is_empty(value):
         return []
-    turns = []
+    turns: list[tuple[str, str]] = []
     for item in _list(value):
-        if isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) and text.strip() for text in item):
-            turns += [["user", item[0]], ["assistant", item[1]]]
+        if isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) for text in item):
+            turns += [("user", item[0]), ("assistant", item[1])]
         elif isinstance(item, dict):
-            turns.append(list(_turn(item)))
+            turns.append(_turn(item, asks))
         else:
             raise BadRow("history is not a list of questions and answers")
-    roles = [role for role, _ in turns if role != "system"]
-    if roles != ["user", "assistant"] * (len(roles) // 2):
-        raise BadRow("a history whose questions and answers do not alternate")
-    return turns
+    _check_turns(turns, "history")
+    return [[role, content] for role, content in turns if content.strip()]

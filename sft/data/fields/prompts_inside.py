@@ -7,9 +7,13 @@ from sft.data.files.raw import BadRow
 
 _PARTS = {"指示": "instruction", "入力": "input", "応答": "output"}
 _PARTS |= {"Instruction": "instruction", "Input": "input", "Response": "output"}
-_MARK = re.compile(rf"^### ?({'|'.join(_PARTS)}) ?[:：][ \t]*\n?", re.MULTILINE)
-_PREAMBLE = re.compile(r"Below is an instruction that describes a task|以下は、?タスクを説明する指示")
-_ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>")
+_MARK = re.compile(rf"^### ?({'|'.join(_PARTS)}) ?[:：][ \t]*\r?\n?", re.MULTILINE)
+_PREAMBLE = re.compile(
+    r"(?:Below is an instruction that describes a task|以下は、?タスクを説明する指示)[^.。\n]*[.。]?"
+    r"(?:[ \t]*\r?\n?(?:Write a response|要求を)[^.。\n]*[.。]?)?"
+)
+"""Alpaca's own words in front of the first marker, as its many versions have them: one sentence or two."""
+_ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 """End-of-text tokens that are written out at the end of texts; training puts the tokenizer's own there."""
 
 
@@ -38,9 +42,13 @@ def taken_apart(text: str) -> Parts:
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     parts = {name: text[mark.end() : end] for name, mark, end in zip(order, marks, ends, strict=True)}
     for name in order[:-1]:
-        parts[name] = parts[name].rstrip("\n")
-    for end in _ENDS:
-        parts["output"] = parts["output"].rstrip().removesuffix(end) if end in parts["output"] else parts["output"]
-    front = text[: marks[0].start()].strip()
-    front = front.removeprefix("<s>").strip()
-    return Parts("" if _PREAMBLE.match(front) else front, parts["instruction"], parts.get("input", ""), parts["output"])
+        parts[name] = parts[name].rstrip("\r\n")
+    front = text[: marks[0].start()].strip().removeprefix("<s>")
+    system = _PREAMBLE.sub("", front, count=1).strip()
+    return Parts(system, parts["instruction"], parts.get("input", ""), _without_ends(parts["output"]))
+
+
+def _without_ends(text: str) -> str:
+    while end := next((end for end in _ENDS if text.rstrip().endswith(end)), None):
+        text = text.rstrip().removesuffix(end)
+    return text

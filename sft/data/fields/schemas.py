@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sft.data.fields.conversations import Conversation, conversation, earlier_turns
-from sft.data.fields.prompts_inside import holds_prompt, taken_apart
 from sft.data.files.raw import BadRow
 from sft.system.errors import UserError
 
@@ -100,17 +98,22 @@ class Schema(NamedTuple):
     def name(self) -> str:
         """The schema's usual name, or what is read as what."""
         columns = {field: names[0] for field, names in self.columns.items() if field not in ("index", "system")}
-        if "output" in columns:
-            columns.pop("answers", None)
         known = KNOWN.get(tuple(plain(columns[field]) for field in (*_ASKED, *FIELDS[5:]) if field in columns))
-        if "messages" in columns or "text" in columns:
-            known = known or next(name for field, name in _HOLDERS.items() if field in columns)
-            columns = {field: name for field, name in columns.items() if field == "category"}
-            return known if columns or self.asks else f"{known}, no categories"
-        named = known or ", ".join(
-            name if plain(name) == field else f"{name} → {field}" for field, name in columns.items()
-        )
+        words = {field: name if plain(name) == field else f"{name} → {field}" for field, name in columns.items()}
+        if holder := next((field for field in _HOLDERS if field in columns), None):
+            words = {"": known or _HOLDERS[holder]} | words
+            del words[holder]
+            words.pop("category", None)
+            known = None
+        named = known or ", ".join(words.values())
         return named if "category" in columns or self.asks else f"{named}, no categories"
+
+    def unread(self, columns: Sequence[str]) -> list[str]:
+        """Which of a table's columns are not read, but for those that only number rows."""
+        read = {name for names in self.columns.values() for name in names}
+        passed = ("index", "output", "answers", "category") if self.asks else ("index",)
+        left = [name for name in columns if name.strip() and name not in read and _field_of(name) not in passed]
+        return [name for name in left if not name.startswith(_NUMBERING)]
 
     def value(self, row: Mapping[str, Any], field: str) -> Any:
         """What a row holds for a field; None for nothing. Raises BadRow where columns of one field differ."""
@@ -130,8 +133,13 @@ class Schema(NamedTuple):
         return self.columns[field][0] if field in self.columns else field
 
 
+_NUMBERING = ("Unnamed:", "__index_level_")
+"""How pandas calls the columns of its own row numbers."""
 _QUESTION = ("instruction", "messages", "text")
 """Fields that a question may stand in."""
+_BESIDE = {"input", "answers", "history"}
+"""What messages and texts may have in columns of their own, where the user names these."""
+_NOT_BESIDE = {"messages", "text", "instruction", "output"}
 _HOLDERS = {"messages": "messages", "text": "text with a template"}
 
 
@@ -163,17 +171,19 @@ def _kind(found: dict[str, tuple[str, ...]], given: Mapping[str, str | None], as
     """The columns that are read: those of a question and answer, of messages, or of a text."""
     answered = "output" in found or "answers" in found
     pair = "instruction" in found and (answered or (asks and not {"messages", "text"} & found.keys()))
-    asked = next((field for field in ("messages", "text") if given.get(field)), None)
+    named = {field for field, name in given.items() if name is not None and field in found}
+    asked = next((field for field in _HOLDERS if field in named), None)
     if pair and "messages" in found and not asked and not given.keys() & {"instruction", "output"}:
         raise BadRow(f"both {found['instruction'][0]} and {found['messages'][0]}: data.columns says which is meant")
+    holder = asked or next((field for field in _HOLDERS if field in found), None)
     if pair and not asked:
         kept = {"messages", "text"}
-    elif "messages" in found and asked != "text":
-        kept = {"text", "instruction", "input", "output", "answers", "history"}
-    elif "text" in found:
-        kept = {"messages", "instruction", "input", "output", "answers", "history"}
+    elif holder:
+        kept = (_NOT_BESIDE | _BESIDE - named) - {holder}
     else:
         raise BadRow(f"no {'output' if 'instruction' in found else 'instruction'}")
+    if not asks and (refused := [field for field in FIELDS if field in kept & named]):
+        raise BadRow(f"data.columns names {refused[0]} beside {holder}, which has its own")
     if asks:
         kept |= {"output", "answers", "category", "index"}
     columns = {field: names for field, names in found.items() if field not in kept}
@@ -224,6 +234,8 @@ def not_recognised(
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else ""
             return f"data.columns: {reason} among {shown}{hint}"
+    if reason.startswith("data.columns "):
+        return f"{reason}; take it out of data.columns (columns: {shown})"
     if reason.startswith("both "):
         return f"{reason} (columns: {shown}); for the messages alone: {columns_line({'messages': 'messages'})}"
     if names and sum(_SENTENCE.search(name) is not None for name in names) >= min(2, len(names)):
@@ -234,7 +246,10 @@ def not_recognised(
     if len(names) < 2:
         return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
     fields = {field: name for name in reversed(names) if (field := _field_of(name))}
-    left = [name for name in names if name not in fields.values()]
+    left = [name for name in names if name not in fields.values() and plain(name) != "rejected"]
+    if "instruction" not in fields and (chosen := [name for name in left if plain(name) == "chosen"]):
+        line = columns_line({"messages": chosen[0]})
+        return f"{reason} (columns: {shown}); where {chosen[0]} holds conversations, train on those with {line}"
     if "output" not in fields and "instruction" in fields:  # what stands next to the question is likelier its answer
         behind = [name for name in names[names.index(fields["instruction"]) + 1 :] if name in left]
         if behind:
@@ -257,43 +272,3 @@ def columns_line(columns: Mapping[str, str]) -> str:
 
 def _yaml(name: str) -> str:
     return name if re.fullmatch(r"[^\W\d_][\w ]*(?<! )", name) else json.dumps(name, ensure_ascii=False)
-
-
-def fields_of(row: Any, schema: Schema) -> dict[str, Any]:
-    """What a row says, by field, as the file has it; `history` is a list of [role, content]. Raises BadRow."""
-    fields = {field: schema.value(row, field) for field in ("index", "category", "answers")}
-    system = schema.value(row, "system")
-    before = [["system", system]] if isinstance(system, str) and system.strip() else []
-    if "messages" in schema.columns:
-        return fields | _of_messages(schema.value(row, "messages"), before, schema.asks)
-    if "text" in schema.columns:
-        text = schema.value(row, "text")
-        if not holds_prompt(text):
-            raise BadRow(f"{schema.spelt('text')} holds no prompt of alpaca's templates")
-        return fields | _of_text(text, before)
-    prompt, output = schema.value(row, "instruction"), schema.value(row, "output")
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
-        answer = output if isinstance(output, list) else [{"role": "assistant", "content": output}]
-        return fields | _of_messages([*prompt, *(() if schema.asks else answer)], before, schema.asks)
-    if isinstance(output, list) and len(output) == 1 and isinstance(output[0], dict):
-        return fields | _of_messages([{"role": "user", "content": prompt}, *output], before)
-    rendered = "input" not in schema.columns and plain(schema.spelt("instruction")) == "prompt"
-    if rendered and holds_prompt(prompt) and (isinstance(output, str) or schema.asks):
-        return fields | _of_text(prompt + (output or ""), before)
-    history = before + earlier_turns(schema.value(row, "history"))
-    return fields | {
-        "instruction": prompt, "input": schema.value(row, "input"), "output": output, "history": history,
-    }  # fmt: skip
-
-
-def _of_messages(value: Any, before: list[list[str]], asks: bool = False) -> dict[str, Any]:
-    found: Conversation = conversation(value, asks)
-    if before and found.history[:1] and found.history[0][0] == "system":
-        raise BadRow("a system message beside a column of them")
-    return {"input": "", "instruction": found.instruction, "output": found.output, "history": before + found.history}
-
-
-def _of_text(text: str, before: list[list[str]]) -> dict[str, Any]:
-    system, *parts = taken_apart(text)
-    before = before + ([["system", system]] if system else [])
-    return dict(zip(("instruction", "input", "output"), parts, strict=True)) | {"history": before}
