@@ -4,10 +4,10 @@ import pytest
 from verdict_table import BEGIN, DOCUMENT, END, SETS, hits, pairs, table
 
 from eval.metrics.catalogue import CORRECT
-from eval.metrics.exchange import exchanged
-from eval.metrics.guesses import items
-from eval.metrics.polarity import polarity, predicates, refuses, said
-from eval.metrics.verdict import correct
+from eval.metrics.verdict.correct import correct
+from eval.metrics.verdict.exchange import exchanged
+from eval.metrics.verdict.guesses import items
+from eval.metrics.verdict.polarity import polarity, predicates, refuses, said
 
 ENOUGH = 0.85
 

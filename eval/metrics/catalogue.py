@@ -12,7 +12,7 @@ from eval.metrics.likelihood import context_gain, reference_bits_per_character
 from eval.metrics.metric import SECTIONS, Metric, Section
 from eval.metrics.overlap import character_f1, chrf, edit_similarity, exact_match, gold_contained, rouge_l
 from eval.metrics.text import NORMALISATION, TOKENIZER
-from eval.metrics.verdict import correct
+from eval.metrics.verdict.correct import correct
 
 _TEXT = f"norm:{NORMALISATION}"
 _MECAB = f"{_TEXT}|tok:{TOKENIZER}|fugashi:{version('fugashi')}|dict:unidic-lite-{version('unidic-lite')}"

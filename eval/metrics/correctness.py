@@ -2,16 +2,16 @@
 
 Overlap cannot tell 17回 from 2019年; these can. A fact is a string in one spelling, so that １２３ and 123, 三百
 and 300, 5km and 5,000メートル, or 令和元年7月 and 2019/7 are the same. What the extraction does not know: who did what
-(see `eval.metrics.verdict`), words in Latin letters, and dates in English.
+(see `eval.metrics.verdict.correct`), words in Latin letters, and dates in English.
 """
 
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 
-from eval.metrics import dates, quantities
-from eval.metrics.names import katakana_words, names, names_in
-from eval.metrics.numerals import plain_numbers, without_item_numbers
+from eval.metrics.facts import dates, quantities
+from eval.metrics.facts.names import katakana_words, names, names_in
+from eval.metrics.facts.numerals import plain_numbers, without_item_numbers
 
 KINDS = ("numbers", "dates", "names", "katakana")
 
@@ -20,9 +20,9 @@ KINDS = ("numbers", "dates", "names", "katakana")
 class Facts:
     """The facts of a text by kind.
 
-    `numbers`: quantities with their unit, as `eval.metrics.quantities` spells them. `dates`: dates and times, as
-    `eval.metrics.dates` does. `names`: MeCab's 固有名詞 with their class word. `katakana`: words of two characters or
-    more. `ones`: 一つ and 一人 say one where somebody asks for it, and are no facts by themselves (山の一つ).
+    `numbers`: quantities with their unit, as `eval.metrics.facts.quantities` spells them. `dates`: dates and times, as
+    `eval.metrics.facts.dates` does. `names`: MeCab's 固有名詞 with their class word. `katakana`: words of two
+    characters or more. `ones`: 一つ and 一人 say one where somebody asks for it, and are no facts by themselves (山の一つ).
     """
 
     numbers: frozenset[str]

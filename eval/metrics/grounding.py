@@ -8,8 +8,8 @@ import functools
 from typing import NamedTuple
 
 from eval.metrics.correctness import facts, stated
-from eval.metrics.names import NOUN, katakana_words
-from eval.metrics.numerals import NUMERAL
+from eval.metrics.facts.names import NOUN, katakana_words
+from eval.metrics.facts.numerals import NUMERAL
 from eval.metrics.text import normalise, words
 
 SHORTEST = 4

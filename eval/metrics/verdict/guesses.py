@@ -5,9 +5,9 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from eval.metrics.names import NOUN
-from eval.metrics.polarity import PREFIX, SUFFIX, without_idioms
+from eval.metrics.facts.names import NOUN
 from eval.metrics.text import Word, words
+from eval.metrics.verdict.polarity import PREFIX, SUFFIX, without_idioms
 
 _OR = re.compile(
     "または|又は|あるいは|或いは|もしくは|若しくは|それとも|ないしは?|はたまた| or |いや、|ひょっとすると|でなければ"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from eval.metrics.lexicon import LEXICON
+from eval.metrics.facts.lexicon import LEXICON
 
 _ERAS: dict[str, int] = LEXICON["eras"]
 ERAS = frozenset(_ERAS)

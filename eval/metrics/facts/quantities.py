@@ -4,8 +4,8 @@ import functools
 import re
 from fractions import Fraction
 
-from eval.metrics.lexicon import LEXICON
-from eval.metrics.numerals import ONE, VAGUE, decimal
+from eval.metrics.facts.lexicon import LEXICON
+from eval.metrics.facts.numerals import ONE, VAGUE, decimal
 
 _ALIASES: dict[str, dict[str, str]] = LEXICON["units"]
 _UNITS = {

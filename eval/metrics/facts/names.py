@@ -3,8 +3,8 @@
 import functools
 import re
 
-from eval.metrics.dates import ERAS
-from eval.metrics.lexicon import LEXICON
+from eval.metrics.facts.dates import ERAS
+from eval.metrics.facts.lexicon import LEXICON
 from eval.metrics.text import Word, normalise, words
 
 NOUN, PROPER = "名詞", "固有名詞"

@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 
 from eval.metrics.correctness import facts, stated
-from eval.metrics.exchange import exchanged, opposed, roles_swapped
-from eval.metrics.guesses import is_list_of_guesses, is_nominal, items
-from eval.metrics.names import CLASS_WORDS, NOUN, PART
-from eval.metrics.polarity import Said, content_word, is_bare, polarity, predicates, refuses, said, says_so
+from eval.metrics.facts.names import CLASS_WORDS, NOUN, PART
 from eval.metrics.text import Word, normalise, words
+from eval.metrics.verdict.exchange import exchanged, opposed, roles_swapped
+from eval.metrics.verdict.guesses import is_list_of_guesses, is_nominal, items
+from eval.metrics.verdict.polarity import Said, content_word, is_bare, polarity, predicates, refuses, said, says_so
 
 MANY = 3
 """Facts or words of a reference up to which an answer has to state all of them."""

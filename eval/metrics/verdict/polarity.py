@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from eval.metrics.lexicon import LEXICON
-from eval.metrics.names import NOUN, PROPER
-from eval.metrics.numerals import NUMERAL
+from eval.metrics.facts.lexicon import LEXICON
+from eval.metrics.facts.names import NOUN, PROPER
+from eval.metrics.facts.numerals import NUMERAL
 from eval.metrics.text import Word, normalise, sentences, words
 
 VERB, ADJECTIVE, ADJECTIVAL_NOUN, SUFFIX, PREFIX = "動詞", "形容詞", "形状詞", "接尾辞", "接頭辞"

@@ -4,11 +4,11 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from eval.metrics.lexicon import LEXICON
-from eval.metrics.names import NOUN, PROPER
-from eval.metrics.numerals import NUMERAL, plain_numbers
-from eval.metrics.polarity import SUFFIX, Said, predicates, without_idioms
+from eval.metrics.facts.lexicon import LEXICON
+from eval.metrics.facts.names import NOUN, PROPER
+from eval.metrics.facts.numerals import NUMERAL, plain_numbers
 from eval.metrics.text import Word, words
+from eval.metrics.verdict.polarity import SUFFIX, Said, predicates, without_idioms
 
 _CASES = {"は": "が", "も": "が", "へ": "に"} | {
     case: case for case in ("が", "を", "に", "から", "まで", "より", "の")

@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from eval.metrics.lexicon import LEXICON
+from eval.metrics.facts.lexicon import LEXICON
 from eval.metrics.text import normalise, words
 
 NUMERAL = "数詞"

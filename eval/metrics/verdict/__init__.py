@@ -1,0 +1,1 @@
+"""Verdict: whether an answer says what its reference says, by rules about Japanese sentences."""
