@@ -22,7 +22,7 @@ class Facts:
 
     `numbers`: quantities with their unit, as `eval.metrics.facts.quantities` spells them. `dates`: dates and times, as
     `eval.metrics.facts.dates` does. `names`: MeCab's 固有名詞 with their class word. `katakana`: words of two
-    characters or more. `ones`: 一つ and 一人 say one where somebody asks for it, and are no facts by themselves (山の一つ).
+    characters or more. `ones`: 一つ and 一人 say one where somebody asks for it, and are no facts alone (山の一つ).
     """
 
     numbers: frozenset[str]
