@@ -70,7 +70,7 @@ def test_a_category_that_loses_more_than_one_row_in_a_hundred_is_named():
     assert truncation_hazards(fates, "end", 256) == [
         "closed_qa loses answers to training.max_length 256: "
         f"4 cut off before the end and 1 dropped of 50 training rows (10.0%); {remedy}",
-        f"summarization loses answers to training.max_length 256: 1 dropped of 1 training rows (100.0%); {remedy}",
+        f"summarization loses answers to training.max_length 256: 1 dropped of 1 training row (100.0%); {remedy}",
     ]
 
 

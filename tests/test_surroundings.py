@@ -83,7 +83,7 @@ def test_terminals_of_other_encodings_get_escapes_and_no_traceback(trained_run, 
     monkeypatch.setattr(sys, "argv", ["infer", str(trained_run), *QUESTION])
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    monkeypatch.setattr("sft.generation.streamer.decode", lambda *_: "東京😀鱻")
+    monkeypatch.setattr("sft.generation.streamer.text_of", lambda *_: "東京😀鱻")
     infer.main()
     for stream in streams:
         stream.flush()

@@ -29,6 +29,9 @@ _COUNTED = re.compile(f"[{LEXICON['counters']}]")
 _WORD_BEHIND = re.compile("[一-龠々]")
 _NO_NUMBER = re.compile(LEXICON["no_numbers"])
 
+_ENDLESS = re.compile(rf"[\d{_KANJI_DIGIT},.]{{100,}}")
+"""More digits in a row than any number has; a repeating model writes them, and arithmetic would take forever."""
+
 _IN_KANA = {
     "ひとつ": "一つ", "ふたつ": "2つ", "みっつ": "3つ", "よっつ": "4つ", "いつつ": "5つ", "むっつ": "6つ",
     "ななつ": "7つ", "やっつ": "8つ", "ここのつ": "9つ", "ひとり": "一人", "ふたり": "2人", "二人": "2人",
@@ -48,7 +51,7 @@ def plain_numbers(text: str) -> str:
     Kanji count as digits only where MeCab reads a numeral (not in 千葉, 一部 or 統一) and a counter, no other kanji,
     follows. 何十人 is no number.
     """
-    masked = _masked(_KANA.sub(lambda match: _IN_KANA[match.group()], normalise(text)))
+    masked = _masked(_KANA.sub(lambda match: _IN_KANA[match.group()], _ENDLESS.sub("_", normalise(text))))
     return _NUMBER.sub(lambda match: _spelled(match, masked), masked)
 
 

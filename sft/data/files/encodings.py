@@ -71,7 +71,7 @@ def encoding_of(path: Path) -> Encoding:
     """
     with opened(path) as file:
         head = file.read(HEAD)
-    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) and _reads(head[: len(head) // 4 * 4], UTF32.codec):
         return UTF32
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return UTF16
