@@ -32,7 +32,7 @@ demo: setup
 
 # Two processes of one thread each; more of them would each take a GB and build the small models anew.
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-shapes: setup
 	$(BIN)/python -m benchmarks.shapes

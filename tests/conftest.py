@@ -22,6 +22,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reached for a hub would hang o
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
+LONG = ("test_commands.py", "test_faults.py", "test_processes.py", "test_writers.py", "test_study.py")
+"""Files of minutes. They come first, so that neither of two processes is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def real_rows() -> Path:

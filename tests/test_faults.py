@@ -281,7 +281,10 @@ def bomb(path, mark):
     mark.unlink()
 
 
-@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+SLOW_TOO = [pytest.param(name, marks=pytest.mark.slow) for name in ("scheduler.pt", "rng_state.pth")]
+
+
+@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", *SLOW_TOO])
 def test_code_in_a_checkpoint_is_never_run(train, kill, tmp_path, name):
     run, mark = tmp_path / "run", tmp_path / "mark"
     kill("a step")
