@@ -11,6 +11,7 @@ from eval.score import outputs_by_name, report
 from sft.config.sections import Config
 from sft.data.rows import examples_of
 from sft.generation.answerer import load_answerer, open_run
+from sft.run.bare_adapter import is_bare_adapter
 from sft.run.directory import in_use
 from sft.run.held_out import read_side, training_data
 from sft.run.provenance import is_answered
@@ -27,9 +28,9 @@ def evaluate(
     replaced under `force` only. Raises UserError otherwise.
     """
     with in_use(run):
-        data = training_data(run, config)
+        data = None if is_bare_adapter(run) else training_data(run, config)
         rows = rows_to_answer(run, config, data)
-        trained = read_side(run, "train", data)
+        trained = None if data is None else read_side(run, "train", data)
         directory = evaluation_directory(run, config.eval.data, output)
         opened = open_run(run, overrides, allow_other_template)
         provenance = planned_provenance(opened, rows, [opened.config.generation], SYSTEMS)
@@ -39,6 +40,7 @@ def evaluate(
                 generation = {file: opened.config.generation}
                 answer_under(load_answerer(opened), rows, generation, SYSTEMS, likelihoods=True, provenance=provenance)
             if RANK == 0:
-                outputs = outputs_by_name(examples_of(trained))
+                # None: what a bare adapter was trained on is not known
+                outputs = None if trained is None else outputs_by_name(examples_of(trained))
                 predictions = list(read_predictions(file))
                 report(predictions, file, directory, config.eval.resamples, config.eval.seed, outputs, provenance)

@@ -31,7 +31,7 @@ COMMANDS = {
     "sweep": lambda run: ["eval.__main__", "sweep", run, *FEW, "generation.repetition_penalty=[1.0,5.0]"],
     "infer": lambda run: ["infer", run, "--jsonl", run / "questions.jsonl", "--output", run.parent / "answers.jsonl",
                           "generation.max_new_tokens=3", "generation.temperature=0"],
-    "export": lambda run: ["sft.export.__main__", run],
+    "export": lambda run: ["sft.export.__main__", run, "--base-id", "none"],
     "merge": lambda run: ["sft.export.__main__", run, "--merge"],
     "compare": lambda run: ["eval.__main__", "compare", f"{run}:tuned", f"{run}:base"],
     "rate": lambda run: ["eval.__main__", "rate", f"{run}:tuned", f"{run}:base"],

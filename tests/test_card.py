@@ -21,6 +21,7 @@ from sft.generation.settings import effective_settings
 from sft.model.load import load_base
 from sft.prompt.template import ALPACA_JA
 from sft.run.manifest import Environment, FinishedManifest, Identity, RowCounts
+from sft.system.errors import UserError
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"
 NOTHING = "0" * 64
@@ -35,6 +36,7 @@ MANIFEST = FinishedManifest(
     steps=300,
     environment=Environment(python="3.11.7", packages={"torch": "2.13.0"}, git_commit="abc"),
     base_commit="f00d",
+    part_of_more=False,
     finished="2026-11-24T17:29:04+00:00",
     seconds=1234.5,
     learned={},
@@ -126,7 +128,9 @@ def test_a_licence_that_somebody_gives_is_read_as_text():
 
 def test_the_code_loads_the_text_model_of_a_base_of_text_and_images(small_base):
     base = small_base("gemma-3-4b")["base"]
-    code = card_of(f"model.base={base}").split("```python\n")[1].split("```")[0]
+    recorded, unknown = (MANIFEST.model_copy(update={"part_of_more": value}) for value in (True, None))
+    assert card_of(f"model.base={base}", manifest=recorded) == card_of(f"model.base={base}", manifest=unknown)
+    code = card_of(f"model.base={base}", manifest=unknown).split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     beginning, _ = code.replace('"gemma-3-4b"', repr(base)).split("model = PeftModel")
     found = {}
@@ -134,6 +138,9 @@ def test_the_code_loads_the_text_model_of_a_base_of_text_and_images(small_base):
     ours = load_base(base, torch.device("cpu"), torch.float32)
     ids = torch.tensor([[2, 5, 6, 7]])
     assert torch.equal(found["base"].float()(ids).logits, ours(ids).logits)
+    with pytest.raises(UserError, match="nothing recorded it: model google/gemma-3-4b-pt: cannot be loaded"):
+        card_of("model.base=google/gemma-3-4b-pt", manifest=unknown)
+    assert "get_text_config" in card_of("model.base=google/gemma-3-4b-pt", manifest=recorded)
     assert "get_text_config" not in card_of(f"model.base={base}", kind="merged")  # it was saved as a model of its own
     assert "get_text_config" not in card_of()
 

@@ -58,7 +58,7 @@ def merged(run):
 
 @pytest.fixture(scope="module")
 def adapter(run):
-    export(Request(run))
+    export(Request(run, base_id="none"))
     return run / "export" / "adapter"
 
 
@@ -191,7 +191,7 @@ def test_nothing_of_this_machine_or_of_the_data_is_in_an_export(merged, adapter,
 
 def test_an_export_is_replaced_whole_or_not_at_all(run, adapter, monkeypatch, program):
     before = {path.name: path.read_bytes() for path in adapter.iterdir()}
-    assert program("sft.export.__main__", run, "--data-license", "cc-by-4.0").returncode == 0
+    assert program("sft.export.__main__", run, "--base-id", "none", "--data-license", "cc-by-4.0").returncode == 0
     assert "cc-by-4.0" in (adapter / "README.md").read_text(encoding="utf-8")
     after = {path.name: path.read_bytes() for path in adapter.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"README.md"}
@@ -201,7 +201,7 @@ def test_an_export_is_replaced_whole_or_not_at_all(run, adapter, monkeypatch, pr
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PromptTemplate, "save", full)
-    stopped = program("sft.export.__main__", run)
+    stopped = program("sft.export.__main__", run, "--base-id", "none")
     assert (stopped.returncode, "nothing was exported" in stopped.stderr) == (130, True)
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == after
     assert [path.name for path in adapter.parent.iterdir() if path.name.startswith(".")] == []
@@ -245,7 +245,7 @@ def test_a_full_disk_is_told_before_any_weights_are_read(run, tmp_path, program,
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9, 10**6))
     monkeypatch.setattr("sft.model.load.load_base", None)
     for words in ([], ["--merge"]):
-        result = program("sft.export.__main__", run, *words, "--output", tmp_path / "out")
+        result = program("sft.export.__main__", run, "--base-id", "none", *words, "--output", tmp_path / "out")
         assert result.returncode == 2
         assert "0.2 GB are needed and 0.0 GB free" in result.stderr
         assert list(tmp_path.iterdir()) == []

@@ -134,7 +134,7 @@ def test_answers_of_a_version_that_went_on_behind_headings_are_others(run, progr
 
 def test_a_card_shows_the_scores_of_the_run_alone(run, program, tiny_base, tmp_path):
     def card() -> tuple[str, str]:
-        result = program("sft.export.__main__", run)
+        result = program("sft.export.__main__", run, "--base-id", "none")
         assert result.returncode == 0, result.stderr
         return (run / "export" / "adapter" / "README.md").read_text(encoding="utf-8"), result.stderr
 
@@ -184,7 +184,7 @@ COMMANDS = {
     "infer": lambda run: ("infer", run, "--instruction", "首都は?", "generation.max_new_tokens=2"),
     "eval": lambda run: ("eval.__main__", run, *FEW),
     "sweep": lambda run: ("eval.__main__", "sweep", run, *FEW),
-    "export": lambda run: ("sft.export.__main__", run),
+    "export": lambda run: ("sft.export.__main__", run, "--base-id", "none"),
 }
 
 
@@ -277,7 +277,7 @@ def test_rows_of_one_name_in_two_places_do_not_replace_each_other(run, program, 
 
 
 def test_the_next_command_puts_back_an_export_that_was_being_replaced(run, program):
-    assert program("sft.export.__main__", run).returncode == 0
+    assert program("sft.export.__main__", run, "--base-id", "none").returncode == 0
     export = run / "export" / "adapter"
     before = held(export)
     export.rename(export.with_name(".adapter.replaced"))  # where a kill between two renamings leaves it
@@ -347,7 +347,7 @@ def test_nothing_is_written_into_what_a_run_learned(run, program, place):
 
 
 def test_nothing_is_written_into_an_export_which_the_next_one_would_replace(run, program):
-    assert program("sft.export.__main__", run).returncode == 0
+    assert program("sft.export.__main__", run, "--base-id", "none").returncode == 0
     before = held(run)
     (run.parent / "q.jsonl").write_text('{"instruction": "首都は?"}')
     export = run / "export" / "adapter"

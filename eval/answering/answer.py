@@ -171,11 +171,11 @@ def planned_provenance(
     """What `answer_under` will make the answers of."""
     config = opened.config
     return Provenance(
-        run=opened.manifest.started,
+        run=opened.trained.id,
         base=config.model.base,
         base_commit=opened.base.commit,
         base_sha256=opened.base.sha256,
-        learned=opened.manifest.learned_sha256,
+        learned=opened.trained.learned_sha256,
         template=opened.template.sha256,
         loading=config.model.loading | {"dtype": config.model.dtype, "quantization": config.quantization},
         data=config.eval.data,

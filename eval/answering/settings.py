@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft.config.load import load_config, override
+from sft.config.load import override
 from sft.config.repetition_penalty import GRID
 from sft.config.sections import Config
-from sft.run.directory import require_finished
+from sft.run.directory import require_usable, settings_of
 from sft.system.errors import UserError
 from sft.system.yaml_text import dump_yaml
 
@@ -21,9 +21,15 @@ class Grid(NamedTuple):
 
 
 def finished_config(run: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of a finished run, with `overrides`. Raises UserError when it has none, or a wrong one."""
-    require_finished(run)
-    return load_config(run / "config.yaml", overrides, to_train=False)
+    """The configuration of a finished run, with `overrides`. Raises UserError when it has none, or a wrong one.
+
+    So, too, for an adapter without a run, where they name no rows: it held none out.
+    """
+    manifest = require_usable(run)
+    config = settings_of(run, overrides)
+    if manifest is None and not config.eval.data:
+        raise UserError(f"{run}: is an adapter without its run, and its held-out rows; name rows: eval.data=FILE")
+    return config
 
 
 def read_grid(run: Path, words: Sequence[str]) -> Grid:
@@ -32,12 +38,12 @@ def read_grid(run: Path, words: Sequence[str]) -> Grid:
     `words` are `section.key=value` in YAML; those of `generation` whose value is a list are the axes. Raises UserError
     as `finished_config` does.
     """
-    require_finished(run)
+    require_usable(run)
     axes, overrides = split_axes(words)
     settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for setting in settings:
         axis_words = [f"generation.{key}={dump_yaml(value)}" for key, value in setting.items()]
-        load_config(run / "config.yaml", [*overrides, *axis_words], to_train=False)
+        settings_of(run, [*overrides, *axis_words])
     return Grid(settings, overrides)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sft.config.load import load_config
+from sft.run.bare_adapter import is_bare_adapter
+from sft.run.directory import settings_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import check_not_learned
 from sft.system.progress import Progress
@@ -24,8 +25,8 @@ ADDED = (("answer", "finish_reason"), ("model_answer", "model_finish_reason"))
 
 def run_columns(run: Path, overrides: Sequence[str], path: Path) -> Mapping[str, str | None] | None:
     """Which columns of a file hold which field for this run; None: by their names, or there is no such run."""
-    settings = run / "config.yaml"
-    return load_config(settings, overrides, to_train=False).data.columns_of(str(path)) if settings.is_file() else None
+    known = is_bare_adapter(run) or (run / "config.yaml").is_file()
+    return settings_of(run, overrides).data.columns_of(str(path)) if known else None
 
 
 def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) -> "list[Asked]":

@@ -1,5 +1,6 @@
 """A YAML file and changes to it become a checked `Config`, without importing torch."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -28,8 +29,12 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), to_train: bool 
     Raises UserError, one line that names file (or command line), section and key, for anything wrong, and for a value
     that needs a package which is not installed; what only training needs may be missing unless `to_train`.
     """
-    path = Path(path)
-    values = read_yaml(path)
+    return config_of(read_yaml(Path(path)), Path(path), overrides, to_train)
+
+
+def config_of(values: dict[Any, Any], path: Path, overrides: Sequence[str], to_train: bool) -> Config:
+    """`load_config` of what was read already; `path` is how errors call the place that `values` came from."""
+    values = copy.deepcopy(values)
     origin = Origin(path, frozenset(override(values, text) for text in overrides))
     _check_texts(values, "", origin)
     for name in values:

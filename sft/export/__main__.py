@@ -16,7 +16,7 @@ from sft.system.errors import exit_on_user_error
 def main() -> None:
     """Read the command line, export, and upload if asked to."""
     parser = command_parser(__doc__, "python -m sft.export")
-    parser.add_argument("run", type=Path, help="the directory of a finished run")
+    parser.add_argument("run", type=Path, help="the directory of a finished run, or of an adapter without one")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--merge", action="store_true", help="the whole model in 16 bits instead of the adapter")
     parser.add_argument("--output", type=Path, help="where it goes; default: RUN/export/adapter or RUN/export/merged")
     parser.add_argument("--shard-size", default="2GB", help="most bytes of a weight file (2GB)")
-    parser.add_argument("--base-id", metavar="OWNER/NAME", help="the base model's hub id, if a directory was used")
+    parser.add_argument(
+        "--base-id", metavar="OWNER/NAME", help="the base model's hub id, if a directory was used; none: it has none"
+    )
     parser.add_argument("--data-license", metavar="ID", help="the licence of data of your own, e.g. cc-by-4.0")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="with --push: a private repository")

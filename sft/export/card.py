@@ -17,18 +17,27 @@ from sft.config.sections import ModelSection
 from sft.export.licences import licence_fields
 from sft.export.source import CONTEXT, QUESTION, Source
 from sft.generation.settings import STOP_STRINGS
+from sft.model.adapter import read_config
 from sft.model.families import TEXT_WEIGHTS
 from sft.model.load import is_part_of_more
 from sft.prompt.chat_template import separator, user_message
+from sft.prompt.headings import stop_texts
 from sft.prompt.row_encoder import FATES
+from sft.run.directory import weights_directory
+from sft.run.manifest import FinishedManifest
 from sft.system.errors import UserError
 from sft.system.visible import escaped, visible
+
+SHOWN = {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora"}
+"""What the card says of an adapter whose training nobody recorded."""
 
 
 def model_card(source: Source, checked: Sequence[str] = ()) -> str:
     """The card as Markdown with YAML front matter; `checked` are the lines of a merge's check."""
-    _, config, manifest, template, _, settings, base, *_ = source
-    lost = sum(map(Counter, manifest.rows.truncation.values()), Counter())  # training rows, to the length limit
+    request, config, manifest, template, _, settings, base, *_ = source
+    fates = manifest.rows.truncation.values() if manifest else ()
+    lost = sum(map(Counter, fates), Counter())  # training rows, to the length limit
+    stop_strings = settings.get(STOP_STRINGS, [])
     jinja = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
     jinja.filters |= {"escaped": escaped, "fenced": _fenced, "json": json.dumps, "repr": repr}
     text = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")).render(
@@ -36,36 +45,44 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         front_matter=_front_matter(source),
         local_name=" ".join(visible(base.name).replace("`", "'").split()),
         trained_from_directory=os.path.isabs(config.model.base),
-        text_weights=TEXT_WEIGHTS if _is_part_of_more(config.model) else None,
+        text_weights=TEXT_WEIGHTS if request.kind == "adapter" and _is_part_of_more(config.model, manifest) else None,
+        stops=stop_texts(template) + ([stop_strings] if isinstance(stop_strings, str) else [*stop_strings]),
         between=separator(template),
         message=user_message(template, QUESTION, CONTEXT),
         prompt=template.render(QUESTION, CONTEXT),
         plain={key: value for key, value in settings.items() if key not in (PENALTY, SCOPE, STOP_STRINGS)},
         penalties_measured=MEASURED,
         base_weights=json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
+        adapter_settings={} if manifest else read_config(weights_directory(request.run)).model_dump(include=SHOWN),
         too_long=", ".join(f"{lost[fate]} {fate}" for fate in FATES[1:] if lost[fate]) or "none",
         checked=checked,
     )
     return str(ModelCard(text))
 
 
-def _is_part_of_more(section: ModelSection) -> bool:
+def _is_part_of_more(section: ModelSection, manifest: FinishedManifest | None) -> bool:
+    """Whether the card's code has to take the base out of a model of text and images.
+
+    Raises UserError where the run did not record it and the base cannot be read.
+    """
+    if manifest and manifest.part_of_more is not None:
+        return manifest.part_of_more
     try:
         return is_part_of_more(section.base, section.revision, section.trust_remote_code)
-    except UserError:  # an adapter is exported without its base, too
-        return False
+    except UserError as error:
+        raise UserError(f"the card has to say how the base model is loaded, and nothing recorded it: {error}") from None
 
 
 def _front_matter(source: Source) -> str:
     kind, base, data = source.request.kind, source.base, source.data
     return ModelCardData(
-        language="ja",
+        language="ja" if source.manifest else None,
         library_name="peft" if kind == "adapter" else "transformers",
         pipeline_tag="text-generation",
         base_model=base.hub_id,
         base_model_relation=(kind if kind == "adapter" else "finetune") if base.hub_id else None,
         datasets=[data.hub_id] if data.hub_id else None,
-        tags=["lora", "sft", "instruction", "japanese"],
+        tags=["lora", "sft", "instruction", "japanese"] if source.manifest else ["lora"],
         **licence_fields(base.licence, data.licence),
     ).to_yaml()
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from accelerate.utils.memory import clear_device_cache
 from huggingface_hub.serialization._base import parse_size_to_int
-from peft import LoraConfig
 
 from sft.build_base import ensure_base
 from sft.data.rows import examples_of
@@ -17,14 +16,15 @@ from sft.export.card import model_card
 from sft.export.compatible import add_old_keys, save_tokenizer
 from sft.export.merge_check import CheckRow, MergeCheck, check, outputs
 from sft.export.request import Request
-from sft.export.source import Source, read_source
+from sft.export.source import CONTEXT, QUESTION, Source, read_source
 from sft.generation.generate import library_config
-from sft.model.adapter import ADAPTER_FILE
+from sft.model.adapter import ADAPTER_FILE, believed, read_config
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import load_adapter, merge
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.chat_template import set_chat_template
 from sft.prompt.encode import encode_answer, encode_prompt
+from sft.run.directory import weights_directory
 from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
@@ -40,10 +40,11 @@ def export(request: Request) -> None:
     check_shard_size(request.shard_size)
     check_target(request.target)
     base, data = source.base, source.data
-    if base.hub_id is None:
+    if base.hub_id is None and request.base_id is None:
         warn([f"the base model was a directory; the card calls it {base.name}: --base-id gives its hub id"])
     if data.licence is None and data.hub_id is None:
-        warn(["the data were a local file; say its licence with --data-license before you share this"])
+        what = "the data were a local file" if source.manifest else "nothing says which data it was trained on"
+        warn([f"{what}; say their licence with --data-license before you share this"])
     with whole_directory(request.target) as directory:
         found = write_merged(source, directory) if request.merge else None
         if not found:
@@ -74,10 +75,10 @@ def check_shard_size(size: str) -> None:
 
 def write_adapter(source: Source, directory: Path) -> None:
     """Copy the adapter, with the base model's public name in the place of a path on this machine."""
-    adapter = source.request.run / "adapter"
+    adapter = weights_directory(source.request.run)
     require_space(directory, (adapter / ADAPTER_FILE).stat().st_size)
     shutil.copyfile(adapter / ADAPTER_FILE, directory / ADAPTER_FILE)
-    lora = LoraConfig.from_pretrained(str(adapter))
+    lora = believed(read_config(adapter))
     lora.base_model_name_or_path, lora.revision = source.base.name, source.base.commit
     lora.save_pretrained(str(directory))
 
@@ -100,7 +101,7 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
 
     def load(quantization: dict[str, Any] | None) -> Any:
         base = load_base(section.base, device, dtype, quantization, **section.loading)
-        return load_adapter(base, request.run / "adapter").eval()
+        return load_adapter(base, weights_directory(request.run)).eval()
 
     asked = functools.partial(outputs, tokenizer=tokenizer, rows=rows, generation=config.generation)
     trained = None
@@ -125,8 +126,14 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
 
 
 def check_rows(source: Source) -> list[CheckRow]:
-    """The first rows of each kind, with a context and without, that are no longer than in training."""
-    request, config, _, template, tokenizer, *_ = source
+    """The first rows of each kind, with a context and without, that are no longer than in training.
+
+    Of an adapter without its run no row is known: the card's question alone, and with its context.
+    """
+    request, config, manifest, template, tokenizer, *_ = source
+    if manifest is None:
+        asked = [encode_prompt(tokenizer, template.render(QUESTION, context)) for context in (CONTEXT, "")]
+        return [CheckRow(prompt, prompt) for prompt in asked]
     data = training_data(request.run, config)
     examples = list(examples_of(read_side(request.run, "test", data) or read_side(request.run, "train", data)))
     set_chat_template(tokenizer, template, map(dataclasses.asdict, examples[:100]))

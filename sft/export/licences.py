@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sft.config.sections import Config
+from sft.export.request import NOT_ON_HUB
 from sft.model.families import licence_of
 from sft.run.manifest import FinishedManifest
 
@@ -33,16 +34,20 @@ class Data(NamedTuple):
     licence: str | None
 
 
-def named_base(config: Config, manifest: FinishedManifest, base_id: str | None) -> Base:
-    """The base model of a run; `base_id` is its hub id where the run was trained from a directory."""
+def named_base(config: Config, manifest: FinishedManifest | None, base_id: str | None) -> Base:
+    """The base model of a run; `base_id` is its hub id where the run was trained from a directory, "none": none."""
     base, built = config.model.base, BUILT.get(config.model.build or "")
     hub_id = base_id or built or (None if config.model.build or os.path.isabs(base) else base)
-    commit = manifest.base_commit or config.model.revision
+    if base_id == NOT_ON_HUB:
+        hub_id = None
+    commit = (manifest and manifest.base_commit) or config.model.revision
     return Base(hub_id or Path(base).name, hub_id, commit if hub_id == base else None)
 
 
-def named_data(config: Config, manifest: FinishedManifest, licence: str | None) -> Data:
-    """The training data of a run; `licence` is what the user says of a file of their own."""
+def named_data(config: Config, manifest: FinishedManifest | None, licence: str | None) -> Data:
+    """The training data of a run; `licence` is what the user says of a file of their own, or of data not known."""
+    if manifest is None:
+        return Data(None, licence)
     paths = [source.path for source in config.data.sources]
     alone = paths[0] if len(paths) == 1 and not os.path.isabs(paths[0]) else None
     name = ROWS.get(manifest.identity.data) or alone

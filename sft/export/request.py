@@ -7,6 +7,9 @@ from typing import Literal
 
 from sft.system.errors import UserError
 
+NOT_ON_HUB = "none"
+"""What --base-id says of a base model that is on no hub."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -39,7 +42,7 @@ class Request:
 
         if (self.private or self.yes) and not self.push:
             raise UserError(f"{'--private' if self.private else '--yes'} goes with --push")
-        if self.base_id:
+        if self.base_id and self.base_id != NOT_ON_HUB:
             check_repo_id("--base-id", self.base_id)
         if self.push:
             check_repo_id("--push", self.push)

@@ -1,24 +1,24 @@
 """A finished run, and what of it goes into an export."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.export.licences import Base, Data, named_base, named_data
-from sft.export.request import Request
+from sft.export.request import NOT_ON_HUB, Request
 from sft.export.scores import Evaluation, read_evaluation
 from sft.export.upload import check_hub_id
 from sft.generation.generate import library_config
 from sft.generation.settings import effective_settings
-from sft.model.adapter import check_adapter, check_trained_on
-from sft.model.load import load_tokenizer
+from sft.model.adapter import check_adapter
 from sft.prompt.chat_template import set_chat_template
-from sft.prompt.template import PromptTemplate
-from sft.run.directory import check_learned, require_finished, run_config
+from sft.prompt.template import FILE_NAME, PromptTemplate
+from sft.run.directory import require_usable, run_config
 from sft.run.manifest import FinishedManifest
+from sft.run.trained import read_trained
 from sft.system.errors import UserError
 
 CHANGEABLE = ("model.base=", "model.trust_remote_code=", "model.device=", "model.dtype=", "data.path=", "generation.")
@@ -32,7 +32,8 @@ class Source(NamedTuple):
 
     request: Request
     config: Config
-    manifest: FinishedManifest
+    manifest: FinishedManifest | None
+    """None: an adapter without its run, of whose training nothing is known."""
     template: PromptTemplate
     tokenizer: PreTrainedTokenizerBase
     settings: dict[str, Any]
@@ -45,10 +46,10 @@ class Source(NamedTuple):
 
 def read_source(request: Request) -> Source:
     """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
-    run, adapter = request.run, request.run / "adapter"
-    manifest = require_finished(run)
+    run = request.run
+    manifest = require_usable(run)
     for override in request.overrides:
-        if not override.startswith(CHANGEABLE):
+        if not override.startswith(CHANGEABLE if manifest else _changeable_without_run(run)):
             raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
     config = run_config(run, request.overrides)
     if config.lora is None:
@@ -57,11 +58,9 @@ def read_source(request: Request) -> Source:
         )
     settings = effective_settings(config.generation)
     library_config(settings)
-    check_learned(run, manifest)
-    check_adapter(adapter)
-    check_trained_on(adapter, load_config(run / "config.yaml", to_train=False).model.base)
-    template = PromptTemplate.load(adapter)
-    tokenizer = load_tokenizer(str(adapter), trust_remote_code=config.model.trust_remote_code)
+    trained = read_trained(run, request.overrides)
+    template, tokenizer = trained.template, trained.tokenizer
+    check_adapter(trained.weights)
     set_chat_template(tokenizer, template, [{"instruction": QUESTION, "input": text} for text in ("", CONTEXT)])
     base, data = named_base(config, manifest, request.base_id), named_data(config, manifest, request.data_license)
     for key, name in (("model.base", base.hub_id), ("data.path", data.hub_id)):
@@ -69,4 +68,15 @@ def read_source(request: Request) -> Source:
             check_hub_id(key, name)
     if base.commit and not re.fullmatch(r"[\w./-]+", base.commit):
         raise UserError(f"model.revision {base.commit}: is not the name of a commit, tag or branch")
-    return Source(request, config, manifest, template, tokenizer, settings, base, data, read_evaluation(run, manifest))
+    if request.kind == "adapter" and base.hub_id is None and request.base_id is None:
+        raise UserError(
+            f"the base model was a directory, {base.name}, and whoever gets the adapter needs a name for it: "
+            f"--base-id OWNER/NAME gives its hub id, --base-id {NOT_ON_HUB} says that it is on no hub"
+        )
+    evaluation = read_evaluation(run, manifest) if manifest else None
+    return Source(request, config, manifest, template, tokenizer, settings, base, data, evaluation)
+
+
+def _changeable_without_run(directory: Path) -> tuple[str, ...]:
+    """What the command line may say of a bare adapter: all that nothing beside it says."""
+    return ("model.", "generation.", *(() if (directory / FILE_NAME).exists() else ("prompt.",)))

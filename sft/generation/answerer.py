@@ -1,4 +1,4 @@
-"""A finished run, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
+"""What was trained, loaded to answer: base model, adapter, and the prompt template the adapter was trained with."""
 
 import contextlib
 import dataclasses
@@ -16,22 +16,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from sft.build_base import ensure_base
-from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.generation.ends import AnswerEnds
 from sft.generation.generate import Answer, generate, generate_all, library_config
 from sft.generation.settings import STOP_STRINGS, effective_settings
-from sft.model.adapter import check_trained_on
 from sft.model.base_identity import BaseIdentity, base_identity
-from sft.model.load import load_base, load_tokenizer
+from sft.model.load import load_base
 from sft.model.lora import load_adapter, merge
 from sft.model.loss import add_token_nll
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten
 from sft.prompt.headings import headings
 from sft.prompt.template import PromptTemplate, template_from_config
-from sft.run.directory import check_learned, require_finished, run_config, weights_directory
+from sft.run.directory import settings_of
 from sft.run.manifest import FinishedManifest
+from sft.run.trained import Trained, read_trained
 from sft.system.errors import UserError
 from sft.system.files import text_sha256
 
@@ -146,16 +145,19 @@ class Answerer:
 
 
 class Opened(NamedTuple):
-    """A finished run, whole as it was written, with all that answers are made of but the weights."""
+    """What was trained, opened: all that answers are made of but the weights."""
 
-    run: Path
-    manifest: FinishedManifest
-    config: Config
+    trained: Trained
     template: PromptTemplate
-    tokenizer: PreTrainedTokenizerBase
+    """The one to answer with."""
     base: BaseIdentity
     deviations: list[str]
-    """In which ways, in words, it is asked to answer otherwise than as it was trained."""
+    """In which ways, in words, it is asked to answer otherwise than as it was trained, as far as that is known."""
+
+    @property
+    def config(self) -> Config:
+        """What it was trained with, overrides applied."""
+        return self.trained.config
 
     @property
     def identity(self) -> str:
@@ -165,41 +167,36 @@ class Opened(NamedTuple):
         loading = [
             self.config.model.model_dump_json(), json.dumps(self.config.quantization), device.type, str(dtype)
         ]  # fmt: skip
-        return text_sha256([self.manifest.learned_sha256, self.template.sha256, *map(str, self.base), *loading])
+        return text_sha256([self.trained.learned_sha256, self.template.sha256, *map(str, self.base), *loading])
 
 
 def open_run(run: Path, overrides: Sequence[str] = (), allow_other_template: bool = False) -> Opened:
-    """Open a finished run. `overrides` are `section.key=value` of its configuration.
+    """Open a finished run, or an adapter without one. `overrides` are `section.key=value` of its configuration.
 
-    Raises UserError when the run is missing, unfinished or damaged, when its base model is not the one it was trained
-    on and `overrides` name no other, and when they ask for another prompt template than the adapter was trained with,
+    Raises UserError when it is missing, unfinished or damaged, when its base model is not the one it was trained on
+    and `overrides` name no other, and when they ask for another prompt template than the adapter was trained with,
     unless that is allowed.
     """
-    manifest = require_finished(run)
-    check_learned(run, manifest)
-    config = run_config(run, overrides)
+    trained = read_trained(run, overrides)
+    config, template = trained.config, trained.template
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
-    weights = weights_directory(run)
-    if config.lora is not None:
-        check_trained_on(weights, load_config(run / "config.yaml", to_train=False).model.base)
-    template = PromptTemplate.load(weights)
-    tokenizer = load_tokenizer(str(weights), trust_remote_code=config.model.trust_remote_code)
     # A chat template can change with its tokenizer's settings; the text that was trained with cannot.
     same = config.prompt.template == template.name == "chat"
-    asked = template if same else template_from_config(config.prompt.template, tokenizer)
+    asked = template if same else template_from_config(config.prompt.template, trained.tokenizer)
     deviations = [] if asked.sha256 == template.sha256 else [f"the template {asked.name} in place of {template.name}"]
     if deviations and not allow_other_template:
         differ = f"the template beside the adapter ({template.name}) and the one asked for ({asked.name}) differ"
         raise UserError(f"{run}: {differ}, and answers would suffer; --allow-other-template takes the one asked for")
     ensure_base(config.model.build, config.model.base)
     base = base_identity(config.model)
-    deviations += _other_weights(run, manifest, config, base)
-    return Opened(run, manifest, config, asked, tokenizer, base, deviations)
+    if trained.manifest:
+        deviations += _other_weights(run, trained.manifest, config, base)
+    return Opened(trained, asked, base, deviations)
 
 
 def _other_weights(run: Path, manifest: FinishedManifest, config: Config, base: BaseIdentity) -> list[str]:
     """In which ways the base is not what was trained on. Raises UserError where nobody asked for that."""
-    trained = load_config(run / "config.yaml", to_train=False)
+    trained = settings_of(run)
     then = BaseIdentity(manifest.base_commit, manifest.base_sha256)
     asked = config.model.base, config.model.revision
     trained_on = trained.model.base, manifest.base_commit or trained.model.revision
@@ -214,13 +211,14 @@ def _other_weights(run: Path, manifest: FinishedManifest, config: Config, base: 
 
 def load_answerer(opened: Opened) -> Answerer:
     """Load the model of an opened run, with its adapter. Raises UserError when a file is missing or does not fit."""
-    run, _, config, template, tokenizer, *_ = opened
-    weights = weights_directory(run)
+    trained, template = opened.trained, opened.template
+    config = trained.config
     if resolve_device(config.model.device).type == "cpu":
         use_all_cores()
+    run, tokenizer = trained.directory, trained.tokenizer
     if config.lora is None:
-        return Answerer(run, config, _load(config, weights), tokenizer, template, {}, opened.identity)
-    model, base_weights = merge_adapter(load_adapter(_load(config), weights).eval())
+        return Answerer(run, config, _load(config, trained.weights), tokenizer, template, {}, opened.identity)
+    model, base_weights = merge_adapter(load_adapter(_load(config), trained.weights).eval())
     return Answerer(run, config, model, tokenizer, template, base_weights, opened.identity)
 
 

@@ -4,6 +4,7 @@ The weights are safetensors, never a pickle. Of `adapter_config.json` only what 
 `LoraConfig` is made of that, so that no other key reaches PEFT.
 """
 
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,12 @@ from sft.system.files import check_inside, read_json
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PICKLES = ("adapter_model.bin", "pytorch_model.bin")
+CONVERSION = (
+    "python -c 'import sys, torch; from safetensors.torch import save_file; read = torch.load(sys.argv[1], "
+    'map_location="cpu", weights_only=True); '
+    "save_file({name: tensor.clone().contiguous() for name, tensor in read.items()}, sys.argv[2])'"
+)
+"""A pickle of weights, and the safetensors file to make of it, come behind it."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PATTERN_SECONDS = 1.0
 """Time that a regular expression of an adapter may take over all names; a malicious one takes forever."""
@@ -33,12 +40,15 @@ Alpha = Annotated[float, Field(gt=0)]
 
 
 class AdapterConfig(BaseModel):
-    """The keys of `adapter_config.json` that say which LoRA it is; any other has to have LoraConfig's default."""
+    """The keys of `adapter_config.json` that say which LoRA it is.
+
+    Any other has to have LoraConfig's default; one that this PEFT does not know has to be null, false or empty.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
     peft_type: Literal["LORA"]
-    task_type: Literal["CAUSAL_LM"]
+    task_type: Literal["CAUSAL_LM"] | None = None
     base_model_name_or_path: str | None
     r: Rank
     lora_alpha: Alpha
@@ -51,10 +61,12 @@ class AdapterConfig(BaseModel):
     use_rslora: bool = False
     use_dora: bool = False
     lora_bias: bool = False
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Of a training that goes on from here; answers do not depend on it."""
     fan_in_fan_out: bool = False
 
 
-WITHOUT_EFFECT = {"inference_mode", "lora_dropout", "init_lora_weights", "peft_version", "revision"}
+WITHOUT_EFFECT = {"inference_mode", "init_lora_weights", "peft_version", "revision"}
 """Keys that answers do not depend on, and that nothing is done with."""
 
 
@@ -64,8 +76,10 @@ def read_weights(adapter: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         pickles = [name for name in PICKLES if (adapter / name).exists()]
         if pickles:
+            pickle = adapter / pickles[0]
             raise UserError(
-                f"{adapter / pickles[0]}: is a pickle, which could run code, and never loaded; ask for {ADAPTER_FILE}"
+                f"{pickle}: is a pickle, which could run code, and never loaded; ask for {ADAPTER_FILE}, or convert "
+                f"it, read as numbers only: {CONVERSION} {shlex.quote(str(pickle))} {shlex.quote(str(path))}"
             )
         raise UserError(f"{path}: no such adapter; train it first")
     check_inside(adapter)
@@ -102,8 +116,8 @@ def read_config(adapter: Path) -> AdapterConfig:
         raise UserError(f"{path}: {key}: {first['msg']}, got {first['input']!r:.200}") from None
     defaults = LoraConfig().to_dict()
     for key, value in (config.model_extra or {}).items():
-        if key not in defaults:
-            raise UserError(f"{path}: {key}: is not a key of this PEFT's LoRA; was it saved by another version?")
+        if value and key not in defaults:
+            raise UserError(f"{path}: {key}: is not a key of this PEFT's LoRA, and is set; was another version's used?")
         if value and value != defaults[key] and key not in WITHOUT_EFFECT:
             raise UserError(f"{path}: {key}: is set, and only plain LoRA, rsLoRA and DoRA are loaded")
     return config
@@ -116,6 +130,12 @@ def check_trained_on(adapter: Path, base: str) -> None:
         raise UserError(f"{adapter}: was trained on {other}, and its run on {base}; take the run's own adapter")
 
 
+def believed(config: AdapterConfig) -> LoraConfig:
+    """PEFT's configuration of what is believed of a saved adapter."""
+    values = {name: getattr(config, name) for name in AdapterConfig.model_fields.keys() - {"peft_type", "task_type"}}
+    return LoraConfig(**values, task_type="CAUSAL_LM", inference_mode=True)
+
+
 def lora_config(adapter: Path, weights: Mapping[str, torch.Tensor], model: nn.Module) -> LoraConfig:
     """PEFT's configuration of a saved adapter with these weights for `model`, its target modules written out.
 
@@ -123,14 +143,14 @@ def lora_config(adapter: Path, weights: Mapping[str, torch.Tensor], model: nn.Mo
     expression that takes too long or matches nothing.
     """
     config, path = read_config(adapter), adapter / CONFIG_FILE
+    lora = believed(config)
     ranks = {tensor.shape[0] for name, tensor in weights.items() if "lora_A" in name and tensor.ndim}
     declared = {config.r, *config.rank_pattern.values()}
     if not ranks <= declared or max(declared) > max(ranks, default=0):
         raise UserError(f"{path}: r is {_listed(declared)}, and the weights have rank {_listed(ranks)}")
-    values = {name: getattr(config, name) for name in AdapterConfig.model_fields.keys() - {"peft_type"}}
     if isinstance(config.target_modules, str):
-        values["target_modules"] = _matching(path, config.target_modules, (name for name, _ in model.named_modules()))
-    return LoraConfig(**values, inference_mode=True)
+        lora.target_modules = _matching(path, config.target_modules, (name for name, _ in model.named_modules()))
+    return lora
 
 
 def _matching(path: Path, pattern: str, names: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import IO, Literal
 
 from sft.config.load import load_config
 from sft.config.sections import Config
+from sft.run.bare_adapter import bare_config, is_bare_adapter
 from sft.run.checkpoints import RECORD
 from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError, say, warn
@@ -162,7 +163,12 @@ def _has_begun(run: Path) -> bool:
 
 
 def weights_directory(run: Path) -> Path:
-    """What a finished run has learned, with its tokenizer and template: `adapter`, or `model` when all was trained."""
+    """What a finished run has learned, with its tokenizer and template: `adapter`, or `model` when all was trained.
+
+    A bare adapter is all that there is of it.
+    """
+    if is_bare_adapter(run):
+        return run
     model = run / "model"
     return model if model.is_dir() else run / "adapter"
 
@@ -195,10 +201,20 @@ def require_finished(run: Path) -> FinishedManifest:
     return manifest
 
 
+def require_usable(run: Path) -> FinishedManifest | None:
+    """`require_finished`, or None for a bare adapter, of whose training nothing is known."""
+    if not is_bare_adapter(run):
+        return require_finished(run)
+    check_inside(run)
+    return None
+
+
 @contextlib.contextmanager
 def in_use(run: Path) -> Iterator[None]:
-    """Let nobody train a finished run again while the block runs. Raises UserError as `require_finished` does."""
-    require_finished(run)  # before a lock is left beside what is no run
+    """Let nobody train a finished run again while the block runs. Raises UserError as `require_usable` does."""
+    if require_usable(run) is None:  # before a lock is left beside what is no run
+        yield
+        return
     with contextlib.ExitStack() as stack:
         free = True
         with contextlib.suppress(OSError, UserError):  # where there can be no lock, there can be no training either
@@ -212,16 +228,25 @@ def in_use(run: Path) -> Iterator[None]:
         yield
 
 
+def settings_of(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration that a run was trained with, or that a bare adapter is used with, with `overrides` on top."""
+    if is_bare_adapter(run):
+        return bare_config(run, overrides)
+    return load_config(run / "config.yaml", overrides, to_train=False)
+
+
 def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a run, which may come from elsewhere, with `overrides` on top.
 
     A base model of the hub is the commit that was trained on, unless `overrides` name another. Raises UserError when it
     wants Python code to be run that comes with the model and `overrides` do not want it, too.
     """
+    if is_bare_adapter(run):
+        return bare_config(run, overrides)
     changed = {word.partition("=")[0] for word in overrides}
     commit = read_manifest(run).base_commit
     pinned = [f"model.revision={commit}"] if commit and not changed & {"model", "model.base", "model.revision"} else []
-    config = load_config(run / "config.yaml", [*pinned, *overrides], to_train=False)
+    config = settings_of(run, [*pinned, *overrides])
     if config.model.trust_remote_code and "model.trust_remote_code" not in changed:
         raise UserError(
             f"{run / 'config.yaml'}: model.trust_remote_code runs Python code that comes with the model; if you know "

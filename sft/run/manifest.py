@@ -107,6 +107,8 @@ class Manifest(Part):
     """The base model's commit on the hub; None for a directory."""
     base_sha256: Sha256 | None = None
     """Of the base model's files, where it was a directory; see `sft.model.base_identity`."""
+    part_of_more: bool | None = None
+    """Whether the base model is the text model of one of text and images; None in runs of earlier versions."""
 
     def check_goes_on(self, begun: Self, changed_settings: Sequence[str]) -> None:
         """Raise UserError, naming each difference, when a run that was begun as `begun` cannot go on as this one."""

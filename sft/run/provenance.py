@@ -21,7 +21,7 @@ class Provenance:
     """What answers were made of. Where all of it is the same, so are the answers."""
 
     run: Word
-    """When the run was begun, which is its id."""
+    """When the run was begun, which is its id; of an adapter without a run, `learned`."""
     base: str
     """The base model, as the configuration names it."""
     base_commit: Word | None

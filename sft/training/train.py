@@ -16,7 +16,7 @@ from sft.config.sections import Config
 from sft.data.rows import names_of
 from sft.model.adapter import check_adapter
 from sft.model.base_identity import base_identity
-from sft.model.load import load_base
+from sft.model.load import is_part_of_more, load_base
 from sft.model.lora import add_lora, describe_trained, train_all
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.plan.activations import choose, less_memory
@@ -102,6 +102,7 @@ def begin_manifest(config: Config, plan: Plan, resumed: bool) -> Manifest:
         resumed=resumed,
         base_commit=base.commit,
         base_sha256=base.sha256,
+        part_of_more=is_part_of_more(config.model.base, config.model.revision, config.model.trust_remote_code),
     )
 
 
@@ -230,6 +231,7 @@ def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manife
             saved = f"{model.num_parameters():,} weights"
         else:
             model.save_pretrained(str(aside), state_dict=weights, save_embedding_layers=False)
+            (aside / "README.md").unlink()  # PEFT's empty card, with the base's path; sft.export writes a true one
             saved = f"{check_adapter(aside)} LoRA pairs"
         plan.tokenizer.save_pretrained(str(aside))
         plan.template.save(aside)

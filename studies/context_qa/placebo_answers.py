@@ -207,7 +207,7 @@ def open_model(path: Path, overrides: Sequence[str]) -> Model:
     if path.suffix != ".yaml":
         opened = open_run(path, overrides)
         load = functools.partial(load_answerer, opened)
-        return Model(opened.config, opened.template, opened.base, opened.manifest.learned_sha256, load)
+        return Model(opened.config, opened.template, opened.base, opened.trained.learned_sha256, load)
     config = load_config(path, overrides)
     tokenizer, template = read_tokenizer(config)
     base = base_identity(config.model)
