@@ -35,8 +35,8 @@ def installed(*words: object) -> None:
         pytest.skip(f"{' '.join(map(str, words))}: {result.stderr.strip()[-300:]}")
 
 
-def output(*words: object) -> str:
-    """What a program prints. An AssertionError holds what it says where it fails."""
-    result = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=600)
+def output(*words: object, cwd: Path | None = None) -> str:
+    """What a program prints, run in `cwd` (None: here). An AssertionError holds what it says where it fails."""
+    result = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=600, cwd=cwd)
     assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
     return result.stdout

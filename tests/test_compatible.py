@@ -5,6 +5,7 @@ the templates in @huggingface/jinja, in node-llama-cpp and in llama.cpp's own re
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, Gemma3TextConfig, GPTNeoXCon
 from sft.export.compatible import add_old_keys, save_tokenizer, with_old_keys
 from sft.export.export import export
 from sft.export.request import Request
+from sft.export.source import CONTEXT, QUESTION
 from sft.generation.answerer import load_answerer, open_run
 from sft.model.load import load_base, load_tokenizer
 from sft.model.lora import load_adapter
@@ -25,6 +27,7 @@ from sft.prompt.chat_template import as_chat_template, user_message
 from sft.prompt.template import ALPACA_EN, ALPACA_JA
 
 ROOT = Path(__file__).parents[1]
+TRANSFORMERS_5 = "transformers==5.23.0"
 TRANSFORMERS_4 = ("transformers==4.57.6", "huggingface_hub==0.36.2", "tokenizers==0.22.2")
 NODE = ("@huggingface/jinja@0.5.11", "node-llama-cpp@3.22.1", "@node-llama-cpp/linux-x64@3.22.1")
 LINEAR = {"rope_type": "linear", "factor": 4.0}
@@ -137,6 +140,30 @@ def test_transformers_4_says_what_the_run_says(family, small_base, transformers_
     torch.testing.assert_close(torch.load(f"{merged}.pt"), logits, atol=1e-4, rtol=0)
     answerer.generation = answerer.generation | {"repetition_penalty": 1.0}
     assert answer.strip() == answerer.answer(ids).text
+
+
+@pytest.fixture(scope="module")
+def newest_transformers(tmp_path_factory):
+    return python_with(tmp_path_factory.mktemp("python") / "transformers-5", TRANSFORMERS_5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("python", "kind"),
+    # The adapter's base was saved by version 5, whose config.json version 4 misreads.
+    [("transformers_4", "merged"), ("newest_transformers", "merged"), ("newest_transformers", "adapter")],
+)
+def test_the_cards_code_answers_as_the_run_does_where_the_project_is_not(
+    python, kind, trained_run, tiny_base, tmp_path, request
+):
+    export(Request(trained_run, merge=kind == "merged", base_id="none", output=tmp_path / "export"))
+    card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    code = code.replace('"."', json.dumps(str(tmp_path / "export"))).replace('"tiny"', json.dumps(str(tiny_base)))
+    code += "import sys\nassert not [name for name in sys.modules if name.split('.')[0] == 'sft']\n"
+    answerer = load_answerer(open_run(trained_run))
+    expected = answerer.answer(answerer.prompt(QUESTION, CONTEXT).ids).text
+    assert output(request.getfixturevalue(python), "-c", code, cwd=tmp_path).strip() == expected
 
 
 RENDER = """

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,6 +162,34 @@ def test_plain_transformers_and_the_cards_own_code_answer_as_the_run_does(merged
         assert len(answer) <= 32  # generation_config.json has the run's limit
 
 
+def test_stops_are_in_the_card_and_nowhere_that_plain_generate_reads(run, tmp_path):
+    stops = ["generation.stop_strings=[以上]", "generation.repetition_penalty=1"]
+    export(Request(run, stops, merge=True, output=tmp_path / "merged"))
+    assert "stop_strings" not in json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert model.generate(torch.arange(2, 9)[None]).shape[1] > 7  # which would ask for a tokenizer, had it stops
+    card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
+    wanted = ["\n### 指示:", "\n### 入力:", "\n### 応答:", "以上"]
+    assert f"stops = {json.dumps(wanted, ensure_ascii=False)}\n" in card
+    request = json.loads(re.search(r"```json\n(.*?)```", card, re.DOTALL)[1])
+    assert (request["stop"], request["temperature"], request["max_tokens"]) == (wanted, 0, 32)
+
+
+def test_the_cards_code_cuts_answers_where_the_run_does(run, tmp_path, monkeypatch, capsys):
+    export(Request(run, base_id="none", output=tmp_path / "adapter"))
+    code = card_code(tmp_path / "adapter").partition("output = ")[2].partition("\n")[2]
+    stops = ["\n### 指示:", "\n### 入力:"]
+    for text, answer in (
+        ("東京です。\n### 指示:\n次は", "東京です。"),
+        ("### 入力:\nx", ""),
+        ("東京 ### 指示:", "東京 ### 指示:"),
+    ):
+        tokenizer = SimpleNamespace(decode=lambda *_, text=text, **__: text)
+        capsys.readouterr()
+        exec(code, {"stops": stops, "tokenizer": tokenizer, "output": torch.zeros(1, 1), "length": 0})
+        assert capsys.readouterr().out == f"{answer}\n"
+
+
 def card_code(directory: Path) -> str:
     card = (directory / "README.md").read_text(encoding="utf-8")
     return re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
@@ -182,6 +211,7 @@ def test_nothing_of_this_machine_or_of_the_data_is_in_an_export(merged, adapter,
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "export.json",
         "prompt_template.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
+    assert not (run / "adapter" / "README.md").exists()  # PEFT's, which names the base's directory
     private = (str(run.parent), str(tiny_base.parent), str(ROOT), str(Path.home()))
     for path in [*merged.iterdir(), *adapter.iterdir()]:
         assert path.stat().st_mode & 0o444 == path.parent.stat().st_mode & 0o444
@@ -317,12 +347,13 @@ def test_a_base_whose_own_files_are_quantised_is_refused(run, tiny_base, tmp_pat
         (["--merge", "--shard-size", "viel"], "is not a size such as 2GB"),
         (["--merge", "data.path=data/absent.jsonl"], "no such data file"),
         (["generation.top_p=7"], "generation.top_p"),
-        (["--output", "README.md"], "is there and not an export"),
-        (["--output", "sft"], "is there and not an export"),
+        (["--output", "README.md", "--base-id", "none"], "is there and not an export"),
+        (["--output", "sft", "--base-id", "none"], "is there and not an export"),
         (["--push", "a/b/c"], "--push a/b/c: Repo id"),
         (["--push", "model"], "name the owner, too"),
         (["--base-id", "../tiny"], "--base-id ../tiny"),
         (["--private"], "--private goes with --push"),
+        ([], "--base-id OWNER/NAME gives its hub id, --base-id none says that it is on no hub"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(run, program, words, message):

@@ -47,7 +47,7 @@ def test_no_file_and_no_output_of_a_run_holds_a_token(logged_in, trained_run, pr
         ["train_sft", trained_run / "config.yaml", f"run.directory={run}"],
         ["infer", run, "--jsonl", data, "--output", tmp_path / "runs" / "answers.jsonl", quick[-1]],
         ["eval.__main__", run, *quick],
-        ["sft.export.__main__", run],
+        ["sft.export.__main__", run, "--base-id", "none"],
     ):
         result = program(*words)
         assert result.returncode == 0, result.stderr

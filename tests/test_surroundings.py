@@ -98,7 +98,7 @@ for words in [
     ["train_sft", sys.argv[1], f"run.directory={sys.argv[2]}"],
     ["infer", sys.argv[2], "--jsonl", sys.argv[3], "--output", sys.argv[4], "generation.max_new_tokens=2"],
     ["eval.__main__", sys.argv[2], "eval.rows_per_category=1", "eval.resamples=10", "generation.max_new_tokens=2"],
-    ["sft.export.__main__", sys.argv[2]],
+    ["sft.export.__main__", sys.argv[2], "--base-id", "none"],
 ]:
     sys.argv[:], arguments = words, sys.argv[:]
     importlib.import_module(words[0]).main()
