@@ -79,7 +79,7 @@ def test_its_answers_are_scored_again(run, call):
             assert after["systems"][system]["groups"]["open"][metric]["mean"] == found["mean"], metric
 
 
-@pytest.mark.parametrize("words", [[], ["--merge"]])
+@pytest.mark.parametrize("words", [["--base-id", "none"], ["--merge"]])
 def test_it_is_exported(run, call, words):
     call(evaluate, run, "eval.resamples=50", "generation.max_new_tokens=8", "--force")
     call(export, run, *words, "--output", "exported")
