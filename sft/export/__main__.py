@@ -2,6 +2,7 @@
 
 python -m sft.export RUN                              the adapter, ready to upload, in RUN/export/adapter
 python -m sft.export RUN --merge                      base and adapter merged in 16 bits, checked, in RUN/export/merged
+python -m sft.export RUN --gguf q4_k_m --llama-cpp DIR  the same, a GGUF file and a Modelfile for Ollama beside it
 python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question; --private makes it a private one
 """
 
@@ -24,6 +25,17 @@ def main() -> None:
         help="changes to model.base, model.device, model.dtype, data.path or generation.…",
     )
     parser.add_argument("--merge", action="store_true", help="the whole model in 16 bits instead of the adapter")
+    parser.add_argument(
+        "--gguf",
+        choices=("f32", "f16", "q8_0", "q4_k_m"),
+        help="--merge, and the model as a GGUF file for llama.cpp and Ollama in this format",
+    )
+    parser.add_argument(
+        "--llama-cpp",
+        type=Path,
+        metavar="DIR",
+        help="with --gguf: llama.cpp's source, built in DIR/build or on the PATH; default: the environment's LLAMA_CPP",
+    )
     parser.add_argument("--output", type=Path, help="where it goes; default: RUN/export/adapter or RUN/export/merged")
     parser.add_argument("--shard-size", default="2GB", help="most bytes of a weight file (2GB)")
     parser.add_argument(

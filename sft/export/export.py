@@ -14,7 +14,11 @@ from sft.build_base import ensure_base
 from sft.data.rows import examples_of
 from sft.export.card import model_card
 from sft.export.compatible import add_old_keys, save_tokenizer
+from sft.export.gguf import BYTES, check_convertible, write_gguf
+from sft.export.gguf_check import GgufCheck, check_gguf
+from sft.export.llama_cpp import find_llama_cpp
 from sft.export.merge_check import CheckRow, MergeCheck, check, outputs
+from sft.export.modelfile import modelfile
 from sft.export.request import Request
 from sft.export.source import CONTEXT, QUESTION, Source, read_source
 from sft.generation.generate import library_config
@@ -22,7 +26,7 @@ from sft.model.adapter import ADAPTER_FILE, believed, read_config
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import load_adapter, merge
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
-from sft.prompt.chat_template import set_chat_template
+from sft.prompt.chat_template import messages_of, set_chat_template
 from sft.prompt.encode import encode_answer, encode_prompt
 from sft.run.directory import weights_directory
 from sft.run.held_out import read_side, training_data
@@ -46,19 +50,22 @@ def export(request: Request) -> None:
         what = "the data were a local file" if source.manifest else "nothing says which data it was trained on"
         warn([f"{what}; say their licence with --data-license before you share this"])
     with whole_directory(request.target) as directory:
-        found = write_merged(source, directory) if request.merge else None
+        found = write_merged(source, directory) if request.kind == "merged" else None
         if not found:
             write_adapter(source, directory)
         save_tokenizer(source.tokenizer, directory)
         source.template.save(directory)
         lines = found.lines() if found else []
+        converted = add_gguf(source, directory) if request.gguf else None
         write_whole(directory / "README.md", model_card(source, lines))
         numbers = dataclasses.asdict(found) if found else {}
         unequal = numbers.pop("unequal", [])  # answers hold text of the data
         record = {"kind": request.kind, "base": base.hub_id, "check": numbers or None}
+        if converted:
+            record["gguf"] = dataclasses.asdict(converted)
         write_whole(directory / RECORD, json.dumps(record, indent=2) + "\n")
     answers = (f"before merging: {before!r}\nafter merging:  {after!r}" for before, after in unequal)
-    for line in (*lines, *answers):
+    for line in (*lines, *answers, *([converted.line()] if converted else ())):
         print(line)
     say(f"{request.target}: {', '.join(sorted(path.name for path in request.target.iterdir()))}")
 
@@ -96,7 +103,11 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
         raise UserError(
             f"model {section.base}: its own files are quantised; give the unquantised model with model.base=…"
         )
-    require_space(directory, skeleton.get_memory_footprint(return_buffers=False))
+    size = skeleton.get_memory_footprint(return_buffers=False)
+    if request.gguf:
+        check_convertible(find_llama_cpp(request.llama_cpp, request.gguf), skeleton, tokenizer)
+        size += int(size * (request.gguf == "q4_k_m") + skeleton.num_parameters() * BYTES[request.gguf])
+    require_space(directory, size)
     rows = check_rows(source)
 
     def load(quantization: dict[str, Any] | None) -> Any:
@@ -125,6 +136,25 @@ def write_merged(source: Source, directory: Path) -> MergeCheck:
     return found
 
 
+def add_gguf(source: Source, directory: Path) -> GgufCheck | None:
+    """Put the merged model in `directory` beside it as a GGUF file, with a Modelfile; None: there is no server to ask.
+
+    Raises UserError where llama.cpp fails, or answers otherwise than it should.
+    """
+    request, config, _, _, tokenizer, *_ = source
+    assert request.gguf
+    llama_cpp = find_llama_cpp(request.llama_cpp, request.gguf)
+    print("converting with llama.cpp …", flush=True)
+    weights = write_gguf(llama_cpp, request.gguf, tokenizer, request.run.absolute().name, directory)
+    write_whole(directory / "Modelfile", modelfile(source, weights.name))
+    if not llama_cpp.server:
+        warn([f"{weights.name} was not compared with the merged model: there is no llama-server, see --llama-cpp"])
+        return None
+    device = resolve_device(config.model.device)
+    merged = load_base(str(directory), device, resolve_dtype(config.model.dtype, device)).eval()
+    return check_gguf(llama_cpp, weights, merged, tokenizer, check_rows(source))
+
+
 def check_rows(source: Source) -> list[CheckRow]:
     """The first rows of each kind, with a context and without, that are no longer than in training.
 
@@ -140,7 +170,9 @@ def check_rows(source: Source) -> list[CheckRow]:
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:
         prompt = encode_prompt(tokenizer, template.render(example.instruction, example.input, example.history))
-        row = CheckRow(prompt, prompt + encode_answer(tokenizer, example.output))
+        messages = messages_of(template, dataclasses.asdict(example))
+        sent = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt
+        row = CheckRow(prompt, prompt + encode_answer(tokenizer, example.output), messages if sent else ())
         if len(row.whole) < config.training["max_length"]:
             rows[bool(example.input)].append(row)
     if not any(rows.values()):

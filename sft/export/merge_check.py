@@ -26,6 +26,8 @@ class CheckRow(NamedTuple):
 
     prompt: list[int]
     whole: list[int]
+    messages: Sequence[Mapping[str, str]] = ()
+    """The conversation that becomes the prompt; none where engines cannot be sent one that becomes exactly that."""
 
 
 class Outputs(NamedTuple):

@@ -18,6 +18,8 @@ class Request:
     run: Path
     overrides: Sequence[str] = ()
     merge: bool = False
+    gguf: Literal["f32", "f16", "q8_0", "q4_k_m"] | None = None
+    llama_cpp: Path | None = None
     output: Path | None = None
     shard_size: str = "2GB"
     base_id: str | None = None
@@ -29,7 +31,7 @@ class Request:
     @property
     def kind(self) -> Literal["adapter", "merged"]:
         """What is exported: the adapter by itself, or base and adapter as one model."""
-        return "merged" if self.merge else "adapter"
+        return "merged" if self.merge or self.gguf else "adapter"
 
     @property
     def target(self) -> Path:
@@ -38,10 +40,15 @@ class Request:
 
     def check(self) -> None:
         """Raise UserError for options that cannot be met, before any work."""
+        from sft.export.llama_cpp import find_llama_cpp
         from sft.export.upload import check_login, check_repo_id
 
         if (self.private or self.yes) and not self.push:
             raise UserError(f"{'--private' if self.private else '--yes'} goes with --push")
+        if self.gguf:
+            find_llama_cpp(self.llama_cpp, self.gguf)
+        elif self.llama_cpp:
+            raise UserError("--llama-cpp goes with --gguf")
         if self.base_id and self.base_id != NOT_ON_HUB:
             check_repo_id("--base-id", self.base_id)
         if self.push:

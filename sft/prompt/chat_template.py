@@ -12,7 +12,7 @@ import json
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,9 +30,35 @@ def user_message(template: PromptTemplate, instruction: str, context: str = "") 
     return between.join(values[field] for field in fields)
 
 
+def messages_of(template: PromptTemplate, row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The conversation that asks a row's question: what the template takes of its history, and the question."""
+    question = user_message(template, row["instruction"], row["input"])
+    turns = (*template.taken(history_of(row)), ("user", question))
+    return [{"role": role, "content": text} for role, text in turns]
+
+
 def separator(template: PromptTemplate) -> str:
     """What tells instruction and context apart in a message."""
     return _parts(template)[0][1]
+
+
+class Parts(NamedTuple):
+    """The texts of a prompt: around a question, and in front of, between and behind an instruction and a context."""
+
+    start: str
+    end: str
+    before: str
+    between: str
+    behind: str
+
+
+def as_parts(template: PromptTemplate) -> Parts:
+    """What the prompts of a text template are made of. Raises UserError where that is not enough to write them."""
+    (before, between, behind), _ = _parts(template)
+    (start, end), _ = format_parts(template.without_input)
+    if not between.strip():
+        raise _unwritable(template)
+    return Parts(start, end, before, between, behind)
 
 
 def as_chat_template(template: PromptTemplate, starts_with_bos: bool, space: str = "") -> str:
@@ -41,11 +67,7 @@ def as_chat_template(template: PromptTemplate, starts_with_bos: bool, space: str
     `starts_with_bos`: whether training prompts begin with the BOS token, which engines leave to the chat template;
     `space` is what follows it.
     """
-    (before, between, behind), _ = _parts(template)
-    (start, end), _ = format_parts(template.without_input)
-    if not between.strip():
-        raise _unwritable(template)
-    texts = {"between": between, "before": before, "behind": behind, "start": start, "end": end}
+    texts = as_parts(template)._asdict()
     # Of JSON's escapes only those of quotes, backslashes and white space occur in a prompt, and Jinja has the same.
     literals = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
     opening = "{{- bos_token -}}\n" * starts_with_bos + f'{{{{- "{space}" -}}}}\n' * bool(space)
@@ -77,10 +99,8 @@ def checked_chat_template(
     special = set(tokenizer.all_special_tokens)
     options = {"chat_template": jinja, "add_generation_prompt": True}
     for row in rows:
-        history = template.taken(history_of(row))
-        prompt = template.render(row["instruction"], row["input"], history)
-        question = user_message(template, row["instruction"], row["input"])
-        messages = [{"role": role, "content": text} for role, text in (*history, ("user", question))]
+        prompt = template.render(row["instruction"], row["input"], template.taken(history_of(row)))
+        messages = messages_of(template, row)
         try:
             text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
             ids = tokenizer.apply_chat_template(messages, return_dict=False, **options)
