@@ -78,9 +78,12 @@ def _parts(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
 def _is_sentencepiece(normalizer: dict[str, Any] | None, before: list[dict[str, Any]]) -> bool:
     """Whether nothing but spaces is changed, and nothing divided, before merging."""
     steps = [*_parts(normalizer, "normalizers"), *before]
-    space: dict[str, dict[str, Any]]
-    space = {"Prepend": {"prepend": SPACE}, "Replace": {"pattern": {"String": " "}, "content": SPACE}}
-    space |= {"Metaspace": {"replacement": SPACE, "split": False}, "Split": {"pattern": {"String": " "}}}
+    space: dict[str, dict[str, Any]] = {
+        "Prepend": {"prepend": SPACE},
+        "Replace": {"pattern": {"String": " "}, "content": SPACE},
+        "Metaspace": {"replacement": SPACE, "split": False},
+        "Split": {"pattern": {"String": " "}},
+    }
     return all(step["type"] in space and step.items() >= space[step["type"]].items() for step in steps)
 
 
@@ -89,7 +92,7 @@ def _pieces(tokenizer: dict[str, Any], unknown: str | None) -> bytes:
 
     There a piece has the better a score the earlier it is merged. `unknown` is the token of that name.
     """
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.trainer_spec.model_type = model.trainer_spec.BPE
     model.trainer_spec.byte_fallback = True
     model.normalizer_spec.name = "identity"
