@@ -7,6 +7,7 @@
 # make test-faults   the long campaigns: kills at random moments and at every renaming, commands side by side, damage, full disks, memory
 # make test-gpu   what only a GPU can show, in 8 minutes on one card (DATA=… for other rows, BASE=… for real weights)
 # make test-exports  exports in other people's programs: transformers 4.57, and what renders chat templates in node and llama.cpp
+# make test-serve    exports in transformers' and llama.cpp's servers (LLAMA_CPP=DIR), and vLLM's (VLLM=1), as a table
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11
@@ -19,7 +20,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 
-.PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models test-exports setup check
+.PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models test-exports test-serve setup check
 
 # $(call stage,NAME,COMMAND) runs a command and prints how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
@@ -58,6 +59,9 @@ test-models: setup
 
 test-exports: setup
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_compatible.py
+
+test-serve: setup
+	$(BIN)/python -m pytest -s -q -m slow tests/test_gguf.py tests/test_serve.py
 
 check: setup
 	$(BIN)/ruff check .

