@@ -42,6 +42,7 @@ from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, 
 from sft.system.whole_directory import whole_directory
 from sft.training.log import warn_of_loss
 from sft.training.loss_plot import plot_loss
+from sft.training.samples import sample_answers
 from sft.training.stopping import Stopped, ends_by_signal
 from sft.training.trainer import NotFinite, RunTrainer, memory_peak_bytes
 
@@ -168,8 +169,8 @@ def training_arguments(
 
 
 def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, manifest: Manifest) -> RunTrainer:
-    """The trainer, its rows encoded already."""
-    return RunTrainer(
+    """The trainer, its rows encoded already, with the validation questions that it is asked."""
+    trainer = RunTrainer(
         model=model,
         args=arguments,
         train_dataset=plan.train.rows,
@@ -182,6 +183,9 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
         pack=plan.packed,
         packed_attention=config.training["packed_attention"],
     )
+    if samples := sample_answers(config, plan, model, lambda step, answers: None):
+        trainer.add_callback(samples)
+    return trainer
 
 
 def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> None:

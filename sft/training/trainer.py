@@ -289,7 +289,7 @@ class RunTrainer(SFTTrainer):
         return sum(super(RunTrainer, self).floating_point_ops(batch) for batch in inputs["micro_batches"])
 
     def evaluate(self, ignore_keys: Any = None) -> dict[str, float]:
-        """Mean −ln p per supervised token of each validation group, over all its tokens alike."""
+        """Mean −ln p per supervised token of each validation group, over all its tokens alike, and its rows."""
         model = self._wrap_model(self.model, training=False)
         was_training = model.training
         model.eval()
@@ -304,6 +304,7 @@ class RunTrainer(SFTTrainer):
                     totals += torch.stack(self._nll(model, batch)).to(totals.dtype)
             nll_sum, tokens = self.accelerator.reduce(totals).tolist()
             metrics[f"eval_{group}_loss"] = nll_sum / tokens
+            metrics[f"eval_{group}_rows"] = len(dataset)
         model.train(was_training)
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # sets flags on control
