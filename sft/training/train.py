@@ -1,5 +1,6 @@
 """The story of a training: rows, checks, model, steps, and the run's directory with what was learned."""
 
+import functools
 import pickle
 import sys
 import time
@@ -44,6 +45,7 @@ from sft.training.log import warn_of_loss
 from sft.training.loss_plot import plot_loss
 from sft.training.samples import sample_answers
 from sft.training.stopping import Stopped, ends_by_signal
+from sft.training.trackers import begin_trackers, make_places, report_answers
 from sft.training.trainer import NotFinite, RunTrainer, memory_peak_bytes
 
 
@@ -140,7 +142,7 @@ def training_arguments(
     if WORLD_SIZE == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
         remedy = "use accelerate launch --num_processes with their number, or let it see one (CUDA_VISIBLE_DEVICES=0)"
         raise UserError(f"{torch.cuda.device_count()} GPUs are visible and one process runs: {remedy}")
-    settings = config.library("training")
+    settings = {"run_name": config.name} | config.library("training")
     if not plan.validation:
         settings["eval_strategy"] = "no"
     try:
@@ -170,6 +172,8 @@ def training_arguments(
 
 def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, manifest: Manifest) -> RunTrainer:
     """The trainer, its rows encoded already, with the validation questions that it is asked."""
+    trackers = arguments.report_to
+    begin_trackers(trackers, config.run_directory)
     trainer = RunTrainer(
         model=model,
         args=arguments,
@@ -183,7 +187,8 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
         pack=plan.packed,
         packed_attention=config.training["packed_attention"],
     )
-    if samples := sample_answers(config, plan, model, lambda step, answers: None):
+    report = functools.partial(report_answers, trackers, trainer.callback_handler.callbacks)
+    if samples := sample_answers(config, plan, model, report):
         trainer.add_callback(samples)
     return trainer
 
@@ -197,6 +202,7 @@ def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> 
     write_manifest(run, manifest)
     write_whole(run / "config.yaml", config.to_yaml())
     write_split(run, plan.split)
+    make_places(config.training["report_to"], run)
 
 
 def run_steps(config: Config, plan: Plan, trainer: RunTrainer, checkpoint: Path | None) -> None:
