@@ -14,8 +14,8 @@ from sft.page.blocks import NOTHING, Block, Heading, Span, Strong, text_of
 from sft.system.visible import visible
 
 
-def render_html(blocks: Sequence[Block]) -> str:
-    """The whole document, titled by its first heading. Identical blocks give identical bytes.
+def render_html(blocks: Sequence[Block], language: str = "en") -> str:
+    """The whole document in a language (en, ja), titled by its first heading. Identical blocks give identical bytes.
 
     Every text is escaped and its control characters made visible, so that an answer that holds markup is
     read, not run. A policy in the head forbids scripts and outside resources besides.
@@ -28,6 +28,7 @@ def render_html(blocks: Sequence[Block]) -> str:
     jinja.tests["strong"] = lambda part: isinstance(part, Strong)
     headings = [block for block in blocks if isinstance(block, Heading)]
     return jinja.get_template("page.html.jinja").render(
+        language=language,
         title=headings[0].text if headings else "Report",
         sections=[heading for heading in headings if heading.level == 2],
         blocks=[(type(block).__name__, block) for block in blocks],

@@ -43,6 +43,7 @@ from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, 
 from sft.system.whole_directory import whole_directory
 from sft.training.log import warn_of_loss
 from sft.training.loss_plot import plot_loss
+from sft.training.page import RunPage, write_page
 from sft.training.samples import sample_answers
 from sft.training.stopping import Stopped, ends_by_signal
 from sft.training.trackers import begin_trackers, make_places, report_answers
@@ -190,6 +191,7 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
     report = functools.partial(report_answers, trackers, trainer.callback_handler.callbacks)
     if samples := sample_answers(config, plan, model, report):
         trainer.add_callback(samples)
+    trainer.add_callback(RunPage(config, plan))  # after the answers that it shows
     return trainer
 
 
@@ -244,7 +246,8 @@ def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manife
         plan.tokenizer.save_pretrained(str(aside))
         plan.template.save(aside)
         hashes = {path.name: file_sha256(path) for path in sorted(aside.glob("*")) if path.is_file()}
-    plot_loss(run / "log.jsonl", run / "loss.png")
+    plot_loss(run / "log.jsonl", run / "loss.png", config.name)
+    write_page(config, plan, trainer.state.global_step)
     closed = FinishedManifest(
         **manifest.model_dump() | {"status": "finished"},
         finished=now(),
