@@ -126,7 +126,7 @@ def make_log(directory):
     log = directory / "log.jsonl"
     log.write_text("".join(json.dumps({"step": n, "loss": 1.0}) + "\n" for n in range(20)))
     log_of = SimpleNamespace(is_world_process_zero=True, global_step=10, max_steps=20)
-    return lambda: RunLog(log).on_train_begin(None, log_of, None)
+    return lambda: RunLog(log, lambda steps: [1] * steps).on_train_begin(None, log_of, None)
 
 
 def make_loss_plot(directory, trained_run):
@@ -191,10 +191,11 @@ def make_answers(directory, tokenizer):
     def prompt(instruction, context, history):
         return SimpleNamespace(ids=[1, 2])
 
-    def answer_all(prompts):
+    def answer_all(prompts, *_):
         return ((0, n, SimpleNamespace(text="答え" * 30, finish_reason="eos")) for n in range(len(prompts)))
 
-    given = {"identity": "", "tokenizer": tokenizer, "generation": {}, "template": ALPACA_JA}
+    given = {"identity": "", "tokenizer": tokenizer, "generation": {"max_new_tokens": 8}, "template": ALPACA_JA}
+    given["config"] = SimpleNamespace(eval=SimpleNamespace(batch_tokens=8192))
     answerer = SimpleNamespace(prompt=prompt, answer_all=answer_all, **given)
 
     def make():

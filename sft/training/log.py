@@ -1,17 +1,19 @@
 """What a training says while it runs: a bar, a line a logged step, and the same as JSON lines in `log.jsonl`."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers.trainer_callback import ProgressCallback
 
 from sft.system.errors import warn
 from sft.system.files import write_whole
 from sft.system.visible import counted
+from sft.system.waiting import EstimatedBar
 
 LOGGED = {
     "loss": "loss", "learning_rate": "lr", "grad_norm": "gradient norm", "skipped_steps": "steps left out",
@@ -20,18 +22,32 @@ LOGGED = {
 
 
 class RunLog(ProgressCallback):
-    """Progress with the time that is left, a line a logged step, and the same as JSON lines in the run's log."""
+    """Progress with the time that is left, a line a logged step, and the same as JSON lines in the run's log.
 
-    def __init__(self, path: Path) -> None:
+    `tokens_by_step` gives the tokens in each of so many steps, from the training's beginning: rows of a step may be
+    long or short, and the time follows their tokens.
+    """
+
+    def __init__(self, path: Path, tokens_by_step: Callable[[int], Sequence[int]]) -> None:
         super().__init__()
         self.path = path
+        self.tokens_by_step = tokens_by_step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         keep_until(self.path, state.global_step)
-        self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training")
-        self.current_step = state.global_step
+        tokens = [0, *itertools.accumulate(self.tokens_by_step(state.max_steps))]
+        began, first = time.perf_counter(), state.global_step
+
+        def seconds_left() -> float | None:
+            step = state.global_step
+            done, left = tokens[step] - tokens[first], tokens[-1] - tokens[step]
+            return (time.perf_counter() - began) * left / done if done else None
+
+        steps = {"total": state.max_steps, "initial": first}
+        self.training_bar = EstimatedBar(seconds_left, **steps, unit="step", desc="training")
+        self.current_step = first
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
