@@ -155,17 +155,21 @@ class Told(NamedTuple):
     """Whom to tell of a job's work: each of its steps, and each number of results."""
 
     watch: Watch
-    tick: Callable[[int], object]
+    results: Callable[[int], None]
 
 
 def _expect(pace: Pace, questions: Sequence[Question], job: Job, bar: EstimatedBar) -> Told:
     """Count in a job that is yet to be done."""
-    if not job.fields:
-        prompts = [len(question.prompt.ids) for row in job.rows if (question := questions[row]).prompt]
-        return Told(pace.expect(prompts, bar.update_time), lambda count: (pace.ended(count), bar.update(count)))
-    tokens = sum(len(ids) for pair in _pairs(questions, job) for ids in pair)
+    tokens = sum(len(ids) for pair in _pairs(questions, job) for ids in pair) if job.fields else 0
+    prompts = [len(question.prompt.ids) for row in job.rows if (question := questions[row]).prompt]
+    watch = pace.expect([] if job.fields else prompts, bar.update_time)
     pace.expect_scores(tokens)
-    return Told(lambda *_: None, lambda count: (pace.scored(tokens), bar.update(count)))
+
+    def results(count: int) -> None:
+        pace.scored(tokens) if job.fields else pace.ended(count)
+        bar.update(count)
+
+    return Told(watch, results)
 
 
 def _pairs(questions: Sequence[Question], job: Job) -> list[tuple[list[int], list[int]]]:
@@ -277,12 +281,12 @@ def _do(
         answers: list[list[Any]] = [[None] * len(prompts) for _ in settings]
         for setting, place, answer in answerer.answer_all(prompts, settings, seeds, told.watch):
             answers[setting][place] = answer
-            told.tick(1)
+            told.results(1)
         return answers
     pairs = _pairs(questions, job)
     prompts, references = [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
     found = reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references)
-    told.tick(len(found))
+    told.results(len(found))
     return [list(found) for _ in settings]
 
 

@@ -49,7 +49,7 @@ def curve(records: Records, key: str, name: str = "", colour: str = TRAINING, un
 
 def validation_curves(records: Records) -> dict[str, Curve]:
     """Each group's validation loss by step; a curve is named by its group."""
-    curves = {}
+    curves: dict[str, Curve] = {}
     for place, group in enumerate(GROUPS):
         losses = [(record["step"], validation_losses(record)) for record in records]
         points = [(step, found[group]) for step, found in losses if group in found]

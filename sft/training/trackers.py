@@ -48,6 +48,23 @@ def make_places(names: Collection[str], run: Path) -> None:
         Path(os.environ.get("WANDB_DIR", run)).mkdir(parents=True, exist_ok=True)
 
 
+class WithoutLinks(TrainerCallback):
+    """Removes the links that W&B leaves in the run as shortcuts: one leads to its cache, out of the run, and a run with
+    such a link is not read any more (see `check_inside`)."""
+
+    def __init__(self, run: Path) -> None:
+        self.place = run / PLACES["wandb"][1]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remove them, after W&B's own callback has begun."""
+        if state.is_world_process_zero:
+            for path in self.place.rglob("*"):
+                if path.is_symlink():
+                    path.unlink()
+
+    on_train_end = on_train_begin
+
+
 def report_answers(
     names: Collection[str], callbacks: Sequence[TrainerCallback], step: int, answers: Sequence[dict[str, Any]]
 ) -> None:
@@ -61,7 +78,7 @@ def report_answers(
         import trackio
 
         # It reads texts as Markdown.
-        rows = [{name: escaped(one[name]) for name in COLUMNS} for one in answers]
+        rows: list[Any] = [{name: escaped(one[name]) for name in COLUMNS} for one in answers]
         trackio.log({"samples": trackio.Table(data=rows), "train/global_step": step})
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback):
