@@ -65,11 +65,13 @@ def train(config: Config, resume: bool, force: bool) -> None:
         if not resume:
             manifest.activation_checkpointing = choose(config, plan.packed, plan.longest, device, dtype)
         arguments = training_arguments(config, device, dtype, plan, manifest)
+        begin_trackers(arguments.report_to, config.run_directory)
         model = load_model(config, device, dtype)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
         if RANK == 0:
             record_start(config, plan, model, manifest)
+            make_places(arguments.report_to, config.run_directory)
         trainer.accelerator.wait_for_everyone()
         run_steps(config, plan, trainer, checkpoint)
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered: all processes call it
@@ -173,8 +175,6 @@ def training_arguments(
 
 def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, manifest: Manifest) -> RunTrainer:
     """The trainer, its rows encoded already, with the validation questions that it is asked."""
-    trackers = arguments.report_to
-    begin_trackers(trackers, config.run_directory)
     trainer = RunTrainer(
         model=model,
         args=arguments,
@@ -188,7 +188,7 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
         pack=plan.packed,
         packed_attention=config.training["packed_attention"],
     )
-    report = functools.partial(report_answers, trackers, trainer.callback_handler.callbacks)
+    report = functools.partial(report_answers, arguments.report_to, trainer.callback_handler.callbacks)
     if samples := sample_answers(config, plan, model, report):
         trainer.add_callback(samples)
     trainer.add_callback(WithoutLinks(config.run_directory))
@@ -205,7 +205,6 @@ def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> 
     write_manifest(run, manifest)
     write_whole(run / "config.yaml", config.to_yaml())
     write_split(run, plan.split)
-    make_places(config.training["report_to"], run)
 
 
 def run_steps(config: Config, plan: Plan, trainer: RunTrainer, checkpoint: Path | None) -> None:
