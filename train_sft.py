@@ -3,7 +3,8 @@
     accelerate launch train_sft.py configs/calm7b.yaml [section.key=value …] [--resume] [--force]
     python train_sft.py configs/calm7b.yaml --dry-run [--card 24GB] [--compare TOKENIZER,…]
 
-The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, split.json, log.jsonl, loss.png.
+The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, split.json, log.jsonl,
+samples.jsonl, loss.png, run.html.
 """
 
 from sft.config.load import load_config
@@ -11,6 +12,7 @@ from sft.run.directory import check_directory, settle
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 from sft.system.processes import RANK
+from sft.system.texts import speak
 
 
 def main() -> None:
@@ -25,7 +27,9 @@ def main() -> None:
     parser.add_argument("--compare", help="with --dry-run: other tokenizers (hub ids or directories, with commas)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     parser.add_argument("--force", action="store_true", help="replace an existing run")
+    parser.add_argument("--lang", choices=("ja", "en"), help="the language of run.html; the locale's if left out")
     arguments = parser.parse_intermixed_args()
+    speak(arguments.lang)
     if (arguments.card or arguments.compare) and not arguments.dry_run:
         parser.error("--card and --compare belong to --dry-run")
     with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):

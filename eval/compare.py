@@ -15,11 +15,9 @@ from eval.border import json_text
 from eval.metrics.catalogue import HEADLINE, REPORTED
 from eval.metrics.metric import Metric
 from eval.predictions import TUNED, Prediction, read_predictions
-from eval.render.blocks import Block, Cell, Heading, Strong, Table, paragraph
-from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
-from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
+from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.score_tables import score_cell
 from eval.report.view import measured
 from eval.scoring.common_rows import common_rows, in_words
@@ -27,11 +25,13 @@ from eval.scoring.measured import measure
 from eval.scoring.paired import differences, interaction
 from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
 from eval.scoring.score import results_of
+from sft.page.blocks import Block, Cell, Heading, Strong, Table, paragraph
+from sft.page.html import render_html
 from sft.run.manifest import read_manifest
 from sft.run.provenance import provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, short_name, text_sha256, write_whole
-from sft.system.visible import visible
+from sft.system.visible import narrow, visible
 
 COMPARISON_VERSION = 1
 PREDICTIONS = Path("eval") / "predictions.jsonl"

@@ -19,15 +19,16 @@ from scipy.stats import binomtest
 
 from eval.border import from_json, json_text
 from eval.compare import Answered, directory_beside, read_answered
-from eval.render.numbers import NOTHING, number, p_value
-from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
+from eval.render.numbers import number, p_value
+from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.scoring.common_rows import common_rows, in_words
 from eval.scoring.results import Scope
 from eval.scoring.rows import nested, rounded, scopes_of
 from sft.data.records import DOLLY, GROUPS, Group, category_label
+from sft.page.blocks import NOTHING
 from sft.system.errors import UserError, say
 from sft.system.files import output_directory, read_bytes, read_json, write_whole
-from sft.system.visible import visible
+from sft.system.visible import narrow, visible
 
 SHEET, KEY, PREFERENCES = "sheet.csv", "sheet.key.json", "preferences.json"
 KEY_VERSION = PREFERENCES_VERSION = 1

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from eval.predictions import Prediction, examples_sha256, read_predictions
-from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.document import document
 from eval.report.terminal import print_table
@@ -18,6 +17,7 @@ from eval.sweep import read_sweep_results
 from sft.config.load import data_section
 from sft.data.files.sources import Source
 from sft.data.records import Example
+from sft.page.html import render_html
 from sft.run.provenance import Provenance, file_lines_sha256, provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, read_json, write_whole

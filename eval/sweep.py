@@ -6,11 +6,11 @@ from pathlib import Path
 from rich.console import Console
 
 from eval.border import from_json, json_text
-from eval.render.blocks import Block, Heading
-from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.sweep import print_sweep, sweep_blocks
 from eval.scoring.sweep import SWEEP_VERSION, SweepResults, load_sweep, score_sweep
+from sft.page.blocks import Block, Heading
+from sft.page.html import render_html
 from sft.system.errors import UserError, say
 from sft.system.files import read_json, write_whole
 

@@ -42,7 +42,7 @@ def finished_run(command, tiny_base, tmp_path_factory):
 def test_training_leaves_a_whole_run(finished_run):
     run, output = finished_run
     assert {path.name for path in run.iterdir()} >= {
-        "adapter", "checkpoints", "config.yaml", "manifest.json", "split.json", "log.jsonl", "loss.png",
+        "adapter", "checkpoints", "config.yaml", "manifest.json", "split.json", "log.jsonl", "loss.png", "run.html",
     }  # fmt: skip
     assert check_adapter(run / "adapter") == 2
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -8,10 +8,10 @@ import matplotlib
 import pytest
 from made_up import answers
 
-from eval.render.blocks import Figure
 from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
 from eval.scoring.results import Results
 from eval.scoring.score import score
+from sft.page.blocks import Figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 

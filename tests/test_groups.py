@@ -11,7 +11,6 @@ from made_up import answers, on_disk
 from rich.console import Console
 
 from eval.predictions import Prediction, examples_sha256, read_predictions, rows_sha256, write_predictions
-from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report.document import document
 from eval.report.terminal import print_table
@@ -23,6 +22,7 @@ from sft.config.load import load_config
 from sft.data.records import CATEGORIES, Example, Kind, report_order
 from sft.data.rows import examples_of
 from sft.export.scores import evaluation_of
+from sft.page.html import render_html
 from sft.plan.hazards import truncation_hazards
 from sft.plan.prepare import prepare, read_rows, read_tokenizer
 from sft.system.errors import UserError

@@ -20,9 +20,8 @@ from eval.metrics.correctness import KINDS, facts, facts_recall, unsupported_fac
 from eval.metrics.grounding import SHORTEST, extraction, fragments
 from eval.metrics.overlap import character_f1, chrf, edit_similarity, exact_match, gold_contained, rouge_l
 from eval.metrics.text import normalise, tokens
-from eval.render.blocks import Table
 from eval.render.markdown import fenced, render_markdown
-from eval.render.terminal import NAME_CELLS, Row, narrow, print_rows
+from eval.render.terminal import Row, print_rows
 from eval.statistics import estimates as statistics
 from eval.statistics.estimates import (
     binomial_p,
@@ -35,7 +34,8 @@ from eval.statistics.estimates import (
     sign_flip_p,
 )
 from sft.data.records import Example
-from sft.system.visible import visible
+from sft.page.blocks import Table
+from sft.system.visible import NAME_CELLS, narrow, visible
 
 WORDS = ["東京", "タワー", "は", "333", "メートル", "です。", "１９８１年", "7月", "ｶﾞﾗｽ", "Ａ", "a", "。", "　", " ",
          "\n", "、", "三百", "カ\u3099", "İ", "Σ", "ﾞ", "\x00", "\x1b[2J", "\u202e", "`", "````", "|", "\\",

@@ -11,8 +11,6 @@ from rich.console import Console
 
 from eval.metrics.catalogue import HEADLINE
 from eval.predictions import Prediction
-from eval.render.blocks import Heading, Paragraph, Span, Table
-from eval.render.html import marked, render_html
 from eval.render.markdown import render_markdown
 from eval.render.numbers import p_is, p_value, round_up
 from eval.report.document import document
@@ -23,6 +21,8 @@ from eval.scoring.results import ON_CONTEXT, Difference, Results, Scores
 from eval.scoring.score import score
 from sft.data.records import Example
 from sft.generation.settings import FinishReason
+from sft.page.blocks import Heading, Paragraph, Span, Table
+from sft.page.html import marked, render_html
 
 VOID = {"meta", "wbr", "br"}
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 SFT = (
-    "system", "build_base", "data", "prompt", "config", "overview", "model", "run", "generation", "ask", "plan",
+    "system", "page", "build_base", "data", "prompt", "config", "overview", "model", "run", "generation", "ask", "plan",
     "checks", "training", "export",
 )  # fmt: skip
 EVAL = (

@@ -10,8 +10,6 @@ import pytest
 from made_up import answers
 
 from eval.predictions import Prediction, write_predictions
-from eval.render.blocks import Figure
-from eval.render.html import render_html
 from eval.report.document import document
 from eval.report.sweep import sweep_blocks
 from eval.report.sweep_figures import _lines
@@ -19,6 +17,8 @@ from eval.scoring.score import score
 from eval.scoring.sweep import Sweep, load_sweep, score_sweep, varying
 from eval.sweep import read_sweep_results, report_sweep
 from sft.config.repetition_penalty import setting_label
+from sft.page.blocks import Figure
+from sft.page.html import render_html
 from sft.system.errors import UserError
 
 SETTINGS: list[dict[str, Any]] = [

@@ -10,10 +10,10 @@ from made_up import answers
 
 from eval.compare import compare_runs
 from eval.predictions import Prediction, write_predictions
-from eval.render import svg
 from eval.score import report
 from eval.scoring import measured
 from eval.sweep import report_sweep
+from sft.page import svg
 
 SETTINGS: list[dict[str, Any]] = [
     {"repetition_penalty": penalty, "repetition_penalty_scope": scope}
@@ -26,7 +26,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each figure is drawn, by name."""
     counts: Counter[str] = Counter()
     draw = svg.draw
-    monkeypatch.setattr("eval.render.svg.draw", lambda name, *rest: counts.update([name]) or draw(name, *rest))
+    monkeypatch.setattr("sft.page.svg.draw", lambda name, *rest: counts.update([name]) or draw(name, *rest))
     return counts
 
 

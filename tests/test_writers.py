@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,8 +26,9 @@ from made_up import answers, on_disk
 from eval import rate
 from eval.predictions import write_predictions
 from sft.config.load import load_config
+from sft.data.read import load_data
 from sft.data.records import Example
-from sft.data.split import Split
+from sft.data.split import Split, split_rows
 from sft.prompt import encoded_rows
 from sft.prompt.template import ALPACA_JA
 from sft.run import checkpoints
@@ -124,13 +126,33 @@ def make_log(directory):
     log = directory / "log.jsonl"
     log.write_text("".join(json.dumps({"step": n, "loss": 1.0}) + "\n" for n in range(20)))
     log_of = SimpleNamespace(is_world_process_zero=True, global_step=10, max_steps=20)
-    return lambda: RunLog(log).on_train_begin(None, log_of, None)
+    return lambda: RunLog(log, lambda steps: [1] * steps).on_train_begin(None, log_of, None)
 
 
 def make_loss_plot(directory, trained_run):
     from sft.training.loss_plot import plot_loss
 
-    return lambda: plot_loss(trained_run / "log.jsonl", directory / "loss.png")
+    return lambda: plot_loss(trained_run / "log.jsonl", directory / "loss.png", "run")
+
+
+def make_run_page(directory, trained_run):
+    from sft.training.page import write_page
+
+    config = load_config(trained_run / "config.yaml", [f"run.directory={directory}"], to_train=False)
+    rows = load_data("data/sample.jsonl")
+    split = split_rows(rows.rows, 0.1, 0.1)
+    plan = SimpleNamespace(data=rows, split=split, steps=2, train=SimpleNamespace(fates=Counter()))
+    (directory / "log.jsonl").write_bytes((trained_run / "log.jsonl").read_bytes())
+    return lambda: write_page(config, plan, 2)
+
+
+def make_samples(directory):
+    from sft.training.samples import SampleAnswers
+
+    path = directory / "samples.jsonl"
+    path.write_text("".join(json.dumps({"step": n, "answer": "答え"}) + "\n" for n in range(20)))
+    log_of = SimpleNamespace(is_world_process_zero=True, global_step=10)
+    return lambda: SampleAnswers(None, [], path, print).on_train_begin(None, log_of, None)
 
 
 def make_checkpoint(directory):
@@ -169,10 +191,11 @@ def make_answers(directory, tokenizer):
     def prompt(instruction, context, history):
         return SimpleNamespace(ids=[1, 2])
 
-    def answer_all(prompts):
+    def answer_all(prompts, *_):
         return ((0, n, SimpleNamespace(text="答え" * 30, finish_reason="eos")) for n in range(len(prompts)))
 
-    given = {"identity": "", "tokenizer": tokenizer, "generation": {}, "template": ALPACA_JA}
+    given = {"identity": "", "tokenizer": tokenizer, "generation": {"max_new_tokens": 8}, "template": ALPACA_JA}
+    given["config"] = SimpleNamespace(eval=SimpleNamespace(batch_tokens=8192))
     answerer = SimpleNamespace(prompt=prompt, answer_all=answer_all, **given)
 
     def make():
@@ -306,7 +329,8 @@ def make_row_scores(directory, monkeypatch):
 
 
 WRITERS = [
-    make_manifest, make_split, make_start_of_a_run, make_log, make_loss_plot, make_checkpoint, make_template,
+    make_manifest, make_split, make_start_of_a_run, make_log, make_samples, make_loss_plot, make_run_page,
+    make_checkpoint, make_template,
     make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
     make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
     make_row_scores, make_cleaned_rows,

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from datasets import Dataset
-from tqdm import tqdm
 
 from eval.predictions import Prediction, predictions_sha256, rows_sha256, write_predictions
 from sft.checks.checks import refuse
@@ -29,6 +28,7 @@ from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt, Opened
 from sft.generation.decoding import batches
 from sft.generation.generate import Answer
+from sft.generation.pace import Pace, Watch
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
 from sft.prompt.encode import encode_answer, encode_prompt, eos_id
@@ -39,6 +39,7 @@ from sft.run.provenance import Provenance, Record, write_record
 from sft.system.errors import UserError, say, warn
 from sft.system.files import text_sha256
 from sft.system.progress import Progress
+from sft.system.waiting import EstimatedBar
 
 NO_PROMPT = EncodedPrompt("", [], False)
 LIKELIHOODS = ("reference_nll", "reference_nll_without_context")
@@ -129,12 +130,14 @@ def answer_under(
     undone = [k for k in range(len(jobs)) if not all(k in one.done for one in progress.values())]
     mine = [k for k in undone if k % state.num_processes == state.process_index]
     left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(settings)) for k in mine)
-    with tqdm(total=left, unit="row", disable=not state.is_main_process) as bar:
+    pace = Pace(answerer.config.eval.batch_tokens, new_tokens, len(settings))
+    with EstimatedBar(lambda: pace.seconds_left, total=left, unit="row", disable=not state.is_main_process) as bar:
+        tell = {k: _expect(pace, questions, jobs[k], bar) for k in mine}
         for system, its_jobs in itertools.groupby(mine, key=lambda k: jobs[k].system):
             with answerer.as_system(system):
                 for k in its_jobs:
-                    bar.set_description(f"{system}: {jobs[k].kind}")
-                    results = _do(answerer, questions, jobs[k], list(settings.values()), bar.update)
+                    bar.set_description(f"{system}: {jobs[k].kind}", refresh=False)
+                    results = _do(answerer, questions, jobs[k], list(settings.values()), tell[k])
                     for one, result in zip(progress.values(), results, strict=True):
                         one.add(k, result)
     state.wait_for_everyone()
@@ -146,6 +149,32 @@ def answer_under(
     if state.is_main_process:
         _write(predictions, progress, provenance)
     return list(predictions.values())
+
+
+class Told(NamedTuple):
+    """Whom to tell of a job's work: each of its steps, and each number of results."""
+
+    watch: Watch
+    results: Callable[[int], None]
+
+
+def _expect(pace: Pace, questions: Sequence[Question], job: Job, bar: EstimatedBar) -> Told:
+    """Count in a job that is yet to be done."""
+    tokens = sum(len(ids) for pair in _pairs(questions, job) for ids in pair) if job.fields else 0
+    prompts = [len(question.prompt.ids) for row in job.rows if (question := questions[row]).prompt]
+    watch = pace.expect([] if job.fields else prompts, bar.update_time)
+    pace.expect_scores(tokens)
+
+    def results(count: int) -> None:
+        pace.scored(tokens) if job.fields else pace.ended(count)
+        bar.update(count)
+
+    return Told(watch, results)
+
+
+def _pairs(questions: Sequence[Question], job: Job) -> list[tuple[list[int], list[int]]]:
+    """The (prompt, reference) ids whose likelihood the job measures."""
+    return [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]
 
 
 def _write(
@@ -242,25 +271,22 @@ def _do(
     questions: Sequence[Question],
     job: Job,
     settings: Sequence[Mapping[str, Any]],
-    tick: Callable[[int], object],
+    told: Told,
 ) -> list[list[Any]]:
-    """The job's results under each of the settings, from the system that answers at the moment.
-
-    `tick` is told the number of results as they come.
-    """
+    """The job's results under each of the settings, from the system that answers at the moment."""
     if not job.fields:
         prompts = [question.prompt.ids for row in job.rows if (question := questions[row]).prompt]
         # A seed of its own makes a row's sampled answer the same whatever it shares a batch with.
         seeds = [answerer.config.eval.seed * 1_000_003 + row for row in job.rows]
         answers: list[list[Any]] = [[None] * len(prompts) for _ in settings]
-        for setting, place, answer in answerer.answer_all(prompts, settings, seeds):
+        for setting, place, answer in answerer.answer_all(prompts, settings, seeds, told.watch):
             answers[setting][place] = answer
-            tick(1)
+            told.results(1)
         return answers
-    pairs = [questions[row].likelihoods[field] for row, field in zip(job.rows, job.fields, strict=True)]
+    pairs = _pairs(questions, job)
     prompts, references = [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
     found = reference_nll(answerer.model, answerer.tokenizer.pad_token_id, prompts, references)
-    tick(len(found))
+    told.results(len(found))
     return [list(found) for _ in settings]
 
 

@@ -1,1 +1,1 @@
-"""Documents as Markdown, HTML, SVG and terminal text; they know nothing of results."""
+"""Numbers, marks, Markdown and terminal tables of a report; HTML and drawings are `sft.page`."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from eval.render.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Sample, Strong, Table
+from sft.page.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Sample, Strong, Table
 from sft.system.visible import escaped, visible
 
 TEXT_SHOWN = 1200

@@ -1,8 +1,7 @@
 """Numbers as readers see them. No torch here."""
 
 from eval.statistics.estimates import Interval
-
-NOTHING = "n/a"
+from sft.page.blocks import NOTHING
 
 
 def number(value: float | None, signed: bool = False, digits: int = 3) -> str:

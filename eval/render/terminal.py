@@ -5,14 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rich import box
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sft.system.visible import visible
+from sft.system.visible import narrow, visible
 
-NAME_CELLS = 12
 CATEGORY_CELLS = 24
 """Room for the name of a category, which may be a sentence of the user's."""
 
@@ -37,9 +35,3 @@ def print_rows(title: str, header: Sequence[str], rows: Iterable[Row], console: 
         cells = [Text(visible(cell)) for cell in shown]
         table.add_row(*cells, style="bold" if row.strong else "", end_section=row.strong)
     console.print(table)
-
-
-def narrow(name: str, cells: int = NAME_CELLS) -> str:
-    """A name on one line in at most so many terminal cells; a Japanese character takes two."""
-    line = " ".join(visible(name).split())
-    return line if cell_len(line) <= cells else set_cell_size(line, cells - 1).rstrip() + "…"

@@ -9,8 +9,7 @@ from typing import Any
 from eval.metrics.catalogue import FACTS_RECALL, HEADLINE, in_section
 from eval.metrics.metric import Metric
 from eval.predictions import Prediction
-from eval.render.blocks import Block, Bullets, Heading, Strong, Table, paragraph
-from eval.render.numbers import NOTHING, p_is, with_interval
+from eval.render.numbers import p_is, with_interval
 from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
 from eval.report.samples import sample_blocks
 from eval.report.score_tables import behaviour_table, score_table
@@ -20,6 +19,7 @@ from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope
 from eval.scoring.sweep import SweepResults
 from sft.config.repetition_penalty import PENALTY, SCOPE, SCOPE_MATTERS
 from sft.data.records import Group, category_label
+from sft.page.blocks import NOTHING, Block, Bullets, Heading, Strong, Table, paragraph
 
 PASSAGE_SHOWN = 300
 

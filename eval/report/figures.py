@@ -11,12 +11,13 @@ from matplotlib.lines import Line2D
 from eval.metrics.catalogue import COVERAGE, EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, LENGTH_RATIO
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
-from eval.render import svg
-from eval.render.blocks import Figure
+from eval.render import marks
 from eval.render.numbers import number
 from eval.report.view import SIGNIFICANT, WORDS, measured
 from eval.scoring.results import ON_CONTEXT, Results, Scope, ScoredRow, best
 from eval.statistics.estimates import Interval
+from sft.page import svg
+from sft.page.blocks import Figure
 
 ROW_HEIGHT = 0.5
 MIDDLE = 0.13
@@ -36,7 +37,7 @@ def forest_figure(results: Results) -> Figure:
             _band(axes, y, *(best(limits, scope, HEADLINE).mean for limits in (floors, results.ceilings)))
             for place, (name, scores) in enumerate(systems.items()):
                 offset = 0.2 * (place - (len(systems) - 1) / 2) / max(1, len(systems) - 1)
-                _point(axes, y + MIDDLE + offset, scores.of(scope, HEADLINE), *svg.system_style(name, place))
+                _point(axes, y + MIDDLE + offset, scores.of(scope, HEADLINE), *marks.system_style(name, place))
         axes.set_xlim(left=0)
         axes.set_xlabel(HEADLINE.name)
         floor = ("best floor (dark) to oracle", svg.entry(svg.BAND, linewidth=7, solid_capstyle="butt"))
@@ -61,7 +62,7 @@ def delta_figure(results: Results) -> list[Figure]:
     def paint(figure: Canvas) -> None:
         axes = _row_axes(figure, scopes, top=0.6)
         axes.axvline(0, color=svg.TEXT, linewidth=1)
-        colour, marker = svg.system_style(TUNED, 1)
+        colour, marker = marks.system_style(TUNED, 1)
         for y, delta in enumerate(found):
             sure = delta.p_holm is not None and delta.p_holm <= SIGNIFICANT
             _point(axes, y + MIDDLE, delta, colour, marker, filled=sure)
@@ -89,7 +90,7 @@ def copy_figure(results: Results) -> list[Figure]:
     def paint(figure: Canvas) -> None:
         for place, (name, pairs) in enumerate(points.items()):
             axes = svg.panel(figure, name, 0.3 + 1.95 * place, height=1.5)
-            _scatter(axes, pairs, own, *svg.system_style(name, place))
+            _scatter(axes, pairs, own, *marks.system_style(name, place))
             axes.set_ylabel("correct")
         axes.set_xlabel("share of the answer copied from the context")
 
@@ -126,7 +127,7 @@ def length_figure(results: Results) -> Figure:
             rows = [row for row in results.samples if row.group == scope.name]
             for place, name in enumerate(systems):
                 at = y + 0.26 * (place - (len(systems) - 1) / 2)
-                _box(axes, at + MIDDLE, _scores(rows, name, LENGTH_RATIO), *svg.system_style(name, place))
+                _box(axes, at + MIDDLE, _scores(rows, name, LENGTH_RATIO), *marks.system_style(name, place))
                 axes.text(1.04, at + MIDDLE, ended[scope, name], transform=beside, va="center")
         svg.legend(figure, _system_entries(systems))
 
@@ -167,7 +168,7 @@ def _point(axes: Axes, y: float, found: Interval, colour: str, marker: str, fill
 
 
 def _system_entries(systems: Iterable[str]) -> list[tuple[str, Line2D]]:
-    return [(name, svg.entry(*svg.system_style(name, place))) for place, name in enumerate(systems)]
+    return [(name, svg.entry(*marks.system_style(name, place))) for place, name in enumerate(systems)]
 
 
 def _scores(rows: Iterable[ScoredRow], system: str, *metrics: Metric) -> list[tuple[Any, ...]]:

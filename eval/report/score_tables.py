@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
-from eval.render.blocks import Cell, Table, text_of
-from eval.render.numbers import NOTHING, interval, number, p_value
+from eval.render.numbers import interval, number, p_value
 from eval.report.view import measured
 from eval.scoring.results import Limit, Results, Scope, best
 from eval.statistics.estimates import Interval
+from sft.page.blocks import NOTHING, Cell, Table, text_of
 
 Cells = list[str | Cell]
 

@@ -3,7 +3,6 @@
 from rich.console import Console
 
 from eval.metrics.catalogue import EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, PARTICLE_SHARE, PUNCTUATION_SHARE
-from eval.render.blocks import Block, Cell, Heading, Table, paragraph
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import Row, print_rows
 from eval.report.score_tables import score_cell
@@ -12,6 +11,7 @@ from eval.report.view import WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import SweepResults, SweptSystem
 from eval.statistics.estimates import holm
+from sft.page.blocks import Block, Cell, Heading, Table, paragraph
 
 COLUMNS = (
     (ON_OPEN, GOLD_CONTAINED), (ON_CONTEXT, GOLD_CONTAINED), (ON_CONTEXT, FACTS_RECALL), (ON_CONTEXT, PARTICLE_SHARE),

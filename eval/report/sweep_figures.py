@@ -6,14 +6,15 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from eval.metrics.catalogue import HEADLINE
-from eval.render import svg
-from eval.render.blocks import Figure
+from eval.render import marks
 from eval.render.numbers import number
 from eval.report.view import TITLES, WORDS
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import Setting, SweepResults, varying
 from eval.statistics.estimates import Interval
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
+from sft.page import svg
+from sft.page.blocks import Figure
 
 
 def labels(sweep: SweepResults) -> list[str]:
@@ -38,7 +39,8 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
                 axes.axhline(floor.mean, color=svg.LINE, linestyle="--", linewidth=1)
             for line, (style, points) in enumerate(zip(styles, lines.values(), strict=True)):
                 shift = 0.06 * (line - (len(lines) - 1) / 2)
-                svg.interval_line(axes, [(x + shift, swept.scores[at].of(scope, HEADLINE)) for x, at in points], *style)
+                means = [(x + shift, swept.scores[at].of(scope, HEADLINE)) for x, at in points]
+                marks.interval_line(axes, means, *style)
             axes.set_xticks(range(len(ticks)), ticks if place else [""] * len(ticks))
             axes.set_xlim(-0.3, len(ticks) - 0.7)
             axes.set_ylim(bottom=0)

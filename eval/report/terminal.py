@@ -5,10 +5,10 @@ from rich.text import Text
 
 from eval.metrics.catalogue import EOS_RATE, HEADLINE
 from eval.render.numbers import number, with_interval
-from eval.render.terminal import CATEGORY_CELLS, Row, narrow, print_rows
+from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.view import WORDS, endings, verdict
 from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope, best
-from sft.system.visible import visible
+from sft.system.visible import narrow, visible
 
 
 def print_table(results: Results, console: Console) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from eval.metrics.catalogue import HEADLINE
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
-from eval.render.blocks import Paragraph, Strong, paragraph
 from eval.render.numbers import number, p_is, round_up, with_interval
 from eval.scoring.results import ON_GROUP, Difference, Results, Scope, Scores
 from sft.data.records import Group
+from sft.page.blocks import Paragraph, Strong, paragraph
 from sft.system.visible import counted
 from sft.system.yaml_text import read_yaml
 

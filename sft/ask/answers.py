@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from sft.ask.questions import added_columns
 from sft.config.repetition_penalty import penalty_hazards
 from sft.data.read import Asked
 from sft.generation.answerer import Answerer
+from sft.generation.pace import Pace
 from sft.prompt.encode import eos_id
 from sft.prompt.encoded_rows import digest
 from sft.prompt.headings import headings
@@ -21,6 +20,7 @@ from sft.system.errors import UserError, say, warn
 from sft.system.files import write_whole
 from sft.system.progress import Progress
 from sft.system.visible import counted
+from sft.system.waiting import EstimatedBar
 
 
 def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progress, system: str) -> None:
@@ -46,9 +46,14 @@ def answer_file(answerer: Answerer, questions: Sequence[Asked], progress: Progre
     warn(penalty_hazards(answerer.generation, contexts, ids, eos_id(answerer.tokenizer)))
     warn(lost_turns(answerer.template, [question.history for question in questions]))
     left = [place for place in range(len(ids)) if place not in progress.done]
-    with tqdm(total=len(ids), initial=len(progress.done), unit="answer", desc="answering") as bar:
-        for _, number, answer in answerer.answer_all([ids[place] for place in left]):
+    asked = [ids[place] for place in left]
+    pace = Pace(answerer.config.eval.batch_tokens, answerer.generation["max_new_tokens"])
+    counts = {"total": len(ids), "initial": len(progress.done), "unit": "answer", "desc": "answering"}
+    with EstimatedBar(lambda: pace.seconds_left, **counts) as bar:
+        watch = pace.expect([*map(len, asked)], bar.update_time)
+        for _, number, answer in answerer.answer_all(asked, None, None, watch):
             progress.add(left[number], [answer.text, answer.finish_reason])
+            pace.ended()
             bar.update()
     for place, (text, finish_reason) in progress.all_results().items():
         results[positions[place]] = text, finish_reason

@@ -26,7 +26,7 @@ from sft.system.yaml_text import dump_yaml
 HARMLESS = {
     "model.build", "training.logging_steps", "training.save_strategy", "training.save_steps",
     "training.save_total_limit", "training.eval_strategy", "training.eval_steps", "training.report_to",
-    "training.per_device_eval_batch_size", "training.disable_tqdm", "training.run_name",
+    "training.per_device_eval_batch_size", "training.disable_tqdm", "training.run_name", "training.samples",
 }  # fmt: skip
 """Keys that a resumed run may change: they decide what is written, not what is learned."""
 
@@ -185,6 +185,9 @@ class TrainingKeys(Section):
     """How packed rows are kept apart. dense: a mask of tokens × tokens. documents: row after row. varlen: PyTorch's
     kernel for GPUs and models in bfloat16, not measured yet. auto: documents on a CPU, dense on a GPU. All but dense
     compute what the rows of a bin begin with alike once for all of them."""
+    samples: int = Field(2, ge=0, le=100)
+    """How many questions of each group's validation rows are answered, greedily, at every validation, to the terminal,
+    `samples.jsonl` and `run.html`; 0: none. What is learned is the same with and without."""
 
 
 class TrainingSection(TrainingKeys):

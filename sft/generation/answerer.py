@@ -19,6 +19,7 @@ from sft.build_base import ensure_base
 from sft.config.sections import Config
 from sft.generation.ends import AnswerEnds
 from sft.generation.generate import Answer, generate, generate_all, library_config
+from sft.generation.pace import Watch
 from sft.generation.settings import STOP_STRINGS, effective_settings
 from sft.model.base_identity import BaseIdentity, base_identity
 from sft.model.load import load_base
@@ -114,10 +115,13 @@ class Answerer:
         prompts: Sequence[list[int]],
         settings: Sequence[Mapping[str, Any]] | None = None,
         seeds: Sequence[int] | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[tuple[int, int, Answer]]:
         """Answer encoded prompts under each of several generation settings (None: the run's), see `generate_all`."""
         settings, budget = settings or [self.generation], self.config.eval.batch_tokens
-        return generate_all(self.model, self.tokenizer, prompts, settings, budget, seeds, headings(self.template))
+        return generate_all(
+            self.model, self.tokenizer, prompts, settings, budget, seeds, headings(self.template), watch
+        )
 
     @contextlib.contextmanager
     def as_system(self, system: str) -> Iterator[None]:

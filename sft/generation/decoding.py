@@ -11,6 +11,7 @@ from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel, Sto
 from sft.generation.cache import growing_cache, join
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.ends import AnswerEnds
+from sft.generation.pace import Watch
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""
@@ -157,6 +158,7 @@ def decode_all(
     prepare: Callable[[Sequence[int], int], Prepared],
     new_tokens: int,
     budget: int,
+    watch: Watch | None = None,
 ) -> Iterator[Decoded]:
     """Answer encoded prompts under each of several settings, `ends` of them; each answer comes as soon as it has ended.
 
@@ -164,7 +166,7 @@ def decode_all(
     those that come later take no more room than those that left. The batch takes `budget` padded tokens at most (but
     one prompt always), `new_tokens` of them set aside for each answer. A prompt is read once for all its settings,
     which are rows of the same batch. `prepare` is given places of prompts and the number of a setting. `seeds` are the
-    prompts' own, for settings that sample.
+    prompts' own, for settings that sample. `watch` is told what is done.
     """
     settings = len(ends)
     waiting = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
@@ -182,11 +184,16 @@ def decode_all(
                 prepared = [prepare(places, setting) for setting in range(settings)]
                 read, logits = _read(model, places, prepared, seeds, ends)
                 yield from _choose(read.groups, [logits] * settings)
+                if watch:
+                    watch([len(prompts[place]) for place in places], 0)
                 newcomers.append(read)
             waiting = waiting[coming:]
             batch.change(newcomers)
         if batch.groups:
+            tokens = len(staying(batch.rows))
             yield from batch.step(model)
+            if watch:
+                watch([], tokens)
 
 
 def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Iterator[list[int]]:

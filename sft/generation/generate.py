@@ -13,6 +13,7 @@ from sft.generation.cache import can_join, growing_cache
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.decoding import Prepared, batches, decode_all
 from sft.generation.ends import AnswerEnds, text_of
+from sft.generation.pace import Watch
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import STOP_STRINGS, FinishReason, effective_settings
 from sft.model.lora import base_of
@@ -75,12 +76,14 @@ def generate_all(
     budget: int,
     seeds: Sequence[int] | None = None,
     headings: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> Iterator[tuple[int, int, Answer]]:
     """Answer many encoded prompts under each of several settings (see `generate`), in batches of `budget` tokens.
 
     Hands out (number of the setting, place of the prompt, answer) as they end. Settings share the reading of the
     prompts, and rows that have ended make room for others (see `decode_all`); settings that bind rows together do not.
     `seeds` are the prompts' own, so that a sampled answer depends on nothing else; None: torch's random state.
+    `watch` is told of the work (see `sft.generation.pace`).
     """
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist()
@@ -90,6 +93,8 @@ def generate_all(
             torch.manual_seed(seeds[batch[0]])
             its_prompts = [prompts[place] for place in batch]
             answers = generate(model, tokenizer, its_prompts, settings[number], headings=headings)
+            if watch:
+                watch([len(prompt) for prompt in its_prompts], sum(answer.tokens for answer in answers))
             yield from zip([number] * len(batch), batch, answers, strict=True)
     if not together:
         return
@@ -101,7 +106,8 @@ def generate_all(
 
     new_tokens = max(generation["max_new_tokens"] for generation in effective)
     ends = [AnswerEnds(tokenizer, headings, generation.get(STOP_STRINGS, ())) for generation in effective]
-    for setting, place, tokens in decode_all(base_of(model), prompts, seeds, ends, prepare, new_tokens, budget):
+    decoded = decode_all(base_of(model), prompts, seeds, ends, prepare, new_tokens, budget, watch)
+    for setting, place, tokens in decoded:
         yield together[setting], place, _answer(tokenizer, tokens, ends[setting])
 
 

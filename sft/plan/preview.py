@@ -19,6 +19,16 @@ from sft.prompt.row_encoder import FATES, EncodedRows, Fate
 from sft.system.visible import counted, visible
 
 
+def rows_by_category(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> dict[str, list[int]]:
+    """Of each category, in report order: usable rows, those of each side, and training rows by what the length limit
+    did to them: their context shortened, cut off, lost."""
+    sides = [category_counts(rows) for rows in (data.rows, *split)]
+    return {
+        name: [side[name] for side in sides] + [fates[name, fate] for fate in FATES[1:]]
+        for name in report_order(kind_counts(data.rows))
+    }
+
+
 def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> Table:
     """A row a category: usable rows, their sides, and what the length limit did to the training rows.
 
@@ -28,14 +38,12 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
     headings = ("usable", "train", "valid.", "test", "shorter", "cut", "lost")
     columns = [Column("category", no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in headings)]
     table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    sides = [category_counts(rows) for rows in (data.rows, *split)]
-    names = list(report_order(kind_counts(data.rows)))
-    counts = [[side[name] for side in sides] + [fates[name, fate] for fate in FATES[1:]] for name in names]
-    for name, row in zip(names, counts, strict=True):
-        if len(names) > 1:  # the line below says the same of a single one
+    counts = rows_by_category(data, split, fates)
+    for name, row in counts.items():
+        if len(counts) > 1:  # the line below says the same of a single one
             label = Text(visible(category_label(name)))
-            table.add_row(label, *map(str, row), end_section=name == names[-1])
-    table.add_row("all", *map(str, map(sum, zip(*counts, strict=True))))
+            table.add_row(label, *map(str, row), end_section=name == [*counts][-1])
+    table.add_row("all", *map(str, map(sum, zip(*counts.values(), strict=True))))
     return table
 
 

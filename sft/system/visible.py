@@ -3,6 +3,8 @@
 import os
 import re
 
+from rich.cells import cell_len, set_cell_size
+
 # Direction marks reorder the text around them, so that a reader sees something that is not there; the last two are
 # no characters, and not allowed in XML.
 _UNPRINTABLE = re.compile(
@@ -19,6 +21,7 @@ _SIGNED_URL = re.compile(
 )
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 LINE_LIMIT = 2000
+NAME_CELLS = 12
 
 
 def visible(text: str) -> str:
@@ -63,3 +66,9 @@ def is_text(value: object) -> bool:
         return isinstance(value, str) and b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
+
+
+def narrow(name: str, cells: int = NAME_CELLS) -> str:
+    """A name on one line in at most so many terminal cells; a Japanese character takes two."""
+    line = " ".join(visible(name).split())
+    return line if cell_len(line) <= cells else set_cell_size(line, cells - 1).rstrip() + "…"

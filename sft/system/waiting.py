@@ -1,7 +1,8 @@
-"""A bar for what a person waits for."""
+"""Bars for what a person waits for."""
 
-from collections.abc import Iterable
-from typing import TypeVar
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -17,3 +18,26 @@ def watched(items: Iterable[Item], what: str, total: int | None = None) -> Itera
     """
     silent = None if RANK == 0 else True  # None: where there is no terminal
     return tqdm(items, what, total, leave=False, disable=silent, delay=1, unit="", unit_scale=True)
+
+
+class EstimatedBar(tqdm):
+    """A bar of items that take unlike times: `seconds_left` is told by whoever knows better; None: nobody does yet."""
+
+    SHOWN = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
+
+    def __init__(self, seconds_left: Callable[[], float | None], **arguments: Any) -> None:
+        self.seconds_left = seconds_left
+        seconds = 0.5 if sys.stderr.isatty() else 10  # in a file every line stays
+        super().__init__(**arguments, miniters=0, mininterval=seconds, bar_format=self.SHOWN)
+
+    def update_time(self) -> None:
+        """Show the time again, if it was not for a while."""
+        self.update(0)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What tqdm shows. The time that is left follows from a pace there."""
+        shown = super().format_dict
+        left = self.seconds_left()
+        shown["rate"] = (shown["total"] - shown["n"]) / left if left else None
+        return shown

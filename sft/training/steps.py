@@ -78,15 +78,24 @@ class StepSampler(Sampler[list[list[int]]]):
     processes: int = 1
 
     def __iter__(self) -> Iterator[list[list[int]]]:
-        epoch = self.steps_done() // len(self)
-        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + epoch))
-        for step in order.split(self.step_rows):
+        for step in self._steps(self.steps_done() // len(self)):
             rows = step.tolist()
             micro_batches = self.divide([self.lengths[row] for row in rows], self.processes)
             yield [[rows[position] for position in mine] for mine in micro_batches[self.process :: self.processes]]
 
     def __len__(self) -> int:
         return optimizer_steps(len(self.lengths), self.step_rows, 1)
+
+    def _steps(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """The rows of each step of an epoch."""
+        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + epoch))
+        return order.split(self.step_rows)
+
+    def tokens_by_step(self, steps: int) -> list[int]:
+        """The tokens, of all processes, in each of the training's first `steps` steps."""
+        lengths = torch.tensor([*self.lengths])
+        epochs = range(-(-steps // len(self)))
+        return [int(lengths[rows].sum()) for epoch in epochs for rows in self._steps(epoch)][:steps]
 
 
 class MicroBatches(Dataset[list[dict[str, Any]]]):

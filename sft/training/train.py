@@ -1,5 +1,6 @@
 """The story of a training: rows, checks, model, steps, and the run's directory with what was learned."""
 
+import functools
 import pickle
 import sys
 import time
@@ -42,7 +43,10 @@ from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, 
 from sft.system.whole_directory import whole_directory
 from sft.training.log import warn_of_loss
 from sft.training.loss_plot import plot_loss
+from sft.training.page import RunPage, write_page
+from sft.training.samples import sample_answers
 from sft.training.stopping import Stopped, ends_by_signal
+from sft.training.trackers import WithoutLinks, begin_trackers, make_places, report_answers
 from sft.training.trainer import NotFinite, RunTrainer, memory_peak_bytes
 
 
@@ -61,11 +65,13 @@ def train(config: Config, resume: bool, force: bool) -> None:
         if not resume:
             manifest.activation_checkpointing = choose(config, plan.packed, plan.longest, device, dtype)
         arguments = training_arguments(config, device, dtype, plan, manifest)
+        begin_trackers(arguments.report_to, config.run_directory)
         model = load_model(config, device, dtype)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
         if RANK == 0:
             record_start(config, plan, model, manifest)
+            make_places(arguments.report_to, config.run_directory)
         trainer.accelerator.wait_for_everyone()
         run_steps(config, plan, trainer, checkpoint)
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered: all processes call it
@@ -140,7 +146,7 @@ def training_arguments(
     if WORLD_SIZE == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
         remedy = "use accelerate launch --num_processes with their number, or let it see one (CUDA_VISIBLE_DEVICES=0)"
         raise UserError(f"{torch.cuda.device_count()} GPUs are visible and one process runs: {remedy}")
-    settings = config.library("training")
+    settings = {"run_name": config.name} | config.library("training")
     if not plan.validation:
         settings["eval_strategy"] = "no"
     try:
@@ -169,8 +175,8 @@ def training_arguments(
 
 
 def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, manifest: Manifest) -> RunTrainer:
-    """The trainer, its rows encoded already."""
-    return RunTrainer(
+    """The trainer, its rows encoded already, with the validation questions that it is asked."""
+    trainer = RunTrainer(
         model=model,
         args=arguments,
         train_dataset=plan.train.rows,
@@ -183,6 +189,12 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
         pack=plan.packed,
         packed_attention=config.training["packed_attention"],
     )
+    report = functools.partial(report_answers, arguments.report_to, trainer.callback_handler.callbacks)
+    if samples := sample_answers(config, plan, model, report):
+        trainer.add_callback(samples)
+    trainer.add_callback(WithoutLinks(config.run_directory))
+    trainer.add_callback(RunPage(config, plan))  # after the answers that it shows
+    return trainer
 
 
 def record_start(config: Config, plan: Plan, model: Any, manifest: Manifest) -> None:
@@ -236,7 +248,8 @@ def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manife
         plan.tokenizer.save_pretrained(str(aside))
         plan.template.save(aside)
         hashes = {path.name: file_sha256(path) for path in sorted(aside.glob("*")) if path.is_file()}
-    plot_loss(run / "log.jsonl", run / "loss.png")
+    plot_loss(run / "log.jsonl", run / "loss.png", config.name)
+    write_page(config, plan, trainer.state.global_step)
     closed = FinishedManifest(
         **manifest.model_dump() | {"status": "finished"},
         finished=now(),

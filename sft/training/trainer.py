@@ -139,7 +139,7 @@ class RunTrainer(SFTTrainer):
         self._skipped_steps = 0
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(RunLog(log_path))
+        self.add_callback(RunLog(log_path, lambda steps: self._sampler().tokens_by_step(steps)))
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Dataset:
         # Like TRL's own, it leaves rows alone that are token ids already: their number and lengths must be known before
@@ -149,18 +149,9 @@ class RunTrainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches that are this process's share of an optimizer step each; not for accelerate to divide again."""
         arguments = self.args
-        sampler = StepSampler(
-            row_lengths(self.train_dataset),
-            self._total_batch_size,
-            self._divide(arguments.per_device_train_batch_size),
-            arguments.seed,
-            lambda: self.state.global_step,
-            arguments.process_index,
-            arguments.world_size,
-        )
         return DataLoader(
             MicroBatches(self.train_dataset),
-            batch_sampler=sampler,
+            batch_sampler=self._sampler(),
             collate_fn=self._collator,
             num_workers=arguments.dataloader_num_workers,
             pin_memory=arguments.dataloader_pin_memory,
@@ -168,6 +159,18 @@ class RunTrainer(SFTTrainer):
             persistent_workers=arguments.dataloader_persistent_workers,
             # Of its own, so that the beginning of an epoch draws nothing from the one that a checkpoint holds.
             generator=torch.Generator().manual_seed(arguments.seed),
+        )
+
+    def _sampler(self) -> StepSampler:
+        arguments = self.args
+        return StepSampler(
+            row_lengths(self.train_dataset),
+            self._total_batch_size,
+            self._divide(arguments.per_device_train_batch_size),
+            arguments.seed,
+            lambda: self.state.global_step,
+            arguments.process_index,
+            arguments.world_size,
         )
 
     def _divide(self, rows: int) -> Divide:
@@ -289,7 +292,7 @@ class RunTrainer(SFTTrainer):
         return sum(super(RunTrainer, self).floating_point_ops(batch) for batch in inputs["micro_batches"])
 
     def evaluate(self, ignore_keys: Any = None) -> dict[str, float]:
-        """Mean −ln p per supervised token of each validation group, over all its tokens alike."""
+        """Mean −ln p per supervised token of each validation group, over all its tokens alike, and its rows."""
         model = self._wrap_model(self.model, training=False)
         was_training = model.training
         model.eval()
@@ -304,6 +307,7 @@ class RunTrainer(SFTTrainer):
                     totals += torch.stack(self._nll(model, batch)).to(totals.dtype)
             nll_sum, tokens = self.accelerator.reduce(totals).tolist()
             metrics[f"eval_{group}_loss"] = nll_sum / tokens
+            metrics[f"eval_{group}_rows"] = len(dataset)
         model.train(was_training)
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # sets flags on control

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from eval.metrics.catalogue import BY_KEY
 from eval.metrics.floors import ORACLE
 from eval.predictions import BASE
-from eval.render import svg
+from eval.render import marks
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
+from sft.page import svg
 from studies.context_qa.estimates import interval_of
 from studies.context_qa.plan import GREEDY
 
@@ -62,7 +63,7 @@ def _title(key: str) -> str:
 
 def _line(axes: Axes, points: Sequence[tuple[float, Estimate | None]], colour: str, marker: str, style: str) -> None:
     known = [(x, interval_of(found)) for x, found in points if found]
-    svg.interval_line(axes, known, colour, marker, linestyle=style, clip_on=False)
+    marks.interval_line(axes, known, colour, marker, linestyle=style, clip_on=False)
 
 
 def _system_entries(styles: Mapping[str, tuple[str, str]]) -> list[tuple[str, Line2D]]:

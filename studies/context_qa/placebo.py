@@ -11,8 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from eval.render.blocks import Block, Heading, paragraph
 from eval.render.markdown import render_markdown
+from sft.page.blocks import Block, Heading, paragraph
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.files import read_bytes, write_whole

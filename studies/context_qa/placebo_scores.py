@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binomtest
 
-from eval.render.blocks import Cell, Table
 from eval.render.numbers import number, p_value
 from sft.config.section import Section
+from sft.page.blocks import Cell, Table
 
 NOTHING, GENERATED, PROMPT = "nothing", "generated", "prompt + generated"
 PLACEBO, QUESTION = "another row's context + generated", "question and template + generated"

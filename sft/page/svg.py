@@ -13,10 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eval.predictions import SYSTEMS
-from eval.render.terminal import narrow
-from eval.statistics.estimates import Interval
-from sft.system.visible import visible
+from sft.system.visible import narrow, visible
 
 WIDTH = 3.9
 """Inches of every figure: at 9 points, text is still 10 pixels high on a phone of 360."""
@@ -71,11 +68,6 @@ def _painted(salt: str, height: float, paint: Callable[[Figure], None]) -> Itera
         yield figure
 
 
-def system_style(name: str, number: int) -> tuple[str, str]:
-    """(colour, marker) of a system: base and tuned always have theirs, others by their place."""
-    return style_at(SYSTEMS.index(name) if name in SYSTEMS else number)
-
-
 def style_at(place: int) -> tuple[str, str]:
     """(colour, marker) by place."""
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -106,15 +98,6 @@ def panel(
 def entry(colour: str, marker: str = "", **style: Any) -> Line2D:
     """What stands for a line or its points in a legend."""
     return Line2D([], [], color=colour, marker=marker, **style)
-
-
-def interval_line(axes: Axes, points: Sequence[tuple[float, Interval]], colour: str, marker: str, **style: Any) -> None:
-    """A line through the means at each x, with their intervals; nothing where nothing was measured."""
-    known = [(x, found.mean, found.ends) for x, found in points if found.mean is not None]
-    axes.plot([x for x, *_ in known], [mean for _, mean, _ in known], color=colour, marker=marker, **style)
-    for x, _, ends in known:
-        if ends:
-            axes.plot([x, x], ends, color=colour, linewidth=1, alpha=0.7)
 
 
 def legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:

@@ -6,6 +6,9 @@ Every `str` in a block is plain text, ours or somebody else's: the renderers esc
 from collections.abc import Sequence
 from typing import NamedTuple
 
+NOTHING = "n/a"
+"""What a cell says where there is no number."""
+
 
 class Strong(str):
     """A run of emphasised text inside a `Paragraph`."""

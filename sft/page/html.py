@@ -1,6 +1,6 @@
 """Blocks of a report as one HTML file that needs nothing else: no network, no script, no font. No torch here.
 
-Its text is in report.html.jinja, its style in report.css.
+Its text is in page.html.jinja, its style in page.css.
 """
 
 import html
@@ -10,13 +10,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from eval.render.blocks import Block, Heading, Span, Strong, text_of
-from eval.render.numbers import NOTHING
+from sft.page.blocks import NOTHING, Block, Heading, Span, Strong, text_of
 from sft.system.visible import visible
 
 
-def render_html(blocks: Sequence[Block]) -> str:
-    """The whole document, titled by its first heading. Identical blocks give identical bytes.
+def render_html(blocks: Sequence[Block], language: str = "en") -> str:
+    """The whole document in a language (en, ja), titled by its first heading. Identical blocks give identical bytes.
 
     Every text is escaped and its control characters made visible, so that an answer that holds markup is
     read, not run. A policy in the head forbids scripts and outside resources besides.
@@ -28,7 +27,8 @@ def render_html(blocks: Sequence[Block]) -> str:
     jinja.globals |= {"text_of": text_of, "shown": shown, "marked": marked, "NOTHING": NOTHING}
     jinja.tests["strong"] = lambda part: isinstance(part, Strong)
     headings = [block for block in blocks if isinstance(block, Heading)]
-    return jinja.get_template("report.html.jinja").render(
+    return jinja.get_template("page.html.jinja").render(
+        language=language,
         title=headings[0].text if headings else "Report",
         sections=[heading for heading in headings if heading.level == 2],
         blocks=[(type(block).__name__, block) for block in blocks],
