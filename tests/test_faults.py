@@ -23,6 +23,7 @@ from sft.run import checkpoints
 from sft.system.errors import UserError
 from sft.training import train as training
 from sft.training.log import warn_of_loss
+from sft.training.stopping import Signals
 from sft.training.trainer import RunTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -179,6 +180,16 @@ def test_what_is_written_to_a_terminal_that_is_gone_is_lost_and_nothing_else():
     os.close(ours)  # it is no session's terminal, so no signal comes at all
     os.close(tell)
     assert writing.wait(timeout=120) == 7
+
+
+def test_under_nohup_a_terminal_that_is_gone_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def read_all(terminal, until):
