@@ -4,6 +4,7 @@ python infer.py                                             an interactive sessi
 python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
 python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
 python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
+python infer.py runs/calm7b --checkpoint 50                 as the run was after that step, where it was saved
 """
 
 import argparse
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument(*spelt, type=Path, metavar="FILE", help="rows with a question, in any file of rows")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for all their columns and the answers")
     parser.add_argument("--base", action="store_true", help="answer with the base model alone")
+    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="answer as the run was after this step")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     arguments = parser.parse_intermixed_args()
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
@@ -42,7 +44,9 @@ def main() -> None:
             from sft.ask.question import ask, load
             from sft.ask.session import converse
 
-            answerer = load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
+            answerer = load(
+                run, arguments.overrides, arguments.allow_other_template, arguments.base, arguments.checkpoint
+            )
             system = "base" if arguments.base else "tuned"
             with answerer.as_system(system):
                 if progress:
@@ -57,6 +61,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that do not go together."""
     if bool(arguments.questions) != bool(arguments.output):
         raise UserError("--questions and --output go together: questions in, answers out")
+    if arguments.base and arguments.checkpoint is not None:
+        raise UserError("--base answers without any checkpoint: give one of --base and --checkpoint")
     if arguments.questions and arguments.instruction:
         raise UserError("--questions brings its own; leave --instruction out")
     if arguments.input and not arguments.instruction:

@@ -16,7 +16,8 @@ def evaluate_run(words: Sequence[str], description: str) -> None:
         "overrides", nargs="*", default=[], metavar="section.key=value", help="changes to the run's settings"
     )
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
-    add_place(parser, "the run's eval directory")
+    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="the run as it was after this step")
+    add_place(parser, "the run's eval directory, or checkpoint-STEP in it")
     arguments = parser.parse_intermixed_args(words)
     config = finished_config(arguments.run, arguments.overrides)
     from eval.evaluate import evaluate

@@ -20,19 +20,25 @@ from sft.system.processes import RANK
 
 
 def evaluate(
-    run: Path, config: Config, overrides: Sequence[str], allow_other_template: bool, output: Path | None, force: bool
+    run: Path,
+    config: Config,
+    overrides: Sequence[str],
+    allow_other_template: bool,
+    checkpoint: int | None,
+    output: Path | None,
+    force: bool,
 ) -> None:
-    """Answer with a finished run; `config` is its own with the overrides. The results go to `output`.
+    """Answer with a finished run, or with its checkpoint of that step; `config` is its own with the overrides.
 
-    Without one they go into the run's directory. Answers that are there already are scored again; other answers are
-    replaced under `force` only. Raises UserError otherwise.
+    The results go to `output`. Without one they go into the run's directory. Answers that are there already are scored
+    again; other answers are replaced under `force` only. Raises UserError otherwise.
     """
     with in_use(run):
         data = None if is_bare_adapter(run) else training_data(run, config)
         rows = rows_to_answer(run, config, data)
         trained = None if data is None else read_side(run, "train", data)
-        directory = evaluation_directory(run, config.eval.data, output)
-        opened = open_run(run, overrides, allow_other_template)
+        directory = evaluation_directory(run, config.eval.data, output, checkpoint)
+        opened = open_run(run, overrides, allow_other_template, checkpoint)
         provenance = planned_provenance(opened, rows, [opened.config.generation], SYSTEMS)
         file = directory / "predictions.jsonl"
         with alone_in(directory) if RANK == 0 else contextlib.nullcontext():

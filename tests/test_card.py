@@ -20,7 +20,7 @@ from sft.export.source import Source
 from sft.generation.settings import effective_settings
 from sft.model.load import load_base
 from sft.prompt.template import ALPACA_JA
-from sft.run.manifest import Environment, FinishedManifest, Identity, RowCounts
+from sft.run.manifest import Environment, FinishedManifest, Identity, Kept, Parent, RowCounts
 from sft.system.errors import UserError
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"
@@ -51,6 +51,17 @@ def card_of(*overrides, kind="adapter", manifest=MANIFEST, results=None, model_i
     evaluation = evaluation_of(results) if results else None
     settings = effective_settings(config.generation)
     return model_card(Source(request, config, manifest, ALPACA_JA, None, settings, base, data, evaluation))
+
+
+def test_a_card_says_which_step_it_is_and_that_another_training_went_before():
+    usual = card_of()
+    assert "| optimizer steps | 300 |" in usual
+    assert "earlier training" not in usual
+    kept = Kept(step=100, of=160, by="context", loss=2.0)
+    parent = Parent(run="a", started="2026-11-24T17:08:30+00:00", learned=NOTHING)
+    card = card_of(manifest=MANIFEST.model_copy(update={"kept": kept, "parent": parent}))
+    assert "| optimizer steps | 100 of 160 that were done: the one with the lowest validation loss (context) |" in card
+    assert "It went on from the adapter of an earlier training" in card
 
 
 def test_the_front_matter_is_what_the_hub_reads():

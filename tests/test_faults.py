@@ -1,5 +1,6 @@
 """Whatever ends a training, at whatever moment: it goes on to the same adapter, or says in a line why it cannot."""
 
+import fcntl
 import json
 import os
 import random
@@ -8,17 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import sft.training.stopping
 import sft.training.trainer
 from sft.run import checkpoints
 from sft.system.errors import UserError
 from sft.training import train as training
 from sft.training.log import warn_of_loss
+from sft.training.stopping import Signals
 from sft.training.trainer import RunTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -113,7 +118,7 @@ def test_a_run_that_is_killed_while_its_adapter_is_saved_has_none_and_goes_on(tr
     assert_goes_on(train, whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_drops_the_step_at_work_saves_the_last_whole_one_and_ends_as_signals_do(
     train, whole, tmp_path, monkeypatch, number
 ):
@@ -137,8 +142,61 @@ def test_a_signal_drops_the_step_at_work_saves_the_last_whole_one_and_ends_as_si
     assert step_of_call.count(4) == 2  # nothing more of the step was done
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     assert checkpoints.newest_whole(tmp_path / "run" / "checkpoints").name == "checkpoint-4"
     assert_goes_on(train, whole, tmp_path / "run")
+
+
+def test_a_terminal_that_is_gone_loses_nothing(words, whole, train, tmp_path):
+    run, (ours, theirs) = tmp_path / "run", os.openpty()
+    training = subprocess.Popen(
+        [sys.executable, "train_sft.py", *words, f"run.directory={run}"], cwd=ROOT,
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    threading.Thread(target=lambda: read_all(ours, until=lambda: (run / "log.jsonl").exists()), daemon=True).start()
+    end = time.monotonic() + 240
+    while not (run / "log.jsonl").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert training.wait(timeout=240) == -signal.SIGHUP
+    assert_goes_on(train, whole, run)
+
+
+def test_what_is_written_to_a_terminal_that_is_gone_is_lost_and_nothing_else():
+    """The terminal may be gone some moments before the signal comes."""
+    ours, theirs = os.openpty()
+    program = (
+        "import os, sys\nfrom sft.training.stopping import Signals\n"
+        "with Signals():\n    print('ready', flush=True)\n    sys.stdin.read()\n"
+        "    for _ in range(3): print('lost', flush=True), print('lost', file=sys.stderr, flush=True)\n"
+        "os._exit(7)"
+    )
+    asked, tell = os.pipe()
+    writing = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdin=asked, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(asked)
+    assert os.read(ours, 100)
+    os.close(ours)  # it is no session's terminal, so no signal comes at all
+    os.close(tell)
+    assert writing.wait(timeout=120) == 7
+
+
+def test_under_nohup_a_terminal_that_is_gone_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def read_all(terminal, until):
+    """What a terminal does with what is written to it, and then it is gone."""
+    while not until():
+        os.read(terminal, 10_000)
+    os.close(terminal)
 
 
 LATE = {
@@ -202,7 +260,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_rows_named_and_the_st
     fifth = indexes[4]
     suspects = fifth[0] if what == "loss" else [row for rows in fifth for row in rows]
     named = stopped.stderr.partition("in rows ")[2].partition(";")[0].removesuffix(", …").split(", ")
-    assert set(named) == set(suspects[: sft.training.trainer.SHOWN_ROWS])
+    assert set(named) == set(suspects[: sft.training.stopping.SHOWN_ROWS])
     assert_goes_on(train, whole, tmp_path / "run")
 
 

@@ -89,6 +89,8 @@ STOPS = {
     "checkpointing": lambda b, t, d: ["training.activation_checkpointing=true"],  # patched not to be supported
     "vocabulary": lambda b, t, d: [f"model.tokenizer={more_tokens(t, d)}"],
     "positions": lambda b, t, d: [f"model.base={base(b, d, max_position_embeddings=16)}"],
+    "validation": lambda b, t, d: ["training.keep_best=open", "data.validation_share=0"],
+    "disk": lambda b, t, d: [],  # patched to be full
     "end of text": lambda b, t, d: ["data.truncation=end", "training.max_length=32"],
     "dtype": lambda b, t, d: ["model.dtype=bfloat16"],  # patched to meet a GPU without it
     "packed attention": lambda b, t, d: [  # the same
@@ -109,6 +111,8 @@ def test_what_the_doctor_stops_is_refused_in_its_words_and_leaves_the_run(
             monkeypatch.setattr(module, "read_tokenizer", lambda config: (lost, ALPACA_JA))
     if subject == "checkpointing":
         monkeypatch.setattr("transformers.GPTNeoXForCausalLM.supports_gradient_checkpointing", False)
+    if subject == "disk":
+        monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**3))
     if subject in ("dtype", "packed attention"):
         monkeypatch.setattr(checks, "card_of", lambda device: checks.Card("T4", 16e9, bfloat16=False))
     monkeypatch.setattr(training, "load_model", lambda *_: pytest.fail("weights were loaded"))

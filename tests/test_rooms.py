@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 SFT = (
     "system", "page", "build_base", "data", "prompt", "config", "overview", "model", "run", "generation", "ask", "plan",
-    "checks", "training", "export",
+    "checks", "training", "export", "runs",
 )  # fmt: skip
 EVAL = (
     "border", "predictions", "metrics", "statistics", "scoring", "render", "report", "answering", "sweep",
@@ -82,7 +82,14 @@ def test_imports_inside_functions_are_few():
 
 
 def test_entry_points_are_command_lines():
-    for name in ("train_sft.py", "infer.py", "eval/__main__.py", "sft/export/__main__.py", "sft/data/__main__.py"):
+    for name in (
+        "train_sft.py",
+        "infer.py",
+        "eval/__main__.py",
+        "sft/export/__main__.py",
+        "sft/data/__main__.py",
+        "sft/runs/__main__.py",
+    ):
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 100, name
 
 

@@ -13,11 +13,14 @@ from sft.system.errors import say, warn
 from sft.system.visible import counted, visible
 
 
-def load(run: Path, overrides: Sequence[str], allow_other_template: bool, base: bool) -> Answerer:
-    """Load a finished run and say which one it is and how it will answer."""
-    answerer = load_answerer(open_run(run, overrides, allow_other_template))
+def load(
+    run: Path, overrides: Sequence[str], allow_other_template: bool, base: bool, checkpoint: int | None
+) -> Answerer:
+    """Load a finished run, or a checkpoint of it, and say which one it is and how it will answer."""
+    answerer = load_answerer(open_run(run, overrides, allow_other_template, checkpoint))
     settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
-    say(f"{run}{' (base model alone)' if base else ''}: {settings}", sys.stderr)
+    which = " (base model alone)" if base else f" (checkpoint {checkpoint})" if checkpoint is not None else ""
+    say(f"{run}{which}: {settings}", sys.stderr)
     return answerer
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from transformers import PreTrainedModel
 
-from sft.checks.data_checks import drops
+from sft.checks.data_checks import drops, kept_by
+from sft.checks.disk import disk
 from sft.checks.doctor import Line, end_of_text, export_check, length_line, tokenizer_checks
 from sft.checks.model_checks import duration, memory, model_lines, number_format, varlen_kernel
 from sft.config.sections import Config
@@ -37,13 +38,22 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
     model = weightless(config)
     plan = prepare(config, data, split, tokenizer, template)
     card = card_of(device)
-    refuse([*fit_checks(config, plan, model), *card_checks(config, plan, card, on_cpu=device.type == "cpu")])
+    kept = kept_by(config.training.get("keep_best"), plan.validation)
+    refuse(
+        [
+            *kept,
+            *fit_checks(config, plan, model),
+            disk(config, plan, model),
+            *card_checks(config, plan, card, on_cpu=device.type == "cpu"),
+        ]
+    )
     if not any(labels[-1] == tokenizer.eos_token_id for labels in labels_of(plan)):  # which the first row settles
         refuse([end_of_text(labels_of(plan), tokenizer.eos_token_id)])
     if RANK == 0:
         warn([f"{unusable.found}; {unusable.remedy}"] if unusable.level != "green" else [])
         export = export_check(tokenizer, template, split.train)
         warn([f"{export.found}; {export.remedy}"] if export.level != "green" else [])
+        warn(f"{line.found}; {line.remedy}" for line in kept if line.level != "green")
         warn(hazards(config, plan))
         if card:
             need = memory(model, settled_layout(config, plan, model, card), card)
@@ -85,6 +95,7 @@ def row_checks(config: Config, plan: Plan) -> list[Line]:
     return [
         end_of_text(labels_of(plan), plan.tokenizer.eos_token_id, not (plan.template.turn and learns_turns)),
         length_line(row_lengths(rows), plan.encoder.max_length, fates),
+        *kept_by(config.training.get("keep_best"), plan.validation),
         *(Line.of("yellow", "warning", hazard) for hazard in hazards(config, plan)),
     ]
 
@@ -112,6 +123,7 @@ def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card 
     return [
         *lines,
         *card_checks(config, plan, card),
+        disk(config, plan, model),
         memory(model, layout, card),
         duration(model, tokens, layout.checkpointing, card, WORLD_SIZE),
     ]

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import pyarrow.compute
 from datasets import Dataset
@@ -21,6 +22,8 @@ NOTED_SHARE = 0.01
 SPREAD, DIFFERENCE = 0.24, 0.05
 """The standard deviation of paired differences of character F1 between base and tuned model, the largest of a category
 in docs/results.md (its interval's half width times √60 / 1.96), and the difference that somebody would want to see."""
+ROWS_TO_KEEP_BY = 20
+"""Validation rows below which the lowest of several losses says little about the checkpoint; a rule of thumb."""
 ROWS_TO_TELL = math.ceil((1.96 * SPREAD / DIFFERENCE) ** 2)
 """Rows of a group at which a 95% interval is that difference to either side."""
 
@@ -132,6 +135,22 @@ def defects(counts: Counter[str], rows: int) -> Line:
     return Line(
         "yellow", "translation", f"of {counted(rows, 'row')}: {found}", f"data.leave_out=[{names}] leaves them out"
     )
+
+
+def kept_by(keep_best: str | None, rows: Mapping[str, Dataset]) -> list[Line]:
+    """Whether validation rows, by group, can say which step is the best; nothing where `keep_best` is None."""
+    if keep_best is None:
+        return []
+    count = sum(map(len, rows.values())) if keep_best == "overall" else len(rows.get(keep_best, ()))
+    found = f"training.keep_best: {keep_best} is decided by {counted(count, 'validation row')}"
+    more = "raise data.validation_share, or set data.validation to a file"
+    if not count:
+        there = ", ".join(rows)
+        remedy = f"take a group that has some (overall, {there}), or {more}" if rows else more
+        return [Line("red", "validation", found, remedy)]
+    if count < ROWS_TO_KEEP_BY:
+        return [Line("yellow", "validation", f"{found}, fewer than {ROWS_TO_KEEP_BY}: chance decides", more)]
+    return [Line("green", "validation", found)]
 
 
 def sides(split: Split) -> list[Line]:

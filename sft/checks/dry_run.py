@@ -10,11 +10,13 @@ from sft.checks.data_checks import data_checks
 from sft.checks.doctor import Line
 from sft.checks.model_checks import sources
 from sft.config.sections import Config
+from sft.model.base_identity import base_identity
 from sft.model.load import load_tokenizer
 from sft.model.place import resolve_device, resolve_dtype
 from sft.plan.cards import find_card
-from sft.plan.prepare import prepare, read_rows, read_tokenizer
+from sft.plan.prepare import Plan, prepare, read_rows, read_tokenizer
 from sft.prompt.encode import encode_texts
+from sft.run.parent import read_parent
 from sft.system.errors import UserError
 from sft.system.processes import RANK
 
@@ -46,6 +48,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
         lines.append(Line("red", "model", *str(error).removeprefix("model ").split("; ", 1)))
     if model and tokenizer.eos_token_id is not None:  # without them no row can be made, or laid out
         plan = prepare(config, data, split, tokenizer, template)
+        lines += parent_checks(config, plan)
         lines += [*row_checks(config, plan), *model_checks(config, plan, model, card)]
     lines += setting_checks(config)
     if RANK == 0:
@@ -53,6 +56,18 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
         print("dry run: nothing was trained")
         if any(line.level == "red" for line in lines):
             sys.exit(1)
+
+
+def parent_checks(config: Config, plan: Plan) -> list[Line]:
+    """The doctor's line about the run that this one goes on from, if it does."""
+    if config.model.adapter is None:
+        return []
+    try:
+        base = base_identity(config.model)
+        parent = read_parent(config, base, plan.encoder.tokenizer_sha256, plan.template.sha256)
+        return [Line("green", "adapter", f"goes on from {parent.run}, begun {parent.started}")] if parent else []
+    except UserError as error:
+        return [Line.of("red", "adapter", error)]
 
 
 def setting_checks(config: Config) -> list[Line]:

@@ -11,6 +11,7 @@ from sft.config.hints import mismatch, shown, unknown_key, unknown_section
 from sft.config.library_keys import LIBRARY_CLASSES, REFUSED
 from sft.config.origin import Origin
 from sft.config.packages import check_packages
+from sft.config.second_stage import with_parents_lora
 from sft.config.section import Section
 from sft.config.sections import SECTIONS, Config, DataSection
 from sft.config.values import check_data, check_values
@@ -41,6 +42,11 @@ def config_of(values: dict[Any, Any], path: Path, overrides: Sequence[str], to_t
         if name not in SECTIONS:
             raise origin.error(str(name), unknown_section(str(name)))
     config = Config(**{name: _checked_section(name, values, origin) for name in SECTIONS})
+    if to_train and config.model.adapter is not None:
+        there = Path(config.model.adapter, "config.yaml")
+        if not there.is_file():
+            raise origin.error("model.adapter", f"{config.model.adapter}: is not the directory of a run")
+        config = with_parents_lora(config, load_config(there, to_train=False), values.get("lora"), origin)
     check_values(config, origin)
     check_packages(config, origin, to_train)
     return config

@@ -5,7 +5,6 @@ The sections `quantization`, `lora`, `training` and `generation` hold the keys o
 The other sections, and the two classes named `…Keys`, are documented here.
 """
 
-import json
 import os
 import re
 from functools import partial
@@ -16,10 +15,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from sft.config.balance import Balance
 from sft.config.data_files import Columns, DataFiles
+from sft.config.groups import category_names, group_by_category
 from sft.config.library_keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.config.section import Section
-from sft.data.records import GROUPS, Group, category_name
+from sft.data.records import Group
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
 
@@ -27,8 +27,9 @@ HARMLESS = {
     "model.build", "training.logging_steps", "training.save_strategy", "training.save_steps",
     "training.save_total_limit", "training.eval_strategy", "training.eval_steps", "training.report_to",
     "training.per_device_eval_batch_size", "training.disable_tqdm", "training.run_name", "training.samples",
+    "training.keep_best", "training.patience",
 }  # fmt: skip
-"""Keys that a resumed run may change: they decide what is written, not what is learned."""
+"""Keys that a resumed run may change: they decide what is written and kept, not what a step learns."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 """How many of something."""
@@ -44,6 +45,8 @@ class ModelSection(Section):
 
     base: str = Field(min_length=1)
     """Hub id or directory of the base model."""
+    adapter: str | None = Field(None, min_length=1)
+    """The directory of a finished run whose adapter is trained on, with its LoRA settings; null: a fresh one."""
     tokenizer: str | None = None
     """Hub id or directory of the tokenizer; null: the same as `base`."""
     newline: str | None = Field(None, min_length=1)
@@ -69,29 +72,6 @@ class ModelSection(Section):
         return self.model_dump(include={"revision", "trust_remote_code", "attention"})
 
 
-def _group_by_category(groups: Any) -> Any:
-    """What is no mapping, or one from groups to categories, is answered with the line that was probably meant."""
-    if not isinstance(groups, dict):
-        name, _, group = str(groups).replace("：", ":").partition(":")
-        name = name if isinstance(groups, str) and name not in ("", *GROUPS) else "社内手続き"
-        line = f"data.groups={{{name}: {group.strip() if group.strip() in GROUPS else 'open'}}}"
-        given = json.dumps(groups, ensure_ascii=False, default=str)
-        raise ValueError(f"expected a mapping, got {given:.60}; it gives categories their groups, for example {line}")
-    for group, name in groups.items():
-        if group in GROUPS and isinstance(name, str) and name not in GROUPS:
-            raise ValueError(f"the category comes first, then its group: data.groups={{{name}: {group}}}")
-    return groups
-
-
-def _category_names(groups: dict[str, Group]) -> dict[str, Group]:
-    """The groups by category as rows hold it; one category in two groups is refused."""
-    found: dict[str, Group] = {}
-    for name, group in groups.items():
-        if found.setdefault(category_name(name), group) != group:
-            raise ValueError(f"{name} is in two groups; give it one")
-    return found
-
-
 class DataSection(DataFiles):
     """The instruction rows and how they are divided."""
 
@@ -99,7 +79,7 @@ class DataSection(DataFiles):
     """Share of the rows that the validation loss is measured on."""
     test_share: float = Field(0.10, ge=0, lt=1)
     """Share of the rows held out for `python -m eval`."""
-    groups: Annotated[dict[str, Group], BeforeValidator(_group_by_category), AfterValidator(_category_names)] = Field(
+    groups: Annotated[dict[str, Group], BeforeValidator(group_by_category), AfterValidator(category_names)] = Field(
         default_factory=dict
     )
     """The group (open, context or other) that reports count a category's rows in, by category. dolly's categories have
@@ -181,6 +161,11 @@ class TrainingKeys(Section):
     """Whether activations are computed again in the backward pass in place of being kept (gradient_checkpointing by its
     new name): far less memory, for up to half as much work again. auto: where training would otherwise take more than
     nine tenths of the GPU's memory (on a CPU: of the machine's), by the estimate of --dry-run --card."""
+    keep_best: Literal["overall", "open", "context", "other"] | None = None
+    """Whose validation loss says which step the run ends with, the one where it is lowest: a checkpoint is saved there,
+    and kept beside the newest. overall: all validation rows'. null: the run ends with its last step."""
+    patience: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """The training ends after so many validations in a row without a better one, by `keep_best`; null: it does not."""
     packed_attention: Literal["auto", "dense", "documents", "varlen"] = "auto"
     """How packed rows are kept apart. dense: a mask of tokens × tokens. documents: row after row. varlen: PyTorch's
     kernel for GPUs and models in bfloat16, not measured yet. auto: documents on a CPU, dense on a GPU. All but dense
@@ -200,7 +185,7 @@ class TrainingSection(TrainingKeys):
     num_train_epochs: float = Field(3.0, gt=0, le=10_000)
     learning_rate: float = Field(3e-4, gt=0, le=100)
     logging_steps: float = Field(1.0, gt=0, le=1e9)
-    save_strategy: Literal["no", "steps", "epoch"] = "steps"
+    save_strategy: Literal["no", "steps", "epoch"] = Field("steps", description="for the best: training.keep_best")
     save_steps: float = Field(50.0, gt=0, le=1e9)
     save_total_limit: Annotated[int, Field(ge=0, lt=2**31)] | None = 2
     eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
@@ -318,7 +303,8 @@ class Config(Section):
         base = self.model.base
         if self.model.build is not None or Path(base).exists():
             base = os.path.abspath(base)
-        model = self.model.model_copy(update={"base": base})
+        adapter = self.model.adapter and os.path.abspath(self.model.adapter)
+        model = self.model.model_copy(update={"base": base, "adapter": adapter})
         return self.model_copy(update={"model": model, "data": self.data.with_absolute_paths()})
 
     def to_yaml(self) -> str:

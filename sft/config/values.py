@@ -1,5 +1,7 @@
 """Sections that contradict each other or themselves."""
 
+from typing import Any
+
 from sft.config.origin import Origin
 from sft.config.sections import Config, DataSection
 
@@ -14,6 +16,7 @@ def check_values(config: Config, origin: Origin) -> None:
         raise origin.error(
             "eval.columns", "names columns of eval.data, which is null; those of the run are in data.columns"
         )
+    _check_keep_best(config.training, origin)
     _check_varlen(config, origin)
     if config.quantization is None:
         return
@@ -41,6 +44,15 @@ def check_data(section: DataSection, origin: Origin) -> None:
             raise origin.error(f"data.{source.side}", message, "data.path")
         if source.side and source.weight != 1:
             raise origin.error(f"data.{source.side}", f"{source.path} has a weight, and only rows that train have one")
+
+
+def _check_keep_best(training: dict[str, Any], origin: Origin) -> None:
+    if training.get("patience") and not training.get("keep_best"):
+        message = "waits for a better validation, and nothing says by whose loss; set training.keep_best=overall"
+        raise origin.error("training.patience", message, "training.keep_best")
+    if training.get("keep_best") and training["eval_strategy"] == "no":
+        message = "needs validations, and training.eval_strategy is no; set it to epoch or steps"
+        raise origin.error("training.keep_best", message, "training.eval_strategy")
 
 
 def _check_varlen(config: Config, origin: Origin) -> None:

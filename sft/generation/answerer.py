@@ -174,14 +174,16 @@ class Opened(NamedTuple):
         return text_sha256([self.trained.learned_sha256, self.template.sha256, *map(str, self.base), *loading])
 
 
-def open_run(run: Path, overrides: Sequence[str] = (), allow_other_template: bool = False) -> Opened:
+def open_run(
+    run: Path, overrides: Sequence[str] = (), allow_other_template: bool = False, checkpoint: int | None = None
+) -> Opened:
     """Open a finished run, or an adapter without one. `overrides` are `section.key=value` of its configuration.
 
-    Raises UserError when it is missing, unfinished or damaged, when its base model is not the one it was trained on
-    and `overrides` name no other, and when they ask for another prompt template than the adapter was trained with,
-    unless that is allowed.
+    `checkpoint` is the step of one whose weights answer in place of those that the run ended with. Raises UserError
+    when it is missing, unfinished or damaged, when its base model is not the one it was trained on and `overrides` name
+    no other, and when they ask for another prompt template than the adapter was trained with, unless that is allowed.
     """
-    trained = read_trained(run, overrides)
+    trained = read_trained(run, overrides, checkpoint)
     config, template = trained.config, trained.template
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     # A chat template can change with its tokenizer's settings; the text that was trained with cannot.
@@ -195,6 +197,7 @@ def open_run(run: Path, overrides: Sequence[str] = (), allow_other_template: boo
     base = base_identity(config.model)
     if trained.manifest:
         deviations += _other_weights(run, trained.manifest, config, base)
+    deviations += [] if checkpoint is None else [f"checkpoint {checkpoint} in place of what the run ended with"]
     return Opened(trained, asked, base, deviations)
 
 

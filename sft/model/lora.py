@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -27,11 +27,12 @@ def base_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
-    """Put a fresh adapter on `model`; `lora` holds LoraConfig's arguments. Trainable weights are fp32.
+def add_lora(model: PreTrainedModel, lora: Mapping[str, Any], trained: Path | None = None) -> PeftModel:
+    """Put an adapter on `model`, to be trained; `lora` holds LoraConfig's arguments. Trainable weights are fp32.
 
-    Without `target_modules` the architecture's usual ones are adapted. Raises UserError when a target module is not
-    part of the model, naming those that could be targets.
+    It is a fresh one, or has the weights of the saved adapter `trained`. Without `target_modules` the architecture's
+    usual ones are adapted. Raises UserError when those weights are damaged or do not fit, and when a target module is
+    not part of the model, naming those that could be targets.
     """
     if lora.get("use_dora") and getattr(model, "is_loaded_in_8bit", False) and model.device.type == "cpu":
         raise UserError(
@@ -45,7 +46,17 @@ def add_lora(model: PreTrainedModel, lora: Mapping[str, Any]) -> PeftModel:
         candidates = ", ".join(linear_names(model))
         raise UserError(f"lora: {error} (linear layers of this model: {candidates})") from None
     recast_trainable(peft_model)
+    if trained:
+        _take_weights(peft_model, trained)
     return peft_model
+
+
+def _take_weights(model: PeftModel, adapter: Path) -> None:
+    weights = read_weights(adapter)
+    fresh = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in weights.items()} != {name: w.shape for name, w in fresh.items()}:
+        raise UserError(f"{adapter}: its weights are not those of a LoRA with these settings on this base model")
+    set_peft_model_state_dict(model, weights)
 
 
 def check_targets(model: PreTrainedModel, targets: list[str] | str | None) -> None:

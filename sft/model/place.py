@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import re
+import resource
 import sys
 from pathlib import Path
 
@@ -123,6 +124,14 @@ def wider_format(model: PreTrainedModel, dtype: torch.dtype) -> str | None:
         words = "model.dtype=bfloat16" + " quantization.bnb_4bit_compute_dtype=bfloat16" * compute
         return f"{words} (float32 where the card has no bfloat16)"
     return None if dtype == torch.float32 else "model.dtype=float32"
+
+
+def memory_peak_bytes(device: torch.device) -> int:
+    """The most memory used so far: reserved on a GPU, or this process's resident set on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def use_all_cores() -> None:

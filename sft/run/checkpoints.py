@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft.system.errors import UserError, warn
-from sft.system.files import file_sha256, sync, write_whole
+from sft.system.files import file_sha256, sync, text_sha256, write_whole
 
 RECORD = "checkpoint.json"
 """In every checkpoint, written last: whose it is, and the SHA-256 of every other file."""
@@ -36,10 +36,16 @@ def complete(checkpoint: Path, run_id: str) -> None:
     shutil.rmtree(checkpoint.parent)
 
 
-def remove_old(checkpoints: Path, keep: int | None) -> None:
-    """Remove all but the `keep` newest by step (None or 0: keep all)."""
+def path_of(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return checkpoints / f"checkpoint-{step}"
+
+
+def remove_old(checkpoints: Path, keep: int | None, best: int | None = None) -> None:
+    """Remove all but the `keep` newest by step (None or 0: keep all) and that of the step `best`, if there is one."""
     for path in _newest_first(checkpoints)[keep:] if keep else []:
-        shutil.rmtree(path)
+        if best is None or path != path_of(checkpoints, best):
+            shutil.rmtree(path)
 
 
 def go_on_from(checkpoint: Path) -> None:
@@ -64,6 +70,17 @@ def newest_whole(checkpoints: Path, run_id: str | None = None) -> Path:
             return path
         warn([f"{path} is passed over: {problem}"])
     raise UserError(f"{checkpoints}: no whole checkpoint yet; start again with --force")
+
+
+def require_whole(checkpoint: Path, run_id: str) -> str:
+    """One hash of all files of a checkpoint, which is as the run of this id wrote it. Raises UserError otherwise."""
+    if not checkpoint.is_dir():
+        there = ", ".join(path.name.rpartition("-")[2] for path in reversed(_newest_first(checkpoint.parent)))
+        raise UserError(f"{checkpoint}: there is no such checkpoint; those of steps {there or 'none'} are there")
+    if problem := _problem(checkpoint, run_id):
+        raise UserError(f"{checkpoint}: cannot be used: {problem}; restore it, or take another")
+    files = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))["files"]
+    return text_sha256(f"{name} {digest}\n" for name, digest in sorted(files.items()))
 
 
 def _newest_first(checkpoints: Path) -> list[Path]:

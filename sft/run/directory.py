@@ -209,6 +209,15 @@ def require_usable(run: Path) -> FinishedManifest | None:
     return None
 
 
+def is_being_trained(run: Path) -> bool:
+    """Whether a process on this machine trains into a run at the moment; leaves nothing behind."""
+    try:
+        with _beside(run, "lock").open(encoding="utf-8") as lock:
+            return not take_lock(lock, run, shared=True)
+    except (OSError, UserError):  # nobody has locked it, or nobody can
+        return False
+
+
 @contextlib.contextmanager
 def in_use(run: Path) -> Iterator[None]:
     """Let nobody train a finished run again while the block runs. Raises UserError as `require_usable` does."""

@@ -87,6 +87,14 @@ class RowCounts(Part):
     """Of what they were read; empty in runs of earlier versions."""
 
 
+class Parent(Part):
+    """The finished run whose adapter this one goes on from: its directory's name, its id, and what it had learned."""
+
+    run: str = Field(max_length=200)
+    started: Word
+    learned: Sha256
+
+
 class Manifest(Part):
     """What a run is, from its first moment on."""
 
@@ -110,6 +118,9 @@ class Manifest(Part):
     part_of_more: bool | None = None
     """Whether the base model is the text model of one of text and images; None in runs of earlier versions."""
 
+    parent: Parent | None = None
+    """None: the adapter was a fresh one."""
+
     def check_goes_on(self, begun: Self, changed_settings: Sequence[str]) -> None:
         """Raise UserError, naming each difference, when a run that was begun as `begun` cannot go on as this one."""
         now, then = self.identity.model_dump(), begun.identity.model_dump()
@@ -120,12 +131,29 @@ class Manifest(Part):
                 differences.append(f"{name} changed" if is_hash else f"{name} was {then[name]}, is {value}")
         if (begun.base_commit, begun.base_sha256) not in ((None, None), (self.base_commit, self.base_sha256)):
             differences.append("the base model changed")
+        if begun.parent != self.parent:
+            differences.append("the run that model.adapter names was trained again")
         if differences:
             raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
 
 
+class Kept(Part):
+    """Which step's weights a run ended with."""
+
+    step: int
+    of: int
+    """Steps that were done."""
+    by: Word | None = None
+    """Of which validation loss it is the lowest ("overall" or a group's); None: it is the last step."""
+    loss: float | None = None
+    """That loss, in nats a supervised token."""
+
+
 class FinishedManifest(Manifest):
     """The manifest of a run whose training has ended."""
+
+    kept: Kept | None = None
+    """None in runs of earlier versions, which ended with the last step."""
 
     finished: Word
     seconds: float

@@ -13,9 +13,10 @@ from sft.model.load import load_tokenizer
 from sft.prompt.encode import tokenizer_sha256
 from sft.prompt.template import FILE_NAME, PromptTemplate, template_from_config
 from sft.run.bare_adapter import named_base
+from sft.run.checkpoints import path_of, require_whole
 from sft.run.directory import check_learned, require_usable, run_config, settings_of, weights_directory
 from sft.run.manifest import FinishedManifest
-from sft.system.errors import warn
+from sft.system.errors import UserError, warn
 from sft.system.files import file_sha256, text_sha256
 
 
@@ -30,11 +31,13 @@ class Trained(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     learned_sha256: str
     """One hash of all that was learned, with tokenizer and template, to tell whose answers these are."""
+    checkpoint: Path | None = None
+    """Of the run, whose weights are taken; None: those that it ended with."""
 
     @property
     def weights(self) -> Path:
         """The directory of the adapter, or of the model where all weights were trained."""
-        return weights_directory(self.directory)
+        return self.checkpoint or weights_directory(self.directory)
 
     @property
     def id(self) -> str:
@@ -42,23 +45,29 @@ class Trained(NamedTuple):
         return self.manifest.started if self.manifest else self.learned_sha256
 
 
-def read_trained(directory: Path, overrides: Sequence[str] = ()) -> Trained:
+def read_trained(directory: Path, overrides: Sequence[str] = (), step: int | None = None) -> Trained:
     """Read what was trained; `overrides` are `section.key=value` of its configuration.
 
-    Raises UserError where it is missing, unfinished, damaged or no plain LoRA, and where something else stands in a
-    run than its training wrote.
+    `step` is that of a checkpoint whose weights are taken, with the run's own tokenizer and template. Raises UserError
+    where anything is missing, unfinished, damaged or no plain LoRA, and where something else stands in a run than its
+    training wrote.
     """
     manifest = require_usable(directory)
+    if manifest is None and step is not None:
+        raise UserError(f"{directory}: is an adapter without a run, and has no checkpoints; leave --checkpoint out")
     if manifest is None:
         return _bare_adapter(directory, run_config(directory, overrides))
     check_learned(directory, manifest)
     config = run_config(directory, overrides)
-    weights = weights_directory(directory)
+    weights, digest = weights_directory(directory), manifest.learned_sha256
+    checkpoint = None if step is None else path_of(directory / "checkpoints", step)
+    if checkpoint:
+        digest = text_sha256([digest, require_whole(checkpoint, manifest.started)])
     if config.lora is not None:
-        check_trained_on(weights, settings_of(directory).model.base)
+        check_trained_on(checkpoint or weights, settings_of(directory).model.base)
     template = PromptTemplate.load(weights)
     tokenizer = load_tokenizer(str(weights), trust_remote_code=config.model.trust_remote_code)
-    return Trained(directory, manifest, config, template, tokenizer, manifest.learned_sha256)
+    return Trained(directory, manifest, config, template, tokenizer, digest, checkpoint)
 
 
 def _bare_adapter(directory: Path, config: Config) -> Trained:

@@ -94,6 +94,15 @@ def _file_beside(path: Path) -> BinaryIO:
         file.close()
 
 
+def directory_size(directory: Path) -> int:
+    """Bytes of all files in a directory; 0 where there is none. What vanishes meanwhile does not count."""
+    total = 0
+    for path in directory.rglob("*") if directory.is_dir() else ():
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size * (not path.is_dir())
+    return total
+
+
 def sync(path: Path) -> None:
     """Put on the disk what was written to a file, or which names a directory holds, where its file system can."""
     try:

@@ -26,11 +26,11 @@ def divided_by() -> str | None:
     return asked[0] if asked else None
 
 
-def check_engine(quantised: bool, adapter: bool, dtype: str) -> None:
+def check_engine(quantised: bool, adapter: bool, dtype: str, keep_best: str | None = None) -> None:
     """Raise UserError where the weights are to be divided and cannot be, as far as it shows before the model is read.
 
     `quantised` says whether the base model is, `adapter` whether only an adapter is trained, `dtype` what unquantised
-    weights are, as in "torch.bfloat16".
+    weights are, as in "torch.bfloat16", and `keep_best` by which validation loss a checkpoint is kept.
     """
     engine = divided_by()
     if engine is None:
@@ -47,6 +47,8 @@ def check_engine(quantised: bool, adapter: bool, dtype: str) -> None:
         )
     if engine == "FSDP" and dtype == "torch.float16":
         raise UserError("weights in fp16 are not divided; set model.dtype=bfloat16, or use configs/accelerate/ddp.yaml")
+    if keep_best:  # its weights would have to be divided again at the end, which was never tried
+        raise UserError(f"training.keep_best: {keep_best} is not for divided weights; use configs/accelerate/ddp.yaml")
     if not adapter:
         raise UserError("weights that are all trained (lora: null) are not divided; use configs/accelerate/ddp.yaml")
     if engine == "DEEPSPEED" and dtype != "torch.float32":

@@ -35,6 +35,11 @@ def counted(number: int, noun: str) -> str:
     return f"{int(number):,} {noun}{'s' * (number != 1)}"
 
 
+def bytes_shown(count: float) -> str:
+    """Bytes as people read them: 1.2 GB, 3.4 MB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def escaped(text: str) -> str:
     """Somebody else's text on one line of Markdown, read as text."""
     line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;")

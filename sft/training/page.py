@@ -118,7 +118,7 @@ def validation_table(log: Sequence[dict[str, Any]]) -> Iterator[Table]:
 
 def _named(group: Any, on: Mapping[str, int]) -> str:
     """A group with the rows that its loss rests on, where they are known."""
-    word = group_word(group)
+    word = text("run.overall") if group == "overall" else group_word(group)
     return text("run.group_on", group=word, rows=Count(on[group])) if group in on else word
 
 

@@ -19,16 +19,17 @@ from sft.model.adapter import check_adapter
 from sft.model.base_identity import base_identity
 from sft.model.load import is_part_of_more, load_base
 from sft.model.lora import add_lora, describe_trained, train_all
-from sft.model.place import resolve_device, resolve_dtype, use_all_cores
+from sft.model.place import memory_peak_bytes, resolve_device, resolve_dtype, use_all_cores
 from sft.plan.activations import choose, less_memory
 from sft.plan.prepare import Plan
 from sft.run import checkpoints
-from sft.run.directory import claim_directory, forget_replaced, owned
+from sft.run.directory import claim_directory, forget_replaced, owned, weights_directory
 from sft.run.held_out import split_text, write_split
 from sft.run.manifest import (
     Environment,
     FinishedManifest,
     Identity,
+    Kept,
     Manifest,
     RowCounts,
     file_counts,
@@ -37,6 +38,7 @@ from sft.run.manifest import (
     truncation_counts,
     write_manifest,
 )
+from sft.run.parent import read_parent
 from sft.system.errors import UserError, first_line, say
 from sft.system.files import file_sha256, text_sha256, write_whole
 from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
@@ -45,9 +47,9 @@ from sft.training.log import warn_of_loss
 from sft.training.loss_plot import plot_loss
 from sft.training.page import RunPage, write_page
 from sft.training.samples import sample_answers
-from sft.training.stopping import Stopped, ends_by_signal
+from sft.training.stopping import NotFinite, Stopped, ends_by_signal
 from sft.training.trackers import WithoutLinks, begin_trackers, make_places, report_answers
-from sft.training.trainer import NotFinite, RunTrainer, memory_peak_bytes
+from sft.training.trainer import RunTrainer
 
 
 def train(config: Config, resume: bool, force: bool) -> None:
@@ -55,7 +57,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
     started = time.perf_counter()
     device = resolve_device(config.model.device)
     dtype = resolve_dtype(config.model.dtype, device)
-    check_engine(config.quantization is not None, config.lora is not None, str(dtype))
+    check_engine(config.quantization is not None, config.lora is not None, str(dtype), config.training.get("keep_best"))
     if device.type == "cpu":
         use_all_cores()
     with ends_by_signal(), owned(config.run_directory, resume, force):
@@ -74,9 +76,12 @@ def train(config: Config, resume: bool, force: bool) -> None:
             make_places(arguments.report_to, config.run_directory)
         trainer.accelerator.wait_for_everyone()
         run_steps(config, plan, trainer, checkpoint)
+        best, last = trainer.take_best(), trainer.state.global_step
+        by = config.training.get("keep_best")
+        kept = Kept(step=best.step, of=last, by=by, loss=best.loss) if best else Kept(step=last, of=last)
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered: all processes call it
         if RANK == 0:
-            finish(config, plan, trainer, weights, manifest, started)
+            finish(config, plan, trainer, weights, manifest, kept, started)
             warn_of_loss(config.run_directory / "log.jsonl")
 
 
@@ -109,6 +114,7 @@ def begin_manifest(config: Config, plan: Plan, resumed: bool) -> Manifest:
         base_commit=base.commit,
         base_sha256=base.sha256,
         part_of_more=is_part_of_more(config.model.base, config.model.revision, config.model.trust_remote_code),
+        parent=read_parent(config, base, plan.encoder.tokenizer_sha256, plan.template.sha256),
     )
 
 
@@ -132,11 +138,14 @@ def go_on(config: Config, manifest: Manifest) -> Path:
 
 
 def load_model(config: Config, device: torch.device, dtype: torch.dtype) -> Any:
-    """The base model with what is trained of it: a fresh adapter, or all of its weights."""
+    """The base model with what is trained of it: an adapter, fresh or another run's, or all of its weights."""
     placed = None if divided_by() else device  # no GPU need hold more than its part
     base = load_base(config.model.base, placed, dtype, config.quantization, **config.model.loading)
     set_seed(config.training["seed"])
-    return train_all(base) if config.lora is None else add_lora(base, config.lora)
+    if config.lora is None:
+        return train_all(base)
+    parent = config.model.adapter
+    return add_lora(base, config.lora, weights_directory(Path(parent)) if parent else None)
 
 
 def training_arguments(
@@ -188,6 +197,8 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
         total_batch_size=config.training["total_batch_size"],
         pack=plan.packed,
         packed_attention=config.training["packed_attention"],
+        keep_best=config.training.get("keep_best"),
+        patience=config.training.get("patience"),
     )
     report = functools.partial(report_answers, arguments.report_to, trainer.callback_handler.callbacks)
     if samples := sample_answers(config, plan, model, report):
@@ -231,7 +242,9 @@ def run_steps(config: Config, plan: Plan, trainer: RunTrainer, checkpoint: Path 
         raise UserError(f"{checkpoint}: holds more than tensors, and is not read: {reason}; delete it") from None
 
 
-def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manifest: Manifest, started: float) -> None:
+def finish(
+    config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manifest: Manifest, kept: Kept, started: float
+) -> None:
     """Save what was learned with what belongs to it, draw the loss, and close the manifest."""
     run = config.run_directory
     learned = run / ("model" if config.lora is None else "adapter")
@@ -255,11 +268,16 @@ def finish(config: Config, plan: Plan, trainer: RunTrainer, weights: Any, manife
         finished=now(),
         seconds=round(time.perf_counter() - started, 1),
         learned=hashes,
+        kept=kept,
         memory_peak_bytes=memory_peak_bytes(trainer.args.device),
         device=str(trainer.args.device),
     )
     write_manifest(run, closed)
     forget_replaced(run)
+    if kept.by:
+        say(
+            f"{learned}: step {kept.step} of {kept.of}, whose {kept.by} validation loss is the lowest ({kept.loss:.4f})"
+        )
     say(f"{learned}: {saved} saved, {closed.seconds:.0f} s {'since it was resumed' if closed.resumed else 'in all'}")
     say(f"next: python infer.py {run}")
     if plan.split.test:

@@ -3,10 +3,8 @@
 import contextlib
 import functools
 import math
-import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,50 +22,19 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from sft.model.attention import PackedAttention, packed_mask, use_packed_attention
 from sft.model.lora import base_of, recast_trainable
 from sft.model.loss import add_token_nll
-from sft.model.place import wider_format
+from sft.model.place import memory_peak_bytes, wider_format
 from sft.prompt.encoded_rows import row_lengths
 from sft.prompt.row_encoder import RowEncoder
 from sft.run import checkpoints
 from sft.run.directory import forget_replaced
 from sft.system.errors import UserError, disk_problem
-from sft.system.visible import visible
+from sft.training.best import Best, KeepBest
 from sft.training.log import RunLog
 from sft.training.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
-from sft.training.stopping import Signals, Stopped, random_states, restore_random
+from sft.training.stopping import NotFinite, Signals, Stopped, random_states, restore_random
 
-SHOWN_ROWS = 10
 SIZE = 64
 """A bin's tokens are a multiple of it."""
-
-
-def memory_peak_bytes(device: torch.device) -> int:
-    """The most memory used so far: reserved on a GPU, or this process's resident set on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-class NotFinite(UserError):
-    """Loss or gradient of a step is not a finite number; `rows` are the indexes of the rows it may come from.
-
-    `remedy` is what else may help than a lower learning rate (see `wider_format`).
-    """
-
-    def __init__(self, what: str, value: float, step: int, rows: Sequence[str], remedy: str | None) -> None:
-        self.what, self.value, self.step, self.rows, self.remedy = what, value, step, rows, remedy
-        shown = visible(", ".join(row.removeprefix("row ") for row in rows[:SHOWN_ROWS])) + ", …" * (
-            len(rows) > SHOWN_ROWS
-        )
-        kept = f"step {step - 1} is saved, and --resume goes on from there" if step > 1 else "nothing was learned yet"
-        super().__init__(
-            f"the {what} became {value} at step {step}, in row{'s' * (len(rows) > 1)} {shown}; {kept}. Look at these "
-            "rows, try a lower training.learning_rate" + (f", or {remedy}" if remedy else "")
-        )
-
-    def naming(self, rows: Sequence[str]) -> "NotFinite":
-        """The same, with these names for the rows."""
-        return NotFinite(self.what, self.value, self.step, rows, self.remedy)
 
 
 class RunTrainer(SFTTrainer):
@@ -93,6 +60,7 @@ class RunTrainer(SFTTrainer):
         total_batch_size: rows an optimizer step, over all processes.
         pack: whether rows are packed, which the model's attention must keep apart (`sft.attention`).
         packed_attention: how it does.
+        keep_best, patience: see `KeepBest`.
     """
 
     def __init__(
@@ -109,6 +77,8 @@ class RunTrainer(SFTTrainer):
         total_batch_size: int,
         pack: bool,
         packed_attention: PackedAttention = "auto",
+        keep_best: str | None = None,
+        patience: int | None = None,
     ) -> None:
         self._encoder = encoder
         self._run_id = run_id
@@ -117,6 +87,7 @@ class RunTrainer(SFTTrainer):
         self._signals = Signals()
         self._before_step: list[Any] | None = None
         self._checkpoints = Path(args.output_dir)
+        self._keep_best = KeepBest(keep_best, patience, self._checkpoints)
         super().__init__(
             model=model,
             args=args,
@@ -140,6 +111,7 @@ class RunTrainer(SFTTrainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.add_callback(RunLog(log_path, lambda steps: self._sampler().tokens_by_step(steps)))
+        self.add_callback(self._keep_best)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Dataset:
         # Like TRL's own, it leaves rows alone that are token ids already: their number and lengths must be known before
@@ -259,6 +231,27 @@ class RunTrainer(SFTTrainer):
                 self._save_checkpoint(self.model, None)
             raise
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if not self.control.should_training_stop:  # the library looks after a step only
+            super()._run_epoch(*args, **kwargs)
+
+    def take_best(self) -> Best | None:
+        """The best validation, whose weights the model then has; None, with those of the last step, if none is kept.
+
+        Raises UserError when its checkpoint is not whole.
+        """
+        best = self._keep_best.best(self.state)
+        if best and best.step != self.state.global_step:
+            path = checkpoints.path_of(self._checkpoints, best.step)
+            try:
+                checkpoints.require_whole(path, self._run_id)
+            except UserError as error:
+                raise UserError(
+                    f"{error} (--resume training.keep_best=null training.patience=null ends with the last)"
+                ) from None
+            self._load_from_checkpoint(str(path))
+        return best
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._checkpoints / checkpoints.ASIDE)
 
@@ -273,7 +266,8 @@ class RunTrainer(SFTTrainer):
             self.accelerator.wait_for_everyone()  # every process has added its part
             if main:
                 checkpoints.complete(aside / name, self._run_id)
-                checkpoints.remove_old(self._checkpoints, self.args.save_total_limit)
+                best = self._keep_best.best(self.state)
+                checkpoints.remove_old(self._checkpoints, self.args.save_total_limit, best.step if best else None)
         except Exception as error:  # the libraries raise many types
             reason = disk_problem(error)
             shutil.rmtree(aside, ignore_errors=True)
@@ -292,11 +286,15 @@ class RunTrainer(SFTTrainer):
         return sum(super(RunTrainer, self).floating_point_ops(batch) for batch in inputs["micro_batches"])
 
     def evaluate(self, ignore_keys: Any = None) -> dict[str, float]:
-        """Mean −ln p per supervised token of each validation group, over all its tokens alike, and its rows."""
+        """Mean −ln p per supervised token of each validation group, and of all ("overall"), over all tokens alike.
+
+        Beside each loss stands how many rows it rests on.
+        """
         model = self._wrap_model(self.model, training=False)
         was_training = model.training
         model.eval()
         metrics = {}
+        overall = torch.zeros(2, dtype=torch.float64)
         for group, dataset in (self.eval_dataset or {}).items():
             totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
             rows, processes = MicroBatches(dataset), self.args.world_size
@@ -305,9 +303,13 @@ class RunTrainer(SFTTrainer):
                 batch = self._prepare_inputs(self._collator([rows[numbers]])["micro_batches"][0])
                 with torch.no_grad(), self.compute_loss_context_manager():
                     totals += torch.stack(self._nll(model, batch)).to(totals.dtype)
-            nll_sum, tokens = self.accelerator.reduce(totals).tolist()
-            metrics[f"eval_{group}_loss"] = nll_sum / tokens
+            totals = self.accelerator.reduce(totals).cpu()
+            overall += totals
+            metrics[f"eval_{group}_loss"] = float(totals[0] / totals[1])
             metrics[f"eval_{group}_rows"] = len(dataset)
+        if metrics:
+            total = sum(metrics[f"eval_{group}_rows"] for group in self.eval_dataset)
+            metrics = {"eval_overall_loss": float(overall[0] / overall[1]), "eval_overall_rows": total, **metrics}
         model.train(was_training)
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # sets flags on control

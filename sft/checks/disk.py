@@ -1,0 +1,68 @@
+"""Whether the disk has room for what a training will write, before it has begun."""
+
+import math
+import shutil
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedModel
+
+from sft.checks.doctor import Line
+from sft.config.sections import Config
+from sft.plan.prepare import Plan
+from sft.system.files import directory_size
+from sft.system.visible import bytes_shown
+
+WEIGHT_BYTES, OPTIMIZER_BYTES = 4, 8
+"""A trained weight in a checkpoint, in fp32, and AdamW's two moments of it; other optimizers keep less."""
+TOKEN_BYTES = 128
+"""A token in the tokenizer's files, which lie in every checkpoint: Gemma's take so many, open-calm's half of it."""
+
+
+class Room(NamedTuple):
+    """Bytes that a run needs at once: so many checkpoints of one size, and what it ends with."""
+
+    checkpoints: int
+    checkpoint: int
+    learned: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.checkpoints * self.checkpoint + self.learned
+
+
+def disk(config: Config, plan: Plan, model: PreTrainedModel) -> Line:
+    """Whether the run fits the disk that its directory is on; a run that is there already goes or is gone on with."""
+    need, run = room(config, plan, model), config.run_directory
+    place = next(path for path in (run.absolute(), *run.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    found = (
+        f"about {bytes_shown(need.total)} for {need.checkpoints} × {bytes_shown(need.checkpoint)} of checkpoints and "
+    )
+    found += f"{bytes_shown(need.learned)} of what is learned; {bytes_shown(free)} free"
+    if free >= need.checkpoint and free + directory_size(run) >= need.total:
+        return Line("green", "disk", found)
+    remedy = "make room, set training.save_total_limit=1, or put run.directory on another disk"
+    return Line("red", "disk", f"{found} at {place}", remedy)
+
+
+def room(config: Config, plan: Plan, model: PreTrainedModel) -> Room:
+    """What the run will write. `model` has no weights, and LoRA on top."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    files = TOKEN_BYTES * len(plan.tokenizer)
+    whole = config.lora is not None or config.model.dtype == "float32"
+    learned = trained * (WEIGHT_BYTES if whole else WEIGHT_BYTES // 2) + files
+    return Room(
+        checkpoints=checkpoints_at_once(config.training, plan.steps),
+        checkpoint=trained * (WEIGHT_BYTES + OPTIMIZER_BYTES) + files,
+        learned=learned,
+    )
+
+
+def checkpoints_at_once(training: dict[str, Any], steps: int) -> int:
+    """The most checkpoints that are there at one time, the one being written and the best included."""
+    strategy, limit = training["save_strategy"], training["save_total_limit"]
+    every = training["save_steps"] if training["save_steps"] >= 1 else math.ceil(steps * training["save_steps"])
+    saved = {"no": 1, "steps": math.ceil(steps / every), "epoch": math.ceil(training["num_train_epochs"])}[strategy]
+    kept = min(saved, limit + 1) if limit else saved
+    return kept + bool(training.get("keep_best"))
