@@ -7,12 +7,14 @@ python infer.py runs/calm7b generation.temperature=0        any setting changed;
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from sft.ask.questions import check_output, claimed, read_questions, run_columns
 from sft.run.directory import in_use, newest_finished_run
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
+from sft.system.texts import speak
 from sft.system.visible import is_text
 
 
@@ -28,10 +30,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for all their columns and the answers")
     parser.add_argument("--base", action="store_true", help="answer with the base model alone")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
+    parser.add_argument("--lang", choices=("ja", "en"), help="the session's language; the locale's if left out")
     arguments = parser.parse_intermixed_args()
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
         arguments.run = None
+    speak(arguments.lang)
     with exit_on_user_error():
         check_arguments(arguments)
         run = Path(arguments.run) if arguments.run else newest_finished_run()
@@ -39,18 +43,23 @@ def main() -> None:
         questions = read_questions(asked, run_columns(run, arguments.overrides, asked)) if asked else []
         with in_use(run), claimed(arguments.output) as progress:
             from sft.ask.answers import answer_file
+            from sft.ask.piped import answer_lines
             from sft.ask.question import ask, load
-            from sft.ask.session import converse
 
             answerer = load(run, arguments.overrides, arguments.allow_other_template, arguments.base)
             system = "base" if arguments.base else "tuned"
+            if not (asked or arguments.instruction) and sys.stdin.isatty() and sys.stdout.isatty():
+                from sft.ask.terminal import converse
+
+                converse(answerer, system, arguments.overrides)
+                return
             with answerer.as_system(system):
                 if progress:
                     answer_file(answerer, questions, progress, system)
                 elif arguments.instruction:
                     ask(answerer, arguments.instruction, arguments.input, set())
                 else:
-                    converse(answerer)
+                    answer_lines(answerer, sys.stdin)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -56,6 +56,7 @@ OTHER_WAYS = {
     "sft/training/log.py": {"open"},  # a line more for each logged step; whole lines alone are read
     "sft/run/checkpoints.py": {"rename"},  # directories that several processes add to, hashed
     "sft/run/directory.py": {"open", "rename"},  # the lock of a run, and the run that --force replaces
+    "sft/ask/terminal.py": {"open"},  # prompt_toolkit's own history: made for its user's eyes, added to line by line
     "sft/build_base.py": {"open", "rename", "save_pretrained"},  # a base model, in a directory of its own, renamed
     "sft/config/library_keys.py": {"write_text"},  # a table of the source
     "sft/export/compatible.py": {"save_pretrained"},  # into a whole_directory
