@@ -1,5 +1,6 @@
 """A session: what one person asks one after another, and the commands that change what is asked. No terminal here."""
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -102,7 +103,7 @@ class Session:
         if self.keeps_turns:
             self.history += [("user", instruction), ("assistant", asked.answer)]
         if self.both and not asked.stopped:
-            self._answer(dataclasses.replace(asked), "base")
+            self._answer(copy.copy(asked), "base")
 
     def _answer(self, asked: Asked, system: str) -> None:
         """Stream one system's answer, labelled where both are asked for, until it ends or Ctrl-C stops it."""
@@ -142,7 +143,7 @@ class Session:
         self.both = not self.both
         note(text("ask.both") if self.both else text("ask.tuned_alone"))
         if self.both and self.asked:
-            self._answer(dataclasses.replace(self.asked[-1]), "base")
+            self._answer(copy.copy(self.asked[-1]), "base")
 
     def set(self, words: str) -> None:
         """`/set key value`: a generation setting, checked as the configuration is; without words, what is set."""

@@ -56,8 +56,8 @@ def rate(run: Path, rating: Rating, before: Rating | None) -> None:
     stay as they are, those that somebody wrote by hand, too. Raises UserError where they cannot be written.
     """
     with _one_at_a_time, alone_in(run):
-        _exchange(run / ROWS, rating.row(), before and before.row())
-        _exchange(run / RATINGS, rating.model_dump(), before and before.model_dump())
+        _exchange(run / ROWS, rating.row(), before.row() if before else None)
+        _exchange(run / RATINGS, rating.model_dump(), before.model_dump() if before else None)
 
 
 def _exchange(path: Path, new: dict[str, Any] | None, old: dict[str, Any] | None) -> None:
@@ -68,8 +68,10 @@ def _exchange(path: Path, new: dict[str, Any] | None, old: dict[str, Any] | None
         lines.reverse()
         lines.remove(line)  # the newest: another person may have said the same
         lines.reverse()
-    if lines or new is not None:
-        write_whole(path, "".join([*lines, *([] if new is None else [_line(new)])]))
+    if new is not None:
+        lines.append(_line(new))
+    if lines or path.exists():
+        write_whole(path, "".join(lines))
 
 
 def _line(row: dict[str, Any]) -> str:
