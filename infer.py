@@ -3,18 +3,20 @@
 python infer.py                                             an interactive session with the newest finished run
 python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
 python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
+python infer.py runs/calm7b --web                           a page with both models' answers, on this machine
 python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
 python infer.py runs/calm7b --checkpoint 50                 as the run was after that step, where it was saved
 """
 
-import argparse
+import sys
 from pathlib import Path
 
-from sft.ask.questions import check_output, claimed, read_questions, run_columns
+from sft.ask.questions import claimed, read_questions, run_columns
+from sft.ask.request import check_arguments
 from sft.run.directory import in_use, newest_finished_run
 from sft.system.command_line import command_parser
-from sft.system.errors import UserError, exit_on_user_error
-from sft.system.visible import is_text
+from sft.system.errors import exit_on_user_error
+from sft.system.texts import speak
 
 
 def main() -> None:
@@ -30,10 +32,18 @@ def main() -> None:
     parser.add_argument("--base", action="store_true", help="answer with the base model alone")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="answer as the run was after this step")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
+    parser.add_argument("--web", action="store_true", help="show a page: base and tuned model side by side")
+    parser.add_argument("--port", type=int, help="the page's port; the first free one from 7860 on if left out")
+    parser.add_argument("--host", help="address for others to reach the page at, such as 0.0.0.0; needs --password")
+    parser.add_argument("--password", help="what others have to type to see the page; needs --host")
+    parser.add_argument(
+        "--lang", choices=("ja", "en"), help="the language of session and page; the locale's if left out"
+    )
     arguments = parser.parse_intermixed_args()
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
         arguments.run = None
+    speak(arguments.lang)
     with exit_on_user_error():
         check_arguments(arguments)
         run = Path(arguments.run) if arguments.run else newest_finished_run()
@@ -41,38 +51,30 @@ def main() -> None:
         questions = read_questions(asked, run_columns(run, arguments.overrides, asked)) if asked else []
         with in_use(run), claimed(arguments.output) as progress:
             from sft.ask.answers import answer_file
+            from sft.ask.piped import answer_lines
             from sft.ask.question import ask, load
-            from sft.ask.session import converse
 
             answerer = load(
                 run, arguments.overrides, arguments.allow_other_template, arguments.base, arguments.checkpoint
             )
             system = "base" if arguments.base else "tuned"
+            if arguments.web:
+                from sft.ask.web import serve
+
+                serve(answerer, arguments.overrides, arguments.host, arguments.password, arguments.port)
+                return
+            if not (asked or arguments.instruction) and sys.stdin.isatty() and sys.stdout.isatty():
+                from sft.ask.terminal import converse
+
+                converse(answerer, system, arguments.overrides)
+                return
             with answerer.as_system(system):
                 if progress:
                     answer_file(answerer, questions, progress, system)
                 elif arguments.instruction:
                     ask(answerer, arguments.instruction, arguments.input, set())
                 else:
-                    converse(answerer)
-
-
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that do not go together."""
-    if bool(arguments.questions) != bool(arguments.output):
-        raise UserError("--questions and --output go together: questions in, answers out")
-    if arguments.base and arguments.checkpoint is not None:
-        raise UserError("--base answers without any checkpoint: give one of --base and --checkpoint")
-    if arguments.questions and arguments.instruction:
-        raise UserError("--questions brings its own; leave --instruction out")
-    if arguments.input and not arguments.instruction:
-        raise UserError("--input is the context of a question: give --instruction too")
-    if arguments.instruction is not None and not arguments.instruction.strip():
-        raise UserError("--instruction is empty")
-    if not is_text((arguments.instruction or "") + arguments.input):
-        raise UserError("--instruction and --input must be text in the terminal's encoding")
-    if arguments.output:
-        check_output(arguments.output)
+                    answer_lines(answerer, sys.stdin)
 
 
 if __name__ == "__main__":

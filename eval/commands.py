@@ -86,7 +86,13 @@ def rate_runs(words: Sequence[str]) -> None:
     parser.add_argument("--reference", action="store_true", help="show raters the reference, too")
     parser.add_argument("--collect", type=Path, metavar="SHEET", help="read the preferences of a filled-in sheet")
     parser.add_argument("--key", type=Path, help="the sheet's key, where it is not beside it")
+    parser.add_argument("--feedback", type=Path, metavar="RUN", help="count what people said on the run's page")
     arguments = parser.parse_args(words)
+    if arguments.feedback:
+        from eval.ratings import count_ratings
+
+        count_ratings(arguments.feedback)
+        return
     from eval.rate import collect, write_sheet
 
     if arguments.collect:

@@ -56,6 +56,7 @@ OTHER_WAYS = {
     "sft/training/log.py": {"open"},  # a line more for each logged step; whole lines alone are read
     "sft/run/checkpoints.py": {"rename"},  # directories that several processes add to, hashed
     "sft/run/directory.py": {"open", "rename"},  # the lock of a run, and the run that --force replaces
+    "sft/ask/terminal.py": {"open"},  # prompt_toolkit's own history: made for its user's eyes, added to line by line
     "sft/build_base.py": {"open", "rename", "save_pretrained"},  # a base model, in a directory of its own, renamed
     "sft/config/library_keys.py": {"write_text"},  # a table of the source
     "sft/export/compatible.py": {"save_pretrained"},  # into a whole_directory
@@ -328,12 +329,28 @@ def make_row_scores(directory, monkeypatch):
     return make
 
 
+def make_feedback(directory, monkeypatch):
+    from sft.run import feedback
+
+    monkeypatch.setattr(feedback, "read_bytes", lambda path: b"")  # else there would be a line more each time
+    rating = feedback.Rating(instruction="問い", input="", said="答え" * 50, model="tuned", rating="good")
+    return lambda: feedback.rate(directory, rating, None)
+
+
+def make_saved_session(directory):
+    from sft.ask.session import Asked, Session
+
+    answerer = SimpleNamespace(generation={})
+    session = Session(answerer, "tuned", [], input, asked=[Asked("問い", "", [], "答え" * 50)] * 9)
+    return lambda: session.take(f"/save {directory / 'rows.jsonl'}")
+
+
 WRITERS = [
     make_manifest, make_split, make_start_of_a_run, make_log, make_samples, make_loss_plot, make_run_page,
     make_checkpoint, make_template,
     make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
     make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
-    make_row_scores, make_cleaned_rows,
+    make_row_scores, make_cleaned_rows, make_feedback, make_saved_session,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
 """Those that replace nothing."""

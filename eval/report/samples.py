@@ -4,13 +4,13 @@ import random
 from collections.abc import Mapping, Sequence
 
 from eval.metrics.catalogue import HEADLINE
-from eval.metrics.grounding import SHORTEST, shared_spans
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import number
 from eval.report.view import WORDS
 from eval.scoring.results import Results
 from sft.data.records import category_label
 from sft.page.blocks import Block, Heading, Quote, Sample, Span, paragraph
+from sft.system.shared_spans import SHORTEST, shared_spans
 from sft.system.visible import counted
 
 EACH = 10

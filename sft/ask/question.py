@@ -1,11 +1,13 @@
-"""One question to a finished run, its answer streamed to standard output."""
+"""One question to a finished run, its answer handed on as it is generated."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sft.config.repetition_penalty import penalty_hazards
-from sft.generation.answerer import Answerer, load_answerer, open_run
+from sft.generation.answerer import Answerer, EncodedPrompt, load_answerer, open_run
+from sft.generation.generate import Answer
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
@@ -18,25 +20,53 @@ def load(
 ) -> Answerer:
     """Load a finished run, or a checkpoint of it, and say which one it is and how it will answer."""
     answerer = load_answerer(open_run(run, overrides, allow_other_template, checkpoint))
-    settings = ", ".join(f"{key} {value}" for key, value in effective_settings(answerer.generation).items())
     which = " (base model alone)" if base else f" (checkpoint {checkpoint})" if checkpoint is not None else ""
-    say(f"{run}{which}: {settings}", sys.stderr)
+    say(f"{run}{which}: {settings_line(answerer.generation)}", sys.stderr)
     return answerer
+
+
+def settings_line(generation: Mapping[str, Any]) -> str:
+    """The settings that take effect, on one line."""
+    return ", ".join(f"{key} {value}" for key, value in effective_settings(generation).items())
 
 
 def ask(answerer: Answerer, instruction: str, context: str, warned: set[str]) -> None:
     """Stream the answer to one question to standard output, after warnings that are not among those `warned` of."""
     prompt = answerer.prompt(instruction, context)
-    warnings = penalty_hazards(answerer.generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
-    warn(warning for warning in warnings if warning not in warned)
-    warned.update(warnings)
-    if prompt.context_shortened:
-        print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
-    streamer = CharacterStreamer(answerer.tokenizer, lambda text: print(text, end="", flush=True), answerer.ends)
-    answer = answerer.answer(prompt.ids, streamer)
-    print("" if streamer.written else visible(answer.text))  # beams end before they can be streamed
+    warn_of(answerer, prompt, context, answerer.generation, warned)
+    answer = stream(answerer, prompt, answerer.generation, lambda text: print(text, end="", flush=True))
+    print()
     if answer.finish_reason == "length":
         limit = answerer.generation["max_new_tokens"]
         print(
             f"note: cut off after {counted(limit, 'token')}; raise generation.max_new_tokens for more", file=sys.stderr
         )
+
+
+def warn_of(
+    answerer: Answerer, prompt: EncodedPrompt, context: str, generation: Mapping[str, Any], warned: set[str]
+) -> None:
+    """Warn of what settings do to this question, each once, and say where the model does not see all of it."""
+    warnings = penalty_hazards(generation, [context], [prompt.ids], eos_id(answerer.tokenizer))
+    warn(warning for warning in warnings if warning not in warned)
+    warned.update(warnings)
+    if prompt.context_shortened:
+        print("note: the context is longer than the model's input; its end is left out", file=sys.stderr)
+
+
+def stream(
+    answerer: Answerer,
+    prompt: EncodedPrompt,
+    generation: Mapping[str, Any],
+    write: Callable[[str], object],
+    stopped: Callable[[], bool] | None = None,
+) -> Answer:
+    """The answer to an encoded question; `write` gets its text, made visible, as it is generated.
+
+    Where `stopped` says so, the answer is what there is of it.
+    """
+    streamer = CharacterStreamer(answerer.tokenizer, write, answerer.ends(generation))
+    answer = answerer.answer(prompt.ids, streamer, generation, stopped)
+    if not streamer.written:  # beams end before they can be streamed
+        write(visible(answer.text))
+    return answer

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,14 +100,20 @@ class Answerer:
             )
         return EncodedPrompt(render(shorter.context, shorter.history), shorter.ids, True)
 
-    def answer(self, prompt: list[int], streamer: BaseStreamer | None = None) -> Answer:
-        """Answer an encoded prompt."""
-        return generate(self.model, self.tokenizer, [prompt], self.generation, streamer, headings(self.template))[0]
+    def answer(
+        self,
+        prompt: list[int],
+        streamer: BaseStreamer | None = None,
+        generation: Mapping[str, Any] | None = None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> Answer:
+        """Answer an encoded prompt under these settings (None: the run's), until `stopped` says so (see `generate`)."""
+        settings, ends = generation or self.generation, headings(self.template)
+        return generate(self.model, self.tokenizer, [prompt], settings, streamer, ends, stopped)[0]
 
-    @property
-    def ends(self) -> AnswerEnds:
+    def ends(self, generation: Mapping[str, Any] | None = None) -> AnswerEnds:
         """What ends an answer by its text: the template's headings and generation.stop_strings."""
-        stops = effective_settings(self.generation).get(STOP_STRINGS, ())
+        stops = effective_settings(generation or self.generation).get(STOP_STRINGS, ())
         return AnswerEnds(self.tokenizer, headings(self.template), stops)
 
     def answer_all(

@@ -1,6 +1,6 @@
 """Prompts are answered in left-padded batches, as transformers does or faster."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -50,11 +50,13 @@ def generate(
     generation: Mapping[str, Any],
     streamer: BaseStreamer | None = None,
     headings: Sequence[str] = (),
+    stopped: Callable[[], bool] | None = None,
 ) -> list[Answer]:
     """Answer a batch of encoded prompts at once, as transformers does.
 
     `generation` holds GenerationConfig's arguments and `repetition_penalty_scope`; temperature 0 is greedy. At the
-    template's `headings` an answer ends, as at `stop_strings`, which are no part of it either.
+    template's `headings` an answer ends, as at `stop_strings`, which are no part of it either. `stopped` is asked at
+    each token; where it says so, answers are what there is of them, as at the length limit (None: nobody stops them).
     Rows are padded on the left, so that each answers as it would alone.
     """
     settings = effective_settings(generation)
@@ -63,6 +65,8 @@ def generate(
     checked, prompt_tokens = inputs["logits_processor"][0], inputs["input_ids"].shape[1]
     ends = AnswerEnds(tokenizer, headings, settings.get(STOP_STRINGS, ()))
     criteria = [checked.ends, *[ends.criterion(prompt_tokens)] * ends.any]
+    if stopped:
+        criteria.append(lambda ids, scores: torch.full((len(ids),), stopped(), device=ids.device))
     output = model.generate(**inputs, stopping_criteria=criteria, streamer=streamer if streams else None)
     checked.check()
     return [_answer(tokenizer, row.tolist(), ends) for row in output[:, prompt_tokens:]]

@@ -12,6 +12,7 @@ from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.run.bare_adapter import bare_config, is_bare_adapter
 from sft.run.checkpoints import RECORD
+from sft.run.feedback import RATINGS, ROWS
 from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError, say, warn
 from sft.system.files import check_inside, file_sha256, take_lock
@@ -41,6 +42,8 @@ def check_directory(run: Path, resume: bool, force: bool) -> None:
         if not force:
             resumes = "has finished; " if finished else "exists already; --resume continues it, "
             raise UserError(f"{run}: {resumes}--force replaces it")
+        if (run / RATINGS).is_file():
+            raise UserError(f"{run / RATINGS}: --force would lose what people said; move it away, and {ROWS} with it")
 
 
 def holds_something(path: Path) -> bool:
