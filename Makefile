@@ -22,14 +22,21 @@ CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9�
 
 .PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models test-exports test-serve setup check
 
-# $(call stage,NAME,COMMAND) runs a command and prints how long it took.
-stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(($$(date +%s) - start)) s"
+# $(call stage,NAME,COMMAND) runs a command and notes how long it took.
+stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "   $(1): $$(($$(date +%s) - start)) s" >> $(TIMES)
+TIMES := $(shell mktemp -u)
 
 demo: setup
 	$(call stage,base model,$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m)
 	$(call stage,training,$(BIN)/accelerate launch train_sft.py configs/demo.yaml --force)
 	$(call stage,evaluation,$(BIN)/python -m eval runs/demo)
-	$(call stage,an answer,$(BIN)/python infer.py runs/demo --instruction $(QUESTION) --input $(CONTEXT))
+	$(call stage,an answer,$(BIN)/python infer.py runs/demo --both --instruction $(QUESTION) --input $(CONTEXT))
+	@echo "== how long it took"; cat $(TIMES); rm $(TIMES)
+	@echo "== look further"
+	@echo "   the report            runs/demo/eval/report.html"
+	@echo "   the training          runs/demo/run.html"
+	@echo "   ask in the terminal   $(BIN)/python infer.py runs/demo"
+	@echo "   ask in a browser      $(BIN)/python infer.py runs/demo --web"
 
 # Two processes of one thread each; more of them would each take a GB and build the small models anew.
 test: setup check

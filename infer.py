@@ -5,6 +5,7 @@ python infer.py runs/calm7b --instruction … [--input …]     one question, wi
 python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
 python infer.py runs/calm7b --web                           a page with both models' answers, on this machine
 python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
+python infer.py runs/calm7b --both --instruction …          the answers of base and tuned model side by side
 python infer.py runs/calm7b --checkpoint 50                 as the run was after that step, where it was saved
 """
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument(*spelt, type=Path, metavar="FILE", help="rows with a question, in any file of rows")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for all their columns and the answers")
     parser.add_argument("--base", action="store_true", help="answer with the base model alone")
+    parser.add_argument("--both", action="store_true", help="one question to both models, their answers side by side")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="answer as the run was after this step")
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     parser.add_argument("--web", action="store_true", help="show a page: base and tuned model side by side")
@@ -52,7 +54,7 @@ def main() -> None:
         with in_use(run), claimed(arguments.output) as progress:
             from sft.ask.answers import answer_file
             from sft.ask.piped import answer_lines
-            from sft.ask.question import ask, load
+            from sft.ask.question import ask, ask_both, load
 
             answerer = load(
                 run, arguments.overrides, arguments.allow_other_template, arguments.base, arguments.checkpoint
@@ -67,6 +69,9 @@ def main() -> None:
                 from sft.ask.terminal import converse
 
                 converse(answerer, system, arguments.overrides)
+                return
+            if arguments.both:
+                ask_both(answerer, arguments.instruction, arguments.input)
                 return
             with answerer.as_system(system):
                 if progress:

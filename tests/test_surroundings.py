@@ -159,3 +159,15 @@ def test_every_file_of_text_is_opened_with_an_encoding():
         for path in files
     }
     assert [f"{path}:{call.lineno}" for path in files for call in calls[path] if names_no_encoding(call)] == []
+
+
+def test_both_models_answer_side_by_side(program, trained_run):
+    alone = [program("infer", trained_run, *QUESTION, *base).stdout.strip() for base in (["--base"], [])]
+    both = program("infer", trained_run, "--both", *QUESTION, "--lang", "en")
+    assert both.returncode == 0, both.stderr
+    question, context, *table = both.stdout.splitlines()
+    assert (question, context) == ("question: 首都は?", "context: 日本の首都は東京です。😀")
+    cells = [line.strip("│ ").split(" │ ") for line in table if line.startswith("│")]
+    joined = ["".join("".join(cell.split()) for cell in column) for column in zip(*cells, strict=True)]
+    assert joined == ["".join(answer.split()) for answer in alone]
+    assert "give --instruction" in program("infer", trained_run, "--both").stderr

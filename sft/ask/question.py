@@ -5,6 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
 from sft.config.repetition_penalty import penalty_hazards
 from sft.generation.answerer import Answerer, EncodedPrompt, load_answerer, open_run
 from sft.generation.generate import Answer
@@ -12,6 +16,7 @@ from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
 from sft.system.errors import say, warn
+from sft.system.texts import text
 from sft.system.visible import counted, visible
 
 
@@ -41,6 +46,23 @@ def ask(answerer: Answerer, instruction: str, context: str, warned: set[str]) ->
         print(
             f"note: cut off after {counted(limit, 'token')}; raise generation.max_new_tokens for more", file=sys.stderr
         )
+
+
+def ask_both(answerer: Answerer, instruction: str, context: str) -> None:
+    """Print a question and its context, and the base model's and the tuned model's answers side by side."""
+    prompt = answerer.prompt(instruction, context)
+    warn_of(answerer, prompt, context, answerer.generation, set())
+    answers = []
+    for system in ("base", "tuned"):
+        with answerer.as_system(system):
+            answers.append(Text(visible(answerer.answer(prompt.ids).text) or text("ask.empty")))
+    console = Console()
+    for title, said in (("ask.question_title", instruction), ("ask.context_title", context)):
+        if said:
+            console.print(Text(f"{text(title)}: {visible(said)}"))
+    table = Table(*(Column(text(f"ask.{system}"), ratio=1) for system in ("base", "tuned")), expand=True)
+    table.add_row(*answers)
+    console.print(table)
 
 
 def warn_of(

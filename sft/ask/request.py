@@ -13,6 +13,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError("--questions and --output go together: questions in, answers out")
     if arguments.base and arguments.checkpoint is not None:
         raise UserError("--base answers without any checkpoint: give one of --base and --checkpoint")
+    if arguments.both and (arguments.base or not arguments.instruction):
+        raise UserError("--both asks both models one question: give --instruction, and leave --base out")
     if arguments.questions and arguments.instruction:
         raise UserError("--questions brings its own; leave --instruction out")
     if arguments.input and not arguments.instruction:
