@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 
 from sft.ask.asker import Asker
 from sft.ask.page import build_page
+from sft.data.files.sources import is_local
 from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.generation.answerer import Answerer
@@ -69,7 +70,13 @@ def serve(answerer: Answerer, overrides: list[str], host: str | None, password: 
 
 
 def held_out(answerer: Answerer) -> list[Example]:
-    """A few of the rows that the run held out, of each group; a warning and none where its data are not there."""
+    """A few of the rows that the run held out, of each group; a warning and none where they are not in local files.
+
+    The hub is not asked: the page starts without reaching for any other host.
+    """
+    if not all(is_local(source.path) for source in answerer.config.data.sources):
+        warn(["the page has no examples: the run's rows are not in local files; data.path=… names a copy of them"])
+        return []
     try:
         rows = read_side(answerer.run, "test", training_data(answerer.run, answerer.config))
     except UserError as error:
