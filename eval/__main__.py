@@ -6,6 +6,8 @@
     python -m eval sweep runs/A [generation.key=[a,b] …]  the same rows under several settings, open against context
     python -m eval rate runs/A runs/B                   a blind A/B sheet for people; --collect reads it back
 
+RUN, score and compare take --lang ja or en: of what a report says first, and of the terminal.
+
 The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html.
 `python -m eval COMMAND --help` explains each.
 """

@@ -1,11 +1,12 @@
 """The command lines of `python -m eval`, one function each; what does the work is imported when it is asked for."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from eval.answering.settings import finished_config, read_grid
 from sft.system.command_line import command_parser
+from sft.system.texts import speak
 
 
 def evaluate_run(words: Sequence[str], description: str) -> None:
@@ -18,7 +19,7 @@ def evaluate_run(words: Sequence[str], description: str) -> None:
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="the run as it was after this step")
     add_place(parser, "the run's eval directory, or checkpoint-STEP in it")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = spoken(parser, words)
     config = finished_config(arguments.run, arguments.overrides)
     from eval.evaluate import evaluate
 
@@ -31,6 +32,14 @@ def add_place(parser: ArgumentParser, default: str) -> None:
     parser.add_argument("--force", action="store_true", help="replace answers to other rows or under other settings")
 
 
+def spoken(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """What the words say; all that is shown from now on is in the language that they ask for."""
+    parser.add_argument("--lang", choices=("ja", "en"), help="the report's language; the locale's if left out")
+    arguments = parser.parse_intermixed_args(words)
+    speak(arguments.__dict__.pop("lang"))
+    return arguments
+
+
 def score_file(words: Sequence[str]) -> None:
     """`python -m eval score FILE`: score predictions that are already there, into the directory they are in."""
     parser = command_parser("Score a predictions.jsonl file.", "python -m eval score")
@@ -40,7 +49,7 @@ def score_file(words: Sequence[str]) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="data.key=value", help="how the training data are read"
     )
-    arguments = parser.parse_intermixed_args(words)
+    arguments = spoken(parser, words)
     from eval.score import score_file
 
     score_file(**vars(arguments))
@@ -51,7 +60,7 @@ def compare_runs(words: Sequence[str]) -> None:
     parser = command_parser("Compare systems over the same rows, each with the first.", "python -m eval compare")
     parser.add_argument("runs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="whose answers; tuned without :SYSTEM")
     parser.add_argument("--output", type=Path, help="directory for the comparison; runs/A/eval/compare-B if left out")
-    arguments = parser.parse_args(words)
+    arguments = spoken(parser, words)
     from eval.compare import compare_runs
 
     compare_runs(arguments.runs, arguments.output)

@@ -12,29 +12,38 @@ from rich.console import Console
 from rich.text import Text
 
 from eval.border import json_text
-from eval.metrics.catalogue import HEADLINE, REPORTED
+from eval.metrics.catalogue import CORRECT, HEADLINE, REPORTED
 from eval.metrics.metric import Metric
-from eval.predictions import TUNED, Prediction, read_predictions
+from eval.predictions import IN_RUN, TUNED, Prediction, home_of, read_predictions, run_name
 from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.score_tables import score_cell
+from eval.report.sentences import Found, metric_word, rests_on, right, scope_word, sentence
 from eval.report.view import measured
 from eval.scoring.common_rows import common_rows, in_words
 from eval.scoring.measured import measure
 from eval.scoring.paired import differences, interaction
-from eval.scoring.results import AnswerCounts, Differences, Interaction, RowCounts, Scores, Settings
+from eval.scoring.results import (
+    AnswerCounts,
+    Differences,
+    Interaction,
+    RowCounts,
+    Scores,
+    Settings,
+    best,
+)  # fmt: skip
 from eval.scoring.score import results_of
-from sft.page.blocks import Block, Cell, Heading, Strong, Table, paragraph
+from sft.page.blocks import Beside, Block, Cell, Heading, Small, Strong, Table, paragraph
 from sft.page.html import render_html
 from sft.run.manifest import read_manifest
 from sft.run.provenance import provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, short_name, text_sha256, write_whole
+from sft.system.texts import language, text
 from sft.system.visible import narrow, visible
 
 COMPARISON_VERSION = 1
-PREDICTIONS = Path("eval") / "predictions.jsonl"
 
 
 class Answered(NamedTuple):
@@ -81,11 +90,11 @@ def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_
     comparison = compare(answered, resamples, seed)
     directory = output_directory(output or directory_beside(answered, "compare"))
     blocks = comparison_blocks(comparison)
-    texts = {"comparison.md": render_markdown(blocks), "comparison.html": render_html(blocks)}
-    for name, text in ({"comparison.json": json_text(dataclasses.asdict(comparison))} | texts).items():
-        write_whole(directory / name, text)
+    texts = {"comparison.md": render_markdown(blocks), "comparison.html": render_html(blocks, language())}
+    for name, content in ({"comparison.json": json_text(dataclasses.asdict(comparison))} | texts).items():
+        write_whole(directory / name, content)
     print_comparison(comparison, Console())
-    say(f"{directory / 'comparison.md'}: every metric; comparison.html and comparison.json are beside it")
+    say(text("report.comparison_written", path=directory / "comparison.md"))
 
 
 def read_answered(specs: Sequence[str]) -> list[Answered]:
@@ -104,8 +113,8 @@ def read_answered(specs: Sequence[str]) -> list[Answered]:
             raise UserError(f"{path}: no answers of system {chosen!r}; it has {known}; choose one with {path}:SYSTEM")
         found.append((path, chosen, own))
     namings = (
-        [_run_name(path) for path, chosen, _ in found if chosen == TUNED],
-        [f"{_run_name(path)}:{chosen}" for path, chosen, _ in found],
+        [run_name(path) for path, chosen, _ in found if chosen == TUNED],
+        [f"{run_name(path)}:{chosen}" for path, chosen, _ in found],
         [f"{path}:{chosen}" for path, chosen, _ in found],  # runs of one name in two places
     )
     names = next((names for names in namings if len(set(names)) == len(found)), namings[-1])
@@ -118,7 +127,7 @@ def read_answered(specs: Sequence[str]) -> list[Answered]:
 
 
 def _otherwise(path: Path) -> list[str]:
-    about, run = provenance_of(path), _home(path)
+    about, run = provenance_of(path), home_of(path)
     if about is None:
         return []
     here = (run / "manifest.json").is_file()
@@ -131,18 +140,10 @@ def _source(spec: str) -> tuple[Path, str]:
         before, _, chosen = spec.rpartition(":")
         path = Path(before)
     if path.is_dir():
-        path = path / PREDICTIONS if (path / PREDICTIONS).is_file() else path / PREDICTIONS.name
+        path = path / IN_RUN if (path / IN_RUN).is_file() else path / IN_RUN.name
     if not path.is_file():
         raise UserError(f"{spec}: no predictions there; `python -m eval RUN` writes them, or give a predictions.jsonl")
     return path, chosen
-
-
-def _run_name(path: Path) -> str:
-    """runs/calm7b/eval/predictions.jsonl is calm7b, answers.jsonl is answers."""
-    if path.name != PREDICTIONS.name:
-        return path.stem
-    home = _home(path)
-    return home.parent.name if home.name == PREDICTIONS.name else home.name
 
 
 def directory_beside(answered: Sequence[Answered], command: str) -> Path:
@@ -154,7 +155,7 @@ def directory_beside(answered: Sequence[Answered], command: str) -> Path:
     first, *others = answered
     labels = []
     for one in others:
-        place = os.path.relpath(_home(one.source), _home(first.source).parent)
+        place = os.path.relpath(home_of(one.source), home_of(first.source).parent)
         systems = [named.predictions[0].system for named in (first, one)]
         if systems == [TUNED, TUNED] and re.fullmatch(r"[\w.\-]+", place):
             labels.append(place)
@@ -162,12 +163,6 @@ def directory_beside(answered: Sequence[Answered], command: str) -> Path:
             told_apart = text_sha256(["\0".join([place, *systems])])[:8]
             labels.append(re.sub(r"[^\w.\-]+", "-", f"{Path(one.name).name}-{told_apart}"))
     return first.source.parent / short_name(f"{command}-{'+'.join(labels)}")
-
-
-def _home(path: Path) -> Path:
-    """The run that a file of answers is in, or the file itself."""
-    whole = path.resolve()
-    return whole.parents[1] if whole.parts[-2:] == PREDICTIONS.parts else whole
 
 
 def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0) -> Comparison:
@@ -207,7 +202,8 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     """The comparison as a document."""
     first, *others = comparison.systems
     blocks: list[Block] = [
-        Heading(1, f"Comparison with {first}"),
+        Heading(1, text("report.title_comparison", first=first, others=", ".join(others))),
+        *(block for name in others for block in _sentences(comparison, name)),
         paragraph(
             f"{_words(comparison)}. Differences are paired, each system minus {first}; p is "
             "corrected (Holm) within each comparison, not over several of them."
@@ -219,8 +215,8 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     for name in others:
         change = comparison.differences[name].interaction.get(HEADLINE.key)
         if change and change.mean is not None:
-            text = f"{name}: the difference on context minus that on open is {with_interval(change, signed=True)} in "
-            blocks.append(paragraph(f"{text}{HEADLINE.name}, p {p_value(change.p, change.p_is_bound)}."))
+            words = f"{name}: the difference on context minus that on open is {with_interval(change, signed=True)} in "
+            blocks.append(paragraph(f"{words}{HEADLINE.name}, p {p_value(change.p, change.p_is_bound)}."))
     shown = [metric for metric in REPORTED if metric.compared]
     for metric in measured(comparison.systems, comparison.rows.scopes(), shown):
         blocks += [Heading(2, metric.name), _table(comparison, metric)]
@@ -228,6 +224,35 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     keys = sorted({key for values in settings.values() for key in values})
     rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
     return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows)]
+
+
+def _found(comparison: Comparison, name: str) -> list[Found]:
+    """What is to be said of each group that has rows, of one system against the first."""
+    first, last = (comparison.systems[one] for one in (next(iter(comparison.systems)), name))
+    return [
+        Found(
+            group=scope.group,
+            rows=comparison.rows.of(scope),
+            before=first.of(scope, HEADLINE),
+            after=last.of(scope, HEADLINE),
+            right=(first.of(scope, CORRECT), last.of(scope, CORRECT)),
+            delta=comparison.differences[name].of(scope, HEADLINE),
+            floor=best(comparison.floors, scope, HEADLINE),
+        )
+        for scope in comparison.rows.scopes()
+        if scope.is_group
+    ]
+
+
+def _sentences(comparison: Comparison, name: str) -> list[Block]:
+    """A column for each group that has rows: what it says, and on what it rests."""
+    first = next(iter(comparison.systems))
+    columns = []
+    for found in _found(comparison, name):
+        shown = paragraph(Small(rests_on(found)))
+        columns.append((paragraph(Strong(sentence(found))), paragraph(right(found)), shown))
+    titled = [Heading(3, text("report.against", first=first, name=name))] * (len(comparison.differences) > 1)
+    return [*titled, Beside(tuple(columns))]
 
 
 def _table(comparison: Comparison, metric: Metric) -> Table:
@@ -258,9 +283,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 with_interval(delta, signed=True),
                 p_value(delta.p_holm, delta.p_is_bound),
             ]
-            rows.append(Row(narrow(scope.label, CATEGORY_CELLS), cells, scope.is_group))
-        title = f"{HEADLINE.name}: {narrow(name, 24)} against {narrow(first, 24)}"
-        print_rows(title, ["n", first, name, "difference", "Holm p"], rows, console)
+            rows.append(Row(narrow(scope_word(scope), CATEGORY_CELLS), cells, scope.is_group))
+        named = {"name": narrow(name, 24), "first": narrow(first, 24)}
+        title = text("report.metric_against", metric=metric_word(HEADLINE), **named)
+        header = [text("rows.rows"), first, name, text("report.change"), text("report.holm_p")]
+        print_rows(title, header, rows, console)
+        for found in _found(comparison, name):
+            for line in (sentence(found), right(found), rests_on(found), ""):
+                console.print(Text(visible(line)))
     if any(comparison.alone.values()):
         console.print(Text(visible(_words(comparison))))
 

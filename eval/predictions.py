@@ -19,6 +19,8 @@ from sft.system.files import parse_json, read_bytes, text_sha256, write_whole
 BASE, TUNED = "base", "tuned"
 SYSTEMS = (BASE, TUNED)
 """What answers in a run: its model before the tuning and after it."""
+IN_RUN = Path("eval") / "predictions.jsonl"
+"""Where a run's own answers are."""
 
 _MOST = 10**9
 
@@ -76,6 +78,20 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
 def predictions_sha256(predictions: Iterable[Prediction]) -> str:
     """Hash of the file that `write_predictions` writes."""
     return text_sha256(_lines(predictions))
+
+
+def home_of(path: Path) -> Path:
+    """The run that a file of answers is in, or the file itself."""
+    whole = path.resolve()
+    return whole.parents[1] if whole.parts[-2:] == IN_RUN.parts else whole
+
+
+def run_name(path: Path) -> str:
+    """Whose answers a file holds, by its place: runs/calm7b/eval/predictions.jsonl is calm7b, answers.jsonl answers."""
+    if path.name != IN_RUN.name:
+        return path.stem
+    home = home_of(path)
+    return home.parent.name if home.name == IN_RUN.name else home.name
 
 
 def _lines(predictions: Iterable[Prediction]) -> Iterator[str]:

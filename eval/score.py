@@ -1,5 +1,6 @@
 """`python -m eval score`: score predictions that are already there, and report. No torch here."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eval.predictions import Prediction, examples_sha256, read_predictions
+from eval.predictions import Prediction, examples_sha256, read_predictions, run_name
 from eval.render.markdown import render_markdown
 from eval.report.document import document
+from eval.report.first_screen import Subject
 from eval.report.terminal import print_table
 from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
@@ -18,9 +20,11 @@ from sft.config.load import data_section
 from sft.data.files.sources import Source
 from sft.data.records import Example
 from sft.page.html import render_html
+from sft.run.manifest import read_manifest
 from sft.run.provenance import Provenance, file_lines_sha256, provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, read_json, write_whole
+from sft.system.texts import language, text
 
 
 def score_file(predictions: Path, output: Path | None, training_data: str | None, overrides: Sequence[str]) -> None:
@@ -70,12 +74,13 @@ def report(
     """
     found = score(predictions, resamples, seed, training_outputs)
     results = dataclasses.replace(found, about=about, predictions=file_lines_sha256(file))
-    blocks = document(results, predictions, sweep_of(directory / "sweep", predictions, about))
-    reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks)}
-    for name, text in (results.texts() | reports).items():
-        write_whole(directory / name, text)
-    print_table(results, Console())
-    say(f"{directory / 'report.html'}: the whole report; report.md, results.json and samples.jsonl are beside it")
+    subject = subject_of(file, about)
+    blocks = document(results, predictions, subject, sweep_of(directory / "sweep", predictions, about))
+    reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks, language())}
+    for name, content in (results.texts() | reports).items():
+        write_whole(directory / name, content)
+    print_table(results, subject, Console())
+    say(text("report.written", path=directory / "report.html"))
 
 
 def outputs_of(answers: Path) -> dict[str, str] | None:
@@ -84,13 +89,33 @@ def outputs_of(answers: Path) -> dict[str, str] | None:
     from sft.data.rows import examples_of
     from sft.run.held_out import read_side, training_data
 
-    run = next((parent for parent in answers.absolute().parents if (parent / "manifest.json").is_file()), answers)
+    run = run_around(answers) or answers
     try:
         rows = read_side(run, "train", training_data(run, load_config(run / "config.yaml", to_train=False)))
     except UserError as error:
         warn([f"passages shared with training outputs are not looked for ({error}); --training-data names the rows"])
         return None
     return outputs_by_name(examples_of(rows))
+
+
+def subject_of(file: Path, about: Provenance | None) -> Subject:
+    """What a report on a file of answers is about: the run that it lies in, else the file."""
+    if about is None:
+        return Subject(run_name(file))
+    run = run_around(file.parent)
+    data = [Path(about.data).name] if about.data else []
+    if run and not data:
+        with contextlib.suppress(UserError):  # what cannot be read is not named
+            manifest = read_manifest(run)
+            data = [one.name for one in manifest.rows.files] if manifest.started == about.run else []
+    base = Path(about.base).name if about.base_sha256 else about.base
+    return Subject(run.name if run else run_name(file), base, ", ".join(data), about.run[:10])
+
+
+def run_around(directory: Path) -> Path | None:
+    """The run that a directory is in; None where it is in none."""
+    inside = directory.absolute()
+    return next((path for path in (inside, *inside.parents) if (path / "manifest.json").is_file()), None)
 
 
 def outputs_by_name(rows: Iterable[Example]) -> dict[str, str]:

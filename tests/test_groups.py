@@ -13,6 +13,7 @@ from rich.console import Console
 from eval.predictions import Prediction, examples_sha256, read_predictions, rows_sha256, write_predictions
 from eval.render.markdown import render_markdown
 from eval.report.document import document
+from eval.report.first_screen import Subject
 from eval.report.terminal import print_table
 from eval.scoring.results import Results
 from eval.scoring.rows import scopes_of
@@ -87,8 +88,9 @@ def test_a_report_shows_the_users_categories_and_none_of_dollys(results: Results
     ]  # fmt: skip
     predictions = [*faq("base", 1), *faq("tuned", 3)]
     terminal = io.StringIO()
-    print_table(results, Console(file=terminal, width=120, color_system=None))
-    pages = [render_markdown(document(results, predictions)), render_html(document(results, predictions))]
+    print_table(results, Subject("faq"), Console(file=terminal, width=120, color_system=None))
+    blocks = document(results, predictions, Subject("faq"))
+    pages = [render_markdown(blocks), render_html(blocks)]
     assert not [page for page in pages if HOSTILE[1:6] in page]
     for page in (*pages, terminal.getvalue()):
         assert "社内 手続き" in page
@@ -118,7 +120,7 @@ def test_rows_without_any_category_are_reported_by_group() -> None:
     ]
     found = score(bare, resamples=50)
     assert (found.rows.categories, found.rows.groups) == ({}, {"open": 12, "context": 12})
-    page = render_markdown(document(found, bare))
+    page = render_markdown(document(found, bare, Subject("faq")))
     assert "the smallest group is open, all with 12" in page
     assert "no category" not in page.split("## Samples")[0]
 

@@ -2,37 +2,50 @@
 
 import dataclasses
 import io
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from made_up import HOSTILE, answers
 from rich.cells import cell_len
 from rich.console import Console
 
+from eval.commands import compare_runs, score_file
 from eval.metrics.catalogue import HEADLINE
-from eval.predictions import Prediction
+from eval.predictions import Prediction, write_predictions
 from eval.render.markdown import render_markdown
 from eval.render.numbers import p_is, p_value, round_up
 from eval.report.document import document
+from eval.report.first_screen import Subject, three_rows
 from eval.report.samples import chosen, quoted
+from eval.report.sentences import Found, delta_word, endings, evidence, found_on, next_step, saying, sentence
 from eval.report.terminal import print_table
-from eval.report.view import endings, in_words, verdict
-from eval.scoring.results import ON_CONTEXT, Difference, Results, Scores
+from eval.report.view import at_odds
+from eval.scoring.results import ON_CONTEXT, Difference, Limit, Results, Scores
 from eval.scoring.score import score
-from sft.data.records import Example
+from eval.statistics.estimates import Estimate
+from sft.data.records import CATEGORIES, Example
 from sft.generation.settings import FinishReason
 from sft.page.blocks import Heading, Paragraph, Span, Table
 from sft.page.html import marked, render_html
+from sft.system import texts
 
 VOID = {"meta", "wbr", "br"}
+SUBJECT = Subject("calm", "cyberagent/open-calm-7b", "faq.csv", "2026-11-29")
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "_asked", "en")
 
 
 def markdown(results: Results, predictions: list[Prediction]) -> str:
-    return render_markdown(document(results, predictions))
+    return render_markdown(document(results, predictions, SUBJECT))
 
 
 def html(results: Results, predictions: list[Prediction]) -> str:
-    return render_html(document(results, predictions))
+    return render_html(document(results, predictions, SUBJECT))
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +89,10 @@ class Tags(HTMLParser):
 
 
 def test_sections_come_in_a_readers_order(results: Results, predictions: list[Prediction]) -> None:
-    blocks = document(results, predictions)
+    blocks = document(results, predictions, SUBJECT)
     sections = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
     assert sections == [
+        "Figures",
         "Open QA",
         "Context QA",
         "Other categories",
@@ -162,7 +176,7 @@ def test_hostile_names_are_escaped() -> None:
     for text in (markdown(results, found), html(results, found)):
         assert not [tag for tag in ("<script>", "<b>", "<i>") if tag in text]
     assert "a\\|b&lt;script>" in markdown(results, found)
-    print_table(results, Console(file=io.StringIO()))
+    print_table(results, SUBJECT, Console(file=io.StringIO()))
 
 
 def test_markdown_escapes_links_and_keeps_intervals() -> None:
@@ -171,22 +185,85 @@ def test_markdown_escapes_links_and_keeps_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "words"),
+    ("mean", "low", "high", "p", "p_holm", "words", "odd"),
     [
-        (0.01, 0.2, 0.01, "better"),
-        (0.01, 0.2, 0.2, "better, but not after Holm's correction"),
-        (-0.2, -0.01, None, "worse"),
-        (-0.1, 0.2, 0.5, "no difference that 8 rows can show"),
-        (0.0, 0.2, 0.04, "no difference that 8 rows can show"),
-        (None, None, None, "not decidable from 8 rows"),
+        (0.1, 0.01, 0.2, 0.001, 0.01, "better", False),
+        (-0.1, -0.2, -0.01, 0.001, 0.01, "worse", False),
+        (-0.1, -0.2, -0.01, 0.01, None, "worse", False),
+        (0.1, -0.1, 0.2, 0.5, 0.5, "not shown", False),
+        # The test decides, whatever the interval looks like; and where that would say otherwise, the evidence says so.
+        (0.1, 0.01, 0.2, 0.02, 0.2, "not shown", True),
+        (-0.067, -0.13, -0.013, 0.08, None, "not shown", True),
+        (0.1, 0.0, 0.2, 0.01, 0.04, "better", True),
+        (0.1, None, None, None, None, "too few", False),
     ],
 )
-def test_a_difference_in_words(low: float | None, high: float | None, p: float | None, words: str) -> None:
-    assert in_words(Difference(0.1, low, high, 8, 0, None, p, "sign-flip")) == words
+def test_one_test_decides_what_a_difference_is_called(
+    mean: float, low: float | None, high: float | None, p: float | None, p_holm: float | None, words: str, odd: bool
+) -> None:
+    delta = Difference(mean, low, high, 8, 0, p, p_holm, "sign-flip")
+    assert delta_word(delta) == words
+    assert at_odds(delta) == odd
+    said = evidence(delta, HEADLINE)
+    assert ("would have said otherwise" in said) == odd
+    assert ("Holm's corrected p" if p_holm else "p (not corrected)") in said
 
 
 def test_two_rows_that_agree_show_no_difference() -> None:
-    assert in_words(Difference(0.1, 0.01, 0.19, 2, 0, 0.5, 1.0, "sign-flip")) == "no difference that 2 rows can show"
+    delta = Difference(0.1, 0.01, 0.19, 2, 0, 0.5, 1.0, "sign-flip")
+    assert delta_word(delta) == "not shown"
+    assert "would have said otherwise" in evidence(delta, HEADLINE)
+
+
+def asked(delta: Difference, floor: float = 0.1, right: tuple[float, float] = (0.2, 0.3), **fields: bool) -> Found:
+    """What is found on context questions with this difference; the tuned model scores .3."""
+    before, after, *shares = (Estimate(mean, None, None, delta.n, 0) for mean in (0.3 - (delta.mean or 0), 0.3, *right))
+    return Found("context", delta.n, before, after, (shares[0], shares[1]), delta, Limit(floor, "echo"), **fields)
+
+
+def change(mean: float, reach: float, p: float, n: int = 100, rows: int | None = None) -> Difference:
+    return Difference(mean, mean - reach, mean + reach, n, 0, p, p, "sign-flip", rows_to_show=rows)
+
+
+ONE_ROW = Difference(0.1, None, None, 1, 0, None, None, "sign-flip")
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "words", "step"),
+    [
+        (asked(change(0.1, 0.05, 0.01)), "better", "better (character F1 0.200 → 0.300, 100", "use the tuned model"),
+        (
+            asked(change(0.1, 0.05, 0.01), floor=0.4),
+            "better",
+            "Still, what takes no understanding",
+            "Do not use it for these",
+        ),
+        (asked(change(0.1, 0.05, 0.01), right=(0.3, 0.2)), "better", "better (", "fewer answers are right"),
+        (asked(change(-0.1, 0.05, 0.01)), "worse", "worse (character F1 0.400 → 0.300", "lower training.learning_rate"),
+        (asked(change(-0.1, 0.05, 0.01), penalty_on_context=True), "worse", "worse (", "penalty_scope=generated"),
+        (asked(change(0.1, 0.2, 0.4, 18, 193)), "too_few", "18 questions are too few; about 200 would", "on 200 such"),
+        (asked(change(0.01, 0.2, 0.9, 18, 31000)), "not_shown", "(18 questions).", "Treat the two as equal for now"),
+        (asked(change(0.01, 0.03, 0.9, 100, 900)), "too_close", "more than 0.05 is unlikely", "Treat the two as equal"),
+        (asked(change(0.01, 0.03, 0.9, 8, 90)), "too_few", "8 questions are too few", "90 such"),
+        (asked(change(0.1, 0.05, 0.2, 8, 5)), "not_shown", "not shown to be better", "evaluate again on other"),
+        (asked(change(0.0, 0.2, 1.0, 8)), "not_shown", "not shown to be better", "on 200 such questions or more"),
+        (asked(change(0.0, 0.0, 1.0)), "unchanged", "no difference at all", "whether the answers differ at all"),
+        (asked(ONE_ROW), "no_spread", "1 question cannot show", "on 200 such questions"),
+    ],
+)
+def test_a_sentence_to_repeat_and_what_to_do(found: Found, said: str, words: str, step: str) -> None:
+    assert saying(found) == said
+    assert words in sentence(found)
+    assert step in next_step(found)
+
+
+def test_a_group_without_rows_or_without_a_pair_is_said_so(results: Results, predictions: list[Prediction]) -> None:
+    one = [answer for answer in predictions if answer.system == "tuned" and answer.example.group == "open"]
+    alone = score(one, resamples=50)
+    assert "there is nothing to compare it with" in sentence(found_on(alone, "open"))
+    assert "python -m eval compare A B" in next_step(found_on(alone, "open"))
+    assert sentence(found_on(alone, "context")) == "Questions about a context: none among the test rows."
+    assert next_step(found_on(alone, "context")) == ""
 
 
 def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
@@ -198,17 +275,61 @@ def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
 
     found = score(system("base", "わからない") + system("tuned", "東京"), resamples=200)
     assert found.floors["echo"].groups["open"]["character_f1"].mean > 0.6
-    assert "better, and below the best floor" in verdict(found, "open").text
+    assert "better (" in sentence(found_on(found, "open"))
+    assert "Still, what takes no understanding scores more (" in sentence(found_on(found, "open"))
     above = score(system("base", "わからない") + system("tuned", "東京都の人口は人です"), resamples=200)
-    assert "below the best floor" not in verdict(above, "open").text
+    assert "understanding" not in sentence(found_on(above, "open"))
 
 
-def test_the_verdict_is_one_line_with_both_systems(results: Results) -> None:
-    line = verdict(results, "context").text
+def test_the_first_screen_comes_before_everything_folded(page: str, results: Results) -> None:
+    first, *folds = page.split("<details>")
+    assert len(folds) == 9
+    assert "<title>calm: before and after tuning</title>" in page
+    about = "base model: cyberagent/open-calm-7b · data: faq.csv · training begun: 2026-11-29 · 32 test questions: "
+    assert f"<p>{about}8 questions without a context" in first
+    assert sentence(found_on(results, "open")).split(" (")[0] in first
     means = [results.systems[s].of(ON_CONTEXT, HEADLINE).mean for s in ("base", "tuned")]
-    assert f"{means[0]:.3f} → {means[1]:.3f}" in line
-    assert "best floor" in line
-    assert "\n" not in line
+    assert all(f"<td>{mean:.3f}</td>" in first for mean in means)
+    assert [first.count(f"<h4>{title}: ") for title in ("Largest gain", "Largest loss", "Typical")] == [1, 0, 1]
+    assert "<figure>" not in first
+    assert all("<details>" not in fold and 'id="s' in fold for fold in folds)
+
+
+def test_the_first_screen_and_the_terminal_speak_japanese(
+    results: Results, predictions: list[Prediction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "_asked", "ja")
+    page = render_html(document(results, predictions, SUBJECT), "ja")
+    out = io.StringIO()
+    print_table(results, SUBJECT, Console(file=out, width=400))
+    for shown in (re.sub("<.*?>", "", page.partition("<details>")[0].partition("</style>")[2]), out.getvalue()):
+        assert "calm: 学習前と学習後の比較" in shown
+        assert "ベースモデル: cyberagent/open-calm-7b · データ: faq.csv · 学習開始: 2026-11-29" in shown
+        assert sentence(found_on(results, "context")) in shown
+        assert "次にすること：" in shown
+        known = {*CATEGORIES, "calm", "cyberagent", "open", "faq.csv", "Holm", "docs", "evaluation.md", "eval.data"}
+        known |= {"data.test_share", "generation.max_new_tokens", "training.num_train_epochs", "script", "alert"}
+        assert not set(re.findall("[A-Za-z_.]{4,}", shown)) - known
+    assert "<summary><h2>回答例</h2></summary>" in page
+
+
+def test_three_answers_are_chosen_by_rule_and_no_row_twice() -> None:
+    gains = {"a": -0.4, "b": 0.0, "c": 0.1, "d": 0.1, "e": 0.9}
+    assert three_rows(gains, paired=True) == {"Largest gain": "e", "Largest loss": "a", "Typical": "c"}
+    assert three_rows({"a": 0.0, "b": 0.0}, paired=True) == {"Typical": "a"}
+    assert three_rows({"a": 0.2}, paired=True) == {"Largest gain": "a"}
+    assert three_rows({"a": 0.2, "b": 0.1}, paired=False) == {"Highest": "a", "Lowest": "b"}
+    assert three_rows({}, paired=True) == {}
+
+
+def test_what_is_folded_prints_and_markdown_folds_nothing(
+    page: str, results: Results, predictions: list[Prediction]
+) -> None:
+    assert "details::details-content { display: block; content-visibility: visible; }" in page
+    report = markdown(results, predictions)
+    assert "<details>" not in report
+    assert "\n## Samples\n" in report
+    assert report.startswith("# calm: before and after tuning\n")
 
 
 def test_what_is_absent_reads_not_available(results: Results, predictions: list[Prediction]) -> None:
@@ -223,7 +344,7 @@ def test_what_is_absent_reads_not_available(results: Results, predictions: list[
     for text in (markdown(bare, predictions), html(bare, predictions)):
         assert "n/a" in text
         assert "None" not in text.replace("None.", "")
-    print_table(bare, Console(file=io.StringIO()))
+    print_table(bare, SUBJECT, Console(file=io.StringIO()))
 
 
 def test_one_system_and_one_row_can_be_reported() -> None:
@@ -231,12 +352,13 @@ def test_one_system_and_one_row_can_be_reported() -> None:
     found = [Prediction("anybody", row, "", "", "error", 1, 0, {})]
     results = score(found, resamples=50)
     report = markdown(results, found)
-    assert "anybody 0.000 [–]; best floor" in report
-    assert "**Context QA**: no rows." in report
+    assert "character F1 0.000 (1 question); there is nothing to compare it with." in report
+    assert "hat takes no understanding scores " in report
+    assert "**Questions about a context: none among the test rows.**" in report
     assert "(empty)" in report
     assert "Needs the systems base and tuned." in report
     assert "(empty)" in html(results, found)
-    print_table(results, Console(file=io.StringIO()))
+    print_table(results, SUBJECT, Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(
@@ -280,10 +402,10 @@ def test_answers_are_highlighted_where_they_quote_their_context() -> None:
 @pytest.mark.parametrize("width", [80, 100])
 def test_terminal_table_fits_and_aligns(results: Results, width: int) -> None:
     out = io.StringIO()
-    print_table(results, Console(file=out, width=width))
+    print_table(results, SUBJECT, Console(file=out, width=width))
     text = out.getvalue()
     assert "…" not in text
-    lines = [line for line in text.splitlines() if "_qa" in line or ", all" in line]
+    lines = [line for line in text.splitlines() if (line.startswith("  ") and "_qa" in line) or ", all " in line]
     assert {cell_len(line) for line in lines} == {max(map(cell_len, lines))}
     assert max(map(cell_len, text.splitlines())) <= width
     assert len(lines) == 6
@@ -292,7 +414,7 @@ def test_terminal_table_fits_and_aligns(results: Results, width: int) -> None:
 def test_japanese_system_names_do_not_break_the_terminal_table(predictions: list[Prediction]) -> None:
     renamed = answers("日本語の長い名前のモデル") + answers("別のモデル", 1)
     out = io.StringIO()
-    print_table(score(renamed, resamples=50), Console(file=out, width=80))
+    print_table(score(renamed, resamples=50), SUBJECT, Console(file=out, width=80))
     lines = [line for line in out.getvalue().splitlines() if ", all" in line or "モデル" in line]
     assert "日本語の長…" in out.getvalue()
     assert max(map(cell_len, out.getvalue().splitlines())) <= 80
@@ -335,7 +457,7 @@ def ending(*reasons: FinishReason) -> list[Prediction]:
     [
         (["eos"], None),
         (["eos", "eos", "stop", "eos"], None),
-        (["eos", "heading"], "of 32 answers (tuned) 16 ended by themselves, 16 ran on into the template"),
+        (["eos", "heading"], "of 32 answers (after) 16 ended by themselves, 16 ran on into the template"),
         (["eos", "length"], "16 were cut at the length limit. Raise generation.max_new_tokens where"),
         (["eos", "heading"], "has not learned to end. Train longer (training.num_train_epochs)"),
     ],
@@ -344,7 +466,7 @@ def test_few_endings_come_with_what_to_do(reasons: list[FinishReason], words: st
     predictions = ending(*reasons)
     results = score(predictions, resamples=50)
     out = io.StringIO()
-    print_table(results, Console(file=out, width=400))
+    print_table(results, SUBJECT, Console(file=out, width=400))
     for text in (markdown(results, predictions), out.getvalue()):
         assert ("Endings" in text) == bool(words)
         assert words is None or words in text
@@ -352,3 +474,17 @@ def test_few_endings_come_with_what_to_do(reasons: list[FinishReason], words: st
 
 def test_an_untuned_model_is_not_expected_to_end() -> None:
     assert endings(score([dataclasses.replace(one, system="base") for one in ending("heading")], resamples=50)) == []
+
+
+def test_score_writes_and_says_it_in_the_language_asked_for(
+    tmp_path: Path, predictions: list[Prediction], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "faq" / "eval" / "predictions.jsonl"
+    file.parent.mkdir(parents=True)
+    write_predictions(predictions, file)
+    score_file([str(file), "--lang", "ja"])
+    assert "faq: 学習前と学習後の比較" in capsys.readouterr().out
+    assert '<html lang="ja">' in (file.parent / "report.html").read_text(encoding="utf-8")
+    assert (file.parent / "report.md").read_text(encoding="utf-8").startswith("# faq: 学習前と学習後の比較\n")
+    compare_runs([f"{file}:base", str(file), "--lang", "ja"])
+    assert "文脈ありの質問：" in capsys.readouterr().out

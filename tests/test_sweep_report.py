@@ -11,6 +11,7 @@ from made_up import answers
 
 from eval.predictions import Prediction, write_predictions
 from eval.report.document import document
+from eval.report.first_screen import Subject
 from eval.report.sweep import sweep_blocks
 from eval.report.sweep_figures import _lines
 from eval.scoring.score import score
@@ -102,7 +103,8 @@ def test_figures_of_the_sweep_are_xml(directory: Path) -> None:
 def test_the_runs_report_takes_the_sweep_in(directory: Path) -> None:
     report_sweep(directory, 50)
     predictions = [*answers("base", 1), *answers("tuned", 3)]
-    page = render_html(document(score(predictions, resamples=50), predictions, read_sweep_results(directory)))
+    results, sweep = score(predictions, resamples=50), read_sweep_results(directory)
+    page = render_html(document(results, predictions, Subject("faq"), sweep))
     assert page.count("<svg") == 6
     assert "Not swept yet" not in page
 

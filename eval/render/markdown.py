@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from sft.page.blocks import Block, Bullets, Cell, Figure, Heading, Paragraph, Sample, Strong, Table
+from sft.page.blocks import Beside, Block, Bullets, Cell, Figure, Heading, Paragraph, Sample, Strong, Table
 from sft.system.visible import escaped, visible
 
 TEXT_SHOWN = 1200
@@ -27,6 +27,8 @@ def _block(block: Block) -> str:
             return _table(block)
         case Figure():
             return f"Figure (in the HTML file): {inline(block.caption)}"
+        case Beside():
+            return "\n\n".join(_block(one) for column in block.columns for one in column)
         case Sample():
             title = f"#### {inline(block.title)}{f', {block.change}' if block.change else ''}"
             quotes = [f"{inline(q.label)}\n\n{fenced(q.text, TEXT_SHOWN)}" for q in (*block.texts, *block.answers)]

@@ -1,4 +1,4 @@
-"""The report of one scored run, as blocks in the order a reader decides in. No torch here."""
+"""The report of one scored run, as blocks: the first screen, and folded behind it what it rests on. No torch here."""
 
 import dataclasses
 import json
@@ -11,53 +11,55 @@ from eval.metrics.metric import Metric
 from eval.predictions import Prediction
 from eval.render.numbers import p_is, with_interval
 from eval.report.figures import copy_figure, delta_figure, forest_figure, length_figure
+from eval.report.first_screen import Subject, first_screen
 from eval.report.samples import sample_blocks
 from eval.report.score_tables import behaviour_table, score_table
+from eval.report.sentences import delta_word, evidence
 from eval.report.sweep import sweep_blocks
-from eval.report.view import TITLES, WORDS, endings, measured, reached_by_copying, verdict
-from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope
+from eval.report.view import TITLES, WORDS, measured, reached_by_copying
+from eval.scoring.results import ON_CONTEXT, Results, Scope
 from eval.scoring.sweep import SweepResults
 from sft.config.repetition_penalty import PENALTY, SCOPE, SCOPE_MATTERS
 from sft.data.records import Group, category_label
 from sft.page.blocks import NOTHING, Block, Bullets, Heading, Strong, Table, paragraph
+from sft.system.texts import text
 
 PASSAGE_SHOWN = 300
 
 
-def document(results: Results, predictions: Sequence[Prediction], sweep: SweepResults | None = None) -> list[Block]:
+def document(
+    results: Results, predictions: Sequence[Prediction], subject: Subject, sweep: SweepResults | None = None
+) -> list[Block]:
     """The whole report. `results` is what `score` returned for these predictions, `sweep` what a sweep of them gave."""
     return [
-        Heading(1, "Evaluation by task category"),
-        *_deviations(results),
-        *_verdicts(results),
+        *first_screen(results, predictions, subject),
+        _section(text("report.figures")),
+        *_interaction(results),
         paragraph(WORDS["legend"]),
         forest_figure(results),
         *delta_figure(results),
         *(block for group in TITLES for block in _group(results, group)),
         *_penalty(results, sweep),
         *_behaviour(results),
-        Heading(2, "Samples"),
+        _section(text("report.samples")),
         *sample_blocks(results, predictions),
         *_provenance(results),
         *_caveats(results),
     ]
 
 
-def _deviations(results: Results) -> list[Block]:
-    found = "; ".join(results.about.deviations) if results.about else ""
-    return [paragraph(Strong("Not the model as it was trained"), f": {found}.")] if found else []
+def _section(title: str) -> Heading:
+    """The heading of a folded section."""
+    return Heading(2, title, folded=True)
 
 
-def _verdicts(results: Results) -> list[Block]:
-    lines: list[Block] = [verdict(results, scope.group) for scope in (ON_OPEN, ON_CONTEXT)]
-    if measured(results.systems, [ON_CONTEXT], [FACTS_RECALL]):
-        lines.append(verdict(results, "context", FACTS_RECALL))
+def _interaction(results: Results) -> list[Block]:
     interaction = results.interaction.get(HEADLINE.key)
-    if interaction and interaction.mean is not None:
-        change = f": the difference on context minus that on open is {with_interval(interaction, signed=True)}"
-        p = f" in {HEADLINE.name} (p {p_is(interaction.p, interaction.p_is_bound)})."
-        lines.append(paragraph(Strong("Context against open"), change + p))
-    return [*lines, *endings(results)]
+    if not interaction or interaction.mean is None:
+        return []
+    change = f": the difference on context minus that on open is {with_interval(interaction, signed=True)}"
+    p = f" in {HEADLINE.name} (p {p_is(interaction.p, interaction.p_is_bound)})."
+    return [paragraph(Strong("Context against open"), change + p)]
 
 
 def _group(results: Results, group: Group) -> list[Block]:
@@ -67,7 +69,12 @@ def _group(results: Results, group: Group) -> list[Block]:
     every = in_section("overlap", "correctness", "free of decoding")
     metrics = [metric for metric in every if not metric.part_of and not metric.needs_context]
     tables = [score_table(results, scopes, metrics), *_reached(results, scopes, metrics)]
-    return [Heading(2, TITLES[group]), *(_context(results, scopes) if group == "context" else tables)]
+    titles = {
+        "open": text("report.open_qa"),
+        "context": text("report.context_qa"),
+        "other": text("report.other_categories"),
+    }
+    return [_section(titles[group]), *(_context(results, scopes) if group == "context" else tables)]
 
 
 def _reached(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[Block]:
@@ -84,7 +91,17 @@ def _context(results: Results, scopes: Sequence[Scope]) -> list[Block]:
         if measured(results.systems, scopes, metrics):
             blocks += [Heading(3, title), *map(paragraph, explained), table(results, scopes, metrics)]
             blocks += [] if section == "grounding" else _reached(results, scopes, metrics)
+            blocks += _facts(results) if section == "correctness" else []
     return [*blocks, *copy_figure(results)]
+
+
+def _facts(results: Results) -> list[Block]:
+    """What the difference in facts found says: it is in no family, and its p not corrected."""
+    delta = results.deltas.of(ON_CONTEXT, FACTS_RECALL)
+    if delta.mean is None:
+        return []
+    shown = evidence(delta, FACTS_RECALL)
+    return [paragraph(Strong(f"{FACTS_RECALL.name}, {ON_CONTEXT.label}: {delta_word(delta)}"), f". {shown}")]
 
 
 def _penalty(results: Results, sweep: SweepResults | None) -> list[Block]:
@@ -94,7 +111,7 @@ def _penalty(results: Results, sweep: SweepResults | None) -> list[Block]:
         for name, settings in results.settings.generation.items()
     ]
     return [
-        Heading(2, "Repetition penalty"),
+        _section(text("report.penalty")),
         paragraph(SCOPE_MATTERS),
         Table(["answered with", "penalty", "scope", "temperature", "new tokens at most"], rows),
         *(sweep_blocks(sweep) if sweep else [paragraph(WORDS["not_swept"])]),
@@ -107,7 +124,7 @@ def _behaviour(results: Results) -> list[Block]:
     rows = [[name, *map(str, dataclasses.astuple(counts))] for name, counts in results.answers.items()]
     scopes = results.rows.scopes()
     return [
-        Heading(2, "Behaviour"),
+        _section(text("report.behaviour")),
         Table(header, rows),
         length_figure(results),
         behaviour_table(results, scopes, in_section("behaviour")),
@@ -153,7 +170,7 @@ def _provenance(results: Results) -> list[Block]:
     rows = [[key, *(_setting(found.get(key, NOTHING)) for found in generation.values())] for key in keys]
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return [
-        Heading(2, "Provenance"),
+        _section(text("report.provenance")),
         *_about(results),
         Table(["generation", *generation], rows),
         paragraph(
@@ -185,5 +202,5 @@ def _caveats(results: Results) -> list[Block]:
     scopes = results.rows.scopes()
     smallest = min([scope for scope in scopes if not scope.is_group] or scopes, key=results.rows.of)
     words = {"kind": "group" if smallest.is_group else "category", "smallest": smallest.label}
-    items = (text.format(rows=results.rows, least=results.rows.of(smallest), **words) for text in WORDS["caveats"])
-    return [Heading(2, "Caveats"), Bullets(tuple(items))]
+    items = (line.format(rows=results.rows, least=results.rows.of(smallest), **words) for line in WORDS["caveats"])
+    return [_section(text("report.caveats")), Bullets(tuple(items))]

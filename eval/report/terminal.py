@@ -1,35 +1,64 @@
-"""The table for the terminal, which fits 80 columns, and lines that say what it means. No torch here."""
+"""The first screen in a terminal, in the reader's language: a table that fits 80 columns, and what it says."""
 
 from rich.console import Console
 from rich.text import Text
 
-from eval.metrics.catalogue import EOS_RATE, HEADLINE
+from eval.metrics.catalogue import HEADLINE
 from eval.render.numbers import number, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
-from eval.report.view import WORDS, endings, verdict
-from eval.scoring.results import ON_CONTEXT, ON_OPEN, Results, Scope, best
+from eval.report.first_screen import Subject, about, deviations, groups_asked, title
+from eval.report.sentences import (
+    delta_word,
+    endings,
+    found_on,
+    metric_word,
+    next_step,
+    rests_on,
+    right,
+    scope_word,
+    sentence,
+    system_word,
+)  # fmt: skip
+from eval.scoring.results import Results, Scope
+from sft.data.records import Group
+from sft.page.blocks import Paragraph
+from sft.system.texts import text
 from sft.system.visible import narrow, visible
 
 
-def print_table(results: Results, console: Console) -> None:
-    """Character F1 by category and group beside floor and oracle, and how often answers ended."""
-    difference = ["difference"] if results.deltas.groups else []
-    header = ["n", *results.systems, *difference, "floor", "oracle", "EOS"]
+def print_table(results: Results, subject: Subject, console: Console) -> None:
+    """What was compared, the headline metric by category and group beside its floor, and what it says."""
+    changes = [text("report.change")] if results.deltas.groups else []
+    words = [text("report.in_words")] if results.deltas.groups else []
+    header = [text("rows.rows"), *map(system_word, results.systems), *changes, text("report.floor"), *words]
     rows = [
-        Row(narrow(scope.label, CATEGORY_CELLS), _cells(results, scope), scope.is_group)
+        Row(narrow(scope_word(scope), CATEGORY_CELLS), _cells(results, scope), scope.is_group)
         for scope in results.rows.scopes()
     ]
-    print_rows(f"{HEADLINE.name} by task category", header, rows, console)
-    console.print(Text(WORDS["columns"]), style="dim")
-    for line in (*(verdict(results, scope.group) for scope in (ON_OPEN, ON_CONTEXT)), *endings(results)):
-        console.print(Text(visible(line.text)))
+    _print(console, title(results, subject), about(results, subject))
+    print_rows(text("report.table_of", metric=metric_word(HEADLINE)), header, rows, console)
+    for group in groups_asked(results):
+        _print(console, *_lines(results, group), "")
+    others = [*deviations(results), *endings(results)]
+    _print(console, *(line.text for line in others if isinstance(line, Paragraph)))
+
+
+def _lines(results: Results, group: Group) -> list[str]:
+    found = found_on(results, group)
+    step = next_step(found)
+    steps = [f"{text('report.next')} {step}"] if step else []
+    return [*filter(None, (sentence(found), right(found))), *steps, rests_on(found)]
 
 
 def _cells(results: Results, scope: Scope) -> list[str]:
-    systems = list(results.systems.values())
-    cells = [str(results.rows.of(scope)), *(number(scores.of(scope, HEADLINE).mean) for scores in systems)]
-    if results.deltas.groups:
-        cells.append(with_interval(results.deltas.of(scope, HEADLINE), signed=True, digits=2))
-    last = next(reversed(results.systems))
-    limits = [results.best_floor(last, scope, HEADLINE).mean, best(results.ceilings, scope, HEADLINE).mean]
-    return [*cells, *(number(end, digits=2) for end in (*limits, systems[-1].of(scope, EOS_RATE).mean))]
+    cells = [str(results.rows.of(scope)), *(number(s.of(scope, HEADLINE).mean) for s in results.systems.values())]
+    floor = number(results.best_floor(next(reversed(results.systems)), scope, HEADLINE).mean, digits=2)
+    if not results.deltas.groups:
+        return [*cells, floor]
+    delta = results.deltas.of(scope, HEADLINE)
+    return [*cells, with_interval(delta, signed=True, digits=2), floor, delta_word(delta)]
+
+
+def _print(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(Text(visible(line)))

@@ -14,6 +14,10 @@ class Strong(str):
     """A run of emphasised text inside a `Paragraph`."""
 
 
+class Small(str):
+    """A run of smaller text inside a `Paragraph`, for who wants to know more."""
+
+
 class Cell(NamedTuple):
     """A table cell: what is read first, and what stands smaller beside it."""
 
@@ -34,14 +38,19 @@ class Span(NamedTuple):
 
 
 class Heading(NamedTuple):
-    """A heading; level 1 is the report's title."""
+    """A heading; level 1 is the report's title.
+
+    What stands under a `folded` one, up to the next of level 2, is folded away until somebody opens it, and on paper it
+    is open. Markdown folds nothing.
+    """
 
     level: int
     text: str
+    folded: bool = False
 
 
 class Paragraph(NamedTuple):
-    """One paragraph of plain and `Strong` runs."""
+    """One paragraph of plain, `Strong` and `Small` runs."""
 
     parts: tuple[str, ...]
 
@@ -95,7 +104,13 @@ class Sample(NamedTuple):
     answers: tuple[Quote, ...]
 
 
-Block = Heading | Paragraph | Bullets | Table | Figure | Sample
+class Beside(NamedTuple):
+    """Columns of blocks, beside each other where the page is wide enough."""
+
+    columns: tuple[tuple["Block", ...], ...]
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | Sample | Beside
 
 
 def paragraph(*parts: str) -> Paragraph:

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sft.page.blocks import NOTHING, Block, Heading, Span, Strong, text_of
+from sft.page.blocks import NOTHING, Block, Heading, Small, Span, Strong, text_of
 from sft.system.visible import visible
 
 
@@ -24,15 +24,31 @@ def render_html(blocks: Sequence[Block], language: str = "en") -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=shown, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    jinja.globals |= {"text_of": text_of, "shown": shown, "marked": marked, "NOTHING": NOTHING}
-    jinja.tests["strong"] = lambda part: isinstance(part, Strong)
+    jinja.globals |= {"text_of": text_of, "shown": shown, "marked": marked, "kinds": kinds, "NOTHING": NOTHING}
+    jinja.tests |= {"strong": lambda part: isinstance(part, Strong), "small": lambda part: isinstance(part, Small)}
     headings = [block for block in blocks if isinstance(block, Heading)]
     return jinja.get_template("page.html.jinja").render(
         language=language,
         title=headings[0].text if headings else "Report",
         sections=[heading for heading in headings if heading.level == 2],
-        blocks=[(type(block).__name__, block) for block in blocks],
+        folds=folds(blocks),
     )
+
+
+def folds(blocks: Iterable[Block]) -> list[tuple[Heading | None, list[Block]]]:
+    """The blocks in their order, those under a folded heading behind it; None: they stand open."""
+    found: list[tuple[Heading | None, list[Block]]] = [(None, [])]
+    for block in blocks:
+        if isinstance(block, Heading) and block.level == 2:
+            found.append((block, []) if block.folded else (None, [block]))
+        else:
+            found[-1][1].append(block)
+    return found
+
+
+def kinds(blocks: Iterable[Block]) -> list[tuple[str, Block]]:
+    """Each block behind the name of its kind."""
+    return [(type(block).__name__, block) for block in blocks]
 
 
 def shown(text: object) -> Markup:

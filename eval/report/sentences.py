@@ -1,0 +1,243 @@
+"""What a comparison says, in sentences that a person can repeat, and what to do next; in the reader's language."""
+
+from typing import Literal, NamedTuple
+
+from eval.metrics.catalogue import CORRECT, HEADLINE
+from eval.metrics.metric import Metric
+from eval.predictions import BASE, TUNED
+from eval.render.numbers import number, p_is, round_up, with_interval
+from eval.report.view import at_odds, deciding_p, outcome
+from eval.scoring.results import ON_GROUP, Difference, Limit, Results, Scope
+from eval.statistics.estimates import Estimate
+from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
+from sft.data.records import Group
+from sft.page.blocks import Paragraph, Strong, paragraph
+from sft.system.texts import Count, text
+
+NEGLIGIBLE = 0.05
+"""Of a score from 0 to 1: a difference whose whole interval is nearer to 0 is called none."""
+FEWEST_ROWS = 30
+"""With fewer the interval is too narrow to say that there is none."""
+ENOUGH_ROWS = 200
+"""Where nothing better is known: so many rows show differences of about .04 character F1."""
+MOST_ROWS = 2_000
+"""More rows than that are not asked for: the difference is too small to be worth them."""
+ENOUGH_ENDINGS = 0.8
+"""Share of answers that end by themselves below which it is said what to do about it."""
+
+Saying = Literal["better", "worse", "too_few", "too_close", "not_shown", "unchanged", "no_spread", "alone", "none"]
+
+
+class Found(NamedTuple):
+    """What was found on the questions of a group: `before` is None without a system to compare with."""
+
+    group: Group
+    rows: int
+    before: Estimate | None
+    after: Estimate
+    right: tuple[Estimate | None, Estimate]
+    """Of `CORRECT`, before and after."""
+    delta: Difference
+    floor: Limit
+    penalty_on_context: bool = False
+    """Whether the answers were given under a penalty that counts the prompt."""
+
+
+def found_on(results: Results, group: Group) -> Found:
+    """Of tuned against base or, without the two, of the last system alone."""
+    scope = ON_GROUP[group]
+    name = TUNED if TUNED in results.systems else next(reversed(results.systems))
+    first = results.systems[BASE] if results.deltas.groups else None
+    scores, settings = results.systems[name], results.settings.generation[name]
+    counted = settings.get(PENALTY, NO_PENALTY) > NO_PENALTY and settings.get(SCOPE, DEFAULT_SCOPE) == "all"
+    return Found(
+        group=group,
+        rows=results.rows.groups.get(group, 0),
+        before=first.of(scope, HEADLINE) if first else None,
+        after=scores.of(scope, HEADLINE),
+        right=(first.of(scope, CORRECT) if first else None, scores.of(scope, CORRECT)),
+        delta=results.deltas.of(scope, HEADLINE),
+        floor=results.best_floor(name, scope, HEADLINE),
+        penalty_on_context=counted and group == "context",
+    )
+
+
+def saying(found: Found) -> Saying:
+    """Which sentence holds."""
+    delta = found.delta
+    if not found.rows or found.before is None:
+        return "alone" if found.rows else "none"
+    word = outcome(delta)
+    if word != "unclear":
+        return word
+    if delta.ends == (0, 0):
+        return "unchanged"
+    if delta.ends and delta.n >= FEWEST_ROWS and max(map(abs, delta.ends)) <= NEGLIGIBLE:
+        return "too_close"
+    return "too_few" if delta.n < (delta.rows_to_show or 0) <= MOST_ROWS else "not_shown"
+
+
+def sentence(found: Found) -> str:
+    """Whether the group's questions are answered better, and whether copying would do as well."""
+    values = {
+        "questions": text("report.questions", group=group_word(found.group)),
+        "metric": metric_word(HEADLINE),
+        "before": number(found.before.mean if found.before else None),
+        "after": number(found.after.mean),
+        "rows": Count(found.rows),
+        "enough": Count(round_up(found.delta.rows_to_show or 0)),
+        "most": NEGLIGIBLE,
+    }
+    words = {
+        "better": text("report.better", **values),
+        "worse": text("report.worse", **values),
+        "too_few": text("report.too_few", **values),
+        "too_close": text("report.too_close", **values),
+        "not_shown": text("report.not_shown", **values),
+        "unchanged": text("report.unchanged", **values),
+        "no_spread": text("report.no_spread", **values),
+        "alone": text("report.alone", **values),
+        "none": text("report.none", **values),
+    }[saying(found)]
+    if _is_below(found):
+        below = text("report.below", floor=floor_word(found.floor.name), score=number(found.floor.mean))
+        return _joined(words, below)
+    return words
+
+
+def right(found: Found) -> str:
+    """How many answers are right, before and after; nothing where there are none."""
+    first, last = found.right
+    if last.mean is None:
+        return ""
+    counts = {"after": Count(_ones(last)), "rows": Count(last.n)}
+    if first is None:
+        return text("report.right_alone", **counts)
+    return text("report.right", before=Count(_ones(first)), **counts)
+
+
+def next_step(found: Found) -> str:
+    """What to do about it; nothing where there is nothing to ask."""
+    delta, said = found.delta, saying(found)
+    if said in ("none", "alone"):
+        return text("report.have_a_pair") if said == "alone" else ""
+    if said == "worse":
+        return text("report.mind_the_penalty") if found.penalty_on_context else text("report.train_less")
+    if said == "unchanged":
+        return text("report.did_it_learn")
+    if _is_below(found):
+        return text("report.train_more")
+    if said == "better":
+        first, last = found.right
+        fewer = first and first.mean is not None and last.mean is not None and last.mean < first.mean
+        return text("report.read_the_lost") if fewer else text("report.use")
+    if said == "too_close" or (delta.rows_to_show or 0) > MOST_ROWS:
+        return text("report.count_as_same")
+    if said != "too_few" and at_odds(delta):
+        return text("report.again")
+    enough = round_up(delta.rows_to_show or 0) if said == "too_few" else max(ENOUGH_ROWS, 2 * found.rows)
+    return text("report.more_rows", enough=Count(enough))
+
+
+def evidence(delta: Difference, metric: Metric, floor: Limit | None = None) -> str:
+    """The difference, the p that decides, what it says against the interval, and the best floor."""
+    said = []
+    if delta.mean is not None:
+        kind = text("report.uncorrected") if delta.p_holm is None else text("report.holm")
+        values = {"difference": with_interval(delta, signed=True), "metric": metric_word(metric)}
+        p = f"{kind} {p_is(deciding_p(delta), delta.p_is_bound)}"
+        said.append(text("report.evidence", p=p, rule=text("report.rule"), **values))
+        said += [text("report.at_odds")] * at_odds(delta)
+    if floor and floor.mean is not None:
+        said.append(text("report.best_floor", score=number(floor.mean), floor=floor_word(floor.name)))
+    return _joined(*said)
+
+
+def rests_on(found: Found) -> str:
+    """The evidence for the sentence, and the best floor where the sentence does not name it."""
+    return evidence(found.delta, HEADLINE, None if _is_below(found) else found.floor)
+
+
+def endings(results: Results) -> list[Paragraph]:
+    """A line on how the answers ended, and the remedy, where too few of a tuned model's end by themselves; else none.
+
+    Those that end at a stop string end as somebody wished.
+    """
+    name, counts = list(results.answers.items())[-1]
+    total = results.rows.total
+    if name == BASE or counts.eos + counts.stop >= ENOUGH_ENDINGS * total:
+        return []
+    tokens = results.settings.generation[name].get("max_new_tokens")
+    limit = text("report.limit_of", tokens=tokens) if tokens else text("report.limit_unknown")
+    ended = {"eos": counts.eos, "heading": counts.heading, "length": counts.length}
+    words = text("report.ended", total=Count(total), system=system_word(name), limit=limit, **ended)
+    remedy = text("report.ran_on") if counts.heading >= counts.length else text("report.cut_at_limit")
+    return [paragraph(Strong(text("report.endings")), f": {_joined(words, remedy)}")]
+
+
+def delta_word(delta: Difference) -> str:
+    """What a difference says, in a word."""
+    return {
+        "better": text("report.word_better"),
+        "worse": text("report.word_worse"),
+        "unclear": text("report.word_unclear"),
+        "no_spread": text("report.word_no_spread"),
+    }[outcome(delta)]
+
+
+def group_word(group: Group) -> str:
+    """A group's questions, behind "Questions"."""
+    return {"open": text("report.open"), "context": text("report.context"), "other": text("report.other")}[group]
+
+
+def scope_word(scope: Scope) -> str:
+    """A category by its name, a group as all its questions."""
+    return text("report.all_of", group=group_word(scope.group)) if scope.is_group else category_word(scope.name)
+
+
+def category_word(category: str) -> str:
+    """A category by its name."""
+    return category or text("rows.no_category")
+
+
+def system_word(name: str) -> str:
+    """Base and tuned in the reader's words, others by their name."""
+    return {BASE: text("report.before"), TUNED: text("report.after")}.get(name, name)
+
+
+def metric_word(metric: Metric) -> str:
+    """The headline metric in the reader's words, others by their name."""
+    return {"character_f1": text("report.character_f1")}.get(metric.key, metric.name)
+
+
+def floor_word(name: str) -> str:
+    """A floor, as `Limit` names it, in the reader's words."""
+    return {
+        "echo": text("report.echo"),
+        "shuffled": text("report.shuffled"),
+        "constant": text("report.constant"),
+        "lead": text("report.lead"),
+        "lead of its own length": text("report.own_lead"),
+        "question sentence": text("report.question_sentence"),
+    }.get(name, name)
+
+
+def right_cell(first: Estimate | None, last: Estimate) -> str:
+    """`12 → 31`, or `31` without a first system."""
+    return " → ".join(str(_ones(one)) for one in (first, last) if one is not None and one.mean is not None)
+
+
+def _is_below(found: Found) -> bool:
+    """Whether copying scores more."""
+    floor, after = found.floor.mean, found.after.mean
+    return floor is not None and after is not None and after < floor
+
+
+def _ones(share: Estimate) -> int:
+    """How many of the rows are 1."""
+    return round((share.mean or 0) * share.n)
+
+
+def _joined(*sentences: str) -> str:
+    """Sentences one after another; Japanese ones need no space between them."""
+    return "".join(f" {one}" if at and sentences[at - 1].endswith(".") else one for at, one in enumerate(sentences))
