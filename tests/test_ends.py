@@ -212,9 +212,9 @@ def test_a_person_sees_nothing_of_the_heading(tokenizer, scripted, capsys):
     ends = AnswerEnds(tokenizer, JA)
     for place, text in ((1, "夏です。"), (3, ""), (6, "### 手順\n1. 焼く")):
         asked = SimpleNamespace(
-            tokenizer=tokenizer, generation=settings, ends=ends,
+            tokenizer=tokenizer, generation=settings, ends=lambda _: ends,
             prompt=lambda *_, ids=prompts[place]: SimpleNamespace(ids=ids, context_shortened=False),
-            answer=lambda ids, streamer: generate(model, tokenizer, [ids], settings, streamer, JA)[0],
+            answer=lambda ids, streamer, *_: generate(model, tokenizer, [ids], settings, streamer, JA)[0],
         )  # fmt: skip
         ask(asked, "問い", "", set())
         assert capsys.readouterr().out == f"{text}\n"

@@ -89,7 +89,9 @@ STOPS = {
     "checkpointing": lambda b, t, d: ["training.activation_checkpointing=true"],  # patched not to be supported
     "vocabulary": lambda b, t, d: [f"model.tokenizer={more_tokens(t, d)}"],
     "positions": lambda b, t, d: [f"model.base={base(b, d, max_position_embeddings=16)}"],
-    "validation": lambda b, t, d: ["training.keep_best=open", "data.validation_share=0"],
+    "validation": lambda b, t, d: [
+        "training.keep_best=open", "training.eval_strategy=epoch", "data.validation_share=0",
+    ],
     "disk": lambda b, t, d: [],  # patched to be full
     "end of text": lambda b, t, d: ["data.truncation=end", "training.max_length=32"],
     "dtype": lambda b, t, d: ["model.dtype=bfloat16"],  # patched to meet a GPU without it

@@ -577,12 +577,12 @@ def test_names_in_a_run_do_not_become_code_in_its_card(run, program, name):
     assert (result.returncode, "error: model.base " in result.stderr) == (2, True), result.stderr
 
 
-def test_programs_are_started_in_two_places_only():
+def test_programs_are_started_in_three_places_only():
     root = Path(__file__).parents[1]
     files = [*root.glob("*.py"), *(root / "sft").rglob("*.py"), *(root / "eval").rglob("*.py")]
     starts = re.compile(r"subprocess|os\.system|os\.exec|os\.spawn|popen|multiprocessing", re.IGNORECASE)
     found = {path.name for path in files if starts.search(path.read_text(encoding="utf-8"))}
-    assert found == {"build_base.py", "manifest.py"}
+    assert found == {"build_base.py", "manifest.py", "llama_cpp.py"}
 
 
 def test_a_finished_run_is_one_and_its_adapter_counts(trained_run):

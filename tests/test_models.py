@@ -102,10 +102,10 @@ def train(program, monkeypatch, section, run, words):
     seen = []
     finish = training.finish
 
-    def spy(config, prepared, trainer, weights, manifest, started):
+    def spy(config, prepared, trainer, *others):
         ids = encode_prompt(prepared.tokenizer, ALPACA_JA.render("首都は?", "日本の首都は東京です。"))
         seen.append(logits(trainer.accelerator.unwrap_model(trainer.model).eval(), ids))
-        finish(config, prepared, trainer, weights, manifest, started)
+        finish(config, prepared, trainer, *others)
 
     monkeypatch.setattr(training, "finish", spy)
     settings = {

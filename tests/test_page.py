@@ -44,7 +44,7 @@ ASKED = {"instruction": "首都は?", "input": "日本の首都は東京です�
     ],
 )
 def test_the_page_is_for_this_machine_unless_a_password_is_set(given, problem):
-    usual = dict.fromkeys(("questions", "output", "instruction", "host", "password", "port"))
+    usual = dict.fromkeys(("questions", "output", "instruction", "host", "password", "port", "checkpoint", "both"))
     with pytest.raises(UserError, match=problem):
         check_arguments(argparse.Namespace(**{**usual, "input": "", "web": True, "base": False, **given}))
 

@@ -62,13 +62,15 @@ def test_an_answer_is_streamed_visibly(tokenizer, capsys, name) -> None:
 
     class Fake:
         generation = {"max_new_tokens": 9}  # noqa: RUF012
-        ends = None
         tokenizer: object
+
+        def ends(self, generation: dict[str, int]) -> None:
+            return None
 
         def prompt(self, instruction: str, context: str) -> SimpleNamespace:
             return SimpleNamespace(ids=[1], context_shortened=False)
 
-        def answer(self, prompts: list[list[int]], streamer: CharacterStreamer) -> list[Answer]:
+        def answer(self, prompts: list[list[int]], streamer: CharacterStreamer, *_: object) -> Answer:
             streamer.put(torch.tensor([[1]]))
             for token in tokenizer(text, split_special_tokens=True)["input_ids"]:
                 streamer.put(torch.tensor([token]))
@@ -188,7 +190,7 @@ def test_reports_of_hostile_answers(reported, program, predictions, capsys) -> N
 TAGS = re.findall(
     r"\S+",
     "html head meta title style body main h1 h2 h3 h4 h5 nav ul li a p strong em small span div table thead tbody tr "
-    "th td figure figcaption mark article wbr svg g path defs clippath rect use text tspan",
+    "th td figure figcaption mark article wbr details summary svg g path defs clippath rect use text tspan",
 )
 ATTRIBUTES = re.findall(
     r"\S+",

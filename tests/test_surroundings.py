@@ -143,7 +143,8 @@ def names_no_encoding(call: ast.Call) -> bool:
     if not isinstance(call.func, ast.Attribute):
         return getattr(call.func, "id", "") == "open"  # of which the project has none
     owner = getattr(call.func.value, "id", "")
-    if call.func.attr not in ("open", "read_text", "write_text") or owner in ("os", "runs"):  # runs: sft.run
+    others = ("os", "runs", "opener")  # runs: sft.run; opener: urllib's
+    if call.func.attr not in ("open", "read_text", "write_text") or owner in others:
         return False
     mode = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else "r"
     binary = call.func.attr == "open" and "b" in mode

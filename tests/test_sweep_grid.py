@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a grid needs of a finished run."""
-    monkeypatch.setattr("eval.answering.settings.require_finished", lambda run: None)
+    monkeypatch.setattr("eval.answering.settings.require_usable", lambda run: None)
     shutil.copy(ROOT / "configs" / "tiny.yaml", tmp_path / "config.yaml")
     return tmp_path
 

@@ -29,6 +29,8 @@ from sft.plan.memory import Layout, Need, estimate, quantised_linears
 from sft.plan.prepare import layout
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
+from sft.training.page import RunPage
+from sft.training.samples import SampleAnswers
 from sft.training.train import build_trainer, load_model, training_arguments
 
 MICRO_BATCHES = 2
@@ -180,7 +182,10 @@ class _Run:
         model = load_model(self.config, self.device, self.dtype)
         loading = self.peak()
         self.gpu.memory.holders.clear()
-        return build_trainer(self.config, plan, model, arguments, manifest), loading
+        trainer = build_trainer(self.config, plan, model, arguments, manifest)
+        for shown in (RunPage, SampleAnswers):  # what people look at, of rows that are not there
+            trainer.remove_callback(shown)
+        return trainer, loading
 
     def plan(self) -> Any:
         """Rows that fill micro-batches to the last token, each of them supervised: the most there can be."""

@@ -49,7 +49,9 @@ def found_on(results: Results, group: Group) -> Found:
     name = TUNED if TUNED in results.systems else next(reversed(results.systems))
     first = results.systems[BASE] if results.deltas.groups else None
     scores, settings = results.systems[name], results.settings.generation[name]
-    counted = settings.get(PENALTY, NO_PENALTY) > NO_PENALTY and settings.get(SCOPE, DEFAULT_SCOPE) == "all"
+    penalty = settings.get(PENALTY)  # of another engine's answers it may be anything
+    is_high = isinstance(penalty, int | float) and penalty > NO_PENALTY
+    counted = is_high and settings.get(SCOPE, DEFAULT_SCOPE) == "all"
     return Found(
         group=group,
         rows=results.rows.groups.get(group, 0),
