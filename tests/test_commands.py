@@ -461,6 +461,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(finished_run, progra
     assert not list((run / "eval").glob(".predictions*"))
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one_does(finished_run, command, program):
     run, _ = finished_run
     words = [

@@ -57,9 +57,9 @@ def ask_both(answerer: Answerer, instruction: str, context: str) -> None:
         with answerer.as_system(system):
             answers.append(Text(visible(answerer.answer(prompt.ids).text) or text("ask.empty")))
     console = Console()
-    for title, said in (("ask.question_title", instruction), ("ask.context_title", context)):
-        if said:
-            console.print(Text(f"{text(title)}: {visible(said)}"))
+    console.print(Text(f"{text('ask.question_title')}: {visible(instruction)}"))
+    if context:
+        console.print(Text(f"{text('ask.context_title')}: {visible(context)}"))
     table = Table(*(Column(text(f"ask.{system}"), ratio=1) for system in ("base", "tuned")), expand=True)
     table.add_row(*answers)
     console.print(table)
