@@ -57,9 +57,9 @@ def ask_both(answerer: Answerer, instruction: str, context: str) -> None:
         with answerer.as_system(system):
             answers.append(Text(visible(answerer.answer(prompt.ids).text) or text("ask.empty")))
     console = Console()
-    console.print(Text(f"{text('ask.question_title')}: {visible(instruction)}"))
+    console.print(Text(text("ask.question_title") + f": {visible(instruction)}"))
     if context:
-        console.print(Text(f"{text('ask.context_title')}: {visible(context)}"))
+        console.print(Text(text("ask.context_title") + f": {visible(context)}"))
     table = Table(*(Column(text(f"ask.{system}"), ratio=1) for system in ("base", "tuned")), expand=True)
     table.add_row(*answers)
     console.print(table)
