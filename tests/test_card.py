@@ -12,10 +12,10 @@ from made_up import answers
 from eval.scoring.score import score
 from sft.config.load import load_config
 from sft.data.read import load_data
-from sft.export.card import model_card
-from sft.export.licences import ROWS, licence_fields, named_base, named_data
+from sft.export.card.card import model_card
+from sft.export.card.licences import ROWS, licence_fields, named_base, named_data
+from sft.export.card.scores import evaluation_of
 from sft.export.request import Request
-from sft.export.scores import evaluation_of
 from sft.export.source import Source
 from sft.generation.settings import effective_settings
 from sft.model.load import load_base

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft.config.library_keys import REFUSED, TABLE, key_types, library_table
+from sft.config.library.keys import REFUSED, TABLE, key_types, library_table
+from sft.config.library.packages import OPTIMIZERS, REPORTERS, is_installed
 from sft.config.load import load_config
-from sft.config.packages import OPTIMIZERS, REPORTERS, is_installed
 from sft.config.sections import OWN_KEYS, SECTIONS, Config
 from sft.system.errors import UserError
 

@@ -16,10 +16,10 @@ from small_models import GEMMA3_TEXT, gemma_tokenizer, sample_texts, save
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from sft.export.export import export
-from sft.export.gguf import _content, _pieces, pre_tokenizer
-from sft.export.gguf_check import Greedy, is_close
-from sft.export.llama_cpp import find_llama_cpp
-from sft.export.modelfile import go_template, modelfile, parameters
+from sft.export.gguf.check import Greedy, is_close
+from sft.export.gguf.convert import _content, _pieces, pre_tokenizer
+from sft.export.gguf.llama_cpp import find_llama_cpp
+from sft.export.gguf.modelfile import go_template, modelfile, parameters
 from sft.export.request import Request
 from sft.export.source import read_source
 from sft.model.load import load_tokenizer

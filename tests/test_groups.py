@@ -22,7 +22,7 @@ from sft.checks import doctor
 from sft.config.load import load_config
 from sft.data.records import CATEGORIES, Example, Kind, report_order
 from sft.data.rows import examples_of
-from sft.export.scores import evaluation_of
+from sft.export.card.scores import evaluation_of
 from sft.page.html import render_html
 from sft.plan.hazards import truncation_hazards
 from sft.plan.prepare import prepare, read_rows, read_tokenizer

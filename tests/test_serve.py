@@ -23,8 +23,8 @@ from test_gguf import trained
 from transformers import AutoTokenizer
 
 from sft.export.export import check_rows, export
-from sft.export.gguf_check import CLOSE, Greedy, greedy
-from sft.export.llama_cpp import find_llama_cpp
+from sft.export.gguf.check import CLOSE, Greedy, greedy
+from sft.export.gguf.llama_cpp import find_llama_cpp
 from sft.export.request import Request
 from sft.export.source import read_source
 from sft.model.load import load_base

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.config.packages import REPORTERS
+from sft.config.library.packages import REPORTERS
 from sft.run.directory import require_finished
 
 ROOT = Path(__file__).parents[1]

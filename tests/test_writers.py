@@ -58,7 +58,7 @@ OTHER_WAYS = {
     "sft/run/directory.py": {"open", "rename"},  # the lock of a run, and the run that --force replaces
     "sft/ask/terminal.py": {"open"},  # prompt_toolkit's own history: made for its user's eyes, added to line by line
     "sft/build_base.py": {"open", "rename", "save_pretrained"},  # a base model, in a directory of its own, renamed
-    "sft/config/library_keys.py": {"write_text"},  # a table of the source
+    "sft/config/library/keys.py": {"write_text"},  # a table of the source
     "sft/export/compatible.py": {"save_pretrained"},  # into a whole_directory
     "sft/export/export.py": {"copyfile", "save_pretrained"},  # into a whole_directory
     "sft/training/train.py": {"save_pretrained"},  # into a whole_directory
@@ -409,7 +409,7 @@ def test_every_place_that_writes_is_in_the_table(maker, monkeypatch) -> None:
         make()
     # The first has its own test of faults; the others write into the directory of an export, which is whole or not
     # there, and need llama.cpp.
-    others = {"sft/system/progress.py:remove", "sft/export/gguf.py:write_gguf", "sft/export/export.py:add_gguf"}
+    others = {"sft/system/progress.py:remove", "sft/export/gguf/convert.py:write_gguf", "sft/export/export.py:add_gguf"}
     assert calls - seen == others
 
 

@@ -5,7 +5,7 @@ import json
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from sft.config.library_keys import LIBRARY_CLASSES
+from sft.config.library.keys import LIBRARY_CLASSES
 from sft.config.sections import SECTIONS
 
 

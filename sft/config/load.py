@@ -8,9 +8,9 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import ValidationError
 
 from sft.config.hints import mismatch, shown, unknown_key, unknown_section
-from sft.config.library_keys import LIBRARY_CLASSES, REFUSED
+from sft.config.library.keys import LIBRARY_CLASSES, REFUSED
+from sft.config.library.packages import check_packages
 from sft.config.origin import Origin
-from sft.config.packages import check_packages
 from sft.config.second_stage import with_parents_lora
 from sft.config.section import Section
 from sft.config.sections import SECTIONS, Config, DataSection

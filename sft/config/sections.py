@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
-from sft.config.balance import Balance
-from sft.config.data_files import Columns, DataFiles
-from sft.config.groups import category_names, group_by_category
-from sft.config.library_keys import MODULE_NAME, key_types
+from sft.config.data.balance import Balance
+from sft.config.data.files import Columns, DataFiles
+from sft.config.data.groups import category_names, group_by_category
+from sft.config.library.keys import MODULE_NAME, key_types
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PenaltyScope
 from sft.config.section import Section
 from sft.data.records import Group

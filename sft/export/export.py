@@ -12,13 +12,13 @@ from huggingface_hub.serialization._base import parse_size_to_int
 
 from sft.build_base import ensure_base
 from sft.data.rows import examples_of
-from sft.export.card import model_card
+from sft.export.card.card import model_card
 from sft.export.compatible import add_old_keys, save_tokenizer
-from sft.export.gguf import BYTES, check_convertible, write_gguf
-from sft.export.gguf_check import GgufCheck, check_gguf
-from sft.export.llama_cpp import find_llama_cpp
+from sft.export.gguf.check import GgufCheck, check_gguf
+from sft.export.gguf.convert import BYTES, check_convertible, write_gguf
+from sft.export.gguf.llama_cpp import find_llama_cpp
+from sft.export.gguf.modelfile import modelfile
 from sft.export.merge_check import CheckRow, MergeCheck, check, outputs
-from sft.export.modelfile import modelfile
 from sft.export.request import Request
 from sft.export.source import CONTEXT, QUESTION, Source, read_source
 from sft.generation.generate import library_config

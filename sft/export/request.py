@@ -40,7 +40,7 @@ class Request:
 
     def check(self) -> None:
         """Raise UserError for options that cannot be met, before any work."""
-        from sft.export.llama_cpp import find_llama_cpp
+        from sft.export.gguf.llama_cpp import find_llama_cpp
         from sft.export.upload import check_login, check_repo_id
 
         if (self.private or self.yes) and not self.push:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from sft.config.sections import Config
-from sft.export.licences import Base, Data, named_base, named_data
+from sft.export.card.licences import Base, Data, named_base, named_data
+from sft.export.card.scores import Evaluation, read_evaluation
 from sft.export.request import NOT_ON_HUB, Request
-from sft.export.scores import Evaluation, read_evaluation
 from sft.export.upload import check_hub_id
 from sft.generation.generate import library_config
 from sft.generation.settings import effective_settings

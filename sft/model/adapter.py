@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
-from sft.config.library_keys import MODULE_NAME
+from sft.config.library.keys import MODULE_NAME
 from sft.system.errors import UserError
 from sft.system.files import check_inside, read_json
 

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
-from sft.config.names import check_names
+from sft.config.data.names import check_names
 from sft.config.sections import DataSection
 from sft.data.read import load_data
 from sft.data.records import Example

@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from sft.build_base import ensure_base
-from sft.config.names import check_names
+from sft.config.data.names import check_names
 from sft.config.repetition_penalty import penalty_hazards
 from sft.config.sections import Config
 from sft.data.read import LoadedData, load_data

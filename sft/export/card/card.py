@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from sft.config.repetition_penalty import MEASURED, PENALTY, SCOPE
 from sft.config.sections import ModelSection
-from sft.export.licences import licence_fields
+from sft.export.card.licences import licence_fields
 from sft.export.source import CONTEXT, QUESTION, Source
 from sft.generation.settings import STOP_STRINGS
 from sft.model.adapter import read_config

@@ -1,6 +1,6 @@
 """Keys and types of the library classes behind the YAML sections, checked without importing the libraries.
 
-`library_keys.json` holds the type of every key as a Python expression. `python -m sft.config.library_keys` writes it
+`keys.json` holds the type of every key as a Python expression. `python -m sft.config.library.keys` writes it
 anew from the installed libraries; a test compares the two.
 """
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from sft.export.llama_cpp import LlamaCpp
+from sft.export.gguf.llama_cpp import LlamaCpp
 from sft.export.merge_check import NEW_TOKENS, CheckRow
 from sft.prompt.encode import eos_id
 from sft.system.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sentencepiece import sentencepiece_model_pb2
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sft.export.llama_cpp import LlamaCpp
+from sft.export.gguf.llama_cpp import LlamaCpp
 from sft.prompt.encode import bos_ids, is_all_data
 from sft.system.errors import UserError
 from sft.system.files import read_json, write_whole

@@ -1,0 +1,1 @@
+"""What section `data` may say: files, columns, categories, their balance and groups."""

@@ -1,0 +1,1 @@
+"""Keys and packages of the libraries behind the sections, known without importing them."""

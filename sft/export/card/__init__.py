@@ -1,0 +1,1 @@
+"""The model card: what was trained on what, how good it is, and under which licences."""
