@@ -203,10 +203,10 @@ def test_texts_that_want_to_be_obeyed_are_shown(page, tmp_path):
     assert "[red]赤" in found
 
 
-def test_neither_torch_nor_a_tokenizer_is_imported():
+def test_neither_torch_nor_a_tokenizer_nor_what_reads_workbooks_is_imported():
     program = (
         "import sys; sys.argv = ['sft.data', 'data/sample.jsonl']; import sft.data.__main__ as page; page.main();"
-        "sys.exit(bool({'torch', 'transformers', 'tokenizers'} & sys.modules.keys()))"
+        "sys.exit(bool({'torch', 'transformers', 'tokenizers', 'openpyxl'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 

@@ -6,8 +6,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from sft.data.files.raw import BadRow, Shown
-from sft.data.files.workbook import UNCALCULATED
+from sft.data.files.raw import UNCALCULATED, BadRow, Shown
 
 EMPTY = {"NaN", "nan", "None", "#N/A", "<NA>", "NaT"}
 """How pandas and spreadsheets write that a cell holds nothing."""

@@ -34,6 +34,9 @@ class Shown(str):
         return shown
 
 
+UNCALCULATED = "a formula without a value"
+"""A kind of `Shown`: nothing has calculated it since it was written."""
+
 IsHeader = Callable[[list[str]], bool]
 """Whether the texts of a row are names of columns that are known."""
 

@@ -15,7 +15,6 @@ from sft.data.files.encodings import OLE, is_packed, opened
 from sft.data.files.json_table import json_table
 from sft.data.files.raw import BadRow, IsHeader, Table
 from sft.data.files.sources import Source, is_local, suffix
-from sft.data.files.workbook import workbook_tables
 from sft.system.errors import UserError, first_line
 from sft.system.hub import hub_is_absent
 
@@ -30,6 +29,8 @@ def tables_of(source: Source, is_header: IsHeader = lambda cells: False) -> list
     path = Path(source.path)
     kind = suffix(path)
     if kind == ".xlsx":
+        from sft.data.files.workbook import workbook_tables  # openpyxl takes a third of a second
+
         return workbook_tables(path, is_header)
     if kind == ".parquet":
         return [_parquet_table(path)]

@@ -15,11 +15,10 @@ import openpyxl
 from openpyxl.utils import get_column_letter, range_boundaries
 
 from sft.data.files.encodings import OLE, opened
-from sft.data.files.raw import TITLE_ROWS, BadRow, IsHeader, Shown, Table, find_header, rows_below
+from sft.data.files.raw import TITLE_ROWS, UNCALCULATED, BadRow, IsHeader, Shown, Table, find_header, rows_below
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
 
-UNCALCULATED = "a formula without a value"
 HEAD = TITLE_ROWS + 1
 HIDDEN = "a row that Excel hides"
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
