@@ -17,6 +17,9 @@ from websockets.sync.client import connect
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 60
 """How long a page is waited for."""
+SHOWN = """document.body.innerText + '\\n' + [...document.querySelectorAll('textarea, input')]
+    .map(field => `${(field.closest('[id]') || {}).id}: ${field.value}`).join('\\n')"""
+"""What a page says, with what stands in its fields."""
 
 
 def installed() -> str | None:
@@ -56,7 +59,7 @@ class Tab:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.js(f"Boolean({expression})"):
-            assert time.monotonic() < end, f"not within {seconds} s: {expression}\n{self.js('document.body.innerText')}"
+            assert time.monotonic() < end, f"not within {seconds} s: {expression}\n{self.js(SHOWN)}"
             time.sleep(0.05)
 
     def open(self, url: str, width: int = 1200, height: int = 1000) -> None:
@@ -70,10 +73,16 @@ class Tab:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **options)
 
     def type(self, selector: str, text: str) -> None:
-        """Replace what stands in a field, as a keyboard would."""
-        self.wait(f"document.querySelector({selector!r})")
-        self.js(f"(() => {{ const e = document.querySelector({selector!r}); e.focus(); e.select(); }})()")
-        self.call("Input.insertText", text=text)
+        """Replace what stands in a field, as a keyboard would; again, where the page was still filling the field."""
+        field = f"document.querySelector({selector!r})"
+        self.wait(field)
+        for _ in range(10):
+            self.js(f"(() => {{ const e = {field}; e.focus(); e.select(); }})()")
+            self.call("Input.insertText", text=text)
+            time.sleep(0.3)
+            if self.js(f"{field}.value") == text:
+                return
+        raise AssertionError(f"{selector} does not keep {text!r} but {self.js(field + '.value')!r}")
 
     def click(self, selector: str) -> None:
         """Click on what is there and can be clicked."""

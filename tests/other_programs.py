@@ -14,7 +14,8 @@ def python_with(directory: Path, *requirements: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", directory], check=True)
     (packages,) = directory.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text("\n".join(site.getsitepackages()))  # which come behind its own
-    installed(directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", *requirements)
+    if requirements:
+        installed(directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", *requirements)
     return directory / "bin" / "python"
 
 

@@ -16,7 +16,7 @@ from small_models import BUILDERS
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoTokenizer, Gemma3TextConfig, GPTNeoXConfig, LlamaConfig
 
-from sft.export.compatible import add_old_keys, save_tokenizer, with_old_keys
+from sft.export.compatible import add_old_keys, save_tokenizer, say_where_answers_begin, with_old_keys
 from sft.export.export import export
 from sft.export.request import Request
 from sft.export.source import CONTEXT, QUESTION
@@ -83,6 +83,20 @@ def test_a_tokenizer_is_saved_without_what_only_this_version_and_machine_know(fa
     for line in (ROOT / "data" / "sample.jsonl").open(encoding="utf-8"):
         text = json.loads(line)["output"]
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(("model_type", "said"), [("qwen3", True), ("qwen2", True), ("gpt_neox", False)])
+def test_a_server_that_knows_the_bases_chat_finds_the_answer_behind_our_prompt(model_type, said, tiny_base, tmp_path):
+    save_tokenizer(load_tokenizer(str(tiny_base)), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    say_where_answers_begin(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert (getattr(tokenizer, "response_template", None) is not None) == said
+    if said:
+        prompt = ALPACA_JA.render("何時ですか。", "")
+        for answer, content in (("<think>\n9時です。", "<think>\n9時です。"), ("9時。</s>", "9時。"), ("", "")):
+            eos = answer.replace("</s>", tokenizer.eos_token)
+            assert tokenizer.parse_response(eos, prefix=prompt)["content"] == content
 
 
 @pytest.mark.parametrize("space", [False, True])

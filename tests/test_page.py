@@ -177,7 +177,6 @@ def tab(chromium, served) -> browser.Tab:
 def test_a_question_is_typed_and_both_answers_come_escaped(tab):
     tab.type("#instruction textarea", HOSTILE)
     tab.type("#context textarea", HOSTILE)
-    time.sleep(0.3)
     tab.click("#ask")
     tab.wait(TEXT.format("tuned"))
     rateable(tab)
@@ -197,7 +196,6 @@ def test_what_is_said_of_answers_is_kept_as_rows(tab, run_copy):
     tab.js("document.querySelector('#correct button').click()")
     tab.wait("(document.querySelector('#correction textarea') || {}).value")
     tab.type("#correction textarea", "東京です。\n<b>直した回答</b>")
-    time.sleep(0.3)
     tab.click("#save")
     tab.wait(f"{STATUS}.includes('feedback.jsonl')")
     (row,) = rows_of(run_copy / ROWS)
@@ -215,18 +213,15 @@ def test_an_example_brings_its_reference_and_context(tab):
 def test_settings_that_are_wrong_are_one_line(tab):
     tab.js("document.querySelector('#settings button').click()")
     tab.type("#temperature input", "-1")
-    time.sleep(0.3)
     tab.click("#ask")
     tab.wait(f"{STATUS}.startsWith('error: generation.temperature: must be at least 0')")
     tab.type("#temperature input", "0")
-    time.sleep(0.3)
 
 
 def test_stopping_ends_the_answer(tab):
     tab.type("#max_new_tokens input", "450")
     tab.type("#instruction textarea", "長い話")
     tab.type("#context textarea", "")
-    time.sleep(0.3)
     tab.click("#ask")
     tab.wait(f"{STATUS}.includes('回答しています') && {TEXT.format('tuned')}.length > 3")
     tab.click("#stop")
@@ -242,7 +237,6 @@ def test_two_people_see_their_own_answers(chromium, served, tab):
     tab.type("#max_new_tokens input", "24")
     for one, question in ((tab, "首都は?"), (other, "山は?")):
         one.type("#instruction textarea", question)
-    time.sleep(0.3)
     for one in (tab, other):
         one.click("#ask")
     for one in (tab, other):

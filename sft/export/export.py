@@ -13,7 +13,7 @@ from huggingface_hub.serialization._base import parse_size_to_int
 from sft.build_base import ensure_base
 from sft.data.rows import examples_of
 from sft.export.card.card import model_card
-from sft.export.compatible import add_old_keys, save_tokenizer
+from sft.export.compatible import add_old_keys, save_tokenizer, say_where_answers_begin
 from sft.export.gguf.check import GgufCheck, check_gguf
 from sft.export.gguf.convert import BYTES, check_convertible, write_gguf
 from sft.export.gguf.llama_cpp import find_llama_cpp
@@ -54,6 +54,8 @@ def export(request: Request) -> None:
         if not found:
             write_adapter(source, directory)
         save_tokenizer(source.tokenizer, directory)
+        if found and source.template.special_tokens is None:
+            say_where_answers_begin(directory)
         source.template.save(directory)
         lines = found.lines() if found else []
         converted = add_gguf(source, directory) if request.gguf else None
