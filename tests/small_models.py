@@ -231,12 +231,15 @@ GEMMA3_TEXT = {
     "layer_types": ["sliding_attention", "full_attention"], "max_position_embeddings": 2048, "pad_token_id": 0,
     "eos_token_id": 1, "bos_token_id": 2, **SPREAD,
 }  # fmt: skip
+HEADS = 4
+"""Attention heads of GPT-NeoX and Llama, whose hidden size is 64."""
 
 
 def gpt_neox(vocabulary: int, **special: int) -> GPTNeoXForCausalLM:
     return GPTNeoXForCausalLM(
         GPTNeoXConfig(
-            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=HEADS,
+            intermediate_size=128,
             max_position_embeddings=2048, rotary_pct=1.0, use_parallel_residual=False, tie_word_embeddings=False,
             **SPREAD, **special,
         )
@@ -246,7 +249,8 @@ def gpt_neox(vocabulary: int, **special: int) -> GPTNeoXForCausalLM:
 def llama(vocabulary: int, **settings: object) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=HEADS,
+            intermediate_size=128,
             max_position_embeddings=2048, tie_word_embeddings=False, **SPREAD, **settings,
         )
     )  # fmt: skip

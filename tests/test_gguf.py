@@ -5,11 +5,15 @@ What runs llama.cpp is slow, and needs its checkout with llama-server and llama-
 
 import json
 import os
+import signal
 import stat
+import sys
+import time
 
 import pytest
 import torch
 from chat_corpus import CONVERSATIONS, JA, expected
+from forked import Forked
 from other_programs import output, python_with
 from sentencepiece import SentencePieceProcessor
 from small_models import GEMMA3_TEXT, gemma_tokenizer, sample_texts, save
@@ -18,7 +22,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from sft.export.export import export
 from sft.export.gguf.check import Greedy, is_close
 from sft.export.gguf.convert import _content, _pieces, pre_tokenizer
-from sft.export.gguf.llama_cpp import find_llama_cpp
+from sft.export.gguf.llama_cpp import LlamaCpp, find_llama_cpp
 from sft.export.gguf.modelfile import go_template, modelfile, parameters
 from sft.export.request import Request
 from sft.export.source import read_source
@@ -106,6 +110,37 @@ def test_llama_cpp_is_asked_for_before_anything_is_read(tmp_path, monkeypatch):
     built.parent.mkdir(parents=True)
     built.touch(stat.S_IRWXU)
     assert find_llama_cpp(None, "f32").server == str(built)
+
+
+SERVER = """#!{python}
+import http.server, os, pathlib, sys
+pathlib.Path("{pid}").write_text(str(os.getpid()))
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{{}}")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Ready).serve_forever()
+"""
+
+
+def test_a_server_ends_with_the_program_that_started_it(tmp_path):
+    (server := tmp_path / "llama-server").write_text(SERVER.format(python=sys.executable, pid=tmp_path / "pid"))
+    server.chmod(stat.S_IRWXU)
+
+    def exporting() -> None:
+        with LlamaCpp(tmp_path, None, str(server)).serving(tmp_path / "model.gguf", 512):
+            (tmp_path / "ready").touch()
+            time.sleep(60)
+
+    program = Forked(exporting)
+    while not (tmp_path / "ready").exists():
+        assert program.poll() is None, program.output()
+        time.sleep(0.01)
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(30) == 128 + signal.SIGTERM, program.output()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_modelfile_has_the_prompt_the_stops_and_the_decoding(trained_run):

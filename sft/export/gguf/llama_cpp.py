@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -82,7 +83,7 @@ class LlamaCpp(NamedTuple):
                 return json.load(answer)
 
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with tempfile.TemporaryFile() as log:
+        with tempfile.TemporaryFile() as log, _ended_by_sigterm():
             process = subprocess.Popen([*map(str, words)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             try:
                 _wait_for(process, lambda: ask("/health", None), log)
@@ -90,6 +91,16 @@ class LlamaCpp(NamedTuple):
             finally:
                 process.terminate()
                 process.wait()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this program as an exit does, and not at once: what it started is ended, too."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def find_llama_cpp(directory: Path | None, kind: str) -> LlamaCpp:
