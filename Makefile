@@ -7,7 +7,8 @@
 # make test-faults   the long campaigns: kills at random moments and at every renaming, commands side by side, damage, full disks, memory
 # make test-gpu   what only a GPU can show, in 8 minutes on one card (DATA=… for other rows, BASE=… for real weights)
 # make test-exports  exports in other people's programs: transformers 4.57, and what renders chat templates in node and llama.cpp
-# make test-serve    exports in transformers' and llama.cpp's servers (LLAMA_CPP=DIR), and vLLM's (VLLM=1), as a table
+# make test-serve    exports in transformers' and llama.cpp's servers (LLAMA_CPP=DIR), and vLLM's (VLLM=1), as a table;
+#                    of small models, and of a run of yours (RUN=DIR)
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
 PYTHON ?= python3.11

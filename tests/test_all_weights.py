@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from forked import killed_after_step, started
 from transformers import AutoModelForCausalLM
 
 
@@ -31,16 +32,9 @@ def test_the_tuned_model_and_the_base_both_answer(program, words, tiny_base, tmp
     assert program("eval.__main__", run, "eval.rows_per_category=1", "eval.resamples=10").returncode == 0
 
 
-def test_a_killed_run_resumes_to_the_same_weights(program, command, words, tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights(program, words, tmp_path):
     run = tmp_path / "run"
-    killed_at_step_3 = (
-        "import os, sys; import train_sft, sft.training.log as t; old = t.RunLog.on_log\n"
-        "def on_log(self, args, state, *a, **k):\n"
-        "    old(self, args, state, *a, **k)\n"
-        "    if state.global_step == 3: os._exit(9)\n"
-        "t.RunLog.on_log = on_log; sys.argv = sys.argv[1:]; train_sft.main()"
-    )
-    assert command("-c", killed_at_step_3, "train_sft", *words).returncode == 9
+    assert started("train_sft", *words, first=killed_after_step(3)).wait() == 9
     assert program("train_sft", *words, "--resume").returncode == 0
     resumed = (run / "model" / "model.safetensors").read_bytes()
     assert program("train_sft", *words, "--force").returncode == 0

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from forked import killed_after_step, started
 from made_up import signed
 
 from eval.predictions import read_predictions
@@ -222,18 +223,11 @@ def test_the_same_run_twice_gives_the_same_adapter(finished_run, program, tiny_b
     assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_a_killed_run_resumes_to_the_same_adapter(finished_run, command, program, tiny_base, tmp_path):
+def test_a_killed_run_resumes_to_the_same_adapter(finished_run, program, tiny_base, tmp_path):
     run, _ = finished_run
     interrupted = tmp_path / "interrupted"
     words = ["configs/tiny.yaml", *overrides(tiny_base, interrupted), "training.save_steps=3"]
-    killed_at_step_5 = (
-        "import os, sys; import train_sft, sft.training.log as t; old = t.RunLog.on_log\n"
-        "def on_log(self, args, state, *a, **k):\n"
-        "    old(self, args, state, *a, **k)\n"
-        "    if state.global_step == 5: os._exit(9)\n"
-        "t.RunLog.on_log = on_log; sys.argv = sys.argv[1:]; train_sft.main()"
-    )
-    assert command("-c", killed_at_step_5, "train_sft", *words).returncode == 9
+    assert started("train_sft", *words, first=killed_after_step(5)).wait() == 9
     changed = program("train_sft", *words, "training.learning_rate=1e-3", "--resume")
     assert changed.returncode == 2
     assert "cannot resume: training.learning_rate was 0.0003, is 0.001; --force starts again" in changed.stderr

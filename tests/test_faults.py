@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import started
 
 import sft.training.stopping
 import sft.training.trainer
@@ -41,11 +42,11 @@ def words(tiny_base):
 
 
 @pytest.fixture(scope="module")
-def whole(words, command, tmp_path_factory):
-    """The adapter of the training that nothing interrupts."""
+def whole(words, tmp_path_factory):
+    """The adapter of the training that nothing interrupts, in a process of its own."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    done = command("train_sft.py", *words, f"run.directory={run}")
-    assert done.returncode == 0, done.stderr
+    done = started("train_sft", *words, f"run.directory={run}")
+    assert done.wait() == 0, done.output()
     return (run / ADAPTER).read_bytes()
 
 

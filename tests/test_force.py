@@ -5,9 +5,12 @@ import errno
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
+from forked import started
 from test_doctor import by_character
 from tokenizers import Regex, normalizers
 
@@ -158,32 +161,27 @@ MOMENTS = {
     "at the first step": "sft.training.trainer.RunTrainer._get_grad_norm",
     "while the first checkpoint is written": "sft.run.checkpoints.complete",
 }
-KILLED = (
-    "import importlib, os, sys\n"
-    "owner, _, name = sys.argv[1].rpartition('.')\n"
-    "module, _, cls = owner.rpartition('.')\n"
-    "module = importlib.import_module(module) if cls[0].isupper() else importlib.import_module(owner)\n"
-    "owner = getattr(module, cls) if cls[0].isupper() else module\n"
-    "claimed = importlib.import_module('sft.run.directory')\n"
-    "import sft.training.train as training\n"
-    "claim = training.claim_directory\n"
-    "def armed(run):\n"
-    "    setattr(owner, name, lambda *a, **k: os._exit(9))\n"
-    "    claim(run)\n"
-    "training.claim_directory = armed\n"
-    "sys.argv = sys.argv[2:]\n"
-    "import train_sft; train_sft.main()\n"
-)
-"""A training that ends, as under kill -9, where the function of this name is called after the run was claimed."""
+
+
+def kill_at(moment: str) -> None:
+    """Make a training end, as under kill -9, where the function of this name is called after the run was claimed."""
+    owner, _, name = MOMENTS[moment].rpartition(".")
+    claim = training.claim_directory
+
+    def armed(run: Path) -> None:
+        setattr(resolve_name(owner), name, lambda *_, **__: os._exit(9))
+        claim(run)
+
+    training.claim_directory = armed
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_is_put_back_by_the_next_command_after_a_kill(moment, run, tiny_base, program, command):
+def test_a_run_is_put_back_by_the_next_command_after_a_kill(moment, run, tiny_base, program):
     before = contents(run)
     words = ["configs/tiny.yaml", f"model.base={tiny_base}", "model.build=null", "data.train_rows=32"]
     words += ["training.eval_strategy=no", "training.save_steps=1", f"run.directory={run}", "--force"]
-    killed = command("-c", KILLED, MOMENTS[moment], "train_sft", *words)
-    assert killed.returncode == 9, killed.stderr
+    killed = started("train_sft", *words, first=partial(kill_at, moment))
+    assert killed.wait() == 9, killed.output()
     assert contents(run) != before
     answered = program("infer", run, "--instruction", "図書館は？", "generation.max_new_tokens=2")
     assert answered.returncode == 0, answered.stderr

@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from chat_corpus import CONVERSATIONS, JA, expected
-from forked import Forked
 from other_programs import output, python_with
 from sentencepiece import SentencePieceProcessor
 from small_models import GEMMA3_TEXT, gemma_tokenizer, sample_texts, save
@@ -22,7 +23,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from sft.export.export import export
 from sft.export.gguf.check import Greedy, is_close
 from sft.export.gguf.convert import _content, _pieces, pre_tokenizer
-from sft.export.gguf.llama_cpp import LlamaCpp, find_llama_cpp
+from sft.export.gguf.llama_cpp import find_llama_cpp
 from sft.export.gguf.modelfile import go_template, modelfile, parameters
 from sft.export.request import Request
 from sft.export.source import read_source
@@ -30,6 +31,7 @@ from sft.model.load import load_tokenizer
 from sft.prompt.template import ALPACA_JA
 from sft.system.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 OLLAMAS = ("system", "user", "assistant")
 DIVIDED = {
     "open-calm": "gpt-2", "calm2": "gpt-2", "qwen2.5": "qwen2", "qwen3": "qwen2", "llama-2": "", "gemma-3": "",
@@ -128,17 +130,17 @@ def test_a_server_ends_with_the_program_that_started_it(tmp_path):
     (server := tmp_path / "llama-server").write_text(SERVER.format(python=sys.executable, pid=tmp_path / "pid"))
     server.chmod(stat.S_IRWXU)
 
-    def exporting() -> None:
-        with LlamaCpp(tmp_path, None, str(server)).serving(tmp_path / "model.gguf", 512):
-            (tmp_path / "ready").touch()
-            time.sleep(60)
-
-    program = Forked(exporting)
+    serve = (
+        "import pathlib, sys, time; from sft.export.gguf.llama_cpp import LlamaCpp; place = pathlib.Path(sys.argv[1])\n"
+        "with LlamaCpp(place, None, str(place / 'llama-server')).serving(place / 'model.gguf', 512):\n"
+        "    (place / 'ready').touch(); time.sleep(60)"
+    )
+    program = subprocess.Popen([sys.executable, "-c", serve, tmp_path], cwd=ROOT)
     while not (tmp_path / "ready").exists():
-        assert program.poll() is None, program.output()
+        assert program.poll() is None
         time.sleep(0.01)
     program.send_signal(signal.SIGTERM)
-    assert program.wait(30) == 128 + signal.SIGTERM, program.output()
+    assert program.wait(30) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -114,6 +114,17 @@ def test_it_is_written_once_a_step_and_by_one_process(run):
     assert not (run[0].run_directory / "run.html").exists()
 
 
+def test_checkpoints_moments_apart_share_a_page(run, monkeypatch):
+    steps, now = [], [100.0]
+    monkeypatch.setattr("sft.training.page.write_page", lambda config, plan, step: steps.append(step))
+    monkeypatch.setattr("sft.training.page.time.monotonic", lambda: now[0])
+    page = RunPage(*run)
+    for step, seconds in ((1, 0), (2, 9), (3, 2), (4, 60)):
+        now[0] += seconds
+        page.on_save(None, SimpleNamespace(is_world_process_zero=True, global_step=step), None)
+    assert steps == [1, 3, 4]
+
+
 def test_the_picture_of_the_loss_tells_groups_apart_without_colour(run, monkeypatch):
     from matplotlib.figure import Figure
 

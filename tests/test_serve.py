@@ -31,7 +31,8 @@ from sft.export.source import read_source
 from sft.model.load import load_base
 from sft.prompt.headings import stop_texts
 
-FAMILIES = ("open-calm", "llm-jp", "qwen3", "llama-2")
+FAMILIES = ("open-calm", "llm-jp", "qwen3", "llama-2", *filter(None, [os.environ.get("RUN")]))
+"""Of small models that are trained for this, and a finished run where RUN names one; it is exported anew."""
 ROWS: list[str] = []
 """Of the table: engine, version, family, seconds to load, answers."""
 NEW_TOKENS = 24
@@ -125,15 +126,17 @@ def exported(small_base, tmp_path_factory) -> Iterator[Callable[..., Export]]:
 
     def make(family: str, program: Callable) -> Export:
         if family not in made:
-            run = trained(program, small_base, family, tmp_path_factory.mktemp("serve") / "run")
+            place = tmp_path_factory.mktemp("serve")
+            is_run = family == os.environ.get("RUN")
+            run = Path(family) if is_run else trained(program, small_base, family, place / "run")
             gguf = "f32" if os.environ.get("LLAMA_CPP") and family != "llm-jp" else None
-            request = Request(run, merge=True, gguf=gguf)
+            request = Request(run, ["model.dtype=float32"], merge=True, gguf=gguf, output=place / "merged")
             export(request)
             source = read_source(request)
             rows = [row for row in check_rows(source) if row.messages]
             model = load_base(str(request.target), torch.device("cpu"), torch.float32).eval()
             answers = greedy(model, source.tokenizer, rows)
-            adapter = Request(run, base_id="none")
+            adapter = Request(run, base_id="none", output=place / "adapter")
             export(adapter)
             messages, stops = [[*row.messages] for row in rows], stop_texts(source.template)
             base = source.config.model.base

@@ -1,5 +1,6 @@
 """`run.html`: a training on one page, as far as it has come: losses, speed, answers by step, rows, settings."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +25,18 @@ from sft.training.loss_plot import Curve, curve, rows_of_groups, validation_curv
 
 SHOWN_ANSWERS = 8
 """Answers to a question side by side: the first, and the last ones."""
+SECONDS_APART = 10
+"""A page takes a quarter of a second: one that is this young is not written anew until the next checkpoint."""
 GIB = 2**30
 
 
 class RunPage(TrainerCallback):
-    """Writes the page anew at every checkpoint and validation. Those at the same step share one."""
+    """Writes the page anew at checkpoints and validations, of which those of one step, or moments apart, share one."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
         self.config = config
         self.plan = plan
+        self._written: float | None = None
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write it, where no checkpoint follows."""
@@ -40,9 +44,11 @@ class RunPage(TrainerCallback):
             self.on_save(args, state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write it."""
-        if state.is_world_process_zero:
+        """Write it, unless it was written a moment ago."""
+        young = self._written is not None and time.monotonic() < self._written + SECONDS_APART
+        if state.is_world_process_zero and not young:
             write_page(self.config, self.plan, state.global_step)
+            self._written = time.monotonic()
 
 
 def write_page(config: Config, plan: Plan, step: int) -> None:
