@@ -1,4 +1,4 @@
-"""Programs that train in a process of their own, forked from one that imported everything before, so they start fast."""
+"""Programs that train in a process of their own, forked from one that imported everything before, and start fast."""
 
 import importlib
 import multiprocessing
