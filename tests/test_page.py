@@ -69,6 +69,18 @@ def test_ratings_become_rows_that_data_path_reads_and_are_counted(tmp_path, prog
     assert "ratings.jsonl:3: not a rating" in program("eval.__main__", "rate", "--feedback", tmp_path).stderr
 
 
+def test_rows_that_somebody_saved_otherwise_are_a_line_and_stay(tmp_path):
+    rating = Rating(instruction="首都は？", input="", said="東京\u2028です", model="tuned", rating="good")
+    rate(tmp_path, rating, None)
+    rate(tmp_path, rating.model_copy(update={"rating": "bad"}), rating)
+    assert (tmp_path / ROWS).read_text(encoding="utf-8") == ""
+    (tmp_path / ROWS).write_text('{"instruction": "問い"}\n', encoding="shift_jis")
+    before = [(tmp_path / name).read_bytes() for name in (ROWS, RATINGS)]
+    with pytest.raises(UserError, match=r"feedback.jsonl: is not UTF-8; save it as that"):
+        rate(tmp_path, rating, None)
+    assert [(tmp_path / name).read_bytes() for name in (ROWS, RATINGS)] == before
+
+
 def test_what_is_marked_is_the_text_itself():
     pieces = pages.marks("答えは午後8時です。", "午前9時から午後8時まで")
     assert "".join(piece for piece, _ in pieces) == "答えは午後8時です。"

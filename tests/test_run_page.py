@@ -135,9 +135,10 @@ def test_the_picture_of_the_loss_tells_groups_apart_without_colour(run, monkeypa
     )
     directory = run[0].run_directory
     add(directory / "log.jsonl", {"step": 10, "eval_context_loss": 2.0, "eval_context_rows": 1})
-    plot_loss(directory / "log.jsonl", directory / "loss.png", "mine")
+    plot_loss(directory / "log.jsonl", directory / "loss.png", "mine", "context")
     axes = seen[0].axes[0]
     assert axes.get_title() == "mine: loss by step"
     labels = [line.get_label() for line in axes.get_lines()]
-    assert labels == ["training", "validation: open (7 rows)", "validation: context (1 row)"]
-    assert len({(line.get_marker(), line.get_linestyle()) for line in axes.get_lines()}) == 3
+    assert labels == ["training", "validation: open (7 rows)", "validation: context (1 row)", "best context"]
+    assert len({(line.get_marker(), line.get_linestyle()) for line in axes.get_lines()}) == 4
+    assert axes.get_lines()[-1].get_xydata().tolist() == [[10, 2.0]]

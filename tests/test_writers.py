@@ -133,7 +133,7 @@ def make_log(directory):
 def make_loss_plot(directory, trained_run):
     from sft.training.loss_plot import plot_loss
 
-    return lambda: plot_loss(trained_run / "log.jsonl", directory / "loss.png", "run")
+    return lambda: plot_loss(trained_run / "log.jsonl", directory / "loss.png", "run", None)
 
 
 def make_run_page(directory, trained_run):

@@ -1,5 +1,6 @@
 """What people say of a run's answers: every rating, and beside them the rows that a next training can learn from."""
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -56,12 +57,20 @@ def rate(run: Path, rating: Rating, before: Rating | None) -> None:
     stay as they are, those that somebody wrote by hand, too. Raises UserError where they cannot be written.
     """
     with _one_at_a_time, alone_in(run):
-        _exchange(run / ROWS, rating.row(), before.row() if before else None)
-        _exchange(run / RATINGS, rating.model_dump(), before.model_dump() if before else None)
+        files = {
+            run / ROWS: _exchanged(run / ROWS, rating.row(), before.row() if before else None),
+            run / RATINGS: _exchanged(run / RATINGS, rating.model_dump(), before.model_dump() if before else None),
+        }
+        for path, content in files.items():
+            if content or path.exists():
+                write_whole(path, content)
 
 
-def _exchange(path: Path, new: dict[str, Any] | None, old: dict[str, Any] | None) -> None:
-    lines = read_bytes(path).decode("utf-8").splitlines(keepends=True) if path.exists() else []
+def _exchanged(path: Path, new: dict[str, Any] | None, old: dict[str, Any] | None) -> str:
+    try:
+        lines = [*io.StringIO(read_bytes(path).decode("utf-8"), newline="\n")] if path.exists() else []
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8; save it as that, so that ratings can be added to it") from None
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     if old is not None and (line := _line(old)) in lines:
@@ -70,8 +79,7 @@ def _exchange(path: Path, new: dict[str, Any] | None, old: dict[str, Any] | None
         lines.reverse()
     if new is not None:
         lines.append(_line(new))
-    if lines or path.exists():
-        write_whole(path, "".join(lines))
+    return "".join(lines)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from sft.data.records import GROUPS
 from sft.page.svg import entry, style_at
 from sft.system.files import write_whole
 from sft.system.visible import counted
+from sft.training.best import best_of
 from sft.training.log import read_lines, validation_losses, validation_rows
 
 Records = Sequence[dict[str, Any]]
@@ -60,13 +61,23 @@ def validation_curves(records: Records) -> dict[str, Curve]:
     return curves
 
 
+def best_point(records: Records, by: str | None) -> list[Curve]:
+    """The lowest validation loss of group `by`, ringed and named by it; nothing for None, or before a validation."""
+    best = best_of(records, by) if by else None
+    ring = {"color": "black", "marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none"}
+    return [Curve(by, [(best.step, best.loss)], ring)] if by and best else []
+
+
 def rows_of_groups(records: Records) -> dict[str, int]:
     """How many rows each group's validation loss rests on, where a record says so."""
     return {group: rows for record in records for group, rows in validation_rows(record).items()}
 
 
-def plot_loss(log: Path, picture: Path, run: str) -> None:
-    """Draw `log` (JSON lines as the trainer writes them) of the run of that name into the PNG file `picture`."""
+def plot_loss(log: Path, picture: Path, run: str, by: str | None) -> None:
+    """Draw `log` (JSON lines as the trainer writes them) of the run of that name into the PNG file `picture`.
+
+    `by` is the group whose best step is marked (`training.keep_best`); None: none.
+    """
     records = read_lines(log)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -75,6 +86,8 @@ def plot_loss(log: Path, picture: Path, run: str) -> None:
     for one in curves:
         on = f" ({counted(rows[one.name], 'row')})" if one.name in rows else ""
         one._replace(style=one.style | {"label": f"{'validation: ' * (one.name in GROUPS)}{one.name}{on}"}).draw(axes)
+    for one in best_point(records, by):
+        one._replace(style=one.style | {"label": f"best {one.name}"}).draw(axes)
     # matplotlib's own font has no Japanese.
     axes.set_title(f"{run}: loss by step" if run.isascii() else "loss by step", parse_math=False)
     axes.set_xlabel("optimizer step")

@@ -21,7 +21,7 @@ from sft.plan.preview import rows_by_category
 from sft.system.files import write_whole
 from sft.system.texts import Count, language, listed, text, told
 from sft.training.log import read_lines, validation_losses
-from sft.training.loss_plot import Curve, curve, rows_of_groups, validation_curves
+from sft.training.loss_plot import Curve, best_point, curve, rows_of_groups, validation_curves
 
 SHOWN_ANSWERS = 8
 """Answers to a question side by side: the first, and the last ones."""
@@ -67,7 +67,7 @@ def blocks(
     done, base = {"step": Count(step), "steps": Count(plan.steps)}, Path(config.model.base).name
     yield paragraph(text("run.state", **done, at=at, base=base))
     yield Heading(2, text("run.curves"))
-    yield from drawings(log)
+    yield from drawings(log, config.training.get("keep_best"))
     if losses := [*validation_table(log)]:
         yield Heading(2, text("run.validation"))
         yield paragraph(text("run.rests_on"))
@@ -82,12 +82,13 @@ def blocks(
     yield settings(config)
 
 
-def drawings(log: Sequence[dict[str, Any]]) -> Iterator[Drawing]:
-    """Loss with validation by group, learning rate, throughput and memory, by step."""
+def drawings(log: Sequence[dict[str, Any]], by: str | None) -> Iterator[Drawing]:
+    """Loss with validation by group and the best of group `by`, learning rate, throughput and memory, by step."""
     on = rows_of_groups(log)
     groups = validation_curves(log)
     of_groups = [one._replace(name=_named(group, on)) for group, one in groups.items()]
-    yield _drawing("loss", text("run.loss"), [curve(log, "loss", text("run.training")), *of_groups])
+    best = [one._replace(name=text("run.best", group=_group(one.name))) for one in best_point(log, by)]
+    yield _drawing("loss", text("run.loss"), [curve(log, "loss", text("run.training")), *of_groups, *best])
     yield _drawing("rate", text("run.rate"), [curve(log, "learning_rate", colour=svg.ORANGE)])
     yield _drawing("speed", text("run.speed"), [curve(log, "tokens_per_second", colour=svg.GREEN)])
     yield _drawing("memory", text("run.memory"), [curve(log, "memory_peak_bytes", colour=svg.PURPLE, unit=GIB)])
@@ -124,8 +125,11 @@ def validation_table(log: Sequence[dict[str, Any]]) -> Iterator[Table]:
 
 def _named(group: Any, on: Mapping[str, int]) -> str:
     """A group with the rows that its loss rests on, where they are known."""
-    word = text("run.overall") if group == "overall" else group_word(group)
-    return text("run.group_on", group=word, rows=Count(on[group])) if group in on else word
+    return text("run.group_on", group=_group(group), rows=Count(on[group])) if group in on else _group(group)
+
+
+def _group(group: Any) -> str:
+    return text("run.overall") if group == "overall" else group_word(group)
 
 
 def samples(answers: Sequence[dict[str, Any]]) -> Iterator[Sample]:
