@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eval.answering.answer import answer_under, planned_provenance, rows_to_answer
 from eval.answering.place import evaluation_directory
+from eval.answering.shots import draw_shots
 from eval.predictions import SYSTEMS, read_predictions
 from eval.score import outputs_by_name, report
 from sft.config.sections import Config
@@ -37,6 +38,7 @@ def evaluate(
         data = None if is_bare_adapter(run) else training_data(run, config)
         rows = rows_to_answer(run, config, data)
         trained = None if data is None else read_side(run, "train", data)
+        shots = draw_shots(rows, trained, config.eval.shots, config.eval.seed)
         directory = evaluation_directory(run, config.eval.data, output, checkpoint)
         opened = open_run(run, overrides, allow_other_template, checkpoint)
         provenance = planned_provenance(opened, rows, [opened.config.generation], SYSTEMS)
@@ -44,7 +46,8 @@ def evaluate(
         with alone_in(directory) if RANK == 0 else contextlib.nullcontext():
             if not is_answered(directory, [file.name], provenance, force):
                 generation = {file: opened.config.generation}
-                answer_under(load_answerer(opened), rows, generation, SYSTEMS, likelihoods=True, provenance=provenance)
+                answerer = load_answerer(opened)
+                answer_under(answerer, rows, generation, SYSTEMS, True, provenance, shots)
             if RANK == 0:
                 # None: what a bare adapter was trained on is not known
                 outputs = None if trained is None else outputs_by_name(examples_of(trained))

@@ -117,12 +117,13 @@ COVERAGE = _grounded(
 )  # fmt: skip
 EOS_RATE = Metric(
     key="eos_rate", title="ended by itself (EOS)", section="behaviour", binary=True,
-    definition="ended-with-end-of-text",
+    definition="ended-with-end-of-text", empty="missing",
     of_prediction=lambda answer: ended(answer.finish_reason),
 )  # fmt: skip
 RAN_ON = Metric(
     key="ran_on", title="ran on into the template", section="behaviour", lower_is_better=True,
-    definition="cut-at-a-heading-of-the-template", of_prediction=lambda answer: ran_on(answer.finish_reason),
+    definition="cut-at-a-heading-of-the-template", empty="missing",
+    of_prediction=lambda answer: ran_on(answer.finish_reason),
 )  # fmt: skip
 LENGTH_RATIO = Metric(
     key="length_ratio", title="length / reference", section="behaviour", needs_reference=True,

@@ -166,7 +166,7 @@ def endings(results: Results) -> list[Paragraph]:
     Those that end at a stop string end as somebody wished.
     """
     name, counts = list(results.answers.items())[-1]
-    total = results.rows.total
+    total = counts.eos + counts.heading + counts.stop + counts.length + counts.error
     if name == BASE or counts.eos + counts.stop >= ENOUGH_ENDINGS * total:
         return []
     tokens = results.settings.generation[name].get("max_new_tokens")
