@@ -14,7 +14,18 @@ from eval.report.document import folded, provenance
 from eval.report.first_screen import Subject, about, deviations
 from eval.report.samples import change_of, sample, scores_by_row
 from eval.report.score_tables import score_cell
-from eval.report.sentences import NEGLIGIBLE, Found, endings, found_on, metric_word, rests_on, saying, system_word
+from eval.report.sentences import (
+    NEGLIGIBLE,
+    Found,
+    below,
+    endings,
+    floor_word,
+    found_on,
+    metric_word,
+    rests_on,
+    saying,
+    system_word,
+)
 from eval.scoring.results import ON_GROUP, Results, Scope
 from sft.page.blocks import NOTHING, Block, Cell, Heading, Paragraph, Small, Strong, Table, paragraph
 from sft.system.texts import Count, language, text
@@ -118,7 +129,7 @@ def metric_table(results: Results, benchmark: Benchmark) -> Table:
             cells.append(Cell(number(delta.mean, signed=True), interval(delta, signed=True)))
         if benchmark.scored:
             floor = results.best_floor(last, scope, metric)
-            cells.append(Cell(number(floor.mean), floor.name if floor.mean is not None else ""))
+            cells.append(Cell(number(floor.mean), floor_word(floor.name) if floor.mean is not None else ""))
         rows.append([cell or NOTHING for cell in cells])
     return Table(header, rows, left=2, strong=frozenset([0] * benchmark.scored))
 
@@ -143,6 +154,7 @@ def _said(results: Results, subject: Subject, benchmark: Benchmark) -> list[str]
     if changes:
         lost, gained = sum(one < 0 for one in changes), sum(one > 0 for one in changes)
         lines.append(text("benchmark.rows", lost=Count(lost), gained=Count(gained)))
+    lines += below(found)
     if benchmark.chance is not None:
         lines.append(text("benchmark.chance", chance=number(benchmark.chance)))
     return [*lines, *([Small(shown)] if (shown := rests_on(found)) else [])]

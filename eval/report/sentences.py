@@ -103,10 +103,14 @@ def sentence(found: Found) -> str:
         "alone": text("report.alone", **values),
         "none": text("report.none", **values),
     }[saying(found)]
-    if _is_below(found):
-        below = text("report.below", floor=floor_word(found.floor.name), score=number(found.floor.mean))
-        return _joined(words, below)
-    return words
+    return _joined(words, *below(found))
+
+
+def below(found: Found) -> list[str]:
+    """A sentence where copying scores more; else none."""
+    if not _is_below(found):
+        return []
+    return [text("report.below", floor=floor_word(found.floor.name), score=number(found.floor.mean))]
 
 
 def right(found: Found) -> str:
