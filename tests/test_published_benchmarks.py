@@ -188,9 +188,9 @@ def about(benchmark: str) -> Provenance:
             40,
             "It forgot: worse at JSQuAD than before tuning (JGLUE's character F1 0.750 → 0.250, 40 questions).",
         ),
-        (10, 30, 40, "It forgot nothing here: better at JSQuAD"),
+        (10, 30, 40, "Nothing forgotten here: better at JSQuAD"),
         (5, 3, 8, "Whether it forgot is not shown: 8 questions of JSQuAD are too few"),
-        (5, 5, 8, "It forgot nothing here: no difference at all in JSQuAD"),
+        (5, 5, 8, "No loss seen: at JSQuAD every answer scores as before tuning"),
     ],
 )
 def test_what_it_forgot_stands_first(

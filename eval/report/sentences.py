@@ -219,7 +219,7 @@ def metric_word(metric: Metric) -> str:
         "character_f1": text("report.character_f1"),
         "jglue_f1": text("report.jglue_f1"),
         "llm_jp_eval_char_f1": text("report.llm_jp_eval_char_f1"),
-        "exact_match": text("report.exact_match"),
+        "exact_match": text("report.accuracy"),  # of given choices
     }.get(metric.key, metric.name)
 
 
