@@ -205,7 +205,7 @@ def test_what_it_forgot_stands_first(
     assert words in page
     assert words in " ".join(capsys.readouterr().out.split())
     assert "2 examples of training rows in each prompt (seed 4); a short answer asked for" in page
-    for whose in ("JGLUE, official", "llm-jp-eval, Nejumi", "flexeval", "Stability AI (jp-stable)"):
+    for whose in ("JGLUE |", "llm-jp-eval, Nejumi", "flexeval |", "Stability AI (jp-stable)"):
         assert whose in page
     assert page.index(words) < page.index("jp-stable") < page.index("Context QA")
     assert f"Lower after tuning in {max(0, before - after)} answer" in page

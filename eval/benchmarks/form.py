@@ -41,7 +41,8 @@ class Benchmark:
     settings: tuple[str, ...]
     """How its answers are asked for unless somebody says otherwise, as `section.key=value`."""
     metrics: Mapping[str, str]
-    """Keys of the metrics, and whose each is. The first decides what is said, unless there is no score."""
+    """Keys of the metrics, and whose each is ("": this project's). The first decides what is said, unless there is no
+    score."""
     scored: bool = True
     """Whether answers can be scored without a person or another model."""
     chance: float | None = None

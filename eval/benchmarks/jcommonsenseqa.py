@@ -31,7 +31,7 @@ JCOMMONSENSEQA = Benchmark(
     item=item,
     form="question, choice0 to choice4 and label (0 to 4)",
     settings=("generation.temperature=0",),
-    metrics={"exact_match": "accuracy (acc) as in lm-evaluation-harness and Stability's: the likeliest choice"},
+    metrics={"exact_match": "lm-evaluation-harness, Stability AI (acc)"},
     chance=0.2,
     authors="the likeliest of the five choices' texts, 3 examples from its training split (Stability, "
     "lm-evaluation-harness); llm-jp-eval generates the choice's number instead, with 4",

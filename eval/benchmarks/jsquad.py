@@ -27,13 +27,13 @@ JSQUAD = Benchmark(
         "eval.brief=true",
     ),
     metrics={
-        "jglue_f1": "JGLUE, official",
-        "jglue_exact_match": "JGLUE, official",
+        "jglue_f1": "JGLUE",
+        "jglue_exact_match": "JGLUE",
         "llm_jp_eval_char_f1": "llm-jp-eval, Nejumi",
         "flexeval_char_f1": "flexeval",
         "stability_f1": "Stability AI (jp-stable)",
-        "gold_contained": "ours",
-        "correct": "ours",
+        "gold_contained": "",
+        "correct": "",
     },
     authors="greedy; 2 examples (Stability, lm-evaluation-harness) or 4 (llm-jp-eval, flexeval) of its training split; "
     "at most 25 (llm-jp-eval) or 64 (flexeval) tokens, or as many as the reference has (Stability)",

@@ -34,9 +34,10 @@ NIILC = Benchmark(
     ),
     metrics={
         "llm_jp_eval_char_f1": "llm-jp-eval, Nejumi",
-        "flexeval_char_f1": "flexeval's function (its own setup normalises first)",
-        "gold_contained": "ours",
-        "correct": "ours",
+        "flexeval_char_f1": "flexeval",
+        "gold_contained": "",
+        "correct": "",
     },
-    authors="greedy; 4 examples from the dev split (llm-jp-eval, at most 180 tokens; flexeval, 64)",
+    authors="greedy; 4 examples from the dev split (llm-jp-eval, at most 180 tokens; flexeval, 64, "
+    "after AI王's normalisation)",
 )

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from eval.benchmarks.form import Benchmark
 from eval.metrics.catalogue import BY_KEY
+from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import interval, number, round_up, with_interval
 from eval.render.terminal import Row, print_rows
@@ -27,7 +28,7 @@ from eval.report.sentences import (
     system_word,
 )
 from eval.scoring.results import ON_GROUP, Results, Scope
-from sft.page.blocks import NOTHING, Block, Cell, Heading, Paragraph, Small, Strong, Table, paragraph
+from sft.page.blocks import Block, Cell, Heading, Paragraph, Small, Strong, Table, paragraph
 from sft.system.texts import Count, language, text
 from sft.system.visible import visible
 
@@ -70,7 +71,7 @@ def print_benchmark(
     for key in benchmark.metrics:
         cells = [number(scores.of(scope, BY_KEY[key]).mean) for scores in results.systems.values()]
         delta = results.deltas.of(scope, BY_KEY[key])
-        rows.append(Row(metric_word(BY_KEY[key]), [*cells, *[with_interval(delta, True)] * (len(header) > len(cells))]))
+        rows.append(Row(name_of(BY_KEY[key]), [*cells, *[with_interval(delta, True)] * (len(header) > len(cells))]))
     print_rows(benchmark.title, header, rows, console)
     others = [*deviations(results), *(endings(results) if benchmark.scored else [])]
     _print(console, *_said(results, subject, benchmark))
@@ -122,7 +123,7 @@ def metric_table(results: Results, benchmark: Benchmark) -> Table:
     rows: list[list[str | Cell]] = []
     for key, whose in benchmark.metrics.items():
         metric = BY_KEY[key]
-        cells: list[str | Cell] = [metric_word(metric), whose]
+        cells: list[str | Cell] = [name_of(metric), whose or text("benchmark.ours")]
         cells += [score_cell(scores.of(scope, metric)) for scores in results.systems.values()]
         if pair:
             delta = results.deltas.of(scope, metric)
@@ -130,8 +131,24 @@ def metric_table(results: Results, benchmark: Benchmark) -> Table:
         if benchmark.scored:
             floor = results.best_floor(last, scope, metric)
             cells.append(Cell(number(floor.mean), floor_word(floor.name) if floor.mean is not None else ""))
-        rows.append([cell or NOTHING for cell in cells])
+        rows.append(cells)
     return Table(header, rows, left=2, strong=frozenset([0] * benchmark.scored))
+
+
+def name_of(metric: Metric) -> str:
+    """A metric in the reader's words; see `metric_word` for those that decide."""
+    return {
+        "jglue_exact_match": text("benchmark.jglue_exact_match"),
+        "flexeval_char_f1": text("benchmark.flexeval_char_f1"),
+        "stability_f1": text("benchmark.stability_f1"),
+        "gold_contained": text("benchmark.gold_contained"),
+        "correct": text("benchmark.correct"),
+        "length_ratio": text("benchmark.length_ratio"),
+        "eos_rate": text("benchmark.eos_rate"),
+        "ran_on": text("benchmark.ran_on"),
+        "rep_4": text("benchmark.rep_4"),
+        "distinct_2": text("benchmark.distinct_2"),
+    }.get(metric.key) or metric_word(metric)
 
 
 def _title(subject: Subject, benchmark: Benchmark) -> str:

@@ -81,7 +81,8 @@ def sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]
     quotes = []
     for name, value in scores.items():
         answer = answers[name]
-        label = [system_word(name), number(value), answer.finish_reason, counted(answer.output_tokens, "token")]
+        score = [] if value is None else [number(value)]
+        label = [system_word(name), *score, answer.finish_reason, counted(answer.output_tokens, "token")]
         quotes.append(Quote(" · ".join(label), answer.text, quoted(answer.text, example.input)))
     return Sample(
         title=f"{title} · {category_word(example.category)}" if with_category else title,
