@@ -26,6 +26,7 @@ TRAINED = on_disk(
     [
         *(row(f"c{n}", f"文脈{n}の問い", f"文脈{n}です。") for n in range(6)),
         row("same", "別の問い", "　問われた文脈です。"),
+        row("longer", "もう一つの問い", "題名 [SEP] 問われた文脈です。続きもあります。"),
         row("asked", "高さは？", "よそ"),
         *(row(f"o{n}", f"問い{n}") for n in range(4)),
         row("talk", "それから？", history=(("user", "やあ"), ("assistant", "はい"))),

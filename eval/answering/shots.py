@@ -55,7 +55,7 @@ def _drawn(row: Example, candidates: Dataset, count: int, draw: random.Random) -
             break
         (shot,) = examples_of(select(candidates, [place]))
         question, context = normalise(shot.instruction), normalise(shot.input)
-        if question in asked or context in about or shot.history:
+        if question in asked or shot.history or any(context in other or other in context for other in about if context):
             continue
         asked.add(question)
         about |= {context} - {""}
