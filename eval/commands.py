@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.answering.settings import finished_config, read_grid
+from eval.benchmarks.known import BENCHMARKS
 from sft.system.command_line import command_parser
+from sft.system.errors import UserError
 from sft.system.texts import speak
+from sft.system.yaml_text import dump_yaml
 
 
 def evaluate_run(words: Sequence[str], description: str) -> None:
@@ -19,11 +22,30 @@ def evaluate_run(words: Sequence[str], description: str) -> None:
     parser.add_argument("--allow-other-template", action="store_true", help="allow a prompt.template not trained with")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="the run as it was after this step")
     add_place(parser, "the run's eval directory, or checkpoint-STEP in it")
+    parser.add_argument("--benchmark", choices=BENCHMARKS, help="answer its rows, and say what the tuning forgot")
+    parser.add_argument("--benchmark-data", metavar="FILE", help="its rows in a file; those on the hub if left out")
     arguments = spoken(parser, words)
+    arguments.overrides = benchmark_words(
+        arguments.benchmark, arguments.__dict__.pop("benchmark_data"), arguments.overrides
+    )
     config = finished_config(arguments.run, arguments.overrides)
     from eval.evaluate import evaluate
 
     evaluate(config=config, **vars(arguments))
+
+
+def benchmark_words(name: str | None, data: str | None, words: Sequence[str]) -> list[str]:
+    """A benchmark's settings and the words that somebody adds to them. Raises UserError where they clash."""
+    if name is None:
+        if data:
+            raise UserError("--benchmark-data: of which benchmark? Name it with --benchmark; eval.data takes any rows")
+        return [*words]
+    if data and not Path(data).expanduser().is_file():
+        raise UserError(f"--benchmark-data {data}: no such file")
+    if clash := next((word for word in words if word.startswith(("eval.data=", "eval.columns="))), None):
+        raise UserError(f"{clash}: --benchmark {name} has rows of its own; a file of them is --benchmark-data FILE")
+    benchmark = BENCHMARKS[name]
+    return [*benchmark.settings, f"eval.data={dump_yaml(data or benchmark.hub)}", *words]
 
 
 def add_place(parser: ArgumentParser, default: str) -> None:

@@ -49,7 +49,8 @@ class Prediction:
     left out), in nats, given the prompt; `reference_nll_without_context` the same given the prompt
     without its context. `reference_tokens_in_prompt` is the share (0–1) of the reference's tokens that
     already stand in the prompt. `training_overlap` is the length in characters of the longest passage
-    the answer shares with a training output, the prompt's own text left out.
+    the answer shares with a training output, the prompt's own text left out. `shots` are the indexes of the training
+    rows that stand in the prompt as examples.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -68,6 +69,7 @@ class Prediction:
     reference_nll_without_context: Likelihood | None = None
     reference_tokens_in_prompt: Share | None = None
     training_overlap: Count | None = None
+    shots: tuple[str, ...] = ()
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:

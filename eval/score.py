@@ -8,11 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eval.benchmarks.known import BENCHMARKS
 from eval.predictions import Prediction, examples_sha256, read_predictions, run_name
 from eval.render.markdown import render_markdown
+from eval.report.benchmark import benchmark_document, print_benchmark
 from eval.report.document import document
 from eval.report.first_screen import Subject
 from eval.report.terminal import print_table
+from eval.scoring.only import only
 from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
@@ -75,11 +78,19 @@ def report(
     found = score(predictions, resamples, seed, training_outputs)
     results = dataclasses.replace(found, about=about, predictions=file_lines_sha256(file))
     subject = subject_of(file, about)
-    blocks = document(results, predictions, subject, sweep_of(directory / "sweep", predictions, about))
+    benchmark = BENCHMARKS.get(about.benchmark or "") if about else None
+    if benchmark:
+        results = results if benchmark.scored else only(results, benchmark.metrics)
+        blocks = benchmark_document(results, predictions, subject, benchmark)
+    else:
+        blocks = document(results, predictions, subject, sweep_of(directory / "sweep", predictions, about))
     reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks, language())}
     for name, content in (results.texts() | reports).items():
         write_whole(directory / name, content)
-    print_table(results, subject, Console())
+    if benchmark:
+        print_benchmark(results, predictions, subject, benchmark, Console())
+    else:
+        print_table(results, subject, Console())
     say(text("report.written", path=directory / "report.html"))
 
 

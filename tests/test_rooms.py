@@ -15,7 +15,7 @@ SFT = (
     "checks", "training", "export", "runs",
 )  # fmt: skip
 EVAL = (
-    "border", "predictions", "metrics", "statistics", "scoring", "render", "report", "answering", "sweep",
+    "border", "predictions", "metrics", "statistics", "benchmarks", "scoring", "render", "report", "answering", "sweep",
     "score", "evaluate", "compare", "rate", "ratings", "commands", "__main__",
 )  # fmt: skip
 """Rooms from the ground up: each imports those before it. A name alone is a file beside the rooms."""

@@ -8,13 +8,14 @@ a batch, and with it the answers, is the same however the work was divided.
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from datasets import Dataset
 
+from eval.answering.questions import LIKELIHOODS, Question, choice_key, chosen, fewer_shots, questions
 from eval.predictions import Prediction, predictions_sha256, rows_sha256, write_predictions
 from sft.checks.checks import refuse
 from sft.checks.data_checks import drops
@@ -31,7 +32,7 @@ from sft.generation.generate import Answer
 from sft.generation.pace import Pace, Watch
 from sft.generation.settings import effective_settings
 from sft.model.loss import reference_nll
-from sft.prompt.encode import encode_answer, encode_prompt, eos_id
+from sft.prompt.encode import eos_id
 from sft.prompt.headings import headings
 from sft.prompt.lost_turns import lost_turns
 from sft.run.held_out import read_side, training_data
@@ -42,26 +43,12 @@ from sft.system.progress import Progress
 from sft.system.waiting import EstimatedBar
 
 NO_PROMPT = EncodedPrompt("", [], False)
-LIKELIHOODS = ("reference_nll", "reference_nll_without_context")
-"""`Prediction`'s fields of the reference's likelihood, given the prompt and given it without its context."""
 ANSWER = "answer"
+LIKELIHOOD = "likelihood of the references"
 
 JOB_BATCHES = 4
 """Full batches that the rows of an answering job make: the more, the less its end weighs, when no row is waiting for
 the places that come free, and the more is lost by an interruption."""
-
-
-class Question(NamedTuple):
-    """A row, encoded.
-
-    `prompt` is None where the question does not fit the model. `likelihoods` holds the (prompt, reference) ids
-    whose −ln p is wanted, by Prediction's field names; what does not fit the model is left out.
-    """
-
-    example: Example
-    prompt: EncodedPrompt | None
-    reference: list[int]
-    likelihoods: dict[str, tuple[list[int], list[int]]]
 
 
 class Job(NamedTuple):
@@ -104,6 +91,8 @@ def answer_under(
     systems: Sequence[str],
     likelihoods: bool,
     provenance: Provenance | None = None,
+    shots: Sequence[Sequence[Example]] = (),
+    choices: Sequence[Sequence[str]] = (),
 ) -> list[list[Prediction]]:
     """Answer every row with each system under each of the generation settings, and write each one's predictions.
 
@@ -111,44 +100,51 @@ def answer_under(
 
     Prompts are read once for all settings. With `likelihoods` the references' −ln p is measured, too, which no setting
     changes. Predictions come in the settings', systems' and rows' order; a row whose question does not fit the model
-    is an error with an empty answer. Every process takes its share; all return the whole.
+    is an error with an empty answer. `shots` are the examples in front of each row; a row with `choices` is answered
+    with the likeliest of them. Every process takes its share; all return the whole.
     """
     new_tokens = max(generation["max_new_tokens"] for generation in settings.values())
     answerer.check_room(new_tokens)
-    questions = [_question(answerer, example, new_tokens, likelihoods) for example in rows]
-    jobs = [job for system in systems for job in _jobs(answerer, questions, new_tokens, system)]
+    asked = questions(answerer, rows, shots, choices, new_tokens, likelihoods)
+    jobs = [job for system in systems for job in _jobs(answerer, asked, new_tokens, system)]
     state = PartialState(cpu=answerer.model.device.type == "cpu")
     if state.is_main_process:
-        contexts = [question.example.input for question in questions if question.prompt]
-        prompts = [question.prompt.ids for question in questions if question.prompt]
-        for generation in settings.values():
-            warn(penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer)))
-        warn(lost_turns(answerer.template, [example.history for example in rows]))
+        _warn(answerer, asked, settings.values(), max(map(len, shots), default=0))
     progress = {path: Progress(path, state.process_index) for path in settings}
     for path, generation in settings.items():
-        progress[path].begin(_identity(answerer, generation, settings, rows, jobs))
+        progress[path].begin(_identity(answerer, generation, settings, asked, jobs))
     undone = [k for k in range(len(jobs)) if not all(k in one.done for one in progress.values())]
     mine = [k for k in undone if k % state.num_processes == state.process_index]
     left = sum(len(jobs[k].rows) * (1 if jobs[k].fields else len(settings)) for k in mine)
     pace = Pace(answerer.config.eval.batch_tokens, new_tokens, len(settings))
     with EstimatedBar(lambda: pace.seconds_left, total=left, unit="row", disable=not state.is_main_process) as bar:
-        tell = {k: _expect(pace, questions, jobs[k], bar) for k in mine}
+        tell = {k: _expect(pace, asked, jobs[k], bar) for k in mine}
         for system, its_jobs in itertools.groupby(mine, key=lambda k: jobs[k].system):
             with answerer.as_system(system):
                 for k in its_jobs:
                     bar.set_description(f"{system}: {jobs[k].kind}", refresh=False)
-                    results = _do(answerer, questions, jobs[k], list(settings.values()), tell[k])
+                    results = _do(answerer, asked, jobs[k], list(settings.values()), tell[k])
                     for one, result in zip(progress.values(), results, strict=True):
                         one.add(k, result)
     state.wait_for_everyone()
     predictions = {
-        path: list(_predictions(generation, questions, systems, jobs, progress[path].all_results()))
+        path: list(_predictions(generation, asked, systems, jobs, progress[path].all_results()))
         for path, generation in settings.items()
     }
     state.wait_for_everyone()
     if state.is_main_process:
         _write(predictions, progress, provenance)
     return list(predictions.values())
+
+
+def _warn(answerer: Answerer, asked: Sequence[Question], settings: Iterable[Mapping[str, Any]], shots: int) -> None:
+    """Say what settings, template and the model's length do to the questions."""
+    contexts = [question.example.input for question in asked if question.prompt]
+    prompts = [question.prompt.ids for question in asked if question.prompt]
+    for generation in settings:
+        warn(penalty_hazards(generation, contexts, prompts, eos_id(answerer.tokenizer)))
+    warn(lost_turns(answerer.template, [question.example.history for question in asked]))
+    warn(list(fewer_shots(asked, shots, answerer.context_length)))
 
 
 class Told(NamedTuple):
@@ -196,8 +192,9 @@ def planned_provenance(
     rows: Sequence[Example],
     settings: Sequence[Mapping[str, Any]],
     systems: Sequence[str],
+    benchmark: str | None = None,
 ) -> Provenance:
-    """What `answer_under` will make the answers of."""
+    """What `answer_under` will make the answers of; `benchmark` is the name of that whose rows they are."""
     config = opened.config
     return Provenance(
         run=opened.trained.id,
@@ -215,52 +212,44 @@ def planned_provenance(
         batch_tokens=config.eval.batch_tokens,
         headings=[*headings(opened.template)],
         deviations=opened.deviations,
+        shots=config.eval.shots,
+        brief=config.eval.brief,
+        benchmark=benchmark,
     )
 
 
-def _question(answerer: Answerer, example: Example, new_tokens: int, likelihoods: bool) -> Question:
-    reference = encode_answer(answerer.tokenizer, example.output)
-    try:
-        prompt = answerer.prompt(example.instruction, example.input, new_tokens, example.history)
-    except UserError:
-        return Question(example, None, reference, {})
-    prompts = [prompt.ids]
-    if example.input:
-        alone = answerer.template.render(example.instruction, history=example.history)
-        prompts.append(encode_prompt(answerer.tokenizer, alone))
-    room = answerer.context_length - len(reference)
-    fitting = {name: (ids, reference) for name, ids in zip(LIKELIHOODS, prompts, strict=False) if len(ids) <= room}
-    return Question(example, prompt, reference, fitting if likelihoods else {})
-
-
-def _jobs(answerer: Answerer, questions: Sequence[Question], new_tokens: int, system: str) -> Iterator[Job]:
+def _jobs(answerer: Answerer, asked: Sequence[Question], new_tokens: int, system: str) -> Iterator[Job]:
     budget = answerer.config.eval.batch_tokens
-    rows = [row for row, question in enumerate(questions) if question.prompt]
-    prompts = [question.prompt.ids for question in questions if question.prompt]
+    answered = {
+        row: question.prompt.ids for row, question in enumerate(asked) if question.prompt and not question.choices
+    }
+    rows, prompts = list(answered), list(answered.values())
     for batch in batches(prompts, new_tokens, JOB_BATCHES * budget):
         yield Job("answering", system, [rows[place] for place in batch], [])
-    pairs = [(row, field) for row, question in enumerate(questions) for field in question.likelihoods]
-    texts = [prompt + reference for prompt, reference in (questions[row].likelihoods[field] for row, field in pairs)]
+    pairs = [(row, field) for row, question in enumerate(asked) for field in question.likelihoods]
+    texts = [prompt + reference for prompt, reference in (asked[row].likelihoods[field] for row, field in pairs)]
     for batch in batches(texts, 0, budget):
         members = [pairs[place] for place in batch]
-        yield Job("likelihood of the references", system, [row for row, _ in members], [field for _, field in members])
+        yield Job(LIKELIHOOD, system, [row for row, _ in members], [field for _, field in members])
 
 
 def _identity(
     answerer: Answerer,
     generation: Mapping[str, Any],
     settings: Mapping[Path, Mapping[str, Any]],
-    rows: Sequence[Example],
+    asked: Sequence[Question],
     jobs: Sequence[Job],
 ) -> str:
     # Of one setting's answers, the others that share its batches are a part: in 16 bits they may change the rounding.
     config = answerer.config
     answering = [generation, [*settings.values()], config.eval.seed, config.eval.batch_tokens]
     answering += [headings(answerer.template)]
+    shown = [[shot.index for shot in question.shots] for question in asked]
+    answering += [config.eval.brief, shown] if config.eval.brief or any(shown) else []
     parts = [
         answerer.identity,
         json.dumps(answering, sort_keys=True),
-        rows_sha256(rows),
+        rows_sha256(question.example for question in asked),
         json.dumps(jobs),
     ]
     return text_sha256(["\0".join(parts)])
@@ -305,7 +294,14 @@ def _predictions(
     settings = effective_settings(generation)
     for system in systems:
         for row, question in enumerate(questions):
-            answer = Answer(*found.get((system, row, ANSWER), ("", "error", 0)))
+            likelihoods = {field: found.get((system, row, field)) for field in LIKELIHOODS}
+            if question.choices and question.prompt:
+                places = range(len(question.choices))
+                nll = [found[system, row, choice_key(place)] for place in places]
+                answer = chosen(question, nll)
+                likelihoods[LIKELIHOODS[0]] = nll[question.choices.index(question.example.output)]
+            else:
+                answer = Answer(*found.get((system, row, ANSWER), ("", "error", 0)))
             prompt = question.prompt or NO_PROMPT
             seen = set(prompt.ids)
             repeated = sum(token in seen for token in question.reference) / max(1, len(question.reference))
@@ -320,6 +316,7 @@ def _predictions(
                 generation=settings,
                 context_shortened=prompt.context_shortened,
                 reference_tokens=len(question.reference),
-                **{field: found.get((system, row, field)) for field in LIKELIHOODS},
+                **likelihoods,
                 reference_tokens_in_prompt=repeated if question.prompt else None,
+                shots=tuple(shot.index for shot in question.shots),
             )

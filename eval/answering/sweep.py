@@ -9,6 +9,7 @@ from typing import Any
 
 from eval.answering.answer import answer_under, planned_provenance, rows_to_answer
 from eval.answering.settings import Grid, finished_config
+from eval.answering.shots import draw_shots, rows_trained
 from eval.border import json_text
 from eval.predictions import TUNED
 from sft.generation.answerer import load_answerer, open_run
@@ -26,7 +27,9 @@ def answer_grid(run: Path, grid: Grid, output: Path | None = None, force: bool =
     kept; other answers are replaced under `force` only. Raises UserError otherwise.
     """
     with in_use(run):
-        rows = rows_to_answer(run, finished_config(run, grid.overrides))
+        config = finished_config(run, grid.overrides)
+        rows = rows_to_answer(run, config)
+        shots = draw_shots(rows, rows_trained(run, config), config.eval.shots, config.eval.seed)
         directory = output_directory(output or run / "eval" / "sweep")
         opened = open_run(run, grid.overrides)
         effective: list[dict[str, Any]] = []
@@ -44,7 +47,8 @@ def answer_grid(run: Path, grid: Grid, output: Path | None = None, force: bool =
         provenance = planned_provenance(opened, rows, list(paths.values()), [system])
         with alone_in(directory) if RANK == 0 else contextlib.nullcontext():
             if not is_answered(directory, [path.name for path in paths], provenance, force):
-                answer_under(load_answerer(opened), rows, paths, [system], likelihoods=False, provenance=provenance)
+                answerer = load_answerer(opened)
+                answer_under(answerer, rows, paths, [system], likelihoods=False, provenance=provenance, shots=shots)
             if RANK == 0:
                 summary = {"settings": answered, "predictions": [path.name for path in paths]}
                 write_whole(directory / "sweep.json", json_text(summary))

@@ -20,14 +20,20 @@ def length_ratio(answer: str, reference: str) -> float | None:
     return len(answer.strip()) / characters if characters else None
 
 
-def ended(finish_reason: str) -> float:
-    """1 when the answer ended with the end-of-text token, 0 when it was cut, wherever, or failed."""
-    return float(finish_reason == "eos")
+def ended(finish_reason: str) -> float | None:
+    """1 when the answer ended with the end-of-text token, 0 when it was cut, wherever, or failed.
+
+    None when it is one of given choices.
+    """
+    return None if finish_reason == "chosen" else float(finish_reason == "eos")
 
 
-def ran_on(finish_reason: str) -> float:
-    """1 when the model went on with a heading of the prompt's template, where its answer was cut; else 0."""
-    return float(finish_reason == "heading")
+def ran_on(finish_reason: str) -> float | None:
+    """1 when the model went on with a heading of the prompt's template, where its answer was cut; else 0.
+
+    None when it is one of given choices.
+    """
+    return None if finish_reason == "chosen" else float(finish_reason == "heading")
 
 
 def rep_4(text: str) -> float | None:

@@ -11,11 +11,13 @@ from eval.metrics.grounding import extraction, katakana_support, noun_support, n
 from eval.metrics.likelihood import context_gain, reference_bits_per_character
 from eval.metrics.metric import SECTIONS, Metric, Section
 from eval.metrics.overlap import character_f1, chrf, edit_similarity, exact_match, gold_contained, rouge_l
+from eval.metrics.published import flexeval_char_f1, jglue_exact_match, jglue_f1, llm_jp_eval_char_f1, stability_f1
 from eval.metrics.text import NORMALISATION, TOKENIZER
 from eval.metrics.verdict.correct import correct
 
 _TEXT = f"norm:{NORMALISATION}"
-_MECAB = f"{_TEXT}|tok:{TOKENIZER}|fugashi:{version('fugashi')}|dict:unidic-lite-{version('unidic-lite')}"
+_WORDS = f"tok:{TOKENIZER}|fugashi:{version('fugashi')}|dict:unidic-lite-{version('unidic-lite')}"
+_MECAB = f"{_TEXT}|{_WORDS}"
 _FACTS = f"facts:2:units+regex+固有名詞|{_MECAB}"
 _RAPIDFUZZ = version("rapidfuzz")
 _BEST = "refs:best-of-all"
@@ -31,6 +33,11 @@ def _compared(function: Callable[[str, Sequence[str]], float], **fields: Any) ->
         key=function.__name__, of_text=lambda text, row: function(text, row.references), needs_reference=True,
         floors=True, empty="0", **fields,
     )  # fmt: skip
+
+
+def _published(function: Callable[[str, Sequence[str]], float], title: str, definition: str, **fields: Any) -> Metric:
+    """What another evaluation's metric says, exactly as there."""
+    return _compared(function, title=title, section="published", definition=definition, **fields)
 
 
 def _supported(function: Callable[[str, str], float | None], title: str, definition: str) -> Metric:
@@ -87,6 +94,21 @@ CORRECT = Metric(
     of_text=lambda text, row: correct(text, row.references, row.instruction),
     needs_reference=True, floors=True, empty="0",
 )  # fmt: skip
+JGLUE_EXACT_MATCH = _published(
+    jglue_exact_match, "exact match as JGLUE", f"equal|norm:lowercase+trailing-。+whitespace|{_BEST}", binary=True
+)
+JGLUE_F1 = _published(
+    jglue_f1, "character F1 as JGLUE", f"bag-of-characters-f1|norm:lowercase+trailing-。+whitespace|{_BEST}"
+)
+LLM_JP_EVAL_CHAR_F1 = Metric(
+    key="llm_jp_eval_char_f1", title="char_f1 as llm-jp-eval", section="published", needs_reference=True, floors=True,
+    definition="fuzzywuzzy-token_sort_ratio|norm:nfkc|cut:first-empty-line|refs:output", empty="0",
+    of_text=lambda text, row: llm_jp_eval_char_f1(text, row.output),
+)  # fmt: skip
+FLEXEVAL_CHAR_F1 = _published(flexeval_char_f1, "char_f1 as flexeval", f"fuzzywuzzy-ratio|norm:none|{_BEST}")
+STABILITY_F1 = _published(
+    stability_f1, "word F1 as Stability", f"bag-of-words-f1|norm:emoji-dropped+neologdn|{_WORDS}|{_BEST}"
+)
 FACTS_RECALL = _recall()
 COVERAGE = _grounded(
     key="coverage", title="share copied from the context",
@@ -95,12 +117,13 @@ COVERAGE = _grounded(
 )  # fmt: skip
 EOS_RATE = Metric(
     key="eos_rate", title="ended by itself (EOS)", section="behaviour", binary=True,
-    definition="ended-with-end-of-text",
+    definition="ended-with-end-of-text", empty="missing",
     of_prediction=lambda answer: ended(answer.finish_reason),
 )  # fmt: skip
 RAN_ON = Metric(
     key="ran_on", title="ran on into the template", section="behaviour", lower_is_better=True,
-    definition="cut-at-a-heading-of-the-template", of_prediction=lambda answer: ran_on(answer.finish_reason),
+    definition="cut-at-a-heading-of-the-template", empty="missing",
+    of_prediction=lambda answer: ran_on(answer.finish_reason),
 )  # fmt: skip
 LENGTH_RATIO = Metric(
     key="length_ratio", title="length / reference", section="behaviour", needs_reference=True,
@@ -130,6 +153,11 @@ METRICS: tuple[Metric, ...] = (
     ),
     GOLD_CONTAINED,
     CORRECT,
+    JGLUE_EXACT_MATCH,
+    JGLUE_F1,
+    LLM_JP_EVAL_CHAR_F1,
+    FLEXEVAL_CHAR_F1,
+    STABILITY_F1,
     Metric(
         key="reference_bits_per_character", title="reference bits / character", section="free of decoding",
         needs_reference=True, lower_is_better=True, compared=True, weight=lambda row: len(row.output),

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from eval.predictions import Prediction
 from sft.data.records import Example
 
-Section = Literal["overlap", "correctness", "free of decoding", "grounding", "behaviour", "style"]
+Section = Literal["overlap", "correctness", "published", "free of decoding", "grounding", "behaviour", "style"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 """Parts of the report that metrics stand in, in its order."""
 

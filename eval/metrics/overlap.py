@@ -48,7 +48,7 @@ def character_f1(answer: str, references: References) -> float:
 
 
 def edit_similarity(answer: str, references: References) -> float:
-    """Indel similarity of the normalised texts, 0–1; flexeval and llm-jp-eval call it "char_f1".
+    """Indel similarity of the normalised texts, 0–1; flexeval's "char_f1" is one of texts as they are.
 
     1 − (insertions + deletions that turn one into the other) / (characters of both)
     = 2·LCS / (characters of both), with LCS the longest common subsequence of characters. Unlike in

@@ -74,6 +74,12 @@ def tokens(text: str) -> list[str]:
     return [word.surface for word in words(text)]
 
 
+def surfaces(text: str) -> list[str]:
+    """Surface forms of the MeCab tokens of `text` as it is, for metrics with a normalisation of their own."""
+    usable = _UNUSABLE.sub(" ", text)
+    return [node.surface for node in itertools.chain.from_iterable(map(_tagger(), _pieces(usable)))]
+
+
 @functools.lru_cache(_ANALYSES_KEPT)
 def words(text: str) -> tuple[Word, ...]:
     """MeCab tokens of `normalise(text)` with their parts of speech, punctuation included, whitespace left out."""

@@ -31,8 +31,12 @@ def document(
     results: Results, predictions: Sequence[Prediction], subject: Subject, sweep: SweepResults | None = None
 ) -> list[Block]:
     """The whole report. `results` is what `score` returned for these predictions, `sweep` what a sweep of them gave."""
+    return [*first_screen(results, predictions, subject), *folded(results, predictions, sweep)]
+
+
+def folded(results: Results, predictions: Sequence[Prediction], sweep: SweepResults | None = None) -> list[Block]:
+    """What a first screen rests on."""
     return [
-        *first_screen(results, predictions, subject),
         _section(text("report.figures")),
         *_interaction(results),
         paragraph(WORDS["legend"]),
@@ -43,7 +47,7 @@ def document(
         *_behaviour(results),
         _section(text("report.samples")),
         *sample_blocks(results, predictions),
-        *_provenance(results),
+        *provenance(results),
         *_caveats(results),
     ]
 
@@ -163,7 +167,7 @@ def _setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _provenance(results: Results) -> list[Block]:
+def provenance(results: Results) -> list[Block]:
     settings = results.settings
     generation = settings.generation
     keys = sorted({key for found in generation.values() for key in found})

@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from eval.metrics.catalogue import HEADLINE
+from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import number
 from eval.report.sentences import category_word, system_word
@@ -36,11 +37,11 @@ def sample_blocks(results: Results, predictions: Sequence[Prediction]) -> list[B
     return out
 
 
-def scores_by_row(results: Results) -> dict[str, dict[str, float | None]]:
-    """Row's index → system → the headline metric."""
+def scores_by_row(results: Results, metric: Metric = HEADLINE) -> dict[str, dict[str, float | None]]:
+    """Row's index → system → the metric."""
     scores: dict[str, dict[str, float | None]] = {}
     for row in results.samples:
-        scores.setdefault(row.index, {})[row.system] = row.scores[HEADLINE.key]
+        scores.setdefault(row.index, {})[row.system] = row.scores[metric.key]
     return scores
 
 
@@ -80,7 +81,8 @@ def sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]
     quotes = []
     for name, value in scores.items():
         answer = answers[name]
-        label = [system_word(name), number(value), answer.finish_reason, counted(answer.output_tokens, "token")]
+        score = [] if value is None else [number(value)]
+        label = [system_word(name), *score, answer.finish_reason, counted(answer.output_tokens, "token")]
         quotes.append(Quote(" · ".join(label), answer.text, quoted(answer.text, example.input)))
     return Sample(
         title=f"{title} · {category_word(example.category)}" if with_category else title,

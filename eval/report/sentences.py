@@ -39,12 +39,13 @@ class Found(NamedTuple):
     """Of `CORRECT`, before and after."""
     delta: Difference
     floor: Limit
+    metric: Metric = HEADLINE
     penalty_on_context: bool = False
     """Whether the answers were given under a penalty that counts the prompt."""
 
 
-def found_on(results: Results, group: Group) -> Found:
-    """Of tuned against base or, without the two, of the last system alone."""
+def found_on(results: Results, group: Group, metric: Metric = HEADLINE) -> Found:
+    """Of tuned against base in a metric or, without the two, of the last system alone."""
     scope = ON_GROUP[group]
     name = TUNED if TUNED in results.systems else next(reversed(results.systems))
     first = results.systems[BASE] if results.deltas.groups else None
@@ -55,11 +56,12 @@ def found_on(results: Results, group: Group) -> Found:
     return Found(
         group=group,
         rows=results.rows.groups.get(group, 0),
-        before=first.of(scope, HEADLINE) if first else None,
-        after=scores.of(scope, HEADLINE),
+        before=first.of(scope, metric) if first else None,
+        after=scores.of(scope, metric),
         right=(first.of(scope, CORRECT) if first else None, scores.of(scope, CORRECT)),
-        delta=results.deltas.of(scope, HEADLINE),
-        floor=results.best_floor(name, scope, HEADLINE),
+        delta=results.deltas.of(scope, metric),
+        floor=results.best_floor(name, scope, metric),
+        metric=metric,
         penalty_on_context=counted and group == "context",
     )
 
@@ -101,10 +103,14 @@ def sentence(found: Found) -> str:
         "alone": text("report.alone", **values),
         "none": text("report.none", **values),
     }[saying(found)]
-    if _is_below(found):
-        below = text("report.below", floor=floor_word(found.floor.name), score=number(found.floor.mean))
-        return _joined(words, below)
-    return words
+    return _joined(words, *below(found))
+
+
+def below(found: Found) -> list[str]:
+    """A sentence where copying scores more; else none."""
+    if not _is_below(found):
+        return []
+    return [text("report.below", floor=floor_word(found.floor.name), score=number(found.floor.mean))]
 
 
 def right(found: Found) -> str:
@@ -157,7 +163,7 @@ def evidence(delta: Difference, metric: Metric, floor: Limit | None = None) -> s
 
 def rests_on(found: Found) -> str:
     """The evidence for the sentence, and the best floor where the sentence does not name it."""
-    return evidence(found.delta, HEADLINE, None if _is_below(found) else found.floor)
+    return evidence(found.delta, found.metric, None if _is_below(found) else found.floor)
 
 
 def endings(results: Results) -> list[Paragraph]:
@@ -166,7 +172,7 @@ def endings(results: Results) -> list[Paragraph]:
     Those that end at a stop string end as somebody wished.
     """
     name, counts = list(results.answers.items())[-1]
-    total = results.rows.total
+    total = counts.eos + counts.heading + counts.stop + counts.length + counts.error
     if name == BASE or counts.eos + counts.stop >= ENOUGH_ENDINGS * total:
         return []
     tokens = results.settings.generation[name].get("max_new_tokens")
@@ -208,8 +214,13 @@ def system_word(name: str) -> str:
 
 
 def metric_word(metric: Metric) -> str:
-    """The headline metric in the reader's words, others by their name."""
-    return {"character_f1": text("report.character_f1")}.get(metric.key, metric.name)
+    """A metric that decides in the reader's words, others by their name."""
+    return {
+        "character_f1": text("report.character_f1"),
+        "jglue_f1": text("report.jglue_f1"),
+        "llm_jp_eval_char_f1": text("report.llm_jp_eval_char_f1"),
+        "exact_match": text("report.accuracy"),  # of given choices
+    }.get(metric.key, metric.name)
 
 
 def floor_word(name: str) -> str:

@@ -168,7 +168,10 @@ class RowCounts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnswerCounts:
-    """How many answers ended which way, are empty, or had their context shortened."""
+    """How many answers ended which way, are empty, or had their context shortened.
+
+    One that was chosen among given ones did not end.
+    """
 
     eos: int
     heading: int

@@ -125,7 +125,7 @@ def _positions(rows: Rows, system: Array, limits: Mapping[str, Array]) -> GroupS
 def _answer_counts(answers: Sequence[Prediction]) -> AnswerCounts:
     reasons = Counter(answer.finish_reason for answer in answers)
     empty, shortened = sum(not a.text.strip() for a in answers), sum(a.context_shortened for a in answers)
-    ended = {reason: reasons[reason] for reason in get_args(FinishReason)}
+    ended = {reason: reasons[reason] for reason in get_args(FinishReason) if reason != "chosen"}
     return AnswerCounts(**ended, empty=empty, context_shortened=shortened)
 
 

@@ -241,6 +241,10 @@ class EvalSection(Section):
     """Which column of `data` holds which field, as in `data.columns`; null: those of the run, for this file."""
     rows_per_category: Count | None = None
     """At most this many test rows a category; null: all."""
+    shots: int = Field(0, ge=0, le=64)
+    """So many training rows of the same group are shown in each prompt as examples, drawn by `seed`."""
+    brief: bool = False
+    """Ask for an answer in a word: a sentence below each question says so (答えだけを短く書いてください。)."""
     batch_tokens: Count = 8192
     """Padded tokens a generation batch, prompt and answer together."""
     seed: int = Field(0, ge=0, lt=2**32)

@@ -28,6 +28,7 @@ from sft.model.loss import add_token_nll
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten
 from sft.prompt.headings import headings
+from sft.prompt.shots import Shot, render_with_shots
 from sft.prompt.template import PromptTemplate, template_from_config
 from sft.run.directory import settings_of
 from sft.run.manifest import FinishedManifest
@@ -37,11 +38,15 @@ from sft.system.files import text_sha256
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt as text and ids, and whether its context (earlier turns included) was shortened to fit the model."""
+    """A prompt as text and ids, and whether its context (earlier turns included) was shortened to fit the model.
+
+    `shots` is how many of the examples are in it.
+    """
 
     text: str
     ids: list[int]
     context_shortened: bool
+    shots: int = 0
 
 
 @dataclasses.dataclass
@@ -77,14 +82,20 @@ class Answerer:
         context: str = "",
         new_tokens: int | None = None,
         history: Sequence[tuple[str, str]] = (),
+        shots: Sequence[Shot] = (),
     ) -> EncodedPrompt:
         """Encode a question, without the oldest turns and the context's end where the model's length demands it.
 
         `new_tokens` are left free for the answer; None: generation.max_new_tokens of the run. `history` holds the
-        turns before as (role, content). Raises UserError when even the question alone does not fit.
+        turns before as (role, content). Of `shots` the first ones are shown, as many as fit beside the whole question.
+        Raises UserError when even the question alone does not fit.
         """
         new_tokens = new_tokens or self.generation["max_new_tokens"]
         budget = self.context_length - new_tokens
+        for count in range(len(shots), 0, -1):
+            prompt = render_with_shots(self.template, shots[:count], instruction, context, history)
+            if len(ids := encode_prompt(self.tokenizer, prompt)) <= budget:
+                return EncodedPrompt(prompt, ids, False, count)
 
         def render(context: str, history: Sequence[tuple[str, str]]) -> str:
             return self.template.render(instruction, context, history)

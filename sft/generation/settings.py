@@ -9,9 +9,9 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cuto
 
 STOP_STRINGS = "stop_strings"
 
-FinishReason = Literal["eos", "heading", "stop", "length", "error"]
+FinishReason = Literal["eos", "heading", "stop", "length", "error", "chosen"]
 """Why an answer ended: with the end-of-text token, at a heading of the template, at one of generation.stop_strings, at
-generation.max_new_tokens, or it failed."""
+generation.max_new_tokens, or it failed; or it did not come to an end, being the likeliest of given choices."""
 
 
 def effective_settings(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,10 +44,16 @@ class Provenance:
     """In which ways, in words, this is not the model as it was trained; empty: it is."""
     headings: list[str] = dataclasses.field(default_factory=list)
     """Of the template, where answers end; records of earlier versions, which went on behind them, lack it."""
+    shots: int = 0
+    """Training rows in each prompt as examples, drawn by `seed`."""
+    brief: bool = False
+    """Whether each question asks for a short answer."""
+    benchmark: str | None = None
+    """Which benchmark's rows these are; None: no known one's."""
 
     def same_model_and_rows(self, other: "Provenance | None") -> bool:
         """Whether the other answers are of the same model to the same rows, under whatever settings."""
-        settings = {"systems", "generation", "seed", "batch_tokens", "headings"}
+        settings = {"systems", "generation", "seed", "batch_tokens", "headings", "shots", "brief", "benchmark"}
         return other is not None and set(self.differences(other)) <= settings
 
     def differences(self, other: "Provenance") -> list[str]:
@@ -62,6 +68,8 @@ class Provenance:
             reasons.append("another training's adapter")
         if self.data is not None:
             reasons.append(f"the rows of {self.data}")
+        if self.shots or self.brief:
+            reasons.append("asked with examples" if self.shots else "asked for short answers")
         return reasons
 
 

@@ -25,7 +25,7 @@ def tables_of(source: Source, is_header: IsHeader = lambda cells: False) -> list
     `is_header` knows names of columns, by which a header is found below titles.
     """
     if not is_local(source.path):
-        return [_hub_table(source.path, source.revision)]
+        return [hub_table(source.path, source.revision)]
     path = Path(source.path)
     kind = suffix(path)
     if kind == ".xlsx":
@@ -93,16 +93,20 @@ def _arrow_table(path: Path) -> Table:
     return Table("arrow", tuple(rows.column_names), partial(_hub_rows, rows))
 
 
-def _hub_table(path: str, revision: str | None) -> Table:
+def hub_table(
+    path: str,
+    revision: str | None,
+    subset: str | None = None,
+    split: str = "train",
+    remedy: str = "check the id and the connection, or set data.path to a local file",
+) -> Table:
+    """The rows of a split of a hub data set; a `subset` of it where it has several. Raises UserError with `remedy`."""
     if hub_is_absent():
         datasets.config.HF_HUB_OFFLINE = True  # no argument makes it ask its cache alone
     try:
-        rows = datasets.load_dataset(path, revision=revision, split="train")
+        rows = datasets.load_dataset(path, subset, revision=revision, split=split)
     except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"
-        raise UserError(
-            f"data set {path}: cannot be loaded from the hub ({first_line(error)}); check the id and the connection, "
-            "or set data.path to a local file"
-        ) from None
+        raise UserError(f"data set {path}: cannot be loaded from the hub ({first_line(error)}); {remedy}") from None
     return Table("hub data set", tuple(rows.column_names), partial(_hub_rows, rows))
 
 

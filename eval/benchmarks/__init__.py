@@ -1,0 +1,1 @@
+"""Benchmarks that others published: a file each, and how their rows are read."""

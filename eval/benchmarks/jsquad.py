@@ -1,0 +1,40 @@
+"""JSQuAD (JGLUE): questions about paragraphs of the Japanese Wikipedia, answered by a passage of theirs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eval.benchmarks.form import Benchmark, Item, field, name_of, texts
+
+
+def item(row: Mapping[str, Any]) -> Item:
+    """A question and its paragraph, which begins with the article's title as JGLUE has it."""
+    answers = texts(row["answers"]) if row.get("answers") else (field(row, "output"),)
+    context, question = field(row, "context", "input"), field(row, "question", "instruction")
+    return Item(question, context, answers[0], answers, name_of(row, "id", "index"))
+
+
+JSQUAD = Benchmark(
+    name="jsquad",
+    title="JSQuAD",
+    hub="sbintuitions/JSQuAD",
+    split="validation",
+    item=item,
+    form="question, context and answers (JGLUE's own JSON, or a row each), or instruction, input and answers",
+    settings=(
+        "generation.temperature=0",
+        "generation.repetition_penalty=1.0",
+        "generation.max_new_tokens=64",
+        "eval.brief=true",
+    ),
+    metrics={
+        "jglue_f1": "JGLUE",
+        "jglue_exact_match": "JGLUE",
+        "llm_jp_eval_char_f1": "llm-jp-eval, Nejumi",
+        "flexeval_char_f1": "flexeval",
+        "stability_f1": "Stability AI (jp-stable)",
+        "gold_contained": "",
+        "correct": "",
+    },
+    authors="greedy; 2 examples (Stability, lm-evaluation-harness) or 4 (llm-jp-eval, flexeval) of its training split; "
+    "at most 25 (llm-jp-eval) or 64 (flexeval) tokens, or as many as the reference has (Stability)",
+)

@@ -1,0 +1,43 @@
+"""NIILC-QA: short questions of general knowledge, without a context."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eval.benchmarks.form import Benchmark, Item, field, name_of, texts
+from sft.data.files.raw import BadRow
+
+NO_ANSWER = "-"
+
+
+def item(row: Mapping[str, Any]) -> Item:
+    """A question. The reference is all of its answers with commas between them, as llm-jp-eval has it."""
+    question = field(row, "text", "question", "instruction", "input").removeprefix("質問：")
+    answers = texts(row["answers"]) if row.get("answers") else (field(row, "output"),)
+    if answers == (NO_ANSWER,):
+        raise BadRow("no answer")
+    return Item(question, "", ",".join(answers), answers, name_of(row, "id", "index"))
+
+
+NIILC = Benchmark(
+    name="niilc",
+    title="NIILC-QA",
+    hub="sbintuitions/niilc-qa",
+    subset="v1.2",
+    split="test",
+    item=item,
+    form="text (or question, instruction) and answers, or llm-jp-eval's samples with input and output",
+    settings=(
+        "generation.temperature=0",
+        "generation.repetition_penalty=1.0",
+        "generation.max_new_tokens=64",
+        "eval.brief=true",
+    ),
+    metrics={
+        "llm_jp_eval_char_f1": "llm-jp-eval, Nejumi",
+        "flexeval_char_f1": "flexeval",
+        "gold_contained": "",
+        "correct": "",
+    },
+    authors="greedy; 4 examples from the dev split (llm-jp-eval, at most 180 tokens; flexeval, 64, "
+    "after AI王's normalisation)",
+)
