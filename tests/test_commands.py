@@ -201,7 +201,7 @@ def test_another_template_than_the_adapters_is_refused_unless_allowed(finished_r
     assert program(*words, "--allow-other-template").returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["8-bit", "4-bit"])
+@pytest.mark.parametrize("kind", [pytest.param("8-bit", marks=pytest.mark.slow), "4-bit"])
 def test_quantised_runs_train_answer_and_score(program, tiny_base, tmp_path, kind):
     run = tmp_path / kind
     words = [*overrides(tiny_base, run), "data.train_rows=64", *QUANTIZATIONS[kind]]

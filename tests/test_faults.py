@@ -102,7 +102,13 @@ def kill(train, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("saving the optimizer", "the new name", "the end")
+"""The moments of `make test`; the others are in `make test-faults`."""
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=[pytest.mark.slow] * (moment not in QUICK)) for moment in MOMENTS]
+)
 def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_adapter(train, kill, whole, tmp_path, moment):
     kill(moment)
     assert_goes_on(train, whole, tmp_path / "run")

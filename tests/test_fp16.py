@@ -61,6 +61,7 @@ def test_steps_whose_scaled_gradients_overflow_are_left_out_and_logged(scaled, t
     assert (record["skipped_steps"], "grad_norm" in record) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_scale_it_had_and_ends_with_the_same_adapter(scaled, tmp_path):
     whole, computed = scaled("whole", 2.0**22, **ONE_STEP), set()
     layer = whole.model.get_base_model().gpt_neox.layers[0].mlp.dense_h_to_4h

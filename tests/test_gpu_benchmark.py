@@ -37,6 +37,7 @@ def real_rows_like(tmp_path) -> Path:
     return shutil.copy("data/sample.jsonl", tmp_path / "rows.jsonl")
 
 
+@pytest.mark.slow
 def test_every_part_runs_in_its_short_form_or_says_why_not(work, tmp_path, monkeypatch):
     monkeypatch.setattr("sft.training.train.use_all_cores", lambda: None)
     results = tmp_path / "results.jsonl"

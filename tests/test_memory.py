@@ -96,9 +96,16 @@ def without_weights(directory, config, targets: list[str], dtype=torch.bfloat16)
     return model
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("rows", "form"), [(1, "padded"), (4, "padded"), (4, "dense")])
-@pytest.mark.parametrize("family", CONFIGS)
+def estimates():
+    """Every family at every layout; in `make test` each of them once."""
+    for family in CONFIGS:
+        for rows, form in ((1, "padded"), (4, "padded"), (4, "dense")):
+            for checkpointing in (False, True):
+                quick = (form == "dense" and checkpointing == (family == "gemma3")) or (family == "llama" and rows == 1)
+                yield pytest.param(family, rows, form, checkpointing, marks=[pytest.mark.slow] * (not quick))
+
+
+@pytest.mark.parametrize(("family", "rows", "form", "checkpointing"), estimates())
 def test_the_estimate_is_what_a_real_model_allocates(tmp_path, family, rows, form, checkpointing):
     layout = Layout(rows, 384, checkpointing, None, form)
     torch.manual_seed(0)

@@ -303,7 +303,7 @@ def test_the_varlen_kernel_is_called_as_it_is_documented(architecture, monkeypat
         reference(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]), use_cache=False)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_loss_and_gradient_of_a_step_are_those_of_separate_rows(architecture, checkpointing, tokenizer, tmp_path):
     from test_trainer import log_records, make_trainer

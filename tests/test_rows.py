@@ -335,6 +335,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the resident set'
 
 
 @on_linux
+@pytest.mark.slow
 def test_memory_hardly_grows_with_rows(tmp_path):
     grown = bytes_a_row(tmp_path, 20_000, 100_000)  # with fewer rows, what allocators round up to counts
     print(f"{grown:.1f} bytes a row")
