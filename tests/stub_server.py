@@ -3,8 +3,9 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 MODELS = {"object": "list", "data": [{"id": "stub", "object": "model", "created": 0, "owned_by": "tests"}]}
@@ -15,7 +16,7 @@ class Said(NamedTuple):
 
     body: Any
     status: int = 200
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def chat(text: str | None, finish: str = "stop", **message: Any) -> Said:
@@ -45,6 +46,15 @@ class Stub:
         self.now = self.most = 0
         self.lock = threading.Lock()
         self.url = ""
+
+
+class Quiet(ThreadingHTTPServer):
+    """A server that says nothing of those who hang up."""
+
+    request_queue_size = 100
+
+    def handle_error(self, *_: object) -> None:
+        pass
 
 
 @contextlib.contextmanager
@@ -85,7 +95,7 @@ def serving(respond: Callable[[dict[str, Any]], Said]) -> Iterator[Stub]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Quiet(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     stub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

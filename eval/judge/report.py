@@ -165,7 +165,8 @@ def _share(one: Preference) -> str | Cell:
     if one.share_second is None:
         return NOTHING
     ends = f"[{number(one.ci_low, digits=2)}, {number(one.ci_high, digits=2)}]"
-    return Cell(number(one.share_second, digits=2), f"{ends} {text('judge.of_decided', rows=one.first + one.second)}")
+    decided = text("judge.of_decided", rows=Count(one.first + one.second))
+    return Cell(number(one.share_second, digits=2), f"{ends} {decided}")
 
 
 def _same(results: JudgeResults) -> Count:

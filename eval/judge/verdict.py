@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, get_args
 
 from eval.endpoint.reply import Reply
 from eval.endpoint.server import Failure
-from eval.metrics.verdict.polarity import refuses
 
 Asked = Literal["score", "pair"]
 Outcome = Literal["given", "unparsable", "refused", "cut", "empty", "failed"]
@@ -19,6 +18,11 @@ _FORMS = {
     "score": re.compile(r"評価[:はが=]*([1-5])(?:点|/5|/5点)?"),
     "pair": re.compile(r"判定[:はが=]*(?:回答)?(A|B|引き分け|引分け|引分|同等|同点)"),
 }
+_REFUSAL = re.compile(
+    r"(?:評価|採点|判定|判断|比較|回答|答え|対応)(?:は|を|することは|することが|が)?(?:いたし|し)?でき(?:ません|ない|かね)|申し訳"
+    r"|I(?:'m| am) (?:sorry|unable)|I can(?:not|'t)",
+    re.IGNORECASE,
+)
 _MARKS = re.compile(r"[\s*_#`>~【】\[\]「」『』()。.]+")
 
 
@@ -41,7 +45,7 @@ def verdict_of(asked: Asked, reply: Reply | Failure) -> Verdict:
         return Verdict("given", value, reply.text)
     if reply.finish == "length":
         return Verdict("cut", None, reply.text)
-    if reply.refused or (text and refuses(text)):
+    if reply.refused or _REFUSAL.search(text):
         return Verdict("refused", None, reply.text)
     return Verdict("unparsable" if text else "empty", None, reply.text)
 
