@@ -220,6 +220,19 @@ def test_a_server_that_cannot_be_asked_is_one_line(program, rows, tmp_path, monk
     assert "cannot be reached" in lines["dead"].stderr
     assert "start the server" in lines["dead"].stderr
     assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    with serving(lambda body: chat("答え")) as stub:
+        assert answer(program, rows, stub).returncode == 0
+    assert set(stub.keys) == {"Bearer sk-secret"}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
+
+
+def test_answers_go_where_the_other_commands_look_for_a_run(program, rows, tmp_path):
+    words = ["eval.__main__", "answer", rows.name, "--model", "org/stub-7b", "data.columns={output: output}"]
+    with serving(lambda body: chat("答え")) as stub:
+        assert program(*words, "--endpoint", stub.url, cwd=tmp_path).returncode == 0
+        rated = ["eval.__main__", "judge", "runs/faq-org-stub-7b", "--model", "m", "--dry-run"]
+        assert "3 calls" in program(*rated, "--endpoint", stub.url, cwd=tmp_path).stdout
+    assert (tmp_path / "runs" / "faq-org-stub-7b" / "eval" / "predictions.jsonl").is_file()
 
 
 def test_request_after_request_that_fails_ends_the_work_and_keeps_what_was_answered(tmp_path, monkeypatch):
