@@ -264,6 +264,25 @@ def test_a_slow_reply_is_a_failure_and_a_lost_connection_an_end(tmp_path):
     assert found == [Failure("no reply within 0.3 s"), Reply("答え", "stop", None, 7, 3)]
 
 
+def test_a_lost_connection_is_tried_again_and_a_lost_server_ends_the_work(tmp_path):
+    def hangs_up(body):
+        if len(stub.seen) in range(*down):
+            raise ConnectionAbortedError
+        return chat("答え")
+
+    with serving(hangs_up) as stub:
+        down = (2, 3)
+        assert [one.text for one in ask(stub, tmp_path, "一二三", concurrency=1)] == ["答え"] * 3
+        assert len(stub.seen) == 4
+        down = (6, 99)
+        with pytest.raises(UserError, match=r"cannot be reached .*; what was answered is kept, and the same command"):
+            ask(stub, tmp_path, "一二三四五六", concurrency=1)
+        assert len(stub.seen) == 5 + 2  # one more is answered, the next tried twice
+        down = (0, 0)
+        assert len(ask(stub, tmp_path, "一二三四五六", concurrency=1)) == 6
+    assert len(stub.seen) == 7 + 2
+
+
 def test_forty_requests_at_once_are_in_their_order(tmp_path):
     def respond(body):
         time.sleep(0.05)
