@@ -12,7 +12,7 @@ from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.sentences import delta_word, group_word, scope_word, system_word
 from eval.report.view import deciding_p, outcome
 from eval.scoring.results import Difference, Scope
-from sft.page.blocks import NOTHING, Block, Cell, Heading, Small, Strong, Table, paragraph, text_of
+from sft.page.blocks import NOTHING, Beside, Block, Cell, Heading, Small, Strong, Table, paragraph, text_of
 from sft.system.texts import Count, text
 from sft.system.visible import narrow, visible
 
@@ -24,7 +24,7 @@ def report(results: JudgeResults, run: str) -> list[Block]:
     blocks: list[Block] = [
         Heading(1, _title(results, run)),
         paragraph(_about(results)),
-        *(paragraph(Strong(line)) for line in _sentences(results)),
+        Beside(tuple((paragraph(Strong(first)), *map(paragraph, more)) for first, *more in _sentences(results))),
         paragraph(text("judge.is_a_model")),
         Heading(2, text("judge.scores")),
         Table(_score_header(results), [_score_row(results, scope) for scope in scopes], strong=strong),
@@ -56,7 +56,9 @@ def print_judgement(results: JudgeResults, run: str, console: Console) -> None:
     calls = _calls(results)
     lines = [Row(str(row[0]), [*map(text_of, row[1:])]) for row in calls.rows]
     print_rows(text("judge.calls"), [*map(str, calls.header[1:])], lines, console)
-    _print(console, *_sentences(results), *([_place_line(results)] if results.pair else []), *_steering(results))
+    for lines_of_group in _sentences(results):
+        _print(console, *lines_of_group, "")
+    _print(console, *([_place_line(results)] if results.pair else []), *_steering(results))
     _print(console, *([_kappa(results)] if results.people else []), text("judge.is_a_model"))
 
 
@@ -84,17 +86,17 @@ def _about(results: JudgeResults) -> str:
     return text("judge.about", rows=Count(results.rows.total), calls=Count(calls), model=results.judge["model"])
 
 
-def _sentences(results: JudgeResults) -> list[str]:
-    """What is found on each group that has rows; one that no score was given for is passed over."""
+def _sentences(results: JudgeResults) -> list[list[str]]:
+    """What is found on each group that has rows: by the scores, and by the comparison where there is one."""
     found = []
     for scope in (one for one in results.rows.scopes() if one.is_group):
         questions = text("report.questions", group=group_word(scope.group))
-        if not results.pair:
-            for name, scores in results.scores.items():
-                values = {"system": system_word(name), "after": number(scores[scope].mean, digits=2)}
-                found.append(text("judge.alone", questions=questions, rows=Count(scores[scope].n), **values))
+        if results.pair:
+            found.append([_difference(results, scope, questions), _preferred(results, scope)])
             continue
-        found.append(f"{_difference(results, scope, questions)} {_preferred(results, scope)}")
+        for name, scores in results.scores.items():
+            values = {"system": system_word(name), "after": number(scores[scope].mean, digits=2)}
+            found.append([text("judge.alone", questions=questions, rows=Count(scores[scope].n), **values)])
     return found
 
 
@@ -103,7 +105,7 @@ def _difference(results: JudgeResults, scope: Scope, questions: str) -> str:
     first, second = map(system_word, names)
     before, after = (number(results.scores[name][scope].mean, digits=2) for name in names)
     names_in = {"questions": questions, "first": first, "second": second, "rows": Count(delta.n)}
-    values = {**names_in, "before": before, "after": after}
+    values = {**names_in, "before": before, "after": after, "change": number(delta.mean, signed=True, digits=2)}
     return {
         "better": text("judge.better", **values),
         "worse": text("judge.worse", **values),
@@ -121,8 +123,10 @@ def _preferred(results: JudgeResults, scope: Scope) -> str:
 
 def _score_header(results: JudgeResults) -> list[str]:
     names = [*map(system_word, results.scores)]
-    changes = [text("report.change"), text("report.in_words")] if results.pair else []
-    return [text("rows.category"), text("rows.rows"), *names, *changes]
+    first = [text("rows.category")]
+    if results.pair:  # the words stand first, so that a phone shows them
+        return [*first, text("report.in_words"), text("rows.rows"), *names, text("report.change")]
+    return [*first, text("rows.rows"), *names]
 
 
 def _score_row(results: JudgeResults, scope: Scope) -> list[str | Cell]:
@@ -135,7 +139,8 @@ def _score_row(results: JudgeResults, scope: Scope) -> list[str | Cell]:
         cells.append(Cell(number(one.mean, digits=2) + measured, interval(one, digits=2)))
     if results.pair:
         delta = results.differences[scope]
-        cells += [Cell(number(delta.mean, signed=True, digits=2), interval(delta, True, 2)), _word(delta)]
+        cells.append(Cell(number(delta.mean, signed=True, digits=2), interval(delta, True, 2)))
+        cells.insert(1, _word(delta))
     return cells
 
 
@@ -151,13 +156,13 @@ def _pairs_title(results: JudgeResults) -> str:
 
 def _pair_header() -> list[str]:
     columns = [text("judge.won"), text("judge.lost"), text("judge.tie"), text("judge.disagree"), text("judge.missing")]
-    return [text("rows.category"), *columns, text("judge.share"), text("report.in_words")]
+    return [text("rows.category"), text("report.in_words"), *columns, text("judge.share")]
 
 
 def _pair_row(results: JudgeResults, scope: Scope) -> list[str | Cell]:
     one = results.preferences[scope]
     counts = [one.second, one.first, one.tie, one.disagree, one.missing]
-    return [scope_word(scope), *(f"{count:,}" for count in counts), _share(one), _word(one.difference)]
+    return [scope_word(scope), _word(one.difference), *(f"{count:,}" for count in counts), _share(one)]
 
 
 def _share(one: Preference) -> str | Cell:
