@@ -362,7 +362,7 @@ def test_replies_of_other_shapes():
     assert read_reply(json.dumps({"choices": [{"message": message}]})).text == "東京です"
     refusal = {"content": None, "refusal": "お答えできません"}
     assert read_reply(json.dumps({"choices": [{"message": refusal}]})) == Reply("お答えできません", refused=True)
-    odd = {"choices": [{"message": {"content": "x"}, "matched_stop": 7}], "usage": {"prompt_tokens": -1}}
+    odd = {"choices": [{"message": {"content": "x"}, "stop_reason": 7}], "usage": {"prompt_tokens": -1}}
     assert read_reply(json.dumps(odd)) == Reply("x", stopped_at="")
 
 

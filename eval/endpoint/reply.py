@@ -57,12 +57,10 @@ def _text(content: Any) -> str:
 
 
 def _stopped_at(choice: dict[str, Any]) -> str | None:
-    """vLLM calls it stop_reason, SGLang matched_stop: a text, a token's number, or null for the end-of-text token."""
-    for name in ("stop_reason", "matched_stop"):
-        if name in choice:
-            found = choice[name]
-            return found if isinstance(found, str) else ""
-    return None
+    """vLLM's stop_reason: a stop string, or a token's number or null where it was none; other servers have no such key."""
+    if "stop_reason" not in choice:
+        return None
+    return found if isinstance(found := choice["stop_reason"], str) else ""
 
 
 def _count(body: dict[str, Any], name: str) -> int:
