@@ -57,7 +57,7 @@ def _text(content: Any) -> str:
 
 
 def _stopped_at(choice: dict[str, Any]) -> str | None:
-    """vLLM's stop_reason: a stop string, or a token's number or null where it was none; other servers have no such key."""
+    """vLLM's stop_reason: a stop string, or a token's number or null where it was none; others have no such key."""
     if "stop_reason" not in choice:
         return None
     return found if isinstance(found := choice["stop_reason"], str) else ""
