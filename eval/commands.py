@@ -60,7 +60,9 @@ def score_file(words: Sequence[str]) -> None:
 def compare_runs(words: Sequence[str]) -> None:
     """`python -m eval compare A B …`: paired differences of each system against the first."""
     parser = command_parser("Compare systems over the same rows, each with the first.", "python -m eval compare")
-    parser.add_argument("runs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="whose answers; tuned without :SYSTEM")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="whose answers; tuned, or the only one's, without :SYSTEM"
+    )
     parser.add_argument("--output", type=Path, help="directory for the comparison; runs/A/eval/compare-B if left out")
     arguments = spoken(parser, words)
     from eval.compare import compare_runs
@@ -135,7 +137,9 @@ def answer_rows(words: Sequence[str]) -> None:
         "words", nargs="*", metavar="section.key=value", help="request.KEY: sent as it is; data.KEY: how FILE is read"
     )
     add_server(parser)
-    parser.add_argument("--prompt", default=CHAT, choices=PROMPTS, help="how a row is asked: a user's message, or …")
+    parser.add_argument(
+        "--prompt", default=CHAT, choices=PROMPTS, help="ask as a user's message, or with a template's prompt"
+    )
     parser.add_argument("--system", metavar="NAME", help="whom the answers are of; the model if left out")
     parser.add_argument("--output", type=Path, help="directory for the answers; runs/FILE-MODEL/eval if left out")
     parser.add_argument("--force", action="store_true", help="replace answers to other rows or under other settings")
