@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -297,51 +298,36 @@ def test_forty_requests_at_once_are_in_their_order(tmp_path):
     assert len(stub.seen) == 201  # what is the same is asked once
 
 
-def in_a_child(words) -> int:
-    """`python -m eval` in a process of its own; returns its id."""
-    if child := os.fork():
-        return child
-    import eval.__main__
-
-    status = 1
-    try:
-        sys.argv = ["eval", *map(str, words)]
-        eval.__main__.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    finally:
-        os._exit(status)
-
-
-def test_a_killed_work_goes_on_and_its_half_line_is_left_out(rows, tmp_path, capfd):
+def test_a_killed_work_goes_on_and_its_half_line_is_left_out(program, rows, tmp_path):
     kept = tmp_path / "out" / "replies.jsonl"
 
     def respond(body):
-        if len(stub.seen) > 2:
-            time.sleep(0.5)
+        if body["messages"][0]["content"] == slow:
+            time.sleep(1)
         return chat("答え")
 
+    slow = "一番高い山は？"
     with serving(respond) as stub:
         words = ["answer", rows, "--endpoint", stub.url, "--model", "stub", "--output", kept.parent]
         for how, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-            kept.unlink(missing_ok=True)
-            stub.seen.clear()
-            child = in_a_child([*words, "--concurrency", "1"])
-            for _ in range(2000):
-                if len(stub.seen) == 3:
-                    break
+            command = [sys.executable, "-m", "eval", *map(str, words), "--concurrency", "1"]
+            process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            while process.poll() is None and not (stub.now and stub.seen[-1]["messages"][0]["content"] == slow):
                 time.sleep(0.01)
-            os.kill(child, how)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
-            assert len(kept.read_text().splitlines()) == 2
-        assert "interrupted; the same command goes on" in capfd.readouterr().err
+            process.send_signal(how)
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == status, said
+            while stub.now:  # the server has yet to notice
+                time.sleep(0.01)
+        assert "interrupted; the same command goes on" in said
+        others = [body for body in stub.seen if body["messages"][0]["content"] != slow]
+        assert len(kept.read_text().splitlines()) == len(others) == 2
         with kept.open("a") as file:
             file.write('{"key": "x", "rep')
-        stub.seen.clear()
-        assert os.waitpid(in_a_child(words), 0)[1] == 0
-    assert len(stub.seen) == 1
-    assert "a line was cut off by an interruption and left out" in capfd.readouterr().err
+        finished = program("eval.__main__", *words)
+        assert finished.returncode == 0, finished.stderr
+    assert len(stub.seen) == 2 + 3  # the third row's question alone is asked again, each time
+    assert "a line was cut off by an interruption and left out" in finished.stderr
     assert len([*read_predictions(kept.with_name("predictions.jsonl"))]) == 3
 
 

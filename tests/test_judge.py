@@ -109,6 +109,7 @@ def test_a_judgement_from_end_to_end(program, run):
     assert results["position"]["first_as_a"] == {"A": 0, "B": 8, "tie": 2}
     assert results["position"]["second_as_a"] == {"A": 8, "B": 0, "tie": 2}
     assert (results["position"]["always_a"], results["position"]["p"]) == (0, None)
+    assert (results["position"]["rows"], results["position"]["agreed"]) == (10, 10)
     lines = (run / "eval" / "judge-org-judge" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 24 + 20
     assert json.loads(lines[0]) == {
@@ -122,6 +123,7 @@ def test_a_judgement_from_end_to_end(program, run):
     page = (run / "eval" / "judge-org-judge" / "judge.md").read_text(encoding="utf-8")
     assert "勝率" in page
     assert "6問中4問" in page
+    assert "| 1.00 （4問） [0.51, 1.00] |" in page
 
 
 def test_nothing_is_asked_by_a_dry_run(program, run):
@@ -144,7 +146,7 @@ def test_a_judge_that_prefers_a_place_decides_nothing(program, run):
         assert (group["first"], group["second"], group["disagree"], group["share_second"]) == (0, 0, 5, None)
     position = results["position"]
     assert position["first_as_a"] == position["second_as_a"] == {"A": 10, "B": 0, "tie": 0}
-    assert (position["always_a"], position["always_b"]) == (10, 0)
+    assert (position["always_a"], position["always_b"], position["agreed"]) == (10, 0, 0)
     assert position["p"] == pytest.approx(2 / 2**10, abs=1e-6)
 
 

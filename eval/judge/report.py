@@ -171,7 +171,7 @@ def _share(one: Preference) -> str | Cell:
         return NOTHING
     ends = f"[{number(one.ci_low, digits=2)}, {number(one.ci_high, digits=2)}]"
     decided = text("judge.of_decided", rows=Count(one.first + one.second))
-    return Cell(number(one.share_second, digits=2), f"{ends} {decided}")
+    return Cell(f"{number(one.share_second, digits=2)} {decided}", ends)
 
 
 def _same(results: JudgeResults) -> Count:
@@ -213,7 +213,8 @@ def _place_line(results: JudgeResults) -> str:
     found = results.position
     assert found is not None
     p = NOTHING if found.p is None else p_is(found.p)
-    return text("judge.place_note", a=Count(found.always_a), b=Count(found.always_b), p=p)
+    agreed = {"agreed": Count(found.agreed), "rows": Count(found.rows)}
+    return text("judge.place_note", a=Count(found.always_a), b=Count(found.always_b), p=p, **agreed)
 
 
 def _steering(results: JudgeResults) -> list[str]:

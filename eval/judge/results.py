@@ -69,12 +69,14 @@ class Preference:
 class Position:
     """Whether the place decides: how often A, B and a tie were said, with the first system as A and with the second.
 
-    `always_a` rows prefer what is shown as A in both orders, `always_b` what is shown as B; `p` is the exact test that
-    neither is likelier. None where no row does.
+    Of `rows` with both verdicts, the two orders say the same in `agreed`. `always_a` rows prefer what is shown as A in
+    both orders, `always_b` what is shown as B; `p` is the exact test that neither is likelier. None where no row does.
     """
 
     first_as_a: dict[str, int]
     second_as_a: dict[str, int]
+    rows: int
+    agreed: int
     always_a: int
     always_b: int
     p: float | None
@@ -218,9 +220,12 @@ def _position(orders: Sequence[tuple[Verdict, Verdict] | None]) -> Position:
     known = [pair for pair in orders if pair]
     said = [Counter(pair[at].value for pair in known if pair[at].value) for at in range(2)]
     both = Counter(one.value for one, other in known if one.value == other.value)
+    choices = Counter(map(choice_of, known))
+    agreed = choices["first"] + choices["second"] + choices["tie"]
     ties = np.array([1.0] * both[A] + [-1.0] * both[B] or [np.nan])
     first, second = ({value: counts[value] for value in (A, B, TIE)} for counts in said)
-    return rounded(Position(first, second, both[A], both[B], binomial_p(ties)))
+    with_both = agreed + choices["disagree"]
+    return rounded(Position(first, second, with_both, agreed, both[A], both[B], binomial_p(ties)))
 
 
 def _agreement(judged: Judged, choices: Sequence[Choice], people: Mapping[str, Choice] | None) -> Kappa | None:
