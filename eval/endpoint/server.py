@@ -120,7 +120,13 @@ async def _ask(server: Server, requests: Mapping[str, Request], kept: Kept, doin
     async with openai.AsyncOpenAI(**options, max_retries=RETRIES) as client:
         await _check_reachable(client, server)
         with EstimatedBar(seconds_left, total=len(requests), desc=doing, unit="call") as bar:
-            await asyncio.gather(*(work() for _ in range(server.concurrency)))
+            workers = [asyncio.create_task(work()) for _ in range(server.concurrency)]
+            try:
+                await asyncio.gather(*workers)
+            finally:  # what is under way ends before the client closes
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
     return failures
 
 
