@@ -6,8 +6,10 @@
     python -m eval compare runs/A runs/B […]            paired differences on the same rows
     python -m eval sweep runs/A [generation.key=[a,b] …]  the same rows under several settings, open against context
     python -m eval rate runs/A runs/B                   a blind A/B sheet for people; --collect reads it back
+    python -m eval answer rows.jsonl --endpoint http://localhost:8000/v1 --model NAME   any engine's answers, to score
+    python -m eval judge runs/A --endpoint http://localhost:8000/v1 --model NAME        a model judges the answers
 
-RUN, score and compare take --lang ja or en: of what a report says first, and of the terminal.
+RUN, score, compare and judge take --lang ja or en: of what a report says first, and of the terminal.
 
 The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html.
 `python -m eval COMMAND --help` explains each.
@@ -15,13 +17,22 @@ The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.
 
 import sys
 
-from eval.commands import compare_runs, evaluate_run, rate_runs, score_file, sweep_run
+from eval.commands import (
+    answer_rows,
+    compare_runs,
+    evaluate_run,
+    judge_answers,
+    rate_runs,
+    score_file,
+    sweep_run,
+)  # fmt: skip
 from sft.system.errors import exit_on_user_error
 
 
 def main() -> None:
     """Read the command line and do what it says."""
     commands = {"score": score_file, "compare": compare_runs, "sweep": sweep_run, "rate": rate_runs}
+    commands |= {"answer": answer_rows, "judge": judge_answers}
     with exit_on_user_error("interrupted; the same command goes on where it stopped"):
         name, *words = sys.argv[1:] or [""]
         if name in commands:

@@ -3,9 +3,11 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.answering.settings import finished_config, read_grid
 from eval.benchmarks.known import BENCHMARKS
+from eval.endpoint.settings import CHAT, PROMPTS, Server, check_client, server_of
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError
 from sft.system.texts import speak
@@ -80,7 +82,9 @@ def score_file(words: Sequence[str]) -> None:
 def compare_runs(words: Sequence[str]) -> None:
     """`python -m eval compare A B …`: paired differences of each system against the first."""
     parser = command_parser("Compare systems over the same rows, each with the first.", "python -m eval compare")
-    parser.add_argument("runs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="whose answers; tuned without :SYSTEM")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="whose answers; tuned, or the only one's, without :SYSTEM"
+    )
     parser.add_argument("--output", type=Path, help="directory for the comparison; runs/A/eval/compare-B if left out")
     arguments = spoken(parser, words)
     from eval.compare import compare_runs
@@ -130,3 +134,58 @@ def rate_runs(words: Sequence[str]) -> None:
         collect(arguments.collect, arguments.key)
     else:
         write_sheet(arguments.runs, arguments.output, arguments.seed, arguments.reference)
+
+
+def add_server(parser: ArgumentParser) -> None:
+    """The options that say which server is asked, and how."""
+    parser.add_argument("--endpoint", required=True, metavar="URL", help="such as http://localhost:8000/v1")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the model's name on that server")
+    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests at once; 8 if left out")
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="for a reply; 600 if left out")
+    parser.add_argument("--dry-run", action="store_true", help="say how many calls it takes, and make none")
+
+
+def take_server(arguments: dict[str, Any]) -> Server:
+    """The server that they say; they are taken out. Raises UserError where it cannot be asked."""
+    check_client()
+    return server_of(*map(arguments.pop, ("endpoint", "model", "concurrency", "timeout")))
+
+
+def answer_rows(words: Sequence[str]) -> None:
+    """`python -m eval answer FILE`: rows are answered by whatever a server serves."""
+    parser = command_parser("Answer rows through a server that speaks OpenAI's API.", "python -m eval answer")
+    parser.add_argument("file", metavar="FILE", help="rows, as in data.path, or a predictions.jsonl to add answers to")
+    parser.add_argument(
+        "words", nargs="*", metavar="section.key=value", help="request.KEY: sent as it is; data.KEY: how FILE is read"
+    )
+    add_server(parser)
+    parser.add_argument(
+        "--prompt", default=CHAT, choices=PROMPTS, help="ask as a user's message, or with a template's prompt"
+    )
+    parser.add_argument("--system", metavar="NAME", help="whom the answers are of; the model if left out")
+    parser.add_argument("--output", type=Path, help="directory for the answers; runs/FILE-MODEL/eval if left out")
+    parser.add_argument("--force", action="store_true", help="replace answers to other rows or under other settings")
+    arguments = vars(parser.parse_intermixed_args(words))
+    server = take_server(arguments)
+    from eval.endpoint.answer import answer_file
+
+    answer_file(server=server, **arguments)
+
+
+def judge_answers(words: Sequence[str]) -> None:
+    """`python -m eval judge RUN`: a model judges answers, one by one and against each other."""
+    parser = command_parser("Let a model judge answers: 1 to 5, and which of two is better.", "python -m eval judge")
+    parser.add_argument(
+        "specs", nargs="+", metavar="RUN|FILE[:SYSTEM]", help="one, its base against tuned, or two; request.KEY=VALUE"
+    )
+    add_server(parser)
+    parser.add_argument("--output", type=Path, help="directory for the verdicts; runs/A/eval/judge-MODEL if left out")
+    parser.add_argument("--sheet", type=Path, help="a filled-in sheet of `eval rate`: how far people and judge agree")
+    parser.add_argument("--key", type=Path, help="the sheet's key, where it is not beside it")
+    arguments = vars(spoken(parser, words))
+    server = take_server(arguments)
+    given = arguments.pop("specs")
+    sent = [word for word in given if word.startswith("request.") and "=" in word]
+    from eval.judge.judge import judge
+
+    judge([word for word in given if word not in sent], server, words=sent, **arguments)

@@ -98,22 +98,26 @@ def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_
 
 
 def read_answered(specs: Sequence[str]) -> list[Answered]:
-    """Read `RUN`, `FILE`, `RUN:system` or `FILE:system`, each one system's answers; tuned where none is named.
+    """Read `RUN`, `FILE`, `RUN:system` or `FILE:system`, each one system's answers; tuned, or the only one there is,
+    where none is named.
 
     They go by the run's or file's name, with the system and then the whole path where that alone would not tell them
     apart. Raises UserError for what is not there.
     """
-    found = []
+    found, usual = [], []
     for spec in specs:
-        path, chosen = _source(spec)
+        path, named = source_of(spec)
         predictions = list(read_predictions(path))
+        known = list(dict.fromkeys(prediction.system for prediction in predictions))
+        chosen = named or (known[0] if len(known) == 1 else TUNED)
         own = [prediction for prediction in predictions if prediction.system == chosen]
         if not own:
-            known = ", ".join(dict.fromkeys(prediction.system for prediction in predictions))
-            raise UserError(f"{path}: no answers of system {chosen!r}; it has {known}; choose one with {path}:SYSTEM")
+            there = ", ".join(known)
+            raise UserError(f"{path}: no answers of system {chosen!r}; it has {there}; choose one with {path}:SYSTEM")
         found.append((path, chosen, own))
+        usual += [run_name(path)] * (named is None or chosen == TUNED)
     namings = (
-        [run_name(path) for path, chosen, _ in found if chosen == TUNED],
+        usual,
         [f"{run_name(path)}:{chosen}" for path, chosen, _ in found],
         [f"{path}:{chosen}" for path, chosen, _ in found],  # runs of one name in two places
     )
@@ -134,8 +138,12 @@ def _otherwise(path: Path) -> list[str]:
     return [*about.deviations, *["answers of another run"] * (here and read_manifest(run).started != about.run)]
 
 
-def _source(spec: str) -> tuple[Path, str]:
-    path, chosen = Path(spec), TUNED
+def source_of(spec: str) -> tuple[Path, str | None]:
+    """The file of answers that `RUN`, `FILE`, `RUN:system` or `FILE:system` names, and the system; None: not named.
+
+    Raises UserError where there is none.
+    """
+    path, chosen = Path(spec), None
     if not path.exists() and ":" in spec:
         before, _, chosen = spec.rpartition(":")
         path = Path(before)

@@ -53,6 +53,7 @@ OTHER_WAYS = {
     "sft/system/files.py": {"open", "replace"},  # the one way itself
     "sft/system/whole_directory.py": {"rename"},  # the one way for directories
     "sft/system/progress.py": {"open"},  # a line more for each finished job; whole lines alone are read
+    "eval/endpoint/kept.py": {"open"},  # a line more for each reply; whole lines alone are read
     "sft/training/log.py": {"open"},  # a line more for each logged step; whole lines alone are read
     "sft/run/checkpoints.py": {"rename"},  # directories that several processes add to, hashed
     "sft/run/directory.py": {"open", "rename"},  # the lock of a run, and the run that --force replaces
@@ -287,6 +288,26 @@ def make_preferences(directory, monkeypatch):
     return command(monkeypatch, "rate", "--collect", sheet)
 
 
+def replying(monkeypatch, text):
+    """A server that says the same to everything, without one."""
+    from eval.endpoint.reply import Reply
+
+    for module in ("eval.endpoint.answer", "eval.judge.judge"):
+        monkeypatch.setattr(f"{module}.ask_all", lambda server, requests, *_: [Reply(text, "stop")] * len(requests))
+        monkeypatch.setattr(f"{module}.REPLIES", ".replies")  # it only grows, and has tests of its own
+    return ["--endpoint", "http://localhost", "--model", "m", "--output"]
+
+
+def make_answers_of_a_server(directory, monkeypatch):
+    words = replying(monkeypatch, "答え" * 50)
+    return command(monkeypatch, "answer", "data/sample.jsonl", *words, directory / "out", "--force")
+
+
+def make_judgement(directory, monkeypatch):
+    write_predictions([*answers("base", 1), *answers("tuned", 3)], directory / "predictions.jsonl")
+    return command(monkeypatch, "judge", directory, *replying(monkeypatch, "評価: 4"), directory / "out")
+
+
 def make_report_of_a_study(directory, monkeypatch):
     from test_study import answered, as_in_the_table
 
@@ -350,7 +371,7 @@ WRITERS = [
     make_checkpoint, make_template,
     make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
     make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
-    make_row_scores, make_cleaned_rows, make_feedback, make_saved_session,
+    make_answers_of_a_server, make_judgement, make_row_scores, make_cleaned_rows, make_feedback, make_saved_session,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
 """Those that replace nothing."""

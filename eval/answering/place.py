@@ -7,7 +7,8 @@ from sft.system.errors import UserError
 from sft.system.files import output_directory
 
 RESERVED = re.compile(
-    r"[.].*||sweep|checkpoint-\d+|compare-.*|rate-.*|export|(answers|results)[.]json|(predictions|samples)[.]jsonl|report[.](md|html)",
+    r"[.].*||sweep|checkpoint-\d+|(compare|rate|judge|answer)-.*|export"
+    r"|(answers|results)[.]json|(predictions|samples)[.]jsonl|report[.](md|html)",
     re.IGNORECASE,
 )
 """Names beside an evaluation that this program writes to otherwise, and hidden ones."""

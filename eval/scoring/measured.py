@@ -37,7 +37,7 @@ def measure(
     Without those, the overlaps that the predictions hold count. Raises `UserError` when the predictions do not
     belong together.
     """
-    answers = _by_system(predictions)
+    answers = by_system(predictions)
     generation = {name: _generation(name, its_answers) for name, its_answers in answers.items()}
     overlaps = {} if training_outputs is None else _overlaps(answers, training_outputs)
     for name, found in overlaps.items():
@@ -49,7 +49,8 @@ def measure(
     return Measured(rows, answers, generation, overlaps, scores, tables)
 
 
-def _by_system(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+def by_system(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """Each system's answers in row order, base and tuned first. Raises UserError unless all answered the same rows."""
     if not predictions:
         raise UserError("there are no predictions to score; answer some rows first")
     found: dict[str, dict[str, Prediction]] = {}

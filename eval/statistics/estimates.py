@@ -165,7 +165,7 @@ def contrast(
     p_values = _flip_p(np.vstack(deviations), np.abs(differences), enough, FLIPS, seed)
     columns = zip(differences, (draws[0] - draws[1]).T, enough, *counts, p_values, strict=True)
     return [
-        Contrast(_known(mean), *_interval(drawn, known), int(n_first), int(n_second), p_value)
+        Contrast(_known(mean), *ends_of(drawn, known), int(n_first), int(n_second), p_value)
         for mean, drawn, known, n_first, n_second, p_value in columns
     ]
 
@@ -213,7 +213,7 @@ def rank_correlation(
         return Correlation(None, None, None, n, None)
     x, y = columns
     rho = float(_weighted_correlation(rankdata(x)[None], rankdata(y)[None], np.ones((1, n)))[0])
-    blocks = _resampled_counts(int(members.max()) + 1, resamples, seed)
+    blocks = resampled_counts(int(members.max()) + 1, resamples, seed)
     repeats = (counts[:, members] for counts in blocks)
     draws = np.concatenate(
         [_weighted_correlation(_repeated_ranks(x, times), _repeated_ranks(y, times), times) for times in repeats]
@@ -221,7 +221,7 @@ def rank_correlation(
     draws = draws[~np.isnan(draws)]
     rarer = min((draws <= 0).sum(), (draws >= 0).sum())
     p_value = min(1.0, 2 * (1 + float(rarer)) / (1 + len(draws)))
-    return Correlation(rho, *_interval(draws), n, p_value)
+    return Correlation(rho, *ends_of(draws), n, p_value)
 
 
 def _repeated_ranks(values: Array, counts: Array) -> Array:
@@ -282,11 +282,11 @@ def _resampled_means(
     """(resamples, columns); NaN where a resample holds no measured row."""
     sums = _cluster_sums(values, weights, clusters)
     totals = _cluster_sums(np.where(np.isnan(values), np.nan, 1.0), weights, clusters)
-    counts = _resampled_counts(len(sums), resamples, seed)
+    counts = resampled_counts(len(sums), resamples, seed)
     return np.vstack([_ratio(count @ sums, count @ totals) for count in counts])
 
 
-def _resampled_counts(clusters: int, resamples: int, seed: int | tuple[int, int]) -> Iterator[Array]:
+def resampled_counts(clusters: int, resamples: int, seed: int | tuple[int, int]) -> Iterator[Array]:
     """(some resamples, clusters) blocks of how often each cluster was drawn; together all resamples."""
     generator = np.random.default_rng(seed)
     block = max(1, _CELLS_AT_ONCE // clusters)  # bounds memory; 10,000 × 15,000 rows would take gigabytes
@@ -306,8 +306,8 @@ def _known(mean: float) -> float | None:
     return None if np.isnan(mean) else float(mean)
 
 
-def _interval(draws: Array, known: bool = True) -> tuple[float | None, float | None]:
-    """The ends of the interval; None where it is not known how they spread."""
+def ends_of(draws: Array, known: bool = True) -> tuple[float | None, float | None]:
+    """The ends of the 95% interval of (resamples,) draws; None where it is not `known` how they spread."""
     if not known:
         return None, None
     low, high = np.nanquantile(draws, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
@@ -318,6 +318,6 @@ def _estimates(means: Array, draws: Array, values: Array, clusters: Clusters) ->
     known = _enough_clusters(values, clusters) & ~np.isnan(means)
     counts = (~np.isnan(values)).sum(axis=0)
     return [
-        Estimate(_known(mean), *_interval(drawn, spread), int(n), len(values) - int(n))
+        Estimate(_known(mean), *ends_of(drawn, spread), int(n), len(values) - int(n))
         for mean, drawn, spread, n in zip(means, draws.T, known, counts, strict=True)
     ]
