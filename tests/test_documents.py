@@ -122,16 +122,16 @@ def test_every_reason_not_to_run_a_command_is_of_a_command():
 
 @cache
 def program_texts() -> str:
-    """Every text in the program's source, and in its tables of texts."""
+    """Every text in the program's source and in its tables of texts, a line each; values in a text divide it."""
     found = []
     for path in (*ROOT.glob("*.py"), *ROOT.glob("sft/**/*.py"), *ROOT.glob("eval/**/*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found += [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        documented = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = (node for node in nodes if isinstance(node, ast.Constant) and id(node) not in documented)
+        found += [node.value for node in texts if isinstance(node.value, str)]
     for path in (*ROOT.glob("sft/**/*.yaml"), *ROOT.glob("eval/**/*.yaml")):
         found += [str(leaf) for leaf in leaves(yaml.safe_load(path.read_text(encoding="utf-8")))]
-    return "\n".join(re.sub(r"\{[^}]*\}", "\0", text) for text in found)
+    return "".join(f"\n{part.strip()}\n" for text in found for part in re.split(r"\{[^}]*\}", text))
 
 
 def leaves(value: object) -> list[object]:
@@ -140,12 +140,13 @@ def leaves(value: object) -> list[object]:
     return [value]
 
 
-def is_said(words: list[str], parts: int = 3) -> bool:
-    """Whether so many of the program's texts at most make up these words."""
-    if " ".join(words) in program_texts():
+def is_said(words: list[str], parts: int = 3, begins: str = "") -> bool:
+    """Whether the program says these words in one text, or at the end of one and, after a value, the next's beginning."""
+    if begins + " ".join(words) in program_texts():
         return True
     return parts > 1 and any(
-        " ".join(words[:at]) in program_texts() and is_said(words[at:], parts - 1) for at in range(1, len(words))
+        f"{begins}{' '.join(words[:at])}\n" in program_texts() and is_said(words[at:], parts - 1, "\n")
+        for at in range(1, len(words))
     )
 
 
