@@ -141,7 +141,7 @@ def leaves(value: object) -> list[object]:
 
 
 def is_said(words: list[str], parts: int = 3, begins: str = "") -> bool:
-    """Whether the program says these words in one text, or at the end of one and, after a value, the next's beginning."""
+    """Whether the program says these words in one text, or across the values that divide one."""
     if begins + " ".join(words) in program_texts():
         return True
     return parts > 1 and any(
