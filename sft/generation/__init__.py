@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`from sft.generation import ScopedRepetitionPenalty`, as the README promises, without torch for all others."""
+    """`from sft.generation import ScopedRepetitionPenalty` (docs/answering.md), without torch for all others."""
     if name == "ScopedRepetitionPenalty":
         from sft.generation.penalty import ScopedRepetitionPenalty
 
