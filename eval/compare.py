@@ -18,16 +18,19 @@ from eval.predictions import IN_RUN, TUNED, Prediction, home_of, read_prediction
 from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
+from eval.report.first_screen import ROWS_PAGE, all_rows
+from eval.report.rows_page import Look, rows_page
 from eval.report.score_tables import score_cell
 from eval.report.sentences import Found, metric_word, rests_on, right, scope_word, sentence
 from eval.report.view import measured
 from eval.scoring.common_rows import common_rows, in_words
-from eval.scoring.measured import measure
+from eval.scoring.measured import Measured, measure
 from eval.scoring.paired import differences, interaction
 from eval.scoring.results import (
     AnswerCounts,
     Differences,
     Interaction,
+    Results,
     RowCounts,
     Scores,
     Settings,
@@ -54,6 +57,14 @@ class Answered(NamedTuple):
     predictions: list[Prediction]
     otherwise: list[str]
     """In which ways these are not of the run that they lie in, as it was trained."""
+
+
+class Together(NamedTuple):
+    """Answers to the rows that all answered, measured, and how many of each system's rows others lack."""
+
+    measured: Measured
+    results: Results
+    alone: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,14 +94,19 @@ class Comparison:
 
 
 def compare_runs(specs: Sequence[str], output: Path | None, resamples: int = 10_000, seed: int = 0) -> None:
-    """Compare, write comparison.{json,md,html}, and print the table."""
+    """Compare, write comparison.{json,md,html} and rows.html, and print the table."""
     if len(specs) < 2:
         raise UserError("there is nothing to compare: give two runs or more")
     answered = read_answered(specs)
-    comparison = compare(answered, resamples, seed)
+    together = put_together(answered, resamples, seed)
+    comparison = comparison_of(answered, together)
     directory = output_directory(output or directory_beside(answered, "compare"))
     blocks = comparison_blocks(comparison)
     texts = {"comparison.md": render_markdown(blocks), "comparison.html": render_html(blocks, language())}
+    first, *others = comparison.systems
+    look = Look(_title(comparison), HEADLINE, first, tuple(others), "comparison.html")
+    predictions = [one for answers in together.measured.answers.values() for one in answers]
+    texts[ROWS_PAGE] = rows_page(together.results.samples, predictions, look)
     for name, content in ({"comparison.json": json_text(dataclasses.asdict(comparison))} | texts).items():
         write_whole(directory / name, content)
     print_comparison(comparison, Console())
@@ -178,14 +194,24 @@ def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0
 
     Raises UserError when there is no such row.
     """
+    return comparison_of(answered, put_together(answered, resamples, seed))
+
+
+def put_together(answered: Sequence[Answered], resamples: int, seed: int) -> Together:
+    """All answers to the rows that all answered, measured under the names that they go by here."""
     common = common_rows({one.name: one.predictions for one in answered})
     renamed = [dataclasses.replace(p, system=name) for name, found in common.answers.items() for p in found]
-    together = measure(renamed, resamples, seed)
-    results, tables = results_of(together), together.tables
+    measured = measure(renamed, resamples, seed)
+    return Together(measured, results_of(measured), common.alone)
+
+
+def comparison_of(answered: Sequence[Answered], together: Together) -> Comparison:
+    """Means and differences of what was measured together."""
+    (measured, results, alone), tables = together, together.measured.tables
     names = [one.name for one in answered]
     found = {}
     for name in names[1:]:
-        pair = together.rows, tables[names[0]], tables[name]
+        pair = measured.rows, tables[names[0]], tables[name]
         changes = differences(*pair)
         found[name] = FromFirst(changes.categories, changes.groups, interaction(*pair))
     return Comparison(
@@ -197,7 +223,7 @@ def compare(answered: Sequence[Answered], resamples: int = 10_000, seed: int = 0
         systems={name: results.systems[name] for name in names},
         floors=results.floors,
         differences=found,
-        alone=common.alone,
+        alone=alone,
     )
 
 
@@ -210,7 +236,8 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     """The comparison as a document."""
     first, *others = comparison.systems
     blocks: list[Block] = [
-        Heading(1, text("report.title_comparison", first=first, others=", ".join(others))),
+        Heading(1, _title(comparison)),
+        paragraph(all_rows()),
         *(block for name in others for block in _sentences(comparison, name)),
         paragraph(
             f"{_words(comparison)}. Differences are paired, each system minus {first}; p is "
@@ -232,6 +259,11 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     keys = sorted({key for values in settings.values() for key in values})
     rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
     return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows)]
+
+
+def _title(comparison: Comparison) -> str:
+    first, *others = comparison.systems
+    return text("report.title_comparison", first=first, others=", ".join(others))
 
 
 def _found(comparison: Comparison, name: str) -> list[Found]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from eval.benchmarks.known import BENCHMARKS
-from eval.predictions import Prediction, examples_sha256, read_predictions, run_name
+from eval.metrics.catalogue import BY_KEY, HEADLINE
+from eval.predictions import BASE, TUNED, Prediction, examples_sha256, read_predictions, run_name
 from eval.render.markdown import render_markdown
-from eval.report.benchmark import benchmark_document, print_benchmark
+from eval.report.benchmark import benchmark_document, benchmark_title, print_benchmark
 from eval.report.document import document
-from eval.report.first_screen import Subject
+from eval.report.first_screen import ROWS_PAGE, Subject, title
+from eval.report.rows_page import Look, rows_page
 from eval.report.terminal import print_table
 from eval.scoring.only import only
 from eval.scoring.score import score
@@ -82,9 +84,15 @@ def report(
     if benchmark:
         results = results if benchmark.scored else only(results, benchmark.metrics)
         blocks = benchmark_document(results, predictions, subject, benchmark)
+        decides = BY_KEY[next(iter(benchmark.metrics))] if benchmark.scored else None
+        look = Look(benchmark_title(subject, benchmark), decides)
     else:
         blocks = document(results, predictions, subject, sweep_of(directory / "sweep", predictions, about))
+        look = Look(title(results, subject), HEADLINE)
+    if results.deltas.groups:
+        look = look._replace(first=BASE, others=(TUNED,))
     reports = {"report.md": render_markdown(blocks), "report.html": render_html(blocks, language())}
+    reports[ROWS_PAGE] = rows_page(results.samples, predictions, look)
     for name, content in (results.texts() | reports).items():
         write_whole(directory / name, content)
     if benchmark:

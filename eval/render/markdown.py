@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from sft.page.blocks import Beside, Block, Bullets, Cell, Figure, Heading, Paragraph, Sample, Strong, Table
+from sft.page.blocks import Beside, Block, Bullets, Cell, Figure, Heading, Link, Paragraph, Sample, Strong, Table
 from sft.system.visible import escaped, visible
 
 TEXT_SHOWN = 1200
@@ -20,7 +20,7 @@ def _block(block: Block) -> str:
         case Heading():
             return f"{'#' * block.level} {inline(block.text)}"
         case Paragraph():
-            return "".join(f"**{inline(p)}**" if isinstance(p, Strong) else inline(p) for p in block.parts)
+            return "".join(map(_run, block.parts))
         case Bullets():
             return "\n".join(f"- {inline(item)}" for item in block.items)
         case Table():
@@ -33,6 +33,12 @@ def _block(block: Block) -> str:
             title = f"#### {inline(block.title)}{f', {block.change}' if block.change else ''}"
             quotes = [f"{inline(q.label)}\n\n{fenced(q.text, TEXT_SHOWN)}" for q in (*block.texts, *block.answers)]
             return "\n\n".join([title, *quotes])
+
+
+def _run(part: str) -> str:
+    if isinstance(part, Link):
+        return f"[{inline(part)}]({part.file})"
+    return f"**{inline(part)}**" if isinstance(part, Strong) else inline(part)
 
 
 def inline(text: str) -> str:

@@ -12,7 +12,7 @@ from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import interval, number, round_up, with_interval
 from eval.render.terminal import Row, print_rows
 from eval.report.document import folded, provenance
-from eval.report.first_screen import Subject, about, deviations
+from eval.report.first_screen import Subject, about, all_rows, deviations
 from eval.report.samples import change_of, sample, scores_by_row
 from eval.report.score_tables import score_cell
 from eval.report.sentences import (
@@ -40,8 +40,8 @@ def benchmark_document(
 ) -> list[Block]:
     """The whole report; of a benchmark without a score only how the answers are, and some of them."""
     first = [
-        Heading(1, _title(subject, benchmark)),
-        paragraph(about(results, subject)),
+        Heading(1, benchmark_title(subject, benchmark)),
+        paragraph(about(results, subject), " · ", all_rows()),
         *deviations(results),
         paragraph(Strong(text("benchmark.asked")), f": {asked(results, predictions)}"),
         *map(paragraph, _said(results, subject, benchmark)),
@@ -60,7 +60,7 @@ def print_benchmark(
 ) -> None:
     """The same in a terminal: what was asked, what it says, a line a metric."""
     lines = [
-        _title(subject, benchmark),
+        benchmark_title(subject, benchmark),
         about(results, subject),
         f"{text('benchmark.asked')}: {asked(results, predictions)}",
     ]
@@ -151,7 +151,8 @@ def name_of(metric: Metric) -> str:
     }.get(metric.key) or metric_word(metric)
 
 
-def _title(subject: Subject, benchmark: Benchmark) -> str:
+def benchmark_title(subject: Subject, benchmark: Benchmark) -> str:
+    """The run's name and the benchmark's."""
     return text("benchmark.title", run=subject.run, benchmark=benchmark.title)
 
 

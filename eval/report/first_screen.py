@@ -25,11 +25,14 @@ from eval.report.sentences import (
 from eval.report.view import deciding_p
 from eval.scoring.results import ON_GROUP, Difference, Results, Scope
 from sft.data.records import Group
-from sft.page.blocks import NOTHING, Beside, Block, Cell, Heading, Sample, Small, Strong, Table, paragraph
+from sft.page.blocks import NOTHING, Beside, Block, Cell, Heading, Link, Sample, Small, Strong, Table, paragraph
 from sft.system.texts import Count, language, text
 
 ASKED: tuple[Group, ...] = ("open", "context")
 """The groups that every report answers for; others where a run has no other rows."""
+
+
+ROWS_PAGE = "rows.html"
 
 
 class Subject(NamedTuple):
@@ -46,7 +49,7 @@ def first_screen(results: Results, predictions: Sequence[Prediction], subject: S
     """Title, subject, a column for open and one for context questions, a table by category, three answers."""
     return [
         Heading(1, title(results, subject)),
-        paragraph(about(results, subject)),
+        paragraph(about(results, subject), " · ", all_rows()),
         *deviations(results),
         Beside(tuple(_column(results, group) for group in groups_asked(results))),
         *endings(results),
@@ -56,6 +59,11 @@ def first_screen(results: Results, predictions: Sequence[Prediction], subject: S
         Heading(3, text("report.three")),
         *three_answers(results, predictions),
     ]
+
+
+def all_rows() -> Link:
+    """The way to the page of all rows, which stands beside every report."""
+    return Link(text("samples.link"), ROWS_PAGE)
 
 
 def title(results: Results, subject: Subject) -> str:

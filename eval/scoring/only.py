@@ -33,5 +33,7 @@ def only(results: Results, keys: Collection[str]) -> Results:
         deltas=Differences(inside(results.deltas.categories), inside(results.deltas.groups)),
         interaction={},
         signatures=kept(results.signatures),
-        samples=[dataclasses.replace(row, scores=kept(row.scores)) for row in results.samples],
+        samples=[
+            dataclasses.replace(row, scores=kept(row.scores), weights=kept(row.weights)) for row in results.samples
+        ],
     )

@@ -14,6 +14,7 @@ from eval.metrics.metric import Metric
 from eval.statistics.estimates import Estimate, Interval
 from sft.data.records import DOLLY, GROUPS, Group, category_label
 from sft.run.provenance import Provenance
+from sft.system.files import text_sha256
 
 RESULTS_VERSION = 2
 
@@ -211,7 +212,10 @@ class SharedPassage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """One system's answer to one row: a line of samples.jsonl. `scores` by metric's key, None where not measured."""
+    """One system's answer to one row: a line of samples.jsonl. `scores` by metric's key, None where not measured.
+
+    `weights` is what the row counts in the mean of the metrics whose rows do not all count the same.
+    """
 
     system: str
     index: str
@@ -220,6 +224,7 @@ class ScoredRow:
     cluster: int
     finish_reason: str
     scores: dict[str, float | None]
+    weights: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -264,5 +269,15 @@ class Results:
         del summary["samples"]
         if not self.deltas.groups:
             summary["deltas"] = {}
-        lines = (json.dumps(dataclasses.asdict(row), ensure_ascii=False, allow_nan=False) for row in self.samples)
-        return {"results.json": json_text(summary), "samples.jsonl": "".join(f"{line}\n" for line in lines)}
+        signatures = short_hash(self.signatures)
+        made = {name: short_hash([settings, summary["about"]]) for name, settings in self.settings.generation.items()}
+        lines = (
+            dataclasses.asdict(row) | {"settings": made[row.system], "signatures": signatures} for row in self.samples
+        )
+        written = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines)
+        return {"results.json": json_text(summary), "samples.jsonl": "".join(f"{line}\n" for line in written)}
+
+
+def short_hash(found: Any) -> str:
+    """The first 12 digits of the hash of a JSON value, whatever the order of its keys."""
+    return text_sha256([json.dumps(found, ensure_ascii=False, sort_keys=True)])[:12]

@@ -151,5 +151,6 @@ def _samples(measured: Measured) -> list[ScoredRow]:
             }
             row = answer.example
             place = row.index, row.category, row.group, int(cluster)
-            found.append(ScoredRow(name, *place, answer.finish_reason, rounded))
+            weights = {metric.key: metric.weight(row) for metric in METRICS if metric.weight}
+            found.append(ScoredRow(name, *place, answer.finish_reason, rounded, weights))
     return found

@@ -18,6 +18,18 @@ class Small(str):
     """A run of smaller text inside a `Paragraph`, for who wants to know more."""
 
 
+class Link(str):
+    """A run of text inside a `Paragraph` that leads to a file beside the document. Of our own names alone."""
+
+    file: str
+
+    def __new__(cls, text: str, file: str) -> "Link":
+        """The text, and the file's name."""
+        link = super().__new__(cls, text)
+        link.file = file
+        return link
+
+
 class Cell(NamedTuple):
     """A table cell: what is read first, and what stands smaller beside it."""
 
@@ -50,7 +62,7 @@ class Heading(NamedTuple):
 
 
 class Paragraph(NamedTuple):
-    """One paragraph of plain, `Strong` and `Small` runs."""
+    """One paragraph of plain, `Strong` and `Small` runs, and `Link`s."""
 
     parts: tuple[str, ...]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sft.page.blocks import NOTHING, Block, Heading, Small, Span, Strong, text_of
+from sft.page.blocks import NOTHING, Block, Heading, Link, Small, Span, Strong, text_of
 from sft.system.visible import visible
 
 
@@ -20,12 +20,12 @@ def render_html(blocks: Sequence[Block], language: str = "en") -> str:
     Every text is escaped and its control characters made visible, so that an answer that holds markup is
     read, not run. A policy in the head forbids scripts and outside resources besides.
     """
-    jinja = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=shown, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+    jinja = pages()
     jinja.globals |= {"text_of": text_of, "shown": shown, "marked": marked, "kinds": kinds, "NOTHING": NOTHING}
-    jinja.tests |= {"strong": lambda part: isinstance(part, Strong), "small": lambda part: isinstance(part, Small)}
+    jinja.tests |= {
+        name: lambda part, kind=kind: isinstance(part, kind)
+        for name, kind in {"strong": Strong, "small": Small, "link": Link}.items()
+    }
     headings = [block for block in blocks if isinstance(block, Heading)]
     return jinja.get_template("page.html.jinja").render(
         language=language,
@@ -33,6 +33,14 @@ def render_html(blocks: Sequence[Block], language: str = "en") -> str:
         sections=[heading for heading in headings if heading.level == 2],
         folds=folds(blocks),
     )
+
+
+def pages(*folders: Path) -> Environment:
+    """What renders the templates of these folders and of this one: every expression is `shown`."""
+    return Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]), autoescape=True, finalize=shown,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
 
 
 def folds(blocks: Iterable[Block]) -> list[tuple[Heading | None, list[Block]]]:
