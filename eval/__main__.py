@@ -11,7 +11,7 @@
 
 RUN, score, compare and judge take --lang ja or en: of what a report says first, and of the terminal.
 
-The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html.
+The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html, rows.html.
 `python -m eval COMMAND --help` explains each.
 """
 

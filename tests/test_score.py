@@ -288,7 +288,7 @@ def test_identical_predictions_in_any_order_write_identical_files(
     assert "samples" not in results
     assert len((tmp_path / "a/samples.jsonl").read_text(encoding="utf-8").splitlines()) == 10
     names = [path.name for path in (tmp_path / "a").iterdir() if path.name != "predictions.jsonl"]
-    assert sorted(names) == ["report.html", "report.md", "results.json", "samples.jsonl"]
+    assert sorted(names) == ["report.html", "report.md", "results.json", "rows.html", "samples.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -77,19 +77,19 @@
 
   function quote(label, text, marks) {
     const said = text ? marked(text, marks) : [make("em", { text: words.empty, lang: document.documentElement.lang })];
-    const box = make("div", { class: "text", lang: "ja", "aria-label": label }, ...said);
-    return make("div", { class: "quote" }, make("h3", { text: label }), box);
+    return make("div", { class: "quote" }, make("h3", { text: label }), make("div", { class: "text", lang: "ja" }, ...said));
   }
 
   function scores(row) {
+    const made = (tag, texts, attributes) => texts.map((text) => make(tag, { text, ...attributes }));
     const header = [words.metric, ...labels, ...(first === null ? [] : [words.change])];
     const body = metrics.map((one, at) => {
       const cells = row.answers.map((answer) => number(answer.scores[at]));
       if (first !== null) cells.push(number(changeOf(row, at), true));
       const known = cells.some((cell) => cell !== "n/a");
-      return known && make("tr", {}, make("th", { scope: "row", text: one.name }), ...cells.map((text) => make("td", { text })));
+      return known && make("tr", {}, make("th", { scope: "row", text: one.name }), ...made("td", cells));
     });
-    const head = make("tr", {}, ...header.map((text) => make("th", { scope: "col", text })));
+    const head = make("tr", {}, ...made("th", header, { scope: "col" }));
     const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...body.filter(Boolean)));
     return make("div", { class: "table", tabindex: "0" }, table);
   }
@@ -98,10 +98,11 @@
     const line = make("h2", { text: [row.title, row.called].filter(Boolean).join(" · ") });
     const outcome = outcomeOf(row);
     if (outcome) line.append(" ", make("span", { class: `outcome ${outcome}`, text: words.outcomes[outcome] }));
+    const changes = outcome ? [number(changeOf(row, data.decides), true)] : [];
     const at = metric();
     const change = changeOf(row, at);
-    const name = at === data.decides ? "" : `${metrics[at].name} `;
-    if (change !== null) line.append(" ", make("span", { class: "change", text: name + number(change, true) }));
+    if (at !== data.decides && change !== null) changes.push(`${metrics[at].name} ${number(change, true)}`);
+    if (changes.length) line.append(" ", make("span", { class: "change", text: changes.join(" · ") }));
     return line;
   }
 
@@ -137,15 +138,21 @@
     const counts = { shown: found.length.toLocaleString("en"), total: rows.length.toLocaleString("en") };
     const part = { start: page * size + 1, end: page * size + shown.length };
     const count = fill(words.shown, counts) + (shown.length < found.length ? fill(words.part, part) : "");
-    const filters = make("small", { text: asked().map((one) => ` · ${one}`).join("") });
-    $("status").replaceChildren(found.length ? count : `${count} · ${words.nothing}`, filters);
+    const filters = make("small", { text: asked().join(" · ") });
+    $("status").replaceChildren(found.length ? count : `${count} · ${words.nothing}`, " ", filters);
     $("pager").hidden = pages === 1;
     $("page").textContent = `${page + 1} / ${pages}`;
     $("previous").disabled = page === 0;
     $("next").disabled = page === pages - 1;
-    for (const box of $("rows").querySelectorAll(".text")) {
-      if (box.scrollHeight > box.clientHeight) box.tabIndex = 0; // what scrolls must be reached by keys
-      if (box.tabIndex === 0) box.setAttribute("role", "region");
+    reach();
+  }
+
+  // What scrolls must be reached by keys. All are measured before one is changed: each change would lay out all again.
+  function reach() {
+    for (const box of [...$("rows").querySelectorAll(".text")].filter((one) => one.scrollHeight > one.clientHeight)) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", box.previousSibling.textContent);
     }
   }
 
@@ -191,5 +198,6 @@
   $("previous").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));
   addEventListener("hashchange", read);
+  addEventListener("resize", reach);
   read();
 })();

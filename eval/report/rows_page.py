@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 from markupsafe import Markup
 
-from eval.metrics.catalogue import REPORTED
+from eval.metrics.catalogue import BY_KEY, REPORTED
 from eval.metrics.metric import Metric
 from eval.predictions import Prediction
 from eval.report.benchmark import name_of
@@ -28,6 +28,7 @@ from sft.system.visible import visible
 
 SIZES = (25, 100, 500)
 """Rows that may be asked for at once."""
+EXACT_MATCH = BY_KEY["exact_match"]
 HERE = Path(__file__).parent
 
 
@@ -107,13 +108,18 @@ def _selects(rows: Answers, metrics: Sequence[Metric], look: Look) -> list[Selec
         label = text("samples.compared", first=system_word(look.first or ""))
         found.append(Select("with", label, [(name, system_word(name)) for name in look.others]))
     usual = sorted(metrics, key=lambda metric: metric is not look.decides)
-    found.append(Select("metric", text("benchmark.metric"), [(metric.key, name_of(metric)) for metric in usual]))
+    found.append(Select("metric", text("benchmark.metric"), [(metric.key, _name(metric, look)) for metric in usual]))
     changes = [("fell", text("samples.fell")), ("rose", text("samples.rose"))] if look.first else []
     orders = [("", text("samples.as_scored")), *changes]
     orders += [("lowest", text("samples.lowest")), ("highest", text("samples.highest"))]
     found.append(Select("order", text("samples.order"), orders))
     found.append(Select("size", text("samples.a_page"), [(str(size), str(size)) for size in SIZES]))
     return found
+
+
+def _name(metric: Metric, look: Look) -> str:
+    # Where it decides, exact match is the accuracy of given choices.
+    return metric.name if metric is EXACT_MATCH and metric is not look.decides else name_of(metric)
 
 
 def _outcomes() -> dict[str, str]:
@@ -168,7 +174,7 @@ def _data(rows: Answers, metrics: Sequence[Metric], look: Look) -> dict[str, Any
     keys = [metric.key for metric in metrics]
     return {
         "words": {name: visible(word) if isinstance(word, str) else word for name, word in _words().items()},
-        "metrics": [{"key": metric.key, "name": name_of(metric)} for metric in metrics],
+        "metrics": [{"key": metric.key, "name": _name(metric, look)} for metric in metrics],
         "decides": keys.index(look.decides.key) if look.decides else None,
         "systems": [visible(name) for name in systems],
         "labels": [visible(system_word(name)) for name in systems],
