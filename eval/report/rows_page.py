@@ -66,7 +66,7 @@ def rows_page(samples: Sequence[ScoredRow], predictions: Sequence[Prediction], l
             language=language(),
             title=text("samples.title", report=look.report),
             look=look,
-            text=text,
+            words=_labels(),
             selects=_selects(rows, metrics, look),
             notes=_notes(look, any(row.group == "context" for row in samples)),
             data=Markup(_for_script(_data(rows, metrics, look))),
@@ -135,6 +135,21 @@ def _notes(look: Look, with_context: bool) -> list[str]:
     if look.first and look.decides:
         notes.append(text("samples.note", metric=metric_word(look.decides)))
     return [*notes, *([text("samples.marks", shortest=SHORTEST)] if with_context else [])]
+
+
+def _labels() -> dict[str, str]:
+    """What stands in the page before anything is drawn."""
+    return {
+        "back": text("samples.back"),
+        "no_script": text("samples.no_script"),
+        "filters": text("samples.filters"),
+        "search": text("samples.search"),
+        "search_in": text("samples.search_in"),
+        "clear": text("samples.clear"),
+        "pages": text("samples.pages"),
+        "previous": text("samples.previous"),
+        "next": text("samples.next"),
+    }
 
 
 def _words() -> dict[str, Any]:
