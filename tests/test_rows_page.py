@@ -91,6 +91,7 @@ def test_the_page_holds_every_row_and_one_script_that_its_policy_knows(page, pre
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     assert "</" not in elements.scripts[0] + elements.scripts[1]
     assert not [tag for tag, attributes in elements.found if "src" in attributes or tag in ("img", "link", "iframe")]
+    assert " object at 0x" not in page
     data = json.loads(elements.scripts[0])
     assert len(data["rows"]) == 16
     row = next(row for row in data["rows"] if row["title"] == "Row open_qa-1")
