@@ -19,7 +19,7 @@ from sft.export.request import Request
 from sft.export.source import Source
 from sft.generation.settings import effective_settings
 from sft.model.load import load_base
-from sft.prompt.template import ALPACA_JA
+from sft.prompt.template import ALPACA_JA, PromptTemplate
 from sft.run.manifest import Environment, FinishedManifest, Identity, Kept, Parent, RowCounts
 from sft.system.errors import UserError
 
@@ -44,13 +44,16 @@ MANIFEST = FinishedManifest(
 )  # fmt: skip
 
 
-def card_of(*overrides, kind="adapter", manifest=MANIFEST, results=None, model_id=None, base_id=None, licence=None):
+def card_of(
+    *overrides, kind="adapter", manifest=MANIFEST, results=None, model_id=None, base_id=None, licence=None,
+    template=ALPACA_JA,
+):  # fmt: skip
     config = load_config("configs/calm7b.yaml", [f"data.path={DOLLY}", *overrides])
     request = Request(Path("runs/calm7b"), merge=kind == "merged", push=model_id)
     base, data = named_base(config, manifest, base_id), named_data(config, manifest, licence)
     evaluation = evaluation_of(results) if results else None
     settings = effective_settings(config.generation)
-    return model_card(Source(request, config, manifest, ALPACA_JA, None, settings, base, data, evaluation))
+    return model_card(Source(request, config, manifest, template, None, settings, base, data, evaluation))
 
 
 def test_a_card_says_which_step_it_is_and_that_another_training_went_before():
@@ -181,6 +184,30 @@ def test_settings_and_losses_of_the_training_are_in_it():
         "3 context shortened, 2 dropped", "1,234 s on cuda:0", "`f00d`", ALPACA_JA.without_input.split("{")[0][-8:-1],
     ):  # fmt: skip
         assert text in card
+
+
+def test_what_the_base_says_of_decoding_is_set_aside_for_an_adapter():
+    for kind in ("adapter", "merged"):
+        card = card_of(kind=kind)
+        assert ("base.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id" in card) == (
+            kind == "adapter"
+        )
+        assert ("An adapter has no generation_config.json" in card) == (kind == "adapter")
+        assert ("as generation_config.json says" in card) == (kind == "merged")
+
+
+@pytest.mark.parametrize(("turn", "system"), [(None, None), ("{instruction}<a>{output}<b>", None), (None, "{system}")])
+def test_only_of_a_template_that_takes_no_conversations_the_card_says_that_none_were_learned(turn, system):
+    chat = PromptTemplate(
+        "chat", "{instruction}\n\n{input}<a>", "{instruction}<a>", ("<a>", "<b>"), "<b>", turn, "<b>", system
+    )
+    card = card_of(template=chat)
+    single = turn is None and system is None
+    for claim in ("on single user messages", "on neither system messages nor", "it knows no conversation"):
+        assert (claim in card) == single
+    assert ("earlier turns stand in it as in the training" in card.lower()) == (turn is not None)
+    assert ("system messages stand in it as in the training" in card.lower()) == (system is not None)
+    assert "it knows no conversation" in card_of()
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,13 @@ def test_small_shards_come_with_an_index(merged):
     assert sorted(index) == sorted(name for shard in shards for name in load_file(merged / shard))
 
 
-def test_plain_transformers_and_the_cards_own_code_answer_as_the_run_does(merged, adapter, run, tiny_base, command):
+def test_plain_transformers_and_the_cards_own_code_answer_as_the_run_does(
+    merged, adapter, run, tiny_base, command, tmp_path
+):
+    base = shutil.copytree(tiny_base, tmp_path / "tiny")  # where the adapter's base is called as in the card
+    # As bases of chat models have them: settings that are not the run's.
+    theirs = {"repetition_penalty": 5.0, "do_sample": True, "temperature": 2.0, "top_k": 7, "eos_token_id": [3, 4]}
+    (base / "generation_config.json").write_text(json.dumps(theirs))
     messages = [[{"role": "user", "content": user_message(ALPACA_JA, *question)}] for question in QUESTIONS]
     script = (
         "import json, sys\n"
@@ -146,7 +152,7 @@ def test_plain_transformers_and_the_cards_own_code_answer_as_the_run_does(merged
     )
     codes = [card_code(directory).replace('name = "."', f'name = "{directory}"') for directory in (merged, adapter)]
     words = [json.dumps(word) for word in (str(merged), messages, *codes)]
-    result = command("-c", script, *words, cwd=tiny_base.parent)  # where the adapter's base is called as in the card
+    result = command("-c", script, *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     plain, *printed = result.stdout.split("=====\n")
     ids, answers = json.loads(plain)
