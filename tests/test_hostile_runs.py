@@ -137,6 +137,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "layers again": ({"layer_replication": [[0, 2], [0, 2]]}, "layer_replication: is set"),
     "parameters": ({"target_parameters": ["lm_head.weight"]}, "target_parameters: is set"),
     "tokens": ({"trainable_token_indices": [1]}, "trainable_token_indices: is set"),
+    "a base taken apart": ({"init_lora_weights": "pissa"}, "init_lora_weights: 'pissa' changed the base's weights"),
     "LoftQ": ({"loftq_config": {"loftq_bits": 4}}, "loftq_config: is set"),
     "EVA": ({"eva_config": {"rho": 2.0}}, "eva_config: is set"),
     "CorDA": ({"corda_config": {"cache_file": "/elsewhere/x", "covariance_file": "../x"}}, "corda_config: is set"),
@@ -216,8 +217,7 @@ def test_what_is_harmless_in_an_adapter_config_stays_allowed(adapter, base):
             return load_adapter(base(), adapter).eval()(input_ids=torch.arange(2, 20)[None]).logits
 
     path, before = adapter / "adapter_config.json", logits()
-    # PEFT would take the base's weights apart for this init_lora_weights.
-    edit(path, inference_mode=False, lora_dropout=0.5, init_lora_weights="pissa", peft_version="9.9", revision="x")
+    edit(path, inference_mode=False, lora_dropout=0.5, init_lora_weights="gaussian", peft_version="9.9", revision="x")
     assert torch.equal(logits(), before)
     edit(path, target_modules=r".*\.query_key_value")
     assert torch.equal(logits(), before)

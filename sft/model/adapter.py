@@ -66,8 +66,11 @@ class AdapterConfig(BaseModel):
     fan_in_fan_out: bool = False
 
 
-WITHOUT_EFFECT = {"inference_mode", "init_lora_weights", "peft_version", "revision"}
+WITHOUT_EFFECT = {"inference_mode", "peft_version", "revision"}
 """Keys that answers do not depend on, and that nothing is done with."""
+STARTS = (True, False, "gaussian", "orthogonal", "eva", "mica")
+"""Values of `init_lora_weights` that leave the base as it is. Others (PiSSA, OLoRA, CorDA) take its weights apart,
+and their adapter is one for what is left of them."""
 
 
 def read_weights(adapter: Path) -> dict[str, torch.Tensor]:
@@ -116,11 +119,23 @@ def read_config(adapter: Path) -> AdapterConfig:
         raise UserError(f"{path}: {key}: {first['msg']}, got {first['input']!r:.200}") from None
     defaults = LoraConfig().to_dict()
     for key, value in (config.model_extra or {}).items():
+        if key == "init_lora_weights" and value and value not in STARTS:
+            raise UserError(
+                f"{path}: {key}: {value!r:.80} changed the base's weights, so this adapter does not fit the base as it "
+                "is; PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…) saves a plain LoRA"
+            )
+        if key == "init_lora_weights" or (key == "auto_mapping" and _is_of_a_language_model(value)):
+            continue
         if value and key not in defaults:
             raise UserError(f"{path}: {key}: is not a key of this PEFT's LoRA, and is set; was another version's used?")
         if value and value != defaults[key] and key not in WITHOUT_EFFECT:
             raise UserError(f"{path}: {key}: is set, and only plain LoRA, rsLoRA and DoRA are loaded")
     return config
+
+
+def _is_of_a_language_model(auto_mapping: object) -> bool:
+    """Whether PEFT noted a causal language model's class, as it does where nobody gave a `task_type`."""
+    return isinstance(auto_mapping, dict) and str(auto_mapping.get("base_model_class")).endswith("ForCausalLM")
 
 
 def check_trained_on(adapter: Path, base: str) -> None:
