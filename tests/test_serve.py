@@ -181,6 +181,7 @@ def test_a_server_answers_as_the_run_does(engine, family, exported, program):
         ROWS.append(f"| {engine.name} | {engine.version} | {family} | | refused before the conversion |")
         return
     given = exported(family, program)
+    assert given.answers
     tokenizer = AutoTokenizer.from_pretrained(given.directory)
     equal = close = 0
     with served(engine, given) as (address, seconds):

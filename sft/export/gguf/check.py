@@ -31,6 +31,8 @@ class GgufCheck:
 
     file: str
     rows: int
+    asked: int
+    """Rows whose question was sent as a conversation, and read as the run's tokens."""
     dtype: str
     """Of the merged model."""
     equal: int
@@ -43,8 +45,8 @@ class GgufCheck:
         """The check in words."""
         return (
             f"{self.file} in llama.cpp ({self.engine}) against the merged model in transformers in {self.dtype}: the "
-            f"same tokens of {self.rows} questions; {self.equal} of {self.rows} greedy answers are equal, {self.close} "
-            f"differ from a token on whose two best were closer than {CLOSE} nats, "
+            f"same tokens of {self.asked} questions; {self.equal} of {self.rows} greedy answers are equal, "
+            f"{self.close} differ from a token on whose two best were closer than {CLOSE} nats, "
             f"{self.rows - self.equal - self.close} differ otherwise"
         )
 
@@ -84,7 +86,8 @@ def check_gguf(
         engine = ask("/props", None)["build_info"]
     same = [answer == theirs.tokens for answer, theirs in zip(given, expected, strict=True)]
     close = [not equal and is_close(*pair) for equal, *pair in zip(same, given, expected, strict=True)]
-    found = GgufCheck(weights.name, len(rows), str(model.dtype).removeprefix("torch."), sum(same), sum(close), engine)
+    dtype, asked = str(model.dtype).removeprefix("torch."), sum(bool(row.messages) for row in rows)
+    found = GgufCheck(weights.name, len(rows), asked, dtype, sum(same), sum(close), engine)
     exact = model.dtype == torch.float32 and weights.stem.endswith("-f32")
     if exact and found.equal + found.close < found.rows:
         raise UserError(f"{found.line()}: something is lost in the conversion, so nothing was exported")

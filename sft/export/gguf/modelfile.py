@@ -37,7 +37,8 @@ def parameters(source: Source) -> dict[str, Any]:
         **{key: value for key, value in sampled.items() if value is not None},
         "repeat_penalty": 1.0,
         "num_predict": settings["max_new_tokens"],
-        "num_ctx": source.config.training["max_length"],
+        # Ollama drops of longer conversations, in silence: room for the longest prompt of the training, and an answer.
+        "num_ctx": source.config.training["max_length"] + settings["max_new_tokens"],
     }
 
 
