@@ -13,8 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from sft.export.source import CONTEXT, QUESTION
+from sft.export.export import check_rows
+from sft.export.request import Request
+from sft.export.source import CONTEXT, QUESTION, read_source
 from sft.generation.answerer import load_answerer, open_run
+from sft.model.adapter import read_config
+from sft.prompt.chat_template import user_message
 from sft.prompt.template import ALPACA_JA
 from sft.run.bare_adapter import is_bare_adapter
 from sft.system.errors import UserError
@@ -193,6 +197,36 @@ def test_it_is_exported_with_a_card_that_claims_nothing_of_its_training(of_alpac
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
+def test_what_an_export_is_made_of_is_not_replaced_by_it(trained_run, tiny_base, program, tmp_path):
+    ours = tmp_path / "ours"
+    assert program("sft.export.__main__", trained_run, "--base-id", "none", "--output", ours).returncode == 0
+    before = {path.name: path.read_bytes() for path in ours.iterdir()}
+    result = program("sft.export.__main__", ours, f"model.base={tiny_base}", "--merge", "--output", ours)
+    assert (result.returncode, f"{ours}: would be replaced by an export that is made of" in result.stderr) == (2, True)
+    assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
+    result = program("sft.export.__main__", ours, f"model.base={tiny_base}", "data.path=x")
+    assert (result.returncode, "export can change model.…, generation.…\n" in result.stderr) == (2, True)
+
+
+def test_llama_cpp_would_be_asked_the_cards_question(of_trl, tiny_base):
+    rows = check_rows(read_source(Request(of_trl, said_by(tiny_base), merge=True)))
+    asked = [user_message(ALPACA_JA, QUESTION, context) for context in (CONTEXT, "")]
+    assert [[message["content"] for message in row.messages] for row in rows] == [[text] for text in asked]
+
+
+def test_what_peft_notes_of_a_base_where_nobody_named_a_task_is_read_over(of_alpaca_lora, tmp_path):
+    adapter = shutil.copytree(of_alpaca_lora, tmp_path / "adapter")
+    saved = json.loads((adapter / "adapter_config.json").read_text())
+    for name, fits in (("GPTNeoXForCausalLM", True), ("GPTNeoXForTokenClassification", False)):
+        mapping = {"base_model_class": name, "parent_library": "transformers.models.gpt_neox.modeling_gpt_neox"}
+        (adapter / "adapter_config.json").write_text(json.dumps(saved | {"auto_mapping": mapping}))
+        if fits:
+            assert read_config(adapter).r == 8
+        else:
+            with pytest.raises(UserError, match="auto_mapping: is set"):
+                read_config(adapter)
+
+
 def test_a_pickle_comes_with_the_command_that_converts_it(of_alpaca_lora, tiny_base, tmp_path):
     adapter = shutil.copytree(of_alpaca_lora, tmp_path / "an adapter's")
     weights = load_file(adapter / "adapter_model.safetensors")
@@ -215,6 +249,7 @@ def test_a_pickle_comes_with_the_command_that_converts_it(of_alpaca_lora, tiny_b
         ({"peft_type": "IA3"}, "peft_type: "),
         ({"new_key": "custom.module"}, "new_key: is not a key of this PEFT's LoRA, and is set"),
         ({"modules_to_save": ["embed_out"]}, "modules_to_save: is set"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: 'pissa_niter_4' changed the base's weights"),
         ({"target_modules": "(" * 9}, "is not a regular expression"),
     ],
 )

@@ -62,7 +62,7 @@ def test_the_files_are_shown_and_uploaded_as_one_commit(exported, monkeypatch, c
     assert arguments == {"repo_id": "someone/model", "private": None, "repo_type": "model", "exist_ok": True}
     assert (upload["repo_id"], upload["folder_path"]) == ("someone/model", exported)
     assert upload["allow_patterns"] == ["README.md", "adapter_model.safetensors"]
-    assert "model*.safetensors" in upload["delete_patterns"]
+    assert {"model*.safetensors", "config.json", "model-*.gguf", "Modelfile"} <= set(upload["delete_patterns"])
     assert "README.md" not in upload["delete_patterns"]
     output = capsys.readouterr().out
     for text in (

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sft.model.lora import load_adapter, merge
 from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.chat_template import messages_of, set_chat_template
 from sft.prompt.encode import encode_answer, encode_prompt
+from sft.prompt.template import history_of
 from sft.run.directory import weights_directory
 from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError, say, warn
@@ -43,6 +45,9 @@ def export(request: Request) -> None:
     source = read_source(request)
     check_shard_size(request.shard_size)
     check_target(request.target)
+    for place in (request.run, Path(source.config.model.base)):
+        if place.exists() and place.resolve().is_relative_to(request.target.resolve()):
+            raise UserError(f"{request.target}: would be replaced by an export that is made of {place}; use --output")
     base, data = source.base, source.data
     if base.hub_id is None and request.base_id is None:
         warn([f"the base model was a directory; the card calls it {base.name}: --base-id gives its hub id"])
@@ -164,19 +169,26 @@ def check_rows(source: Source) -> list[CheckRow]:
     """
     request, config, manifest, template, tokenizer, *_ = source
     if manifest is None:
-        asked = [encode_prompt(tokenizer, template.render(QUESTION, context)) for context in (CONTEXT, "")]
-        return [CheckRow(prompt, prompt) for prompt in asked]
+        asked = [{"instruction": QUESTION, "input": context} for context in (CONTEXT, "")]
+        return [check_row(source, row) for row in asked]
     data = training_data(request.run, config)
     examples = list(examples_of(read_side(request.run, "test", data) or read_side(request.run, "train", data)))
     set_chat_template(tokenizer, template, map(dataclasses.asdict, examples[:100]))
     rows: dict[bool, list[CheckRow]] = {True: [], False: []}
     for example in examples:
-        prompt = encode_prompt(tokenizer, template.render(example.instruction, example.input, example.history))
-        messages = messages_of(template, dataclasses.asdict(example))
-        sent = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt
-        row = CheckRow(prompt, prompt + encode_answer(tokenizer, example.output), messages if sent else ())
+        row = check_row(source, dataclasses.asdict(example))
         if len(row.whole) < config.training["max_length"]:
             rows[bool(example.input)].append(row)
     if not any(rows.values()):
         raise UserError(f"{config.data.named}: no row is short enough to compare models on")
     return [*rows[True][:CHECK_ROWS], *rows[False][:CHECK_ROWS]]
+
+
+def check_row(source: Source, row: Mapping[str, Any]) -> CheckRow:
+    """A row with fields instruction and input, and perhaps history and output, for models to be compared on."""
+    template, tokenizer = source.template, source.tokenizer
+    prompt = encode_prompt(tokenizer, template.render(row["instruction"], row["input"], history_of(row)))
+    answer = encode_answer(tokenizer, row["output"]) if "output" in row else []
+    messages = messages_of(template, row)
+    sent = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt
+    return CheckRow(prompt, prompt + answer, messages if sent else ())

@@ -48,9 +48,11 @@ def read_source(request: Request) -> Source:
     """Read what is exported, without any weights. Raises UserError for a run that cannot be."""
     run = request.run
     manifest = require_usable(run)
+    changeable = CHANGEABLE if manifest else _changeable_without_run(run)
     for override in request.overrides:
-        if not override.startswith(CHANGEABLE if manifest else _changeable_without_run(run)):
-            raise UserError(f"command line: {override}: the training settled it; export can change {CHANGEABLE}")
+        if not override.startswith(changeable):
+            allowed = ", ".join(f"{key}…" for key in changeable)
+            raise UserError(f"command line: {override}: the training settled it; export can change {allowed}")
     config = run_config(run, request.overrides)
     if config.lora is None:
         raise UserError(

@@ -10,7 +10,10 @@ from rich.filesize import decimal
 
 from sft.system.errors import UserError, first_line, say
 
-OURS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
+OURS = (
+    "model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json",
+    "config.json", "generation_config.json", "model-*.gguf", "Modelfile",
+)  # fmt: skip
 """Files of an earlier export that must not stay beside those of a new one; everything else there is left alone."""
 
 
