@@ -1,5 +1,6 @@
 """The command lines of `python -m eval`, one function each; what does the work is imported when it is asked for."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def benchmark_words(name: str | None, data: str | None, words: Sequence[str]) ->
         if data:
             raise UserError("--benchmark-data: of which benchmark? Name it with --benchmark; eval.data takes any rows")
         return [*words]
-    if data and not Path(data).expanduser().is_file():
+    if data and not os.path.isfile(os.path.expanduser(data)):
         raise UserError(f"--benchmark-data {data}: no such file")
     if clash := next((word for word in words if word.startswith(("eval.data=", "eval.columns="))), None):
         raise UserError(f"{clash}: --benchmark {name} has rows of its own; a file of them is --benchmark-data FILE")

@@ -1,6 +1,7 @@
 """`training.keep_best` and `training.patience`: the run ends with its best step, whatever interrupted it."""
 
 import json
+import math
 
 import pytest
 
@@ -163,3 +164,4 @@ def test_the_best_is_the_first_of_equal_ones():
     assert best_of(history(), "open") is None
     assert best_of(history(3.0, 2.0, 2.0, 4.0), "open") == (1, 2.0, 2)
     assert best_of(history(3.0, 2.0), "open") == (1, 2.0, 0)
+    assert best_of(history(math.nan, 2.0, math.nan), "open") == (1, 2.0, 1), "no number is better than none"

@@ -1,7 +1,9 @@
 """The page of a run, end to end in a browser: typed, streamed, stopped, refused, narrow, rated, and by two people."""
 
 import argparse
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 
 from sft.ask import page as pages
 from sft.ask.asker import Asker, Question
-from sft.ask.request import check_arguments
+from sft.ask.request import check_address, check_arguments
 from sft.config.load import data_section
 from sft.data.read import load_data
 from sft.data.rows import examples_of
@@ -39,6 +41,7 @@ ASKED = {"instruction": "首都は?", "input": "日本の首都は東京です�
         ({"password": "秘密"}, "--host and --password go together"),
         ({"host": "0.0.0.0", "password": " "}, "--password is empty"),
         ({"port": 0}, "between 1 and 65535"),
+        ({"host": "203.0.113.1", "password": "秘密"}, "--host 203.0.113.1: is no address of this machine"),
         ({"base": True}, "both models"),
         ({"web": False, "port": 80}, "give --web too"),
     ],
@@ -115,6 +118,55 @@ def test_two_people_stop_only_their_own(monkeypatch, trained_run):
     assert found["甲"][-1].text == alone.text
 
 
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: cannot be listened to"):
+            check_address(None, port)
+    check_address(None, port)
+    check_address("localhost", None)
+
+
+def values(**given) -> pages.Values:
+    usual = {"reference": "", "category": None, "both": True, "temperature": 0, "penalty": 1, "scope": "generated"}
+    return pages.Values(**{"instruction": "首都は?", "context": "", "max_new_tokens": 12} | usual | given)
+
+
+def test_the_status_says_of_each_model_how_its_answer_ended(trained_run, monkeypatch):
+    from sft.generation.answerer import load_answerer, open_run
+
+    monkeypatch.setenv("LC_ALL", "C")
+    asker = Asker(load_answerer(open_run(trained_run)))
+    real = asker.answerer.as_system
+
+    @contextlib.contextmanager
+    def slow_to_end(system: str) -> Iterator[None]:
+        with real(system):
+            yield
+        time.sleep(0.2)
+
+    monkeypatch.setattr(asker.answerer, "as_system", slow_to_end)
+    *_, status, found = list(pages._answered(asker, "甲", values()))[-1]
+    assert [line.partition(":")[0] for line in status.splitlines()] == ["tuned model", "base model"]
+    assert status.count("cut off after 12 tokens") == 2
+    assert found["whole"] == ["tuned", "base"]
+    asker.begin("甲")
+    asker.stop("甲")  # while others are answered
+    *_, status, found = list(pages._answered(asker, "甲", values()))[-1]
+    assert status.splitlines() == ["tuned model: stopped", "base model: stopped"]
+    assert found["whole"] == []
+
+
+def test_a_category_is_that_of_the_question_that_was_answered(tmp_path):
+    asked = {"instruction": "首都は?", "input": "", "category": "open_qa"}
+    shown = {**asked, "said": {"tuned": "東京"}, "whole": ["tuned"], "ratings": {}}
+    for question, category in (("山は?", "open_qa"), ("首都は?", "地理")):
+        pages._rate(tmp_path, "tuned", "good", shown, None, "地理", question)
+        assert read_ratings(tmp_path)[-1].category == category
+
+
 # In a browser.
 
 
@@ -135,7 +187,12 @@ def served(run_copy) -> Iterator[str]:
         port = free.getsockname()[1]
     words = ["infer.py", run_copy, "--web", "--port", port, "--lang", "ja", "generation.max_new_tokens=24"]
     process = subprocess.Popen(
-        [sys.executable, *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"http_proxy": "http://127.0.0.1:9"},  # a proxy is not asked for the page
     )
     lines = []
     for line in process.stderr:
@@ -196,7 +253,7 @@ def test_a_question_is_typed_and_both_answers_come_escaped(tab):
     assert say(tab, "shared") == HOSTILE
     assert tab.js("document.querySelectorAll('.answer img, .answer a, .answer strong').length") == 0
     assert "taken" not in tab.js("document.title")
-    assert "打ち切りました" in tab.js(STATUS)
+    assert tab.js(STATUS).count("打ち切りました") == len(pages.SYSTEMS)
 
 
 def test_what_is_said_of_answers_is_kept_as_rows(tab, run_copy):

@@ -71,7 +71,8 @@ def test_the_table_stays_aligned_with_japanese_names(program, run, monkeypatch):
     assert len({cell_len(line[: line.index("完了")]) for line in rows}) == 1
 
 
-def test_no_run_is_one_line(program, tmp_path):
+def test_no_run_is_one_line(program, run, tmp_path):
+    assert f"{run}: is a run itself; give the directory that it is in" in program("sft.runs.__main__", run).stderr
     done = program("sft.runs.__main__", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "no run here; train one" in done.stderr
@@ -118,8 +119,12 @@ def test_a_disk_without_room_is_said_before_anything_is_touched(program, tiny_ba
         ({"save_steps": 0.5}, 2),
         ({"save_strategy": "no"}, 1),
         ({"save_strategy": "epoch", "num_train_epochs": 2.5}, 3),
+        ({"save_strategy": "no", "keep_best": "open"}, 4),
+        ({"save_strategy": "no", "keep_best": "open", "eval_strategy": "steps", "eval_steps": 20}, 4),
+        ({"save_total_limit": None, "keep_best": "open", "eval_strategy": "steps"}, 204),
     ],
 )
 def test_checkpoints_that_are_there_at_one_time_are_counted(settings, most):
     usual = {"save_strategy": "steps", "save_steps": 50, "save_total_limit": 2, "num_train_epochs": 3}
+    usual |= {"eval_strategy": "epoch", "logging_steps": 1}
     assert checkpoints_at_once(usual | settings, 200) == most

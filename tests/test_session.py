@@ -1,6 +1,7 @@
 """A session with a finished run: its commands, its keys, and what stops an answer."""
 
 import dataclasses
+import gzip
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import termios
 
 import pytest
+import torch
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
@@ -23,6 +25,7 @@ from sft.config.load import data_section
 from sft.data.read import load_data
 from sft.data.rows import examples_of
 from sft.generation.answerer import Answerer, load_answerer, open_run
+from sft.generation.generate import Answer
 from sft.system.errors import UserError
 from sft.system.texts import speak
 
@@ -65,6 +68,10 @@ def test_a_context_comes_out_of_a_file_in_any_encoding(session, tmp_path):
     assert session.context == CONTEXT
     with pytest.raises(UserError, match="no such file"):
         session.take("/context absent.txt")
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(CONTEXT.encode())[:-12])
+    for name in ("~nobody-here/文脈.txt", "図書館は午前9時から開いています。" * 20, f"{tmp_path}/cut.txt.gz"):
+        with pytest.raises(UserError, match=r"^/context: .{0,60}: (no such file; /context alone|cannot be read)"):
+            session.take(f"/context {name}")
     assert session.context == CONTEXT
 
 
@@ -85,6 +92,9 @@ def test_settings_are_checked_as_the_configuration_is(session, capsys):
         with pytest.raises(UserError, match=problem.replace("?", r"\?")):
             session.take(f"/set {words}")
     assert session.generation == before
+    session.take("/set　temperature　＝　０．５")
+    session.take('/set stop_strings ["問い：", "a = b"]')
+    assert (session.generation["temperature"], session.generation["stop_strings"]) == (0.5, ["問い：", "a = b"])
     assert session.answerer.generation["temperature"] == 0, "others who ask the same model keep theirs"
 
 
@@ -159,6 +169,8 @@ def test_saved_rows_are_read_as_data_and_nothing_else_is_replaced(with_turns, tm
     assert other.read_text() == "mine"
     with pytest.raises(UserError, match=r"ends in \.jsonl"):
         with_turns.take("/save rows.txt")
+    with pytest.raises(UserError, match="cannot be written"):
+        with_turns.take("/save ~nobody-here/rows.jsonl")
 
 
 def test_a_conversation_is_kept_where_the_template_has_a_place_for_it(with_turns):
@@ -169,8 +181,28 @@ def test_a_conversation_is_kept_where_the_template_has_a_place_for_it(with_turns
     assert len(with_turns.asked[1].history) == 2
     assert len(with_turns.history) == 4
     with_turns.take("/new")
+    with_turns.take("/again")
+    assert with_turns.asked[-1].history == [], "another conversation has begun"
+    with_turns.take("/new")
     with_turns.take("山は?")
     assert with_turns.asked[-1].history == []
+
+
+def test_an_empty_answer_is_no_turn_which_rows_could_not_have(with_turns, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "stream", lambda *_: Answer("", "eos", 1))
+        with_turns.take("首都は?")
+    with_turns.take("山は?")
+    assert with_turns.asked[-1].history == []
+
+
+def test_an_answer_that_memory_does_not_suffice_for_is_a_line(session, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(session.answerer, "answer", full)
+    with pytest.raises(UserError, match="memory does not suffice for this answer; shorten"):
+        session.take("首都は?")
 
 
 def test_without_such_a_template_questions_stand_alone(session):

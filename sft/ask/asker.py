@@ -108,7 +108,8 @@ class Asker:
                 if found.empty():
                     yield Grown(system, text)
                     stop.wait(PAUSE)
+        except GeneratorExit:
+            stop.set()
+            raise
         finally:
-            if thread.is_alive():
-                stop.set()
-                thread.join()
+            thread.join()

@@ -84,7 +84,7 @@ def build_page(asker: Asker, examples: Sequence[Example]) -> gr.Blocks:
         _wire_asking(asker, fields, outputs, (ask, stop), rated, correction, shown)
         sides = [(system, what) for system in SYSTEMS for what in RATED[:2]] + [("tuned", RATED[2])]
         for button, (system, what) in zip(rated, sides, strict=True):
-            values = [shown, correction, category]
+            values = [shown, correction, category, instruction]
             button.click(partial(_rate, run, system, what), values, [shown, outputs.status], api_visibility="private")
         page.unload(_leaving(asker))
     return page
@@ -203,6 +203,8 @@ def _answered(asker: Asker, person: str, given: Values) -> Iterator[list[Any]]:
     """What the page shows while models answer: texts with marks, a line of status, and what is rated at the end."""
     said: dict[str, str] = {}
     whole: list[str] = []
+    lines: dict[str, str] = {}
+    hints: Sequence[str] = ()
     context = given.context.strip()
     systems = SYSTEMS if given.both else SYSTEMS[:1]
     status = text("page.waiting")
@@ -215,9 +217,14 @@ def _answered(asker: Asker, person: str, given: Values) -> Iterator[list[Any]]:
     try:
         for grown in asker.answers(person, Question(given.instruction, context, systems, given.settings)):
             said[grown.system] = grown.text
-            status = _status(grown, int(given.max_new_tokens or 0))
+            lines[grown.system] = _status(grown, int(given.max_new_tokens or 0))
+            hints = grown.hints
+            status = "\n".join([*lines.values(), *hints])
             whole += [grown.system] * (grown.ended not in (None, "stopped") and bool(grown.text))
             yield page()
+        for system in systems:
+            lines.setdefault(system, f"{_label(system)}: {text('ask.stopped')}")  # before it was begun
+        status = "\n".join([*lines.values(), *hints])
     except UserError as error:
         status = f"error: {error}"
     asked = {"instruction": given.instruction.strip(), "input": context, "category": given.category}
@@ -225,18 +232,18 @@ def _answered(asker: Asker, person: str, given: Values) -> Iterator[list[Any]]:
 
 
 def _status(grown: Grown, limit: int) -> str:
-    label = _label(grown.system)
+    """How far one model's answer is."""
     if grown.ended is None:
-        line = text("page.answering", model=label)
-    elif grown.ended == "stopped":
-        line = text("ask.stopped")
+        return text("page.answering", model=_label(grown.system))
+    if grown.ended == "stopped":
+        said = text("ask.stopped")
     elif not grown.text:
-        line = f"{label}: " + text("ask.empty")
+        said = text("ask.empty")
     elif grown.ended == "length":
-        line = text("page.cut_off", limit=Count(limit))
+        said = text("page.cut_off", limit=Count(limit))
     else:
-        line = text("page.done")
-    return "\n".join([line, *grown.hints])
+        said = text("page.done")
+    return f"{_label(grown.system)}: {said}"
 
 
 def marks(shown: str, source: str) -> Marked:
@@ -250,14 +257,25 @@ def marks(shown: str, source: str) -> Marked:
 
 
 def _rate(
-    run: Path, system: str, what: Rated, shown: dict[str, Any] | None, correction: str | None, category: str | None
+    run: Path,
+    system: str,
+    what: Rated,
+    shown: dict[str, Any] | None,
+    correction: str | None,
+    category: str | None,
+    instruction: str | None,
 ) -> tuple[dict[str, Any] | None, str]:
-    """Keep what somebody said of the answer shown; said again, it takes the place of the first."""
+    """Keep what somebody said of the answer shown; said again, it takes the place of the first.
+
+    `category` is that of the question in `instruction`, which may be another by now.
+    """
     if not shown or system not in shown["whole"]:
         return shown, text("page.nothing_to_rate")
     correction = correction or ""  # what stands in a part that was never opened comes as None
     if what == "corrected" and correction.strip() in ("", shown["said"][system]):
         return shown, text("page.not_corrected")
+    if (instruction or "").strip() != shown["instruction"]:
+        category = None
     before = shown["ratings"].get(system)
     rating = Rating(
         instruction=shown["instruction"],

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,7 +16,7 @@ from sft.generation.generate import Answer
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer
 from sft.prompt.encode import eos_id
-from sft.system.errors import say, warn
+from sft.system.errors import UserError, say, warn
 from sft.system.texts import text
 from sft.system.visible import counted, visible
 
@@ -86,9 +87,15 @@ def stream(
     """The answer to an encoded question; `write` gets its text, made visible, as it is generated.
 
     Where `stopped` says so, the answer is what there is of it.
+
+    Raises UserError where the GPU's memory does not suffice.
     """
     streamer = CharacterStreamer(answerer.tokenizer, write, answerer.ends(generation))
-    answer = answerer.answer(prompt.ids, streamer, generation, stopped)
+    try:
+        answer = answerer.answer(prompt.ids, streamer, generation, stopped)
+    except torch.OutOfMemoryError:
+        remedy = "shorten the question or its context, or lower generation.max_new_tokens"
+        raise UserError(f"the GPU's memory does not suffice for this answer; {remedy}") from None
     if not streamer.written:  # beams end before they can be streamed
         write(visible(answer.text))
     return answer

@@ -1,6 +1,8 @@
 """What somebody asks of infer.py, checked before anything is loaded."""
 
 import argparse
+import errno
+import socket
 
 from sft.ask.questions import check_output
 from sft.system.errors import UserError
@@ -45,3 +47,19 @@ def _check_page(arguments: argparse.Namespace) -> None:
         raise UserError("--password is empty, or no text")
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be between 1 and 65535")
+    check_address(arguments.host, arguments.port)
+
+
+def check_address(host: str | None, port: int | None) -> None:
+    """Raise UserError where the page could not be listened for: a model may take minutes to load."""
+    try:
+        found = socket.getaddrinfo((host or "127.0.0.1").strip("[]"), port or 0, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such name"
+        if port and isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(f"--port {port}: cannot be listened to ({reason}); give another, or none") from None
+        raise UserError(f"--host {host}: is no address of this machine ({reason}); 0.0.0.0 stands for all") from None

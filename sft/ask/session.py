@@ -4,8 +4,11 @@ import copy
 import dataclasses
 import difflib
 import json
+import os
+import re
 import sys
 import unicodedata
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,16 @@ from sft.ask.settings import changed
 from sft.ask.stopping import stopped_by_ctrl_c
 from sft.data.files.encodings import encoding_of, opened
 from sft.generation.answerer import Answerer
+from sft.generation.settings import STOP_STRINGS
 from sft.system.errors import UserError, say
 from sft.system.files import check_not_learned, write_whole
 from sft.system.texts import Count, text
-from sft.system.visible import is_text
+from sft.system.visible import is_text, narrow
 
 NOTHING = ("none", "なし")
 """What takes a context away."""
+SHOWN_CELLS = 60
+"""Of a name that is no file's: it may be a whole text."""
 
 
 @dataclasses.dataclass
@@ -100,7 +106,7 @@ class Session:
         asked = Asked(instruction, self.context, list(self.history))
         self._answer(asked, self.system)
         self.asked.append(asked)
-        if self.keeps_turns:
+        if self.keeps_turns and asked.answer:  # an empty turn is in no row that is learned
             self.history += [("user", instruction), ("assistant", asked.answer)]
         if self.both and not asked.stopped:
             self._answer(copy.copy(asked), "base")
@@ -130,7 +136,7 @@ class Session:
             note(text("ask.no_context"))
             return
         is_file = name and "\n" not in name
-        found = _file_text(Path(name).expanduser()) if is_file else name or self.paste(text("ask.paste"))
+        found = _file_text(name) if is_file else name or self.paste(text("ask.paste"))
         if not is_text(found):
             raise UserError("that is not text in the terminal's encoding")
         self.context = found.strip() or self.context
@@ -147,11 +153,15 @@ class Session:
 
     def set(self, words: str) -> None:
         """`/set key value`: a generation setting, checked as the configuration is; without words, what is set."""
-        key, _, value = unicodedata.normalize("NFKC", words).replace("=", " ", 1).partition(" ")
-        if key and not value.strip():
+        key, *rest = re.split(r"[\s=＝]+", words.strip(), maxsplit=1)
+        key = unicodedata.normalize("NFKC", key).removeprefix("generation.")
+        value = "".join(rest)
+        if key and not value:
             raise UserError(f"/set {key}: needs a value, such as /set temperature 0.2")
         if key:
-            set_here = self.set_here | {f"generation.{key.removeprefix('generation.')}": value.strip()}
+            if key != STOP_STRINGS:  # a full-width colon is not a narrow one where an answer ends
+                value = unicodedata.normalize("NFKC", value)
+            set_here = self.set_here | {f"generation.{key}": value}
             words_ = [f"{name}={value}" for name, value in set_here.items()]
             self.generation = changed(self.answerer, [*self.overrides, *words_])
             self.set_here = set_here
@@ -162,7 +172,9 @@ class Session:
         if not self.asked:
             raise UserError("/again: nothing was asked yet")
         last = self.asked.pop()
-        kept, self.history = self.history, last.history
+        kept = self.history
+        if kept:  # else another conversation has begun
+            self.history = last.history
         try:
             self.ask(last.instruction)
         except BaseException:
@@ -177,7 +189,7 @@ class Session:
 
     def save(self, name: str) -> None:
         """`/save FILE`: the session's questions and answers, as rows that `data.path` reads."""
-        path = Path(name).expanduser()
+        path = _path(name)
         if path.suffix.lower() != ".jsonl":
             raise UserError("/save writes rows as JSON lines: give it a file whose name ends in .jsonl")
         rows = [asked.row() for asked in self.asked if asked.whole]
@@ -207,16 +219,22 @@ def _command(line: str) -> tuple[str, str] | None:
     return (name, "".join(rest)) if name[:1] == "/" and name[1:].isalpha() else None
 
 
-def _file_text(path: Path) -> str:
+def _path(name: str) -> Path:
+    """A path as somebody typed it; `~` is their home."""
+    return Path(os.path.expanduser(name))
+
+
+def _file_text(name: str) -> str:
     """The text of a file, in any encoding that rows may have."""
-    if not path.is_file():
-        raise UserError(f"/context: {path}: no such file; /context alone takes pasted text, /context none no text")
-    encoding = encoding_of(path)
+    path, shown = _path(name), narrow(name, SHOWN_CELLS)
+    if not os.path.isfile(path):  # False, too, of a line of text that is too long for a name
+        raise UserError(f"/context: {shown}: no such file; /context alone takes pasted text, /context none no text")
     try:
+        encoding = encoding_of(path)
         with opened(path) as file:
             return file.read().decode(encoding.codec).lstrip("\ufeff")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"/context: {path}: cannot be read as text ({error}); save it as UTF-8") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"/context: {shown}: cannot be read as text ({error}); save it as UTF-8") from None
 
 
 def note(line: str) -> None:

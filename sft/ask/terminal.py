@@ -85,13 +85,13 @@ class _Kept(FileHistory):
 
 def kept_history() -> History:
     """What was typed in earlier sessions, for its user's eyes only; this session's alone where it cannot be kept."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / PLACE
-    path = state / "history"
+    path = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / PLACE / "history"
     try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = path.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600))
         path.chmod(0o600)
-    except OSError as error:
-        warn([f"{path}: what is typed is not kept: {error.strerror}"])
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        warn([f"{path}: what is typed is not kept: {getattr(error, 'strerror', error)}"])
         return InMemoryHistory()
     return _Kept(path)

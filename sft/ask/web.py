@@ -1,11 +1,12 @@
 """The page, served: to this machine alone unless a password is asked for, and without a word to any other."""
 
+import contextlib
 import hmac
 import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,31 +43,43 @@ def serve(answerer: Answerer, overrides: list[str], host: str | None, password: 
     page = build_page(Asker(answerer, overrides), held_out(answerer)).queue(max_size=32)
     auth = (lambda user, given: hmac.compare_digest(given.encode(), password.encode())) if password else None
     try:
-        _, url, _ = page.launch(
-            server_name=host or "127.0.0.1",
-            server_port=port,
-            auth=auth,
-            auth_message=text("page.password") if password else None,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,
-            footer_links=[],
-            theme=Base(font=FONTS, font_mono=("monospace",)),
-            css_paths=Path(__file__).with_name("page.css"),
-            app_kwargs={"middleware": [Middleware(OnlyFromHere)], "docs_url": None, "redoc_url": None},
-        )
+        with without_proxies():
+            _, url, _ = page.launch(
+                server_name=host or "127.0.0.1",
+                server_port=port,
+                auth=auth,
+                auth_message=text("page.password") if password else None,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                theme=Base(font=FONTS, font_mono=("monospace",)),
+                css_paths=Path(__file__).with_name("page.css"),
+                app_kwargs={"middleware": [Middleware(OnlyFromHere)], "docs_url": None, "redoc_url": None},
+            )
     except OSError as error:
-        raise UserError(f"--port {port}: cannot be listened to ({error}); give another, or none") from None
+        at = "" if port is None else f"--port {port}: "
+        raise UserError(f"{at}the page cannot be listened for ({error}); give another --port") from None
     say(text("page.ready", url=url), sys.stderr)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
         page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def without_proxies() -> Iterator[None]:
+    """Let Gradio, which asks its own server whether it is up, ask no proxy for that in the block."""
+    found = {name: os.environ.pop(name) for name in [*os.environ] if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ.update(found)
 
 
 def held_out(answerer: Answerer) -> list[Example]:

@@ -61,8 +61,16 @@ def room(config: Config, plan: Plan, model: PreTrainedModel) -> Room:
 
 def checkpoints_at_once(training: dict[str, Any], steps: int) -> int:
     """The most checkpoints that are there at one time, the one being written and the best included."""
-    strategy, limit = training["save_strategy"], training["save_total_limit"]
-    every = training["save_steps"] if training["save_steps"] >= 1 else math.ceil(steps * training["save_steps"])
-    saved = {"no": 1, "steps": math.ceil(steps / every), "epoch": math.ceil(training["num_train_epochs"])}[strategy]
-    kept = min(saved, limit + 1) if limit else saved
-    return kept + bool(training.get("keep_best"))
+    limit, keeps_best = training["save_total_limit"], bool(training.get("keep_best"))
+    saved = max(1, _times(training, "save", steps)) + keeps_best * _times(training, "eval", steps)
+    return min(saved, limit + 1 + keeps_best) if limit else saved
+
+
+def _times(training: dict[str, Any], what: str, steps: int) -> int:
+    """How often a training saves, or validates."""
+    if training[f"{what}_strategy"] == "epoch":
+        return math.ceil(training["num_train_epochs"])
+    if training[f"{what}_strategy"] == "no":
+        return 0
+    every = training.get(f"{what}_steps") or training["logging_steps"]
+    return math.ceil(steps / (every if every >= 1 else math.ceil(steps * every)))

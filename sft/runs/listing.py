@@ -50,6 +50,8 @@ class Run(NamedTuple):
 def read_runs(directory: Path) -> list[Run]:
     """The runs right below a directory, the newest last. Raises UserError where there is none."""
     found = [path for path in directory.glob("[!.]*") if any((path / part).exists() for part in PARTS)]
+    if not found and (directory / "manifest.json").is_file():
+        raise UserError(f"{directory}: is a run itself; give the directory that it is in: {directory.parent}")
     if not found:
         raise UserError(f"{directory}: no run here; train one: accelerate launch train_sft.py configs/calm7b.yaml")
     configs: dict[Path, Config] = {}

@@ -27,13 +27,13 @@ def show(runs: Sequence[Run]) -> None:
         state = Text(state_word(run.state), style=STYLES[run.state])
         table.add_row(_text(run.name), state, _text(run.base), _text(run.data), run.steps, *scores, bytes_shown(run.size))
     console.print(table)
-    console.print(text("runs.scores"), style="dim")
+    console.print(text("runs.scores"), style="dim", soft_wrap=True)
     if any(run.changed for run in runs):
         console.print()
         console.print(text("runs.changed"), style="bold")
         for run in runs:
             if run.changed:
-                console.print(_text(f"{run.name}: {'  '.join(run.changed)}"))
+                console.print(_text(f"{run.name}: {'  '.join(run.changed)}"), soft_wrap=True)
     for run in runs:
         if run.problem:
             console.print(_text(run.problem), style="red", soft_wrap=True)

@@ -4,6 +4,7 @@ All of it follows from the validations in the trainer's log history, which every
 interrupted run decides as one that nothing interrupted.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,12 @@ class Best(NamedTuple):
 
 
 def best_of(history: Sequence[Mapping[str, Any]], by: str) -> Best | None:
-    """The best validation of a log history by the loss of a group, or "overall"; None before the first."""
-    losses = [(record[f"eval_{by}_loss"], record["step"]) for record in history if f"eval_{by}_loss" in record]
+    """The best validation of a log history by the loss of a group, or "overall"; None before the first.
+
+    A loss that is no number is worse than any other.
+    """
+    found = [(record[f"eval_{by}_loss"], record["step"]) for record in history if f"eval_{by}_loss" in record]
+    losses = [(math.inf if math.isnan(loss) else loss, step) for loss, step in found]
     if not losses:
         return None
     loss, step = min(losses)

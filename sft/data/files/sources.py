@@ -2,6 +2,7 @@
 
 import difflib
 import glob
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def suffix(path: Path) -> str:
 def is_local(path: str) -> bool:
     """Whether a path is no hub id (`name` or `owner/name`): what exists, or is spelt like files, is local."""
     return (
-        Path(path).expanduser().exists()
+        os.path.exists(os.path.expanduser(path))
         or suffix(Path(path)) in OTHERS
         or bool(difflib.get_close_matches(suffix(Path(path)), SUFFIXES, cutoff=0.75))  # typing errors, too
         or path.startswith((".", "/", "~"))
@@ -94,7 +95,7 @@ def files_of(sources: Sequence[Source]) -> list[Source]:
 
 
 def _files(source: Source) -> list[str]:
-    path, place = source.path, Path(source.path).expanduser()
+    path, place = source.path, Path(os.path.expanduser(source.path))
     try:
         if place.is_dir():
             inside = [str(file) for file in sorted(place.iterdir()) if not file.name.startswith(".")]
