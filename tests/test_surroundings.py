@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 import infer
 from eval.predictions import read_predictions
+from sft.checks import doctor
 from sft.run.directory import newest_finished_run
 from sft.run.manifest import read_manifest
 
@@ -172,3 +175,22 @@ def test_both_models_answer_side_by_side(program, trained_run):
     joined = ["".join("".join(cell.split()) for cell in column) for column in zip(*cells, strict=True)]
     assert joined == ["".join(answer.split()) for answer in alone]
     assert "give --instruction" in program("infer", trained_run, "--both").stderr
+
+
+def test_an_answer_without_spaces_is_shown_whole(program, trained_run, monkeypatch):
+    said = "午前九時から午後八時まで開いています。" * 10
+    monkeypatch.setattr("sft.generation.answerer.Answerer.answer", lambda *_, **__: SimpleNamespace(text=said))
+    shown = program("infer", trained_run, "--both", *QUESTION).stdout
+    cells = [line.strip("│ ").split(" │ ") for line in shown.splitlines() if line.startswith("│")]
+    assert ["".join(map(str.strip, column)) for column in zip(*cells, strict=True)] == [said, said]
+
+
+def test_a_line_of_the_doctor_without_spaces_is_shown_whole():
+    console = Console(file=io.StringIO(), width=60)
+    doctor.show(
+        console,
+        [doctor.Line("look", "行", "文脈が長すぎます。" * 20, "短くしてください。" * 20)],
+        {"a": doctor.Shares({}, None)},
+    )
+    assert "".join(console.file.getvalue().split()).count("文脈が長すぎます。") == 20
+    assert "…" not in console.file.getvalue()

@@ -61,7 +61,9 @@ def ask_both(answerer: Answerer, instruction: str, context: str) -> None:
     console.print(Text(text("ask.question_title") + f": {visible(instruction)}"))
     if context:
         console.print(Text(text("ask.context_title") + f": {visible(context)}"))
-    table = Table(*(Column(text(f"ask.{system}"), ratio=1) for system in ("base", "tuned")), expand=True)
+    # What is not folded ends where the column does, and Japanese has no spaces to break at.
+    columns = [Column(text(f"ask.{system}"), ratio=1, overflow="fold") for system in ("base", "tuned")]
+    table = Table(*columns, expand=True)
     table.add_row(*answers)
     console.print(table)
 

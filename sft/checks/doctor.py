@@ -181,7 +181,7 @@ def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Shares]) 
     """Print the page, then the tokens a character of each tokenizer by category, then how many lines are not green."""
     console.width = min(console.width, PAGE_WIDTH)
     console.rule("doctor")
-    page = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 2, 0, 0))
+    page = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
     for line in lines:
         text = Text(visible(line.found))
         if line.remedy:
