@@ -187,10 +187,7 @@ def test_an_answer_without_spaces_is_shown_whole(program, trained_run, monkeypat
 
 def test_a_line_of_the_doctor_without_spaces_is_shown_whole():
     console = Console(file=io.StringIO(), width=60)
-    doctor.show(
-        console,
-        [doctor.Line("look", "行", "文脈が長すぎます。" * 20, "短くしてください。" * 20)],
-        {"a": doctor.Shares({}, None)},
-    )
+    line = doctor.Line("yellow", "行", "文脈が長すぎます。" * 20, "短くしてください。" * 20)
+    doctor.show(console, [line], {"a": doctor.Shares({}, None)})
     assert "".join(console.file.getvalue().split()).count("文脈が長すぎます。") == 20
     assert "…" not in console.file.getvalue()
