@@ -175,8 +175,10 @@ def test_reports_of_hostile_answers(reported, program, predictions, capsys) -> N
         outputs.append(result.stdout + result.stderr)
     assert not [output for output in outputs if OBEYED.search(output)]
     pages = list(reported.rglob("*.html"))
-    assert len(pages) == 3
-    for page in pages:
+    assert sorted(page.name for page in pages) == [
+        "comparison.html", "report.html", "rows.html", "rows.html", "sweep.html",
+    ]  # fmt: skip
+    for page in (page for page in pages if page.name != "rows.html"):  # whose own tests open it in a browser
         check_html(page.read_text(encoding="utf-8"))
     texts = list(reported.rglob("*.md"))
     assert len(texts) == 3
@@ -210,7 +212,8 @@ class Strict(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.strange += [tag] * (tag not in TAGS)
         self.strange += [f"{tag} {name}={value}" for name, value in attrs if name not in ATTRIBUTES]
-        self.strange += [value for name, value in attrs if name.endswith("href") and not value.startswith("#")]
+        links = [value for name, value in attrs if name.endswith("href") and not value.startswith("#")]
+        self.strange += [link for link in links if link != "rows.html"]
 
     def handle_comment(self, data):
         self.strange.append(data)
@@ -235,6 +238,7 @@ def check_html(page: str) -> None:
 
 
 def check_markdown(text: str) -> None:
+    text = re.sub(r"\[([^]]*)\]\(rows\.html\)", r"\1", text)  # our own link
     assert not OBEYED.search(text)
     fence, columns = None, None
     for line in text.splitlines():

@@ -69,7 +69,9 @@ def serve(answerer: Answerer, overrides: list[str], host: str | None, password: 
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        page.close(verbose=False)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # a thread of Gradio's that is at work on an answer, or a browser that stays, would be waited for
 
 
 @contextlib.contextmanager
