@@ -1,4 +1,4 @@
-"""Exports in servers that other people wrote, asked through OpenAI's client: `make test-serve` prints the table.
+"""Exports in servers that other people wrote, asked as OpenAI's API is: `make test-serve` prints the table.
 
 Servers are installed in places of their own. llama.cpp's is looked for where LLAMA_CPP says. vLLM is that of the
 Python that VLLM names, or is installed, some gigabytes, where VLLM=1 asks for that. What is not there is skipped with

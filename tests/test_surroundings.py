@@ -185,6 +185,19 @@ def test_an_answer_without_spaces_is_shown_whole(program, trained_run, monkeypat
     assert ["".join(map(str.strip, column)) for column in zip(*cells, strict=True)] == [said, said]
 
 
+def test_every_column_of_a_terminals_table_folds_or_is_cut_on_purpose():
+    """rich cuts a cell without spaces off at the column's end unless it is told to fold it."""
+    silent = []
+    for path in (*ROOT.glob("sft/**/*.py"), *ROOT.glob("eval/**/*.py")):
+        source = path.read_text(encoding="utf-8")
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)] * ("rich.table" in source)
+        columns = [call for call in calls if ast.unparse(call.func).rpartition(".")[2] in ("Column", "add_column")]
+        for call in columns:
+            if not {keyword.arg for keyword in call.keywords} & {"no_wrap", "overflow"}:
+                silent.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert silent == []
+
+
 def test_a_line_of_the_doctor_without_spaces_is_shown_whole():
     console = Console(file=io.StringIO(), width=60)
     line = doctor.Line("yellow", "行", "文脈が長すぎます。" * 20, "短くしてください。" * 20)

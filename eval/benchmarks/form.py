@@ -6,6 +6,14 @@ from typing import Any
 
 from sft.data.files.raw import BadRow
 
+SHORT_ANSWERS = (
+    "generation.temperature=0",
+    "generation.repetition_penalty=1.0",
+    "generation.max_new_tokens=64",
+    "eval.brief=true",
+)
+"""How benchmarks ask whose answers are a few words."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Item:
@@ -61,6 +69,11 @@ def field(row: Mapping[str, Any], *names: str) -> str:
     if not value.strip():
         raise BadRow(f"empty {names[0]}")
     return value
+
+
+def answers_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row's accepted answers: its `answers`, or the one in `output`. Raises BadRow as `texts` and `field` do."""
+    return texts(row["answers"]) if row.get("answers") else (field(row, "output"),)
 
 
 def texts(value: Any) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eval.benchmarks.form import Benchmark, Item, field, name_of, texts
+from eval.benchmarks.form import SHORT_ANSWERS, Benchmark, Item, answers_of, field, name_of
 
 
 def item(row: Mapping[str, Any]) -> Item:
     """A question and its paragraph, which begins with the article's title as JGLUE has it."""
-    answers = texts(row["answers"]) if row.get("answers") else (field(row, "output"),)
+    answers = answers_of(row)
     context, question = field(row, "context", "input"), field(row, "question", "instruction")
     return Item(question, context, answers[0], answers, name_of(row, "id", "index"))
 
@@ -20,12 +20,7 @@ JSQUAD = Benchmark(
     split="validation",
     item=item,
     form="question, context and answers (JGLUE's own JSON, or a row each), or instruction, input and answers",
-    settings=(
-        "generation.temperature=0",
-        "generation.repetition_penalty=1.0",
-        "generation.max_new_tokens=64",
-        "eval.brief=true",
-    ),
+    settings=SHORT_ANSWERS,
     metrics={
         "jglue_f1": "JGLUE",
         "jglue_exact_match": "JGLUE",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eval.benchmarks.form import Benchmark, Item, field, name_of, texts
+from eval.benchmarks.form import SHORT_ANSWERS, Benchmark, Item, answers_of, field, name_of
 from sft.data.files.raw import BadRow
 
 NO_ANSWER = "-"
@@ -12,7 +12,7 @@ NO_ANSWER = "-"
 def item(row: Mapping[str, Any]) -> Item:
     """A question. The reference is all of its answers with commas between them, as llm-jp-eval has it."""
     question = field(row, "text", "question", "instruction", "input").removeprefix("質問：")
-    answers = texts(row["answers"]) if row.get("answers") else (field(row, "output"),)
+    answers = answers_of(row)
     if answers == (NO_ANSWER,):
         raise BadRow("no answer")
     return Item(question, "", ",".join(answers), answers, name_of(row, "id", "index"))
@@ -26,12 +26,7 @@ NIILC = Benchmark(
     split="test",
     item=item,
     form="text (or question, instruction) and answers, or llm-jp-eval's samples with input and output",
-    settings=(
-        "generation.temperature=0",
-        "generation.repetition_penalty=1.0",
-        "generation.max_new_tokens=64",
-        "eval.brief=true",
-    ),
+    settings=SHORT_ANSWERS,
     metrics={
         "llm_jp_eval_char_f1": "llm-jp-eval, Nejumi",
         "flexeval_char_f1": "flexeval",

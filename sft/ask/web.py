@@ -21,6 +21,7 @@ from sft.data.files.sources import is_local
 from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.generation.answerer import Answerer
+from sft.run.feedback import one_at_a_time
 from sft.run.held_out import read_side, training_data
 from sft.system.errors import UserError, say, warn
 from sft.system.texts import text
@@ -71,7 +72,9 @@ def serve(answerer: Answerer, overrides: list[str], host: str | None, password: 
     except KeyboardInterrupt:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # a thread of Gradio's that is at work on an answer, or a browser that stays, would be waited for
+        with one_at_a_time:  # a rating that is being written is written
+            # An exit as usual would wait for a thread that is at work on an answer, and for browsers that stay.
+            os._exit(0)
 
 
 @contextlib.contextmanager

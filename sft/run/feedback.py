@@ -17,7 +17,8 @@ RATINGS, ROWS = "ratings.jsonl", "feedback.jsonl"
 Rated = Literal["good", "bad", "corrected"]
 RATED: tuple[Rated, ...] = get_args(Rated)
 
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
+"""Held while a rating is written: a process that ends while it holds this loses none half."""
 
 
 class Rating(BaseModel):
@@ -56,7 +57,7 @@ def rate(run: Path, rating: Rating, before: Rating | None) -> None:
     It takes the place of `before`, what the same person said of the same answer (None: nothing yet). All other lines
     stay as they are, those that somebody wrote by hand, too. Raises UserError where they cannot be written.
     """
-    with _one_at_a_time, alone_in(run):
+    with one_at_a_time, alone_in(run):
         files = {
             run / ROWS: _exchanged(run / ROWS, rating.row(), before.row() if before else None),
             run / RATINGS: _exchanged(run / RATINGS, rating.model_dump(), before.model_dump() if before else None),
