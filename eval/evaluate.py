@@ -11,6 +11,7 @@ from eval.benchmarks.known import BENCHMARKS
 from eval.benchmarks.read import Asked, read_benchmark
 from eval.predictions import SYSTEMS, read_predictions
 from eval.score import outputs_by_name, report
+from eval.tracked import report_scores
 from sft.config.sections import Config
 from sft.data.rows import examples_of
 from sft.generation.answerer import load_answerer, open_run
@@ -56,7 +57,11 @@ def evaluate(
                 # None: what a bare adapter was trained on is not known
                 outputs = None if trained is None else outputs_by_name(examples_of(trained))
                 predictions = list(read_predictions(file))
-                report(predictions, file, directory, config.eval.resamples, config.eval.seed, outputs, provenance)
+                results = report(
+                    predictions, file, directory, config.eval.resamples, config.eval.seed, outputs, provenance
+                )
+                if directory == run / "eval":  # the held-out rows, and nothing else
+                    report_scores(run, results)
 
 
 def _asked(config: Config, benchmark: str) -> Asked:

@@ -18,6 +18,7 @@ from eval.report.first_screen import ROWS_PAGE, Subject, title
 from eval.report.rows_page import Look, rows_page
 from eval.report.terminal import print_table
 from eval.scoring.only import only
+from eval.scoring.results import Results
 from eval.scoring.score import score
 from eval.scoring.sweep import SweepResults
 from eval.sweep import read_sweep_results
@@ -72,10 +73,10 @@ def report(
     seed: int = 0,
     training_outputs: Mapping[str, str] | None = None,
     about: Provenance | None = None,
-) -> None:
+) -> Results:
     """Score the predictions in `file`, write results and report into `directory`, print the table.
 
-    `about` says whose answers these are; None: nobody knows.
+    Returns the results. `about` says whose answers these are; None: nobody knows.
     """
     found = score(predictions, resamples, seed, training_outputs)
     results = dataclasses.replace(found, about=about, predictions=file_lines_sha256(file))
@@ -100,6 +101,7 @@ def report(
     else:
         print_table(results, subject, Console())
     say(text("report.written", path=directory / "report.html"))
+    return results
 
 
 def outputs_of(answers: Path) -> dict[str, str] | None:

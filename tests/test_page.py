@@ -56,12 +56,13 @@ def test_ratings_become_rows_that_data_path_reads_and_are_counted(tmp_path, prog
     good = Rating(**ASKED, rating="good")
     rate(tmp_path, good, None)
     rate(tmp_path, Rating(**ASKED | {"instruction": "山は?"}, rating="bad"), None)
+    rate(tmp_path, Rating(**ASKED | {"instruction": "川は?"}, rating="good", cut_off=True), None)  # no row to learn
     (tmp_path / ROWS).open("a").write('{"instruction": "手で", "output": "書いた行"}')
     corrected = Rating(**ASKED, rating="corrected", correction="東京です。", category="地理")
     rate(tmp_path, corrected, good)
     rows = list(examples_of(load_data(data_section([str(tmp_path / ROWS)], []).sources).rows))
     assert [(row.output, row.category) for row in rows] == [("書いた行", ""), ("東京です。", "地理")]
-    assert [rating.rating for rating in read_ratings(tmp_path)] == ["bad", "corrected"]
+    assert [rating.rating for rating in read_ratings(tmp_path)] == ["bad", "good", "corrected"]
     counted = program("eval.__main__", "rate", "--feedback", tmp_path)
     assert counted.returncode == 0, counted.stderr
     assert "rated: tuned" in counted.stdout
@@ -69,7 +70,7 @@ def test_ratings_become_rows_that_data_path_reads_and_are_counted(tmp_path, prog
     with pytest.raises(UserError, match="no usable row"):  # bad answers are not learned by mistake
         load_data(data_section([str(tmp_path / RATINGS)], []).sources)
     (tmp_path / RATINGS).open("a").write("{}\n")
-    assert "ratings.jsonl:3: not a rating" in program("eval.__main__", "rate", "--feedback", tmp_path).stderr
+    assert "ratings.jsonl:4: not a rating" in program("eval.__main__", "rate", "--feedback", tmp_path).stderr
 
 
 def test_rows_that_somebody_saved_otherwise_are_a_line_and_stay(tmp_path):
@@ -151,7 +152,7 @@ def test_the_status_says_of_each_model_how_its_answer_ended(trained_run, monkeyp
     *_, status, found = list(pages._answered(asker, "甲", values()))[-1]
     assert [line.partition(":")[0] for line in status.splitlines()] == ["tuned model", "base model"]
     assert status.count("cut off after 12 tokens") == 2
-    assert found["whole"] == ["tuned", "base"]
+    assert found["whole"] == found["cut_off"] == ["tuned", "base"]
     asker.begin("甲")
     asker.stop("甲")  # while others are answered
     *_, status, found = list(pages._answered(asker, "甲", values()))[-1]
@@ -161,7 +162,7 @@ def test_the_status_says_of_each_model_how_its_answer_ended(trained_run, monkeyp
 
 def test_a_category_is_that_of_the_question_that_was_answered(tmp_path):
     asked = {"instruction": "首都は?", "input": "", "category": "open_qa"}
-    shown = {**asked, "said": {"tuned": "東京"}, "whole": ["tuned"], "ratings": {}}
+    shown = {**asked, "said": {"tuned": "東京"}, "whole": ["tuned"], "cut_off": [], "ratings": {}}
     for question, category in (("山は?", "open_qa"), ("首都は?", "地理")):
         pages._rate(tmp_path, "tuned", "good", shown, None, "地理", question)
         assert read_ratings(tmp_path)[-1].category == category
@@ -258,7 +259,7 @@ def test_a_question_is_typed_and_both_answers_come_escaped(tab):
 
 def test_what_is_said_of_answers_is_kept_as_rows(tab, run_copy):
     tab.click("#good-tuned")
-    tab.wait(f"{STATUS}.includes('feedback.jsonl')")
+    tab.wait(f"{STATUS}.includes('打ち切られた回答')")
     tab.click("#bad-tuned")
     tab.wait(f"{STATUS}.includes('良くない')")
     assert rows_of(run_copy / ROWS) == []

@@ -16,7 +16,7 @@ SFT = (
 )  # fmt: skip
 EVAL = (
     "border", "predictions", "metrics", "statistics", "benchmarks", "scoring", "render", "report", "answering", "sweep",
-    "score", "evaluate", "compare", "rate", "ratings", "endpoint", "judge", "commands", "__main__",
+    "tracked", "score", "evaluate", "compare", "rate", "ratings", "endpoint", "judge", "commands", "__main__",
 )  # fmt: skip
 """Rooms from the ground up: each imports those before it. A name alone is a file beside the rooms."""
 

@@ -11,7 +11,7 @@ from sft.config.library.packages import REPORTERS
 from sft.run.directory import require_finished
 
 ROOT = Path(__file__).parents[1]
-TRACKERS = ("tensorboard", "trackio", "wandb")
+TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
 
 
 def words(tiny_base, run, *more):
@@ -29,11 +29,21 @@ def tracked(tiny_base, tmp_path_factory, command):
     place = tmp_path_factory.mktemp("tracked")
     home = tmp_path_factory.mktemp("home")
     environment = {"HOME": str(home), "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    environment |= {"HF_DATASETS_CACHE": str(home / "datasets"), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_DATASETS_CACHE": str(home / "datasets"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     told = f"training.report_to=[{', '.join(TRACKERS)}]"
     done = command(*words(tiny_base, "run", told), cwd=place, env=environment)
     assert done.returncode == 0, done.stderr
+    scored = command("-m", "eval", "run", "eval.rows_per_category=1", cwd=place, env=environment)
+    assert scored.returncode == 0, scored.stderr
+    assert "did not reach" not in scored.stderr
     return place
+
+
+@pytest.fixture
+def means(tracked) -> dict[str, float]:
+    """What the report says of the tuned model, by group."""
+    results = json.loads((tracked / "run" / "eval" / "results.json").read_text(encoding="utf-8"))
+    return {name: metrics["character_f1"]["mean"] for name, metrics in results["systems"]["tuned"]["groups"].items()}
 
 
 def test_nothing_is_written_beside_the_run_and_no_link_leads_out_of_it(tracked):
@@ -41,7 +51,7 @@ def test_nothing_is_written_beside_the_run_and_no_link_leads_out_of_it(tracked):
     require_finished(tracked / "run")  # which infer.py does
 
 
-def test_tensorboard_has_losses_by_group_and_answers(tracked):
+def test_tensorboard_has_losses_by_group_answers_and_scores(tracked, means):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(tracked / "run" / "trackers" / "tensorboard"))
@@ -49,20 +59,38 @@ def test_tensorboard_has_losses_by_group_and_answers(tracked):
     tags = found.Tags()
     assert {"train/loss", "eval/open_loss", "eval/context_loss", "eval/open_rows"} <= {*tags["scalars"]}
     assert [tag for tag in tags["tensors"] if tag.startswith("samples/open ")]
+    assert "scores by category/text_summary" in tags["tensors"]
+    scores = {tag: found.Scalars(tag)[-1].value for tag in tags["scalars"] if tag.endswith("/tuned")}
+    assert scores == pytest.approx({f"scores/{name}/tuned": mean for name, mean in means.items()}, rel=1e-6)
 
 
-def test_trackio_has_losses_by_group_and_answers(tracked):
+def test_mlflow_has_losses_by_group_answers_and_scores(tracked, means):
+    (run,) = [path.parent for path in (tracked / "run" / "trackers" / "mlflow").glob("*/*/meta.yaml")]
+    assert (run / "metrics" / "eval_open_loss").is_file()
+    answers = json.loads(next((run / "artifacts" / "samples").glob("*.json")).read_text(encoding="utf-8"))
+    assert {one["group"] for one in answers} == {"open", "context", "other"}
+    last = (run / "metrics" / "scores" / "open" / "tuned").read_text().split()
+    assert float(last[1]) == pytest.approx(means["open"])
+    assert (run / "artifacts" / "scores by category.md").read_text(encoding="utf-8").startswith("| category | rows |")
+
+
+def test_trackio_has_losses_by_group_answers_and_scores(tracked, means):
     (database,) = (tracked / "run" / "trackers" / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:
         logged = [json.loads(row[0]) for row in connection.execute("SELECT metrics FROM metrics")]
     assert any("eval/open_loss" in one for one in logged)
     tables = [one["samples"] for one in logged if "samples" in one]
     assert {row["group"] for row in tables[-1]["_value"]} == {"open", "context", "other"}
+    (scores,) = [one for one in logged if "scores by category" in one]
+    assert scores["scores/open/tuned"] == pytest.approx(means["open"])
 
 
-def test_wandb_has_answers_as_a_table(tracked):
-    (table,) = (tracked / "run" / "trackers" / "wandb").glob("offline-run-*/files/media/table/*.json")
-    content = json.loads(table.read_text(encoding="utf-8"))
+def test_wandb_has_answers_and_scores_as_tables_of_one_run(tracked):
+    tables = [*(tracked / "run" / "trackers" / "wandb").glob("offline-run-*/files/media/table/*.json")]
+    assert len({path.parents[3].name.rpartition("-")[2] for path in tables}) == 1
+    found = {path.name.partition("_")[0]: json.loads(path.read_text(encoding="utf-8")) for path in tables}
+    assert found["scores by category"]["columns"][:2] == ["category", "rows"]
+    content = found["samples"]
     assert content["columns"] == ["row", "group", "question", "reference", "answer", "finish_reason"]
     assert [row[1] for row in content["data"]] == ["open", "context", "other"]
 

@@ -203,6 +203,7 @@ def _answered(asker: Asker, person: str, given: Values) -> Iterator[list[Any]]:
     """What the page shows while models answer: texts with marks, a line of status, and what is rated at the end."""
     said: dict[str, str] = {}
     whole: list[str] = []
+    cut_off: list[str] = []
     lines: dict[str, str] = {}
     hints: Sequence[str] = ()
     context = given.context.strip()
@@ -221,6 +222,7 @@ def _answered(asker: Asker, person: str, given: Values) -> Iterator[list[Any]]:
             hints = grown.hints
             status = "\n".join([*lines.values(), *hints])
             whole += [grown.system] * (grown.ended not in (None, "stopped") and bool(grown.text))
+            cut_off += [grown.system] * (grown.ended == "length")
             yield page()
         for system in systems:
             lines.setdefault(system, f"{_label(system)}: {text('ask.stopped')}")  # before it was begun
@@ -228,7 +230,7 @@ def _answered(asker: Asker, person: str, given: Values) -> Iterator[list[Any]]:
     except UserError as error:
         status = f"error: {error}"
     asked = {"instruction": given.instruction.strip(), "input": context, "category": given.category}
-    yield page({**asked, "said": said, "whole": whole, "ratings": {}})
+    yield page({**asked, "said": said, "whole": whole, "cut_off": cut_off, "ratings": {}})
 
 
 def _status(grown: Grown, limit: int) -> str:
@@ -285,10 +287,14 @@ def _rate(
         rating=what,
         correction=correction.strip() if what == "corrected" else "",
         category=(category or shown["category"] or "").strip(),
+        cut_off=system in shown["cut_off"],
     )
     try:
         rate(run, rating, before and Rating(**before))
     except UserError as error:
         return shown, f"error: {error}"
-    kept = text("page.noted") if what == "bad" else text("page.kept", path=run / ROWS)
+    if rating.row():
+        kept = text("page.kept", path=run / ROWS)
+    else:
+        kept = text("page.noted") if what == "bad" else text("page.no_row")
     return {**shown, "ratings": {**shown["ratings"], system: rating.model_dump()}}, kept

@@ -32,18 +32,18 @@ SHOWN_CELLS = 60
 
 @dataclasses.dataclass
 class Asked:
-    """A question, what was in front of it, and its answer, of which Ctrl-C may have stopped the rest."""
+    """A question, what was before it, and its answer; `ended`: why no more came ("stopped": Ctrl-C)."""
 
     instruction: str
     context: str
     history: list[tuple[str, str]]
     answer: str = ""
-    stopped: bool = False
+    ended: str = "stopped"
 
     @property
     def whole(self) -> bool:
-        """Whether the answer is there, and was not stopped."""
-        return bool(self.answer) and not self.stopped
+        """Whether the answer is there, and ended by itself: one in mid-sentence would teach to stop there."""
+        return bool(self.answer) and self.ended not in ("stopped", "length")
 
     def row(self) -> dict[str, Any]:
         """The row that `data.path` reads."""
@@ -108,7 +108,7 @@ class Session:
         self.asked.append(asked)
         if self.keeps_turns and asked.answer:  # an empty turn is in no row that is learned
             self.history += [("user", instruction), ("assistant", asked.answer)]
-        if self.both and not asked.stopped:
+        if self.both and asked.ended != "stopped":
             self._answer(copy.copy(asked), "base")
 
     def _answer(self, asked: Asked, system: str) -> None:
@@ -121,12 +121,13 @@ class Session:
         with stopped_by_ctrl_c() as stopped, self.answerer.as_system(system):
             answer = stream(self.answerer, prompt, settings, lambda piece: print(piece, end="", flush=True), stopped)
         print("\n", flush=True)
-        asked.answer, asked.stopped = answer.text, stopped() and answer.finish_reason == "length"
-        if asked.stopped:
+        cut = answer.finish_reason == "length"
+        asked.answer, asked.ended = answer.text, "stopped" if stopped() and cut else answer.finish_reason
+        if asked.ended == "stopped":
             note(text("ask.stopped"))
         elif not answer.text:
             note(text("ask.empty"))
-        elif answer.finish_reason == "length":
+        elif cut:
             note(text("ask.cut_off", limit=Count(limit)))
 
     def set_context(self, name: str) -> None:
@@ -194,7 +195,9 @@ class Session:
             raise UserError("/save writes rows as JSON lines: give it a file whose name ends in .jsonl")
         rows = [asked.row() for asked in self.asked if asked.whole]
         if not rows:
-            raise UserError("/save: there is no whole answer yet")
+            raise UserError(
+                "/save: there is no whole answer yet; one that was cut off needs /set max_new_tokens N and /again"
+            )
         check_not_learned(path)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_whole(path, lines, new=path.absolute() != self.saved)

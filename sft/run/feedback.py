@@ -24,7 +24,8 @@ one_at_a_time = threading.Lock()
 class Rating(BaseModel):
     """What somebody said of one answer: `said` is the answer, `model` whose it is ("tuned" or "base").
 
-    `correction` is the right answer in place of it, where `rating` is "corrected".
+    `correction` is the right answer in place of it, where `rating` is "corrected". `cut_off` says that the answer ended
+    at `max_new_tokens`: no row is made of it, which would teach to stop in mid-sentence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -36,6 +37,7 @@ class Rating(BaseModel):
     rating: Rated
     correction: str = ""
     category: str = ""
+    cut_off: bool = False
 
     @property
     def group(self) -> Group:
@@ -43,8 +45,8 @@ class Rating(BaseModel):
         return group_of(self.category, self.input)
 
     def row(self) -> dict[str, Any] | None:
-        """The row to learn, as `data.path` reads it: the good answer, or the corrected one; None of a bad one."""
-        if self.rating == "bad":
+        """The row to learn, as `data.path` reads it: the good answer, or the corrected one; else None."""
+        if self.rating == "bad" or (self.rating == "good" and self.cut_off):
             return None
         output = self.correction if self.rating == "corrected" else self.said
         row = {"instruction": self.instruction, "input": self.input, "output": output, "category": self.category}

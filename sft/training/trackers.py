@@ -1,5 +1,7 @@
 """Trackers (`training.report_to`): their files stay inside the run, and sample answers reach those that hold texts."""
 
+import importlib
+import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,15 +11,20 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from sft.system.errors import UserError, first_line
+from sft.system.files import write_whole
 from sft.system.processes import RANK
 from sft.system.visible import escaped
 
 PLACES = {
+    "mlflow": ("MLFLOW_TRACKING_URI", "trackers/mlflow"),
     "tensorboard": ("TENSORBOARD_LOGGING_DIR", "trackers/tensorboard"),
     "trackio": ("TRACKIO_DIR", "trackers/trackio"),
     "wandb": ("WANDB_DIR", "trackers"),
 }
 """Tracker → the variable of its own that says where its files go, and where in the run they do if it is not set."""
+
+BEGUN = "trackers/begun.json"
+"""In a run: tracker → what finds its record of the run again, once the training has begun."""
 
 COLUMNS = ("row", "group", "question", "reference", "answer", "finish_reason")
 """Of a table of answers."""
@@ -28,6 +35,9 @@ def begin_trackers(names: Collection[str], run: Path) -> None:
 
     Raises UserError where W&B is to be asked and nobody is logged in.
     """
+    if "mlflow" in names and PLACES["mlflow"][0] not in os.environ:
+        # Files need nothing but MLflow's smallest package, which asks for this word before it writes them.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     for name in PLACES.keys() & names:
         variable, place = PLACES[name]
         os.environ.setdefault(variable, str(Path(run, place).absolute()))
@@ -48,21 +58,47 @@ def make_places(names: Collection[str], run: Path) -> None:
         Path(os.environ.get("WANDB_DIR", run)).mkdir(parents=True, exist_ok=True)
 
 
-class WithoutLinks(TrainerCallback):
-    """Removes the links that W&B leaves in the run as shortcuts: one leads to its cache, out of the run, and a run with
+def remove_links(run: Path) -> None:
+    """Remove the links that W&B leaves in the run as shortcuts: one leads to its cache, out of the run, and a run with
     such a link is not read any more (see `check_inside`)."""
+    for path in Path(run, PLACES["wandb"][1]).rglob("*"):
+        if path.is_symlink():
+            path.unlink()
 
-    def __init__(self, run: Path) -> None:
-        self.place = run / PLACES["wandb"][1]
+
+class Begun(TrainerCallback):
+    """Notes what each tracker calls this run, for the scores that come later, and leaves no links in it.
+
+    It has to come after the trackers' own callbacks.
+    """
+
+    def __init__(self, names: Collection[str], run: Path) -> None:
+        self.names, self.run = names, run
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Remove them, after W&B's own callback has begun."""
-        if state.is_world_process_zero:
-            for path in self.place.rglob("*"):
-                if path.is_symlink():
-                    path.unlink()
+        """Of the first process, after the trackers have begun."""
+        if state.is_world_process_zero and (found := {name: _record(name) for name in PLACES.keys() & self.names}):
+            Path(self.run, BEGUN).parent.mkdir(exist_ok=True)
+            write_whole(self.run / BEGUN, json.dumps(found, sort_keys=True) + "\n")
+            remove_links(self.run)
 
-    on_train_end = on_train_begin
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """W&B makes links at its end, too."""
+        if state.is_world_process_zero:
+            remove_links(self.run)
+
+
+def _record(name: str) -> dict[str, str]:
+    """What finds a tracker's record of the run that has just begun again."""
+    if name == "tensorboard":
+        return {}
+    module = importlib.import_module(name)
+    if name == "mlflow":
+        return {"run_id": module.active_run().info.run_id}
+    if name == "wandb":
+        return {"id": module.run.id, "project": module.run.project}
+    run = module.context_vars.current_run.get()
+    return {"name": run.name, "project": run.project}
 
 
 def report_answers(
@@ -80,6 +116,9 @@ def report_answers(
         # It reads texts as Markdown.
         rows: list[Any] = [{name: escaped(one[name]) for name in COLUMNS} for one in answers]
         trackio.log({"samples": trackio.Table(data=rows), "train/global_step": step})
+    if "mlflow" in names:
+        shown: Any = [{name: one[name] for name in COLUMNS} for one in answers]
+        importlib.import_module("mlflow").log_dict(shown, f"samples/{step}.json")
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback):
             for one in answers:

@@ -48,7 +48,7 @@ from sft.training.loss_plot import plot_loss
 from sft.training.page import RunPage, write_page
 from sft.training.samples import sample_answers
 from sft.training.stopping import NotFinite, Stopped, ends_by_signal
-from sft.training.trackers import WithoutLinks, begin_trackers, make_places, report_answers
+from sft.training.trackers import Begun, begin_trackers, make_places, report_answers
 from sft.training.trainer import RunTrainer
 
 
@@ -203,7 +203,7 @@ def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, 
     report = functools.partial(report_answers, arguments.report_to, trainer.callback_handler.callbacks)
     if samples := sample_answers(config, plan, model, report):
         trainer.add_callback(samples)
-    trainer.add_callback(WithoutLinks(config.run_directory))
+    trainer.add_callback(Begun(arguments.report_to, config.run_directory))
     trainer.add_callback(RunPage(config, plan))  # after the answers that it shows
     return trainer
 
