@@ -346,10 +346,10 @@ def bomb(path, mark):
     mark.unlink()
 
 
-SLOW_TOO = [pytest.param(name, marks=pytest.mark.slow) for name in ("scheduler.pt", "rng_state.pth")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("training_args.bin", "scheduler.pt", "rng_state.pth")]
 
 
-@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", *SLOW_TOO])
+@pytest.mark.parametrize("name", ["optimizer.pt", *SLOW])
 def test_code_in_a_checkpoint_is_never_run(train, kill, tmp_path, name):
     run, mark = tmp_path / "run", tmp_path / "mark"
     kill("a step")

@@ -36,16 +36,13 @@ QUANTISATIONS = {
 IN_MAKE_TEST = {
     "open-calm": "int8",
     "rinna": "nf4",
-    "abeja": "none",
     "genji": "int8",
     "llama-2": "nf4",
-    "calm2": "none",
     "llm-jp": "int8",
     "gemma-3": "nf4",
     "qwen2.5": "none",
-    "gemma-3-4b": "nf4",
 }
-ELSEWHERE = ["llama-3.1", "sarashina", "llm-jp-4", "qwen3", "gemma-3-270m"]
+ELSEWHERE = ["abeja", "calm2", "gemma-3-4b", "llama-3.1", "sarashina", "llm-jp-4", "qwen3", "gemma-3-270m"]
 """Families that `make test` leaves to tests of their tokenizers and of packed rows."""
 TARGETS = {
     "open-calm": {"query_key_value"},

@@ -304,7 +304,9 @@ def test_the_varlen_kernel_is_called_as_it_is_documented(architecture, monkeypat
 
 
 @pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("qwen")) for name in CONFIGS]
+)
 def test_loss_and_gradient_of_a_step_are_those_of_separate_rows(architecture, checkpointing, tokenizer, tmp_path):
     from test_trainer import log_records, make_trainer
 

@@ -330,6 +330,7 @@ def test_scoring_imports_no_torch() -> None:
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_thousand_predictions_in_seconds() -> None:
     words = [
         "東京",

@@ -71,6 +71,7 @@ def in_its_own_process(code: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @on_a_cpu_build
 def test_a_configuration_goes_through_a_step_at_its_real_shape():
     found = in_its_own_process(MEASURED)

@@ -39,6 +39,7 @@ def use(program, trained_run: Path, run: Path) -> None:
     assert "Context QA" in (run / "eval" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_in_a_directory_of_any_name(program, trained_run, tmp_path):
     use(program, trained_run, tmp_path / "実験 その一" / 'it\'s "quoted" [bold]x[/] {instruction} %s $HOME *? 富士山😀')
 
@@ -52,6 +53,7 @@ def tokyo(monkeypatch) -> Iterator[None]:
     time.tzset()
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_backwards_in_another_time_zone(program, trained_run, tmp_path, monkeypatch, tokyo):
     moment, step = [4e9], 3600.0
 

@@ -114,8 +114,14 @@ def test_another_formatting_function_makes_other_labels_and_what_is_encoded_is_n
     assert encoded["labels"][:] == polite.train_dataset["labels"][:]
 
 
-@pytest.mark.parametrize("train_on_inputs", [True, False])
-@pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize(
+    ("pack", "train_on_inputs"),
+    [
+        pytest.param(pack, on_inputs, marks=[pytest.mark.slow] * (pack == on_inputs), id=f"{name}-{on_inputs}")
+        for pack, name in ((True, "packed"), (False, "padded"))
+        for on_inputs in (True, False)
+    ],
+)
 def test_the_logged_loss_is_transformers_mean_over_the_steps_supervised_tokens(
     tiny_base, tokenizer, tmp_path, train_on_inputs, pack
 ):
