@@ -32,18 +32,18 @@ def need(words, tiny_base):
 
 
 def test_the_estimate_and_the_memory_decide_and_only_then_is_something_said(words, need, monkeypatch, capsys):
-    monkeypatch.setattr(checkpointing, "memory_bytes", lambda device: need / COMFORTABLE * 1.001)
-    assert choose(words) is False
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: need / COMFORTABLE * 1.001)
+    assert choose(words).checkpointing is False
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(checkpointing, "memory_bytes", lambda device: need / COMFORTABLE * 0.999)
-    assert choose(words) is True
-    assert "activations are computed again in the backward pass" in capsys.readouterr().out
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: need / COMFORTABLE * 0.999)
+    assert choose(words).checkpointing is True
+    assert "activations computed again in the backward pass" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("setting", [True, False])
 def test_what_is_written_in_the_configuration_wins(words, monkeypatch, setting):
-    monkeypatch.setattr(checkpointing, "memory_bytes", lambda device: 0 if not setting else 1e15)
-    assert choose(words, f"training.activation_checkpointing={str(setting).lower()}") is setting
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 0 if not setting else 1e15)
+    assert choose(words, f"training.activation_checkpointing={str(setting).lower()}").checkpointing is setting
 
 
 def test_an_architecture_that_cannot_compute_them_again_keeps_them(tmp_path, words, monkeypatch):
@@ -52,8 +52,46 @@ def test_an_architecture_that_cannot_compute_them_again_keeps_them(tmp_path, wor
     GPTNeoXJapaneseConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=64).save_pretrained(
         tmp_path
     )
-    monkeypatch.setattr(checkpointing, "memory_bytes", lambda device: 0)
-    assert choose(words, f"model.base={tmp_path}", packed=False) is False
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 0)
+    assert choose(words, f"model.base={tmp_path}", packed=False).checkpointing is False
+
+
+LARGE = ("training.per_device_train_batch_size=16", "training.max_length=1024", "training.total_batch_size=16")
+
+
+@pytest.fixture
+def halves(words, tiny_base):
+    """What training the tiny model takes in bins of 16,384 tokens, and of half as many again and again, in bytes."""
+    config = load_config("configs/tiny.yaml", [*words, *LARGE])
+    model = load_skeleton(str(tiny_base), torch.float32)
+    add_lora(model, config.lora)
+    layout = checkpointing.micro_batch(config, True, 300, torch.float32, "documents")
+    return {rows: estimate(model, layout._replace(rows=rows)).total for rows in (16, 8, 4)}
+
+
+def test_bins_become_smaller_before_activations_are_computed_again(words, halves, monkeypatch, capsys):
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: halves[8] / COMFORTABLE * 1.001)
+    assert choose(words, *LARGE) == (False, 8)
+    assert "micro-batches of at most 8 in place of 16 rows: as configured, training would" in capsys.readouterr().out
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: halves[4] / COMFORTABLE * 0.999)
+    assert choose(words, *LARGE) == (True, 4), "without it, bins of 2,048 tokens would do, at a higher price"
+
+
+def test_what_nothing_makes_fit_is_said_before_it_begins(words, monkeypatch, capsys):
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 10**6)
+    assert choose(words, *LARGE) == (True, 1)
+    assert "and 0.0 GB are free: end other programs" in capsys.readouterr().err
+
+
+def test_processes_on_one_machine_share_what_is_free(monkeypatch):
+    monkeypatch.setattr(checkpointing, "available_bytes", lambda: 24 * 10**9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for processes, machine, card in ((1, 24, 20), (2, 12, 20), (4, 6, 10)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert checkpointing.free_bytes(torch.device("cpu")) == machine * 10**9
+        assert checkpointing.free_bytes(torch.device("cuda", 0)) == card * 10**9
 
 
 def test_a_micro_batch_is_a_bin_or_the_longest_row_in_each_place(words):
@@ -65,18 +103,19 @@ def test_a_micro_batch_is_a_bin_or_the_longest_row_in_each_place(words):
 
 def test_a_run_keeps_what_was_chosen_when_it_is_resumed_on_another_machine(program, words, tmp_path, monkeypatch):
     more = ["training.total_batch_size=8", "training.save_steps=1", "training.num_train_epochs=2"]
-    monkeypatch.setattr(checkpointing, "memory_bytes", lambda device: 1)
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 1)
     result = program("train_sft", "configs/tiny.yaml", *words, *more)
     assert result.returncode == 0, result.stderr
-    assert "activations are computed again" in result.stdout
+    assert "activations computed again" in result.stdout
 
     def chosen():
-        return json.loads((tmp_path / "run" / "manifest.json").read_text())["activation_checkpointing"]
+        manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+        return manifest["activation_checkpointing"], manifest["micro_batch_rows"]
 
-    assert chosen() is True
+    assert chosen() == (True, 1)
     manifest = tmp_path / "run" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
-    monkeypatch.setattr(checkpointing, "memory_bytes", lambda device: 1e15)
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 1e15)
     result = program("train_sft", "configs/tiny.yaml", *words, *more, "--resume")
     assert result.returncode == 0, result.stderr
-    assert chosen() is True
+    assert chosen() == (True, 1)

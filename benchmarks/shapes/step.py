@@ -164,8 +164,9 @@ class _Run:
     def planned(self) -> tuple[Layout, Need, float]:
         """The micro-batch as the training decides it, the planner's figures for it, and the waits that it may have."""
         config, longest = self.config, self.config.training["max_length"]
-        checkpointing = choose(config, self.packed, longest, self.device, self.dtype)
-        largest = micro_batch(config, self.packed, longest, self.dtype)._replace(checkpointing=checkpointing)
+        checkpointing, rows = choose(config, self.packed, longest, self.device, self.dtype)
+        largest = micro_batch(config, self.packed, longest, self.dtype)
+        largest = largest._replace(checkpointing=checkpointing, rows=rows)
         model = skeleton(config, self.dtype)
         waits = STEP_WAITS / MICRO_BATCHES
         settings = config.quantization or {}
@@ -176,9 +177,10 @@ class _Run:
 
     def trainer(self, checkpointing: bool) -> tuple[Any, int]:
         """The trainer with its model, and the most that was alive while that was loaded."""
-        manifest: Any = SimpleNamespace(activation_checkpointing=checkpointing, started="")
+        manifest: Any = SimpleNamespace(started="")
         plan = self.plan()
-        arguments = training_arguments(self.config, self.device, self.dtype, plan, manifest)
+        arguments = training_arguments(self.config, self.device, self.dtype, plan)
+        arguments.activation_checkpointing = checkpointing
         model = load_model(self.config, self.device, self.dtype)
         loading = self.peak()
         self.gpu.memory.holders.clear()

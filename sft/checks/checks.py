@@ -16,7 +16,7 @@ from sft.checks.model_checks import duration, memory, model_lines, number_format
 from sft.config.sections import Config
 from sft.model.load import load_skeleton
 from sft.model.place import DTYPES
-from sft.plan.activations import exceeding, memory_bytes, micro_batch
+from sft.plan.activations import fitting, free_bytes, micro_batch
 from sft.plan.cards import Card
 from sft.plan.memory import Layout
 from sft.plan.prepare import Plan, hazards, prepare, read_rows, read_tokenizer
@@ -56,7 +56,8 @@ def checked_plan(config: Config, device: torch.device) -> Plan:
         warn(f"{line.found}; {line.remedy}" for line in kept if line.level != "green")
         warn(hazards(config, plan))
         if card:
-            need = memory(model, settled_layout(config, plan, model, card), card)
+            asked = micro_batch(config, plan.packed, plan.longest, model.dtype)
+            need = memory(model, settled(config, asked, model, card), card, asked)
             warn([f"{need.found}; {need.remedy}"] if need.level != "green" else [])
     return plan
 
@@ -74,7 +75,7 @@ def card_of(device: torch.device) -> Card | None:
     if device.type == "cpu":
         return None
     has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Card(torch.cuda.get_device_name(device), memory_bytes(device), bfloat16=has_bfloat16)
+    return Card(torch.cuda.get_device_name(device), free_bytes(device), bfloat16=has_bfloat16)
 
 
 def weightless(config: Config) -> PreTrainedModel:
@@ -118,20 +119,20 @@ def model_checks(config: Config, plan: Plan, model: PreTrainedModel, card: Card 
     lines = fit_checks(config, plan, model)
     if any(line.level == "red" for line in lines):
         return lines
-    layout = settled_layout(config, plan, model, card)
+    asked = micro_batch(config, plan.packed, plan.longest, model.dtype)
+    layout = settled(config, asked, model, card)
     tokens = sum(row_lengths(plan.train.rows)) * config.training["num_train_epochs"]
     return [
         *lines,
         *card_checks(config, plan, card),
         disk(config, plan, model),
-        memory(model, layout, card),
+        memory(model, layout, card, asked),
         duration(model, tokens, layout.checkpointing, card, WORLD_SIZE),
     ]
 
 
-def settled_layout(config: Config, plan: Plan, model: PreTrainedModel, card: Card | None) -> Layout:
-    """A micro-batch, with activations computed again where that is left to the memory of `card` and it demands it."""
-    layout = micro_batch(config, plan.packed, plan.longest, model.dtype)
-    if card is None or config.training["activation_checkpointing"] != "auto":
-        return layout
-    return layout._replace(checkpointing=exceeding(model, layout, card.memory) is not None)
+def settled(config: Config, asked: Layout, model: PreTrainedModel, card: Card | None) -> Layout:
+    """The micro-batch that training will take in the memory of `card`; the one `asked` for where none is known."""
+    if card is None:
+        return asked
+    return fitting(model, asked, card.memory, config.training["activation_checkpointing"] == "auto")

@@ -60,13 +60,18 @@ def model_lines(
     return lines
 
 
-def memory(model: PreTrainedModel, layout: Layout, card: Card | None) -> Line:
-    """Whether training fits the card (None: only what it needs), and what would make it fit."""
+def memory(model: PreTrainedModel, layout: Layout, card: Card | None, asked: Layout) -> Line:
+    """Whether training fits the card (None: only what it needs), and what would make it fit.
+
+    `layout` is what training will settle on there, `asked` what the configuration says.
+    """
     need = estimate(model, layout)
     parts = ("weights", "trained", "activations", "CUDA and waste")
     words = ", ".join(f"{name} {value / GB:.1f}" for name, value in zip(parts, need, strict=True))
     rows, length = layout.shape
     shape = f"{rows} × {length:,} tokens" if layout.form == "padded" else f"bins of at most {length:,} tokens"
+    if layout.rows != asked.rows:
+        shape += f" (smaller than configured, which would take {estimate(model, asked).total / GB:.1f} GB)"
     shape += ", activations computed again" * layout.checkpointing
     found = f"about {need.total / GB:.1f} GB of GPU memory for {shape}: {words} ({ESTIMATE})"
     if card is None:

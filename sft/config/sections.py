@@ -160,7 +160,8 @@ class TrainingKeys(Section):
     activation_checkpointing: bool | Literal["auto"] = "auto"
     """Whether activations are computed again in the backward pass in place of being kept (gradient_checkpointing by its
     new name): far less memory, for up to half as much work again. auto: where training would otherwise take more than
-    nine tenths of the GPU's memory (on a CPU: of the machine's), by the estimate of --dry-run --card."""
+    nine tenths of the memory that is free on the GPU, or on a machine without one, when it begins, by the estimate of
+    --dry-run --card, and smaller micro-batches of at least 4,096 tokens are no remedy."""
     keep_best: Literal["overall", "open", "context", "other"] | None = None
     """Whose validation loss says which step the run ends with, the one where it is lowest: a checkpoint is saved there,
     and kept beside the newest. overall: all validation rows'. null: the run ends with its last step."""

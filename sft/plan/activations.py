@@ -1,9 +1,11 @@
-"""Whether activations are kept for the backward pass or computed again in it (`training.activation_checkpointing`)."""
+"""What the memory that is free decides: how large micro-batches are, and whether activations are kept."""
 
+import math
 import os
+from typing import NamedTuple
 
-import psutil
 import torch
+from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
 from sft.config.sections import Config
@@ -13,7 +15,13 @@ from sft.model.place import resolve_dtype
 from sft.plan.advice import fitting_advice
 from sft.plan.cards import GB
 from sft.plan.memory import COMFORTABLE, Form, Layout, estimate
+from sft.system.errors import warn
+from sft.system.memory import available_bytes
 from sft.system.processes import RANK, WORLD_SIZE, divided_by
+from sft.system.visible import counted
+
+SMALL = 4096
+"""Tokens of a micro-batch below which smaller ones cost more than activations that are computed again."""
 
 
 def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, form: Form = "dense") -> Layout:
@@ -34,34 +42,64 @@ def micro_batch(config: Config, packed: bool, longest: int, dtype: torch.dtype, 
     )
 
 
-def exceeding(model: PreTrainedModel, layout: Layout, memory: float, sharers: int = 1) -> float | None:
-    """Bytes that training takes, where activations are to be computed again for them; None: they are kept.
+class Chosen(NamedTuple):
+    """What was left to the machine: it changes how a step is computed and rounded, not what it computes."""
 
-    They are where training would otherwise take more than COMFORTABLE of `memory` bytes. `model` is as
-    `sft.plan.memory.estimate` takes it, its weights divided among so many `sharers`.
+    checkpointing: bool
+    """Whether activations are computed again in the backward pass."""
+    rows: int
+    """Rows of a micro-batch, at most `training.per_device_train_batch_size`; a bin is so many `max_length`."""
+
+
+def fitting(model: PreTrainedModel, layout: Layout, free: float, may_checkpoint: bool, sharers: int = 1) -> Layout:
+    """The layout as it is where training takes at most COMFORTABLE of `free` bytes, else the first that does.
+
+    Micro-batches become smaller as long as they have SMALL tokens, since that costs least; then activations are
+    computed again, if that `may` be; then micro-batches become smaller still, down to a row: the last, if none fits.
+    `model` is as `sft.plan.memory.estimate` takes it, its weights divided among so many `sharers`.
     """
+    rows = [layout.rows >> halvings for halvings in range(layout.rows.bit_length())]
+    layouts = [layout._replace(rows=each) for each in rows if each == layout.rows or each * layout.length >= SMALL]
+    if may_checkpoint and model.supports_gradient_checkpointing:
+        layout = layout._replace(checkpointing=True)
+    layouts += [layout._replace(rows=each) for each in rows]
+    return next((each for each in layouts if needed(model, each, sharers) <= COMFORTABLE * free), layouts[-1])
+
+
+def needed(model: PreTrainedModel, layout: Layout, sharers: int = 1) -> float:
+    """Bytes that training takes of one device, the weights divided among so many `sharers`."""
     need = estimate(model, layout)
-    total = need.total - need.weights * (1 - 1 / sharers)
-    return total if model.supports_gradient_checkpointing and total > COMFORTABLE * memory else None
+    return need.total - need.weights * (1 - 1 / sharers)
 
 
-def choose(config: Config, packed: bool, longest: int, device: torch.device, dtype: torch.dtype) -> bool:
-    """What to do in a training on `device`; where it is not written in the configuration, this says so.
-
-    It depends on the machine's size and not on what is free at the moment, so that processes agree.
-    """
-    if config.training["activation_checkpointing"] != "auto":
-        return config.training["activation_checkpointing"]
+def choose(config: Config, packed: bool, longest: int, device: torch.device, dtype: torch.dtype) -> Chosen:
+    """What fits into the memory that is free on `device` now; where it is not what the configuration says, or nothing
+    fits, this says so. All processes call it together, and take what the one with the least memory has to."""
     model = skeleton(config, dtype)
-    layout = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
-    memory = memory_bytes(device)
-    need = exceeding(model, layout, memory, WORLD_SIZE if divided_by() else 1)
-    if need and RANK == 0:
-        print(
-            "activations are computed again in the backward pass: with all of them kept, training would take about "
-            f"{need / GB:.1f} of {memory / GB:.1f} GB (training.activation_checkpointing=false keeps them)"
-        )
-    return need is not None
+    asked = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
+    free, sharers = free_bytes(device), WORLD_SIZE if divided_by() else 1
+    found = fitting(model, asked, free, config.training["activation_checkpointing"] == "auto", sharers)
+    if WORLD_SIZE > 1:
+        every = gather_object([Chosen(found.checkpointing, found.rows)])
+        found = found._replace(checkpointing=any(one[0] for one in every), rows=min(one[1] for one in every))
+    need, need_asked = (needed(model, layout, sharers) / GB for layout in (found, asked))
+    if RANK == 0 and found != asked:
+        print(f"{_difference(found, asked)}: as configured, training would take about {need_asked:.1f} GB, and "
+              f"{free / GB:.1f} GB are free")  # fmt: skip
+    if RANK == 0 and device.type == "cpu" and need * GB > COMFORTABLE * free:  # the doctor's lines say it of a GPU
+        remedy = "end other programs, or take a smaller model or training.max_length"
+        warn([f"training takes about {need:.1f} GB, and {free / GB:.1f} GB are free: {remedy}"])
+    return Chosen(found.checkpointing, found.rows)
+
+
+def _difference(found: Layout, asked: Layout) -> str:
+    """What was chosen otherwise, in words."""
+    words = []
+    if found.rows != asked.rows:
+        words.append(f"micro-batches of at most {found.rows} in place of {counted(asked.rows, 'row')}")
+    if found.checkpointing != asked.checkpointing:
+        words.append("activations computed again in the backward pass")
+    return " and ".join(words)
 
 
 def skeleton(config: Config, dtype: torch.dtype) -> PreTrainedModel:
@@ -77,14 +115,19 @@ def less_memory(config: Config, packed: bool, longest: int, device: torch.device
     model, layout = skeleton(config, dtype), micro_batch(config, packed, longest, dtype)
     need = estimate(model, layout).total
     # Whatever the estimate says of what was tried, what is to fit must need clearly less.
-    advice = fitting_advice(model, layout, 0.85 * min(need, memory_bytes(device)))
+    advice = fitting_advice(model, layout, 0.85 * min(need, free_bytes(device)))
     if not advice:
         return "no setting makes it fit; take a smaller model or a larger GPU"
     return f"set {advice} (by estimate, where {need / GB:.1f} GB were not enough), and start again with --force"
 
 
-def memory_bytes(device: torch.device) -> float:
-    """The memory of a GPU, or this process's share of the machine's."""
+def free_bytes(device: torch.device) -> float:
+    """What this process can have of a GPU's memory, or of the machine's, what it holds of a GPU already included.
+
+    Processes that share a card, or the machine, share what is free alike.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return psutil.virtual_memory().total / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        free, _ = torch.cuda.mem_get_info(device)
+        return free / math.ceil(processes / torch.cuda.device_count()) + torch.cuda.memory_reserved(device)
+    return available_bytes() / processes

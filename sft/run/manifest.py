@@ -111,6 +111,8 @@ class Manifest(Part):
     activation_checkpointing: bool | None = None
     """Whether activations are computed again in the backward pass; kept on resume, since another choice rounds
     otherwise."""
+    micro_batch_rows: int | None = None
+    """Rows of a micro-batch at most, kept like that: what memory left of `training.per_device_train_batch_size`."""
     base_commit: Word | None = None
     """The base model's commit on the hub; None for a directory."""
     base_sha256: Sha256 | None = None

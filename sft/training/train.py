@@ -64,9 +64,12 @@ def train(config: Config, resume: bool, force: bool) -> None:
         plan = checked_plan(config, device)
         manifest = begin_manifest(config, plan, resume)
         checkpoint = go_on(config, manifest) if resume else None
+        arguments = training_arguments(config, device, dtype, plan)
         if not resume:
-            manifest.activation_checkpointing = choose(config, plan.packed, plan.longest, device, dtype)
-        arguments = training_arguments(config, device, dtype, plan, manifest)
+            chosen = choose(config, plan.packed, plan.longest, device, dtype)
+            manifest.activation_checkpointing, manifest.micro_batch_rows = chosen
+        arguments.activation_checkpointing = manifest.activation_checkpointing
+        arguments.per_device_train_batch_size = manifest.micro_batch_rows
         begin_trackers(arguments.report_to, config.run_directory)
         model = load_model(config, device, dtype)
         trainer = build_trainer(config, plan, model, arguments, manifest)
@@ -126,10 +129,11 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     run = config.run_directory
     begun = read_manifest(run)
     manifest.check_goes_on(begun, load_config(run / "config.yaml", to_train=False).changes_training(config))
-    if begun.activation_checkpointing is None:
+    if begun.activation_checkpointing is None or begun.micro_batch_rows is None:
         raise UserError(f"{run}: was begun by another version of this program; --force starts again")
-    # Another machine might choose otherwise about activations, and round otherwise.
+    # Another machine, or this one with other programs on it, might choose otherwise, and round otherwise.
     manifest.started, manifest.activation_checkpointing = begun.started, begun.activation_checkpointing
+    manifest.micro_batch_rows = begun.micro_batch_rows
     checkpoint = checkpoints.newest_whole(run / "checkpoints", begun.started)
     if RANK == 0:
         checkpoints.go_on_from(checkpoint)
@@ -148,9 +152,7 @@ def load_model(config: Config, device: torch.device, dtype: torch.dtype) -> Any:
     return add_lora(base, config.lora, weights_directory(Path(parent)) if parent else None)
 
 
-def training_arguments(
-    config: Config, device: torch.device, dtype: torch.dtype, plan: Plan, manifest: Manifest
-) -> SFTConfig:
+def training_arguments(config: Config, device: torch.device, dtype: torch.dtype, plan: Plan) -> SFTConfig:
     """TRL's configuration, with every setting that the pipeline owns. Raises UserError for what TRL refuses."""
     if WORLD_SIZE == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
         remedy = "use accelerate launch --num_processes with their number, or let it see one (CUDA_VISIBLE_DEVICES=0)"
@@ -168,7 +170,7 @@ def training_arguments(
             fp16=dtype == torch.float16,  # fp16 gradients need the loss scaler that comes with it
             completion_only_loss=False,  # labels are ours
             logging_nan_inf_filter=False,
-            activation_checkpointing=manifest.activation_checkpointing,
+            activation_checkpointing=False,  # decided when all processes are there
             **settings,
         )
         # What only the library's functions know to be wrong is found before the model is loaded.

@@ -28,6 +28,7 @@ from sft.prompt.row_encoder import RowEncoder
 from sft.run import checkpoints
 from sft.run.directory import forget_replaced
 from sft.system.errors import UserError, disk_problem
+from sft.system.memory import give_back
 from sft.training.best import Best, KeepBest
 from sft.training.log import RunLog
 from sft.training.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
@@ -187,11 +188,11 @@ class RunTrainer(SFTTrainer):
         self.accelerator.gradient_state._set_sync_gradients(False)
         with self.accelerator.no_sync(model) if others else contextlib.nullcontext():
             for batch in others:
-                losses.append(super().training_step(model, batch, *args))
+                losses.append(self._micro_batch(model, batch, *args))
                 if self._signals.received and self.accelerator.num_processes == 1:
                     raise Stopped(self._signals.received)
         self.accelerator.gradient_state._set_sync_gradients(True)
-        losses.append(super().training_step(model, last, *args))
+        losses.append(self._micro_batch(model, last, *args))
         loss = torch.stack(losses)
         # With several processes, the gradient they share tells all of them.
         if self.accelerator.num_processes == 1 and not loss.isfinite().all():
@@ -231,6 +232,12 @@ class RunTrainer(SFTTrainer):
                 self._save_checkpoint(self.model, None)
             raise
 
+    def _micro_batch(self, *args: Any) -> torch.Tensor:
+        loss = super().training_step(*args)
+        if self.args.device.type == "cpu":
+            give_back()  # or every new size of a micro-batch adds to the resident set
+        return loss
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if not self.control.should_training_stop:  # the library looks after a step only
             super()._run_epoch(*args, **kwargs)
@@ -246,9 +253,8 @@ class RunTrainer(SFTTrainer):
             try:
                 checkpoints.require_whole(path, self._run_id)
             except UserError as error:
-                raise UserError(
-                    f"{error} (--resume training.keep_best=null training.patience=null ends with the last)"
-                ) from None
+                remedy = "--resume training.keep_best=null training.patience=null ends with the last"
+                raise UserError(f"{error} ({remedy})") from None
             self._load_from_checkpoint(str(path))
         return best
 
@@ -336,8 +342,7 @@ class RunTrainer(SFTTrainer):
         if isinstance(self.model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        # The library reads the files' names as the model's, which they need not be (GPT-NeoX's head), and goes on
-        # without the weights that it does not find.
+        # The library takes the files' names for the model's, which they need not be (GPT-NeoX's head); it drops others.
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         self.model.load_state_dict(saved.state_dict())
 

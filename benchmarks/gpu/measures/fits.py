@@ -10,7 +10,7 @@ from benchmarks.gpu.work import TINY, Measures, Work, forget, peaks
 from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.model.place import resolve_dtype
-from sft.plan.activations import exceeding, micro_batch, skeleton
+from sft.plan.activations import fitting, micro_batch, skeleton
 from sft.plan.cards import GB
 from sft.plan.memory import estimate
 from sft.system.errors import UserError
@@ -35,9 +35,9 @@ def whole_training(work: Work, name: str) -> dict[str, Any]:
         plain = skeleton(config, dtype)
         layout = micro_batch(config, True, 0, dtype)
         if config.training["activation_checkpointing"] == "auto":  # as on a card of 24 GB, whatever card this is
-            again = exceeding(plain, layout, CARD) is not None
-            config.training["activation_checkpointing"] = again
-            layout = layout._replace(checkpointing=again)
+            layout = fitting(plain, layout, CARD, True)
+            config.training["activation_checkpointing"] = layout.checkpointing
+            config.training["per_device_train_batch_size"] = layout.rows
         forget(work.device)
         problem = ""
         try:

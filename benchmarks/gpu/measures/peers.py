@@ -12,7 +12,7 @@ from benchmarks import training
 from benchmarks.gpu.measures.training import loaded, skeleton
 from benchmarks.gpu.step import speed, work_of
 from benchmarks.gpu.work import Measures, Work
-from sft.plan.activations import exceeding, memory_bytes
+from sft.plan.activations import fitting, free_bytes
 from sft.plan.memory import Layout, flops_per_token
 from sft.prompt.encoded_rows import row_lengths
 
@@ -47,7 +47,7 @@ def trl_packed(work: Work, model: Any, plain: PreTrainedModel) -> dict[str, Any]
 
 def measured(work: Work, prepared: training.Work, plain: PreTrainedModel, layout: Layout, make: Any) -> dict[str, Any]:
     """Speed and peaks, with activations computed again where this project would."""
-    again = exceeding(plain, layout, memory_bytes(work.device)) is not None
+    again = fitting(plain, layout, free_bytes(work.device), True).checkpointing
     prepared.settings["activation_checkpointing"] = again
     settings = prepared.settings
     micro_batch = settings.get("per_device_train_batch_size", prepared.micro_batch)

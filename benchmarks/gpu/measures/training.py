@@ -13,7 +13,7 @@ from benchmarks.gpu.step import attending, speed, work_of
 from benchmarks.gpu.work import Measures, Weights, Work, quantization
 from sft.model.load import load_base, load_skeleton
 from sft.model.lora import add_lora, base_of
-from sft.plan.activations import exceeding, memory_bytes
+from sft.plan.activations import fitting, free_bytes
 from sft.plan.memory import Layout, estimate, flops_per_token
 
 LORA = training.LORA | {"lora_dropout": 0.05}
@@ -46,7 +46,7 @@ def packed(work: Work, model: Any, plain: PreTrainedModel, weights: Weights, for
     layout = Layout(
         1, work.size.max_length, False, quantization(weights), form="dense" if form == "dense" else "documents"
     )
-    again = exceeding(plain, layout, memory_bytes(work.device)) is not None
+    again = fitting(plain, layout, free_bytes(work.device), True).checkpointing
     with tempfile.TemporaryDirectory() as scratch:
         prepared = attending(work_of(work, model, scratch, activation_checkpointing=again), form)
         trainer = training.ours(prepared)

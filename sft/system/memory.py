@@ -1,0 +1,59 @@
+"""Memory that a process can still have, within what the system allows it, and memory given back to the system."""
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """What this machine has left for new work, caches that it would drop for it included, within every limit of the
+    control groups that this process is in. `root` is where /proc and /sys are."""
+    return min([psutil.virtual_memory().available, *_rests(root)])
+
+
+def _rests(root: Path) -> Iterator[int]:
+    """What each limit leaves: version 2 has one tree of groups, version 1 one for memory alone."""
+    try:
+        lines = Path(root, "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            yield from _rests_of(root / "sys/fs/cgroup", group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _rests_of(root / "sys/fs/cgroup/memory", group, *names)
+
+
+def _rests_of(tree: Path, group: str, limit: str, used: str, cache: str) -> Iterator[int]:
+    """What the limits of a group and of those around it leave; inside a container the tree may begin at the group."""
+    place = tree / group.lstrip("/")
+    for directory in [place, *place.parents]:
+        try:
+            allowed = (directory / limit).read_text().strip()
+            if allowed != "max":
+                kept = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
+                yield max(0, int(allowed) - int((directory / used).read_text()) + int(kept.get(cache, 0)))
+        except (OSError, ValueError):  # not there
+            pass
+        if directory == tree:
+            return
+
+
+def give_back() -> None:
+    """Give the holes between blocks of memory that are in use back to the system, where its allocator can (glibc's).
+
+    Tensors of ever new sizes leave holes, and the resident set grows with every size that was not there before.
+    """
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
