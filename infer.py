@@ -1,12 +1,21 @@
 """Ask a finished run.
 
-python infer.py                                             an interactive session with the newest finished run
-python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
-python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
-python infer.py runs/calm7b --web                           a page with both models' answers, on this machine
-python infer.py runs/calm7b generation.temperature=0        any setting changed; --base answers without adapter
-python infer.py runs/calm7b --both --instruction …          the answers of base and tuned model side by side
-python infer.py runs/calm7b --checkpoint 50                 as the run was after that step, where it was saved
+    python infer.py                                             an interactive session with the newest finished run
+    python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
+    python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
+    python infer.py runs/calm7b --web                           a page with both models' answers, on this machine
+    python infer.py runs/calm7b --both --instruction …          the answers of base and tuned model side by side
+    python infer.py runs/calm7b --checkpoint 50                 as the run was after that step, where it was saved
+
+Settings are the run's, and can be changed by words after it, such as
+
+    generation.max_new_tokens=300       how long an answer may be, in tokens
+    generation.temperature=0.7          0 always takes the likeliest token
+    generation.top_p=0.9                leaves unlikely tokens out where temperature is above 0
+    generation.repetition_penalty=1.2   1 is none
+    model.device=cpu                    where it is computed
+
+`python -m sft.config` lists all settings, `python -m sft.config generation` explains those of a section.
 """
 
 import sys
@@ -14,6 +23,7 @@ from pathlib import Path
 
 from sft.ask.questions import claimed, read_questions, run_columns
 from sft.ask.request import check_arguments
+from sft.config.hints import as_setting
 from sft.run.directory import in_use, newest_finished_run
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
@@ -22,7 +32,7 @@ from sft.system.texts import speak
 
 def main() -> None:
     """Read the command line, load the run, and answer in one of three ways."""
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, setting=as_setting)
     parser.add_argument("run", nargs="?", help="a run directory; without it, the run that finished last")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's settings")
     parser.add_argument("--instruction", help="one question or task")
@@ -41,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--lang", choices=("ja", "en"), help="the language of session and page; the locale's if left out"
     )
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.read()
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
         arguments.run = None

@@ -3,10 +3,23 @@
     accelerate launch train_sft.py configs/calm7b.yaml [section.key=value …] [--resume] [--force]
     python train_sft.py configs/calm7b.yaml --dry-run [--card 24GB] [--compare TOKENIZER,…]
 
+Settings come from the file, and anything in it can be changed by words after it, such as
+
+    data.path=faq.xlsx                your own rows
+    run.directory=runs/faq            where the result goes
+    model.base=OWNER/NAME             another base model, from the hub or a directory
+    training.num_train_epochs=2       how often the rows are seen
+    training.learning_rate=1e-4       how far each step goes
+
+`python -m sft.config` lists all settings, `python -m sft.config training` explains those of a section.
+
 The result is in runs/<config name>/: adapter/, config.yaml, manifest.json, split.json, log.jsonl,
 samples.jsonl, loss.png, run.html.
 """
 
+from pathlib import Path
+
+from sft.config.hints import as_setting
 from sft.config.load import load_config
 from sft.run.directory import check_directory, settle
 from sft.system.command_line import command_parser
@@ -17,9 +30,11 @@ from sft.system.texts import speak
 
 def main() -> None:
     """Read the command line, check the configuration, and train."""
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, setting=as_setting)
     parser.add_argument("config", help="a YAML file, e.g. configs/calm7b.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the configuration")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="changes to the configuration"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would happen and what would go wrong; train nothing"
     )
@@ -28,10 +43,12 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     parser.add_argument("--force", action="store_true", help="replace an existing run")
     parser.add_argument("--lang", choices=("ja", "en"), help="the language of run.html; the locale's if left out")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.read()
     speak(arguments.lang)
     if (arguments.card or arguments.compare) and not arguments.dry_run:
         parser.error("--card and --compare belong to --dry-run")
+    if "=" in arguments.config and not Path(arguments.config).exists():
+        parser.error(f"{arguments.config}: the configuration file comes first, such as configs/calm7b.yaml")
     with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):
         config = load_config(arguments.config, arguments.overrides).with_absolute_paths()
         if arguments.dry_run:

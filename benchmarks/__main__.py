@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="some of the modules, with commas")
-    arguments = parser.parse_args()
+    arguments = parser.read()
     started = time.perf_counter()
     values: dict[str, float] = {}
     failed = False

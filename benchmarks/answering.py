@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="held-out rows to answer")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of an answer of fixed length")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.read()
     with exit_on_user_error():
         require_finished(arguments.run)
         answerer = load_answerer(open_run(arguments.run, arguments.overrides))

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=15_015)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.read()
     with exit_on_user_error():
         if arguments.only:
             print(json.dumps(prepare(arguments.base, arguments.data)))

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="more and longer rows in place of the variants")
     parser.add_argument("--row-tokens", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.read()
     with exit_on_user_error():
         if arguments.only:
             print(json.dumps(measure(arguments)))

@@ -13,6 +13,16 @@ RUN, score, compare and judge take --lang ja or en: of what a report says first,
 
 The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html, rows.html.
 `python -m eval COMMAND --help` explains each.
+
+Settings are the run's, and can be changed by words after it, such as
+
+    eval.rows_per_category=20         fewer rows, for a first look
+    eval.data=rows.xlsx               other rows than those that the run held out
+    eval.shots=4                      so many training rows as examples in each prompt
+    generation.max_new_tokens=300     how long an answer may be, in tokens
+    model.device=cpu                  where it is computed
+
+`python -m sft.config` lists all settings, `python -m sft.config eval` explains those of a section.
 """
 
 import sys

@@ -89,6 +89,7 @@ def test_entry_points_are_command_lines():
         "sft/export/__main__.py",
         "sft/data/__main__.py",
         "sft/runs/__main__.py",
+        "sft/config/__main__.py",
     ):
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 100, name
 

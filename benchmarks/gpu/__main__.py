@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--part", choices=[part.name for part in PARTS], help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.read()
     if arguments.base is None or Path(arguments.base).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with more of them, transformers would share out the batches

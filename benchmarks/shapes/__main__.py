@@ -21,7 +21,7 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m benchmarks.shapes")
     parser.add_argument("configs", nargs="*", metavar="CONFIG")
     parser.add_argument("--write", action="store_true", help="put the table into docs/models.md")
-    arguments = parser.parse_args()
+    arguments = parser.read()
     with exit_on_user_error():
         if arguments.configs and arguments.write:
             raise UserError("--write: the table has all configurations; leave CONFIG out")

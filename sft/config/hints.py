@@ -2,11 +2,15 @@
 
 import difflib
 import json
+import shlex
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from sft.config.library.keys import LIBRARY_CLASSES
+from sft.config.library.keys import LIBRARY_CLASSES, REFUSED
 from sft.config.sections import SECTIONS
+
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""pydantic's bounds in words."""
 
 
 def unknown_key(section: str, key: str) -> str:
@@ -32,11 +36,27 @@ def unknown_section(name: str) -> str:
     return f"unknown section; known: {', '.join(SECTIONS)}"
 
 
+def as_setting(option: str, value: str) -> str:
+    """What somebody is told who gave a key as an option, `--learning_rate 1e-4`; `value` is the word after it."""
+    name, given = option.replace("-", "_"), shlex.quote(value) if value and not value.startswith("-") else "…"
+    if refused := [
+        f"{section}.{name} is not set here: {keys[name]}" for section, keys in REFUSED.items() if name in keys
+    ]:
+        return refused[0]
+    keys = [f"{section}.{key}" for section, cls in SECTIONS.items() for key in cls.model_fields]
+    if homes := [key for key in keys if name in (key, key.partition(".")[2])]:
+        return f"settings are written {' or '.join(f'{key}={given}' for key in homes)}"
+    by_name = {key.partition(".")[2]: key for key in keys}
+    if near := difflib.get_close_matches(name.rpartition(".")[2], by_name, n=1):
+        return f"did you mean the setting {by_name[near[0]]}={given}?"
+    return "settings are written section.key=value, and python -m sft.config lists them"
+
+
 def mismatch(kind: Any, value: Any) -> str:
     """What was expected, a type, and what was given, in words and on one line."""
     quote = "; put it in quotes" if str in (kind, *get_args(kind)) and isinstance(value, int | float) else ""
     near = difflib.get_close_matches(value, _choices(kind), n=1) if isinstance(value, str) else []
-    return f"expected {_words(kind)}, got {shown(value)}{quote}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"expected {in_words(kind)}, got {shown(value)}{quote}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def shown(value: Any) -> str:
@@ -58,17 +78,17 @@ _PLAIN = {
 }  # fmt: skip
 
 
-def _words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
     """A type in words: `int | None` → "an integer or null"."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _words(arguments[0])
+        return in_words(arguments[0])
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments[:12])) + (", …" if len(arguments) > 12 else "")
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_words, arguments))
+        return " or ".join(map(in_words, arguments))
     if origin is list:
-        inner = _words(arguments[0])
+        inner = in_words(arguments[0])
         known = {"text": "texts", "an integer": "integers"}
         return f"a list of {known[inner]}" if inner in known else f"a list, each {inner}"
     return _PLAIN.get(origin or kind, "a mapping")

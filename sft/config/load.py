@@ -7,12 +7,12 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from sft.config.hints import mismatch, shown, unknown_key, unknown_section
+from sft.config.hints import LIMITS, mismatch, shown, unknown_key, unknown_section
 from sft.config.library.keys import LIBRARY_CLASSES, REFUSED
 from sft.config.library.packages import check_packages
 from sft.config.origin import Origin
 from sft.config.second_stage import with_parents_lora
-from sft.config.section import Section
+from sft.config.section import Section, section_in
 from sft.config.sections import SECTIONS, Config, DataSection
 from sft.config.values import check_data, check_values
 from sft.system.errors import UserError
@@ -21,7 +21,6 @@ from sft.system.yaml_text import parse_yaml, read_yaml
 
 _OTHER_TYPE = ("_type", "literal_error")
 """Ends of pydantic's names for errors about values of another type; those of other errors come after the type."""
-_LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = (), to_train: bool = True) -> Config:
@@ -141,7 +140,7 @@ def _validated(name: str, values: dict[Any, Any], origin: Origin) -> Section:
     if kind == "missing":
         raise origin.error(f"{dotted}.{error['loc'][-1]}", "missing, but required")
     if kind in ("extra_forbidden", "invalid_key"):
-        parent: Any = _section_in(_expected(SECTIONS[name], keys[:-1])[0])
+        parent: Any = section_in(_expected(SECTIONS[name], keys[:-1])[0])
         known = f"unknown key; known: {', '.join(parent.model_fields)}"
         raise origin.error(dotted, unknown_key(name, keys[0]) if len(keys) == 1 else known)
     if kind == "value_error":
@@ -150,8 +149,8 @@ def _validated(name: str, values: dict[Any, Any], origin: Origin) -> Section:
         raise origin.error(dotted, f"must not be empty, got {shown(value)}")
     expected, note = _expected(SECTIONS[name], keys)
     note = f" ({note})" if note else ""
-    if limit := next((key for key in _LIMITS if key in error.get("ctx", {})), None):
-        raise origin.error(dotted, f"must be {_LIMITS[limit]} {error['ctx'][limit]:,.12g}{note}, got {shown(value)}")
+    if limit := next((key for key in LIMITS if key in error.get("ctx", {})), None):
+        raise origin.error(dotted, f"must be {LIMITS[limit]} {error['ctx'][limit]:,.12g}{note}, got {shown(value)}")
     raise origin.error(dotted, mismatch(str if error["loc"][-1] == "[key]" else expected, value) + note)
 
 
@@ -169,15 +168,9 @@ def _expected(kind: Any, keys: Sequence[str]) -> tuple[Any, str | None]:
     """The type of what stands at `keys` inside of a `kind`, and what its field notes about it."""
     note = None
     for key in keys:
-        if section := _section_in(kind):
+        if section := section_in(kind):
             kind, note = section.model_fields[key].annotation, section.model_fields[key].description
         else:
             choices = (get_args(part)[0] if get_origin(part) is Annotated else part for part in (kind, *get_args(kind)))
             kind = next(get_args(choice)[1] for choice in choices if get_origin(choice) is dict)
     return kind, note
-
-
-def _section_in(kind: Any) -> type[Section] | None:
-    """The section class that a type is, or that it has among its choices."""
-    choices = (kind, *get_args(kind))
-    return next((cls for cls in choices if isinstance(cls, type) and issubclass(cls, Section)), None)

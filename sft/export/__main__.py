@@ -8,6 +8,7 @@ python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question
 
 from pathlib import Path
 
+from sft.config.hints import as_setting
 from sft.export.request import Request
 from sft.run.directory import in_use
 from sft.system.command_line import command_parser
@@ -16,11 +17,12 @@ from sft.system.errors import exit_on_user_error
 
 def main() -> None:
     """Read the command line, export, and upload if asked to."""
-    parser = command_parser(__doc__, "python -m sft.export")
+    parser = command_parser(__doc__, "python -m sft.export", as_setting)
     parser.add_argument("run", type=Path, help="the directory of a finished run, or of an adapter without one")
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="section.key=value",
         help="changes to model.base, model.device, model.dtype, data.path or generation.…",
     )
@@ -45,7 +47,7 @@ def main() -> None:
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="with --push: a private repository")
     parser.add_argument("--yes", action="store_true", help="with --push: upload without a question")
-    request = Request(**vars(parser.parse_intermixed_args()))
+    request = Request(**vars(parser.read()))
     with exit_on_user_error("interrupted; nothing was exported"):
         request.check()
         with in_use(request.run):

@@ -19,7 +19,7 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m sft.runs")
     parser.add_argument("directory", nargs="?", type=Path, default=RUNS, help="where the runs are; runs/ if left out")
     parser.add_argument("--lang", choices=("ja", "en"), help="the table's language; the locale's if left out")
-    arguments = parser.parse_args()
+    arguments = parser.read()
     speak(arguments.lang)
     with exit_on_user_error():
         from sft.runs.listing import read_runs

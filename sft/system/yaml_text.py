@@ -18,10 +18,7 @@ VALUES_LIMIT = 10_000
 def read_yaml(path: Path) -> dict[Any, Any]:
     """The mapping in a YAML file. Raises UserError, one line that names the file, when there is none."""
     if not path.exists():
-        names = sorted(file.name for file in path.parent.glob("*.yaml"))
-        near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
-        hint = f"; there: {', '.join(near)}" if near else ""
-        raise UserError(f"{path}: no such configuration file{hint}")
+        raise UserError(f"{path}: no such configuration file{_near(path)}")
     try:
         text = read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -30,6 +27,14 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a mapping of sections")
     return values
+
+
+def _near(path: Path) -> str:
+    """The files beside it, or in configs/, of a similar name; some of all where none is."""
+    there = {file.stem: str(file) for place in (Path("configs"), path.parent) for file in sorted(place.glob("*.yaml"))}
+    if near := [path.stem] if path.stem in there else difflib.get_close_matches(path.stem, there, n=2):
+        return f"; did you mean {' or '.join(there[name] for name in near)}?"
+    return f"; there: {', '.join([*there.values()][:5])}" if there else ""
 
 
 def parse_yaml(text: str, place: str) -> Any:

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--data", default="data/jsquad-valid.jsonl", help="rows with a context and gold answers")
     parser.add_argument("--rows", type=_count, default=200, help="the first so many rows in the order of a hash (200)")
     parser.add_argument("--output", type=Path, required=True, help="the file of row scores")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.read()
     with exit_on_user_error("interrupted; the same command goes on where it stopped"):
         print(render_markdown(run(arguments)))
 

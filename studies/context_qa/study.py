@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the study's file")
     parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="train and answer these alone; give it last")
     parser.add_argument("--report", action="store_true", help="report from what there is; train and answer nothing")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.read()
     with exit_on_user_error("interrupted; the same command goes on where it stopped"):
         study = load_study(arguments.study, arguments.overrides)
         if not arguments.report:
