@@ -1,3 +1,4 @@
+# make setup  .venv with all that is needed, of the newest Python from 3.11 to 3.14 that works (PYTHON=… names one)
 # make demo   set-up, then the main job on the shipped sample with a real small model
 # make test   set-up, then lint, types and tests
 # make test-models   every model family in every quantisation, and the real gemma-3-270m where it is
@@ -9,11 +10,14 @@
 # make test-exports  exports in other people's programs: transformers 4.57, and what renders chat templates in node and llama.cpp
 # make test-serve    exports in transformers' and llama.cpp's servers (LLAMA_CPP=DIR), and vLLM's (VLLM=1), as a table;
 #                    of small models, and of a run of yours (RUN=DIR)
+# make test-pythons  the fast tests with every Python that is found, each in an environment of its own (TESTS=… for some of them)
+# make lock   requirements.lock anew, after a version changed
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 
-PYTHON ?= python3.11
+PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
 DATA ?= data/sample.jsonl
 PROPERTIES = $(shell grep -l "^@given" tests/*.py)
+UV := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
@@ -21,7 +25,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 
-.PHONY: demo test test-shapes slow test-properties test-faults bench test-gpu test-models test-exports test-serve setup check
+.PHONY: demo test test-pythons lock test-shapes slow test-properties test-faults bench test-gpu test-models test-exports test-serve setup check
 
 # $(call stage,NAME,COMMAND) runs a command and notes how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "   $(1): $$(($$(date +%s) - start)) s" >> $(TIMES)
@@ -45,6 +49,9 @@ test: setup check
 
 test-shapes: setup
 	$(BIN)/python -m benchmarks.shapes
+
+test-pythons:
+	python3 tests/pythons.py $(TESTS)
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
@@ -79,7 +86,12 @@ check: setup
 setup: $(READY)
 
 # The file is written last, so an interrupted set-up is done again.
-$(READY): requirements.txt
-	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+$(READY): requirements.txt requirements/web.txt requirements/judge.txt requirements/dev.txt
+	sh make_venv.sh $(VENV) $(PYTHON)
 	touch $(READY)
+
+# One file for every Python and system. A machine of its own index would write its address into it, and other hashes.
+lock: setup
+	$(BIN)/python -m pip install --quiet --target scratch/uv uv==$(UV)
+	scratch/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
+	  --no-config --output-file requirements.lock requirements.txt requirements/*.txt

@@ -1,15 +1,17 @@
 """The command lines of `python -m eval`, one function each; what does the work is imported when it is asked for."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.answering.settings import finished_config, read_grid
 from eval.benchmarks.known import BENCHMARKS
-from eval.endpoint.settings import CHAT, PROMPTS, Server, check_client, server_of
-from sft.system.command_line import command_parser
+from eval.endpoint.settings import CHAT, PROMPTS, Server, server_of
+from sft.config.hints import as_setting
+from sft.config.library.packages import check_extra
+from sft.system.command_line import CommandParser, command_parser
 from sft.system.errors import UserError
 from sft.system.texts import speak
 from sft.system.yaml_text import dump_yaml
@@ -17,7 +19,7 @@ from sft.system.yaml_text import dump_yaml
 
 def evaluate_run(words: Sequence[str], description: str) -> None:
     """`python -m eval RUN`: answer, then score."""
-    parser = command_parser(description, "python -m eval")
+    parser = command_parser(description, "python -m eval", as_setting)
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="changes to the run's settings"
@@ -51,16 +53,16 @@ def benchmark_words(name: str | None, data: str | None, words: Sequence[str]) ->
     return [*benchmark.settings, f"eval.data={dump_yaml(data or benchmark.hub)}", *words]
 
 
-def add_place(parser: ArgumentParser, default: str) -> None:
+def add_place(parser: CommandParser, default: str) -> None:
     """The options that say where answers go, and whether they replace others."""
     parser.add_argument("--output", type=Path, help=f"directory for answers and results; {default} if left out")
     parser.add_argument("--force", action="store_true", help="replace answers to other rows or under other settings")
 
 
-def spoken(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+def spoken(parser: CommandParser, words: Sequence[str]) -> Namespace:
     """What the words say; all that is shown from now on is in the language that they ask for."""
     parser.add_argument("--lang", choices=("ja", "en"), help="the report's language; the locale's if left out")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = parser.read(words)
     speak(arguments.__dict__.pop("lang"))
     return arguments
 
@@ -95,13 +97,15 @@ def compare_runs(words: Sequence[str]) -> None:
 
 def sweep_run(words: Sequence[str]) -> None:
     """`python -m eval sweep RUN [generation.key=[a,b] …]`: answer under each setting and report; DIRECTORY: report."""
-    parser = command_parser("Answer rows under several generation settings; report them.", "python -m eval sweep")
+    parser = command_parser(
+        "Answer rows under several generation settings; report them.", "python -m eval sweep", as_setting
+    )
     parser.add_argument("run", type=Path, help="a finished run, or a directory with sweep.json to report it again")
     parser.add_argument(
         "grid", nargs="*", default=[], metavar="section.key=value", help="generation.key=[a,b] is an axis"
     )
     add_place(parser, "the run's eval/sweep")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = parser.read(words)
     directory = arguments.run
     if arguments.grid or not (directory / "sweep.json").is_file():
         arguments.grid = read_grid(directory, arguments.grid)
@@ -123,7 +127,7 @@ def rate_runs(words: Sequence[str]) -> None:
     parser.add_argument("--collect", type=Path, metavar="SHEET", help="read the preferences of a filled-in sheet")
     parser.add_argument("--key", type=Path, help="the sheet's key, where it is not beside it")
     parser.add_argument("--feedback", type=Path, metavar="RUN", help="count what people said on the run's page")
-    arguments = parser.parse_args(words)
+    arguments = parser.read(words)
     if arguments.feedback:
         from eval.ratings import count_ratings
 
@@ -137,7 +141,7 @@ def rate_runs(words: Sequence[str]) -> None:
         write_sheet(arguments.runs, arguments.output, arguments.seed, arguments.reference)
 
 
-def add_server(parser: ArgumentParser) -> None:
+def add_server(parser: CommandParser) -> None:
     """The options that say which server is asked, and how."""
     parser.add_argument("--endpoint", required=True, metavar="URL", help="such as http://localhost:8000/v1")
     parser.add_argument("--model", required=True, metavar="NAME", help="the model's name on that server")
@@ -148,7 +152,7 @@ def add_server(parser: ArgumentParser) -> None:
 
 def take_server(arguments: dict[str, Any]) -> Server:
     """The server that they say; they are taken out. Raises UserError where it cannot be asked."""
-    check_client()
+    check_extra("judge", "asking a server")
     return server_of(*map(arguments.pop, ("endpoint", "model", "concurrency", "timeout")))
 
 
@@ -166,7 +170,7 @@ def answer_rows(words: Sequence[str]) -> None:
     parser.add_argument("--system", metavar="NAME", help="whom the answers are of; the model if left out")
     parser.add_argument("--output", type=Path, help="directory for the answers; runs/FILE-MODEL/eval if left out")
     parser.add_argument("--force", action="store_true", help="replace answers to other rows or under other settings")
-    arguments = vars(parser.parse_intermixed_args(words))
+    arguments = vars(parser.read(words))
     server = take_server(arguments)
     from eval.endpoint.answer import answer_file
 

@@ -96,6 +96,7 @@ def build_tiny(
     """A random GPT-NeoX, by default of a few MB, with open-calm's layout: `<|endoftext|>` is id 0, `<|padding|>` id 1.
 
     `texts` is what the byte-level BPE is trained on; None means the project's sample data.
+    Raises UserError where that is not there: an installed package does not have it.
     """
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -103,6 +104,8 @@ def build_tiny(
 
     if texts is None:
         sample = Path(__file__).parents[1] / "data" / "sample.jsonl"
+        if not sample.is_file():
+            raise UserError(f"the tiny model learns its tokens from {sample}, which only a checkout has")
         texts = (text for line in sample.open(encoding="utf-8") for text in json.loads(line).values())
     bpe = ByteLevelBPETokenizer(add_prefix_space=False)
     bpe.train_from_iterator(texts, vocabulary, special_tokens=["<|endoftext|>", "<|padding|>"], show_progress=False)
@@ -187,7 +190,7 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m sft.build_base")
     parser.add_argument("kind", choices=[*PACKAGED, "tiny"])
     parser.add_argument("directory")
-    arguments = parser.parse_args()
+    arguments = parser.read()
     with exit_on_user_error():
         ensure_base(arguments.kind, arguments.directory)
 

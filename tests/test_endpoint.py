@@ -386,11 +386,12 @@ def test_what_is_sent_is_checked():
 
 
 def test_without_the_client_it_is_one_line(program, rows, monkeypatch):
-    monkeypatch.setattr("eval.endpoint.settings.is_installed", lambda package: False)
+    monkeypatch.setattr("sft.config.library.packages.is_installed", lambda package: False)
     result = program("eval.__main__", "answer", rows, "--endpoint", "http://h", "--model", "m")
     assert result.returncode == 2
-    assert "pip install openai==3.57.0" in result.stderr
-    assert "openai==3.57.0" in (ROOT / "requirements.txt").read_text().split()
+    assert "asking a server needs openai, which is not installed here" in result.stderr
+    assert "pip install -r requirements/judge.txt" in result.stderr
+    assert "openai==3.57.0" in (ROOT / "requirements" / "judge.txt").read_text().split()
 
 
 def test_no_torch_is_imported(command):

@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from sft.config.library.packages import is_installed
 from sft.config.load import override
 from sft.prompt.template import TEMPLATES
 from sft.system.errors import UserError
 from sft.system.files import short_name
 from sft.system.visible import holds_token, is_text
 
-PACKAGE = "openai"
 CHAT = "chat"
 PROMPTS = (CHAT, *TEMPLATES)
 """How a row is asked: as a user's message, or as the prompt of one of the project's templates."""
@@ -58,12 +56,6 @@ def server_url(text: str) -> str:
         raise UserError(f"--endpoint {text}: holds a login or a key; set OPENAI_API_KEY instead")
     path = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat")
     return parts._replace(path=path or "/v1", query="", fragment="").geturl()
-
-
-def check_client() -> None:
-    """Raise UserError where OpenAI's client is not installed."""
-    if not is_installed(PACKAGE):
-        raise UserError(f"asking a server needs what is not installed here: pip install {PACKAGE}==3.57.0")
 
 
 def request_settings(words: Sequence[str], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -5,6 +5,7 @@ import errno
 import socket
 
 from sft.ask.questions import check_output
+from sft.config.library.packages import check_extra
 from sft.system.errors import UserError
 from sft.system.visible import is_text
 
@@ -47,6 +48,7 @@ def _check_page(arguments: argparse.Namespace) -> None:
         raise UserError("--password is empty, or no text")
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be between 1 and 65535")
+    check_extra("web", "--web")
     check_address(arguments.host, arguments.port)
 
 

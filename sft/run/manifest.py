@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sft import __version__
 from sft.data.drops import FileRead
 from sft.data.files.sources import is_local
 from sft.system.errors import UserError
@@ -55,15 +57,23 @@ class Environment(Part):
 
     @classmethod
     def now(cls) -> Self:
-        """Versions of Python and the libraries, the machine, and this project's git commit (None outside git)."""
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        git = subprocess.run(command, capture_output=True, text=True, check=False)
+        """Versions of Python, this project and the libraries, the machine, and the checkout's commit."""
         return cls(
             python=platform.python_version(),
-            packages={name: importlib.metadata.version(name) for name in PACKAGES},
+            packages={"calm-sft": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
             machine=platform.machine(),
-            git_commit=git.stdout.strip() or None if git.returncode == 0 else None,
+            git_commit=_commit(Path(__file__).parents[2]),
         )
+
+
+def _commit(root: Path) -> str | None:
+    """The commit of the checkout that `root` is; None where it is none, or is inside another one, or git is absent."""
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "--show-prefix", "HEAD"]
+    git = subprocess.run(command, capture_output=True, text=True, check=False)
+    below, _, commit = git.stdout.partition("\n")
+    return commit.strip() if git.returncode == 0 and not below else None
 
 
 class FileCounts(Part):

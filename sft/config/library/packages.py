@@ -2,12 +2,14 @@
 
 import contextlib
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sft.config.origin import Origin
 from sft.config.sections import Config
+from sft.system.errors import UserError
 from sft.system.yaml_text import read_yaml
 
 _TABLES = read_yaml(Path(__file__).with_suffix(".yaml"))
@@ -15,6 +17,8 @@ REPORTERS: dict[str, str] = _TABLES["reporters"]
 """`training.report_to` → the packages that it needs, as pip knows them."""
 OPTIMIZERS: dict[str, str] = _TABLES["optimizers"]
 """`training.optim`, a regular expression of which the first counts → the package; the others are PyTorch's."""
+EXTRAS: dict[str, str] = _TABLES["extras"]
+"""Extra of the installed package → the package that what it is for cannot do without."""
 _MODULES: dict[str, str] = _TABLES["modules"]
 """Packages whose module has another name, or of which another one does the same."""
 
@@ -31,6 +35,15 @@ def check_packages(config: Config, origin: Origin, to_train: bool) -> None:
             raise origin.error(
                 key, f"{value} needs what is not installed here: pip install {' '.join(missing)}, or choose another"
             )
+
+
+def check_extra(extra: str, asked: str) -> None:
+    """Raise UserError, with the pip command, where what somebody `asked` for needs an extra that is not installed."""
+    if is_installed(EXTRAS[extra]):
+        return
+    listed = Path(__file__).parents[3] / "requirements" / f"{extra}.txt"  # in a checkout
+    words = f"-r {os.path.relpath(listed)}" if listed.is_file() else f'"calm-sft[{extra}]"'
+    raise UserError(f"{asked} needs {EXTRAS[extra]}, which is not installed here: pip install {words}")
 
 
 def _needs_of_answers(config: Config) -> Iterator[tuple[str, str, str | None]]:
