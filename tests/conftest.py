@@ -12,6 +12,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
+from sft.system.texts import speak
+
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample.jsonl"
 
@@ -28,6 +30,12 @@ LONG = ("test_commands.py", "test_faults.py", "test_processes.py", "test_writers
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture(autouse=True)
+def locales_language() -> None:
+    """No test speaks the language that one before it asked for."""
+    speak(None)
 
 
 @pytest.fixture(scope="session")
