@@ -156,6 +156,32 @@ def test_the_hashed_requirements_are_the_others_with_all_that_they_need_and_no_a
     assert len(locked) > 100
 
 
+@pytest.mark.parametrize(("torch", "first"), [("cuda", None), ("cpu", "--index-url"), ("cu126", "--index-url")])
+def test_the_container_installs_the_pinned_pytorch_for_what_it_is_built_for(tmp_path, torch, first):
+    """No engine builds it here: its commands are run with a pip that writes down what it is asked."""
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    for words in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
+        assert all((ROOT / word).exists() for word in words.split())
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "pip").chmod(0o755)
+    runs = re.findall(r"^RUN ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    asked = [
+        subprocess.run(["sh", "-ec", run], cwd=ROOT, env={"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH": torch},
+                       capture_output=True, text=True, check=True).stdout
+        for run in runs if "pip install" in run
+    ]  # fmt: skip
+    pin = f"torch=={pins('requirements.txt')['torch']}"
+    assert asked[0].split()[2:] == ([first, f"https://download.pytorch.org/whl/{torch}", pin] if first else [])
+    assert asked[1].split()[2:] == [
+        "-r",
+        "requirements.txt",
+        "-r",
+        "requirements/web.txt",
+        "-r",
+        "requirements/judge.txt",
+    ]
+
+
 FAKE = """#!/bin/sh
 # A Python of this name: what it is asked goes into a file, and pip fails in the one that is to fail.
 echo "{name} $*" >> "$ASKED"
