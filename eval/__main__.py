@@ -25,7 +25,9 @@ Settings are the run's, and can be changed by words after it, such as
 `python -m sft.config` lists all settings, `python -m sft.config eval` explains those of a section.
 """
 
+import difflib
 import sys
+from pathlib import Path
 
 from eval.commands import (
     answer_rows,
@@ -36,7 +38,7 @@ from eval.commands import (
     score_file,
     sweep_run,
 )  # fmt: skip
-from sft.system.errors import exit_on_user_error
+from sft.system.errors import UserError, exit_on_user_error
 
 
 def main() -> None:
@@ -47,6 +49,8 @@ def main() -> None:
         name, *words = sys.argv[1:] or [""]
         if name in commands:
             commands[name](words)
+        elif (near := difflib.get_close_matches(name, commands, n=1, cutoff=0.75)) and not Path(name).exists():
+            raise UserError(f"{name}: neither a run nor a command; did you mean {near[0]}?")
         else:
             evaluate_run(sys.argv[1:], __doc__)
 

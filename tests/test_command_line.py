@@ -68,6 +68,7 @@ def test_nothing_typed_is_answered_with_the_help(program, words):
         ("infer --instructions x", "did you mean --instruction?"),
         ("eval.__main__ runs/a --batch_tokens 9", "settings are written eval.batch_tokens=9"),
         ("eval.__main__ sweep runs/a --temperature 1", "settings are written generation.temperature=1"),
+        ("eval.__main__ comapre runs/a runs/b", "neither a run nor a command; did you mean compare?"),
         ("eval.__main__ rate a b --sed 1", "did you mean --seed?"),
         ("sft.data.__main__ data/faq.csv --columns x", "settings are written data.columns=x or eval.columns=x"),
         ("sft.runs.__main__ --language ja", "no such option"),
