@@ -25,7 +25,7 @@ def words(tiny_base, run, *more):
 def tracked(tiny_base, tmp_path_factory, command):
     """A working directory with a run in it that told every tracker, and its home."""
     if missing := [name for name in TRACKERS if importlib.util.find_spec(name) is None]:
-        pytest.skip(f'not installed: {", ".join(missing)}; pip install -r requirements/trackers.txt')
+        pytest.skip(f"not installed: {', '.join(missing)}; pip install -r requirements/trackers.txt")
     place = tmp_path_factory.mktemp("tracked")
     home = tmp_path_factory.mktemp("home")
     environment = {"HOME": str(home), "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
