@@ -73,6 +73,10 @@ def evaluation_of(results: Mapping[str, Any]) -> Evaluation:
     )
 
 
+def _scope(group: str) -> str:
+    return "**" + text("card.all_of", group=group) + "**"
+
+
 def _title(metric: str) -> str:
     return text("report.character_f1") if metric == "character_f1" else "ROUGE-L"
 
@@ -95,7 +99,7 @@ def _cells(results: Mapping[str, Any], kind: str, scope: str, metric: str) -> li
     best = max(floors, key=lambda name: floors[name], default=None)
     systems = results["systems"]
     return [
-        f"**{text('card.all_of', group=scope)}**" if kind == "groups" else escaped(category_label(scope)),
+        _scope(scope) if kind == "groups" else escaped(category_label(scope)),
         f"{systems['tuned'][kind][scope][metric]['n']:d}",
         shown(systems.get("base", {})),
         shown(systems["tuned"]),
