@@ -219,6 +219,7 @@ def test_what_would_waste_an_hour_exits_with_1(program, tiny_base, tmp_path, wor
 
 CUT = ["data.truncation=end", "training.max_length=200", "training.pack=false"]
 PENALTY = ["generation.repetition_penalty=5.0", "generation.repetition_penalty_scope=all"]
+LARGE = ["--card", "1GB", "training.max_length=16384", "training.activation_checkpointing=false"]
 BAD = ["高さは？,3776メートル,"] * 2 + ["空は？,,", "日付は？,2024-01-05 00:00:00,", "文字は？,���,"]
 
 
@@ -229,7 +230,8 @@ BAD = ["高さは？,3776メートル,"] * 2 + ["空は？,,", "日付は？,202
         (["data.truncation=end", "training.max_length=16"], ["停止 終端トークン 学習データ225件中0件が"]),
         (CUT, ["要確認 警告 closed_qa:", "件の回答が途中で切れます"]),
         (PENALTY, ["繰り返しペナルティ5は強すぎます", "文脈の語をそのまま"]),
-        (["training.per_device_train_batch_size=225", "--card", "1GB"], ["停止 メモリ 1GBに収まりません"]),
+        (LARGE, ["停止 メモリ 1GBに収まりません"]),
+        (["training.per_device_train_batch_size=225", "--card", "1GB"], ["設定より小さくしています"]),
         (["lora=null", "training.keep_best=overall", "--card", "RTX3090"], ["偶然に左右されます", "RTX3090で"]),
         (["data.path=BAD", "data.allow_dropped=1"], ["回答が空1件", "要確認 重複", "要確認 セル"]),
     ],

@@ -34,13 +34,15 @@ def language() -> Language:
 class Count(int):
     """A number that a text holds as {rows}, 2,000, or with its noun as {rows:row}, 2,000 rows.
 
-    Where more than the noun follows the number, both are given: {rows:row has|rows have}.
+    Where more than the noun follows the number, both are given, {rows:row has|rows have}; with = before them the number
+    is left out.
     """
 
     def __format__(self, noun: str) -> str:
         one, divided, several = noun.partition("|")
         if divided:
-            return f"{int(self):,} {one if self == 1 else several}"
+            words = one.removeprefix("=") if self == 1 else several
+            return words if noun.startswith("=") else f"{int(self):,} {words}"
         return counted(self, noun) if noun else f"{int(self):,}"
 
 
