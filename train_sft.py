@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--compare", help="with --dry-run: other tokenizers (hub ids or directories, with commas)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     parser.add_argument("--force", action="store_true", help="replace an existing run")
-    parser.add_argument("--lang", choices=("ja", "en"), help="the language of run.html; the locale's if left out")
+    parser.add_argument("--lang", choices=("ja", "en"), help="the language of doctor and run.html; else the locale's")
     arguments = parser.read()
     speak(arguments.lang)
     if (arguments.card or arguments.compare) and not arguments.dry_run:

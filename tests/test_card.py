@@ -1,6 +1,7 @@
 """The model card: front matter that the hub reads, licences, numbers of the evaluation, and code for the settings."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from made_up import answers
+from pydantic import BaseModel
 
 from eval.scoring.score import score
 from sft.config.load import load_config
@@ -21,6 +23,7 @@ from sft.generation.settings import effective_settings
 from sft.model.load import load_base
 from sft.prompt.template import ALPACA_JA, PromptTemplate
 from sft.run.manifest import Environment, FinishedManifest, Identity, Kept, Parent, RowCounts
+from sft.system import texts
 from sft.system.errors import UserError
 
 DOLLY = "kunishou/databricks-dolly-15k-ja"
@@ -54,6 +57,40 @@ def card_of(
     evaluation = evaluation_of(results) if results else None
     settings = effective_settings(config.generation)
     return model_card(Source(request, config, manifest, template, None, settings, base, data, evaluation))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kind": "merged"},
+        {"manifest": None, "base_id": "a/b"},
+        {"model_id": "someone/model"},
+        {"licence": "cc-by-4.0"},
+    ],
+)
+@pytest.mark.parametrize("setting", ["temperature=0", "repetition_penalty=1.0", "repetition_penalty_scope=all"])
+def test_the_card_says_the_same_in_japanese(monkeypatch, options, setting):
+    """Code, numbers and links are the same, and no sentence is left in English."""
+    monkeypatch.setattr("sft.export.card.card.read_config", lambda path: LoraFields(r=8))
+    monkeypatch.setattr("sft.export.card.card.is_part_of_more", lambda *model: True)
+    english = card_of(f"generation.{setting}", **options)
+    monkeypatch.setattr(texts, "_asked", "ja")
+    japanese = card_of(f"generation.{setting}", **options)
+    for card in (english, japanese):
+        assert ModelCard(card).data.to_dict() == ModelCard(english).data.to_dict()
+    blocks = [re.findall("```.*?```", card, re.DOTALL) for card in (english, japanese)]
+    assert blocks[0] == blocks[1]
+    text = re.sub("```.*?```|^---.*?^---|`.*?`", "", japanese, flags=re.DOTALL | re.MULTILINE)
+    assert not re.search("[A-Za-z]{2,} [a-z]{2,} [a-z]{2,} ", text)
+    for found in (r"\(https?://\S+?\)", r"\d+%"):
+        assert set(re.findall(found, japanese)) == set(re.findall(found, english))
+
+
+class LoraFields(BaseModel):
+    """What an adapter says of itself."""
+
+    r: int
 
 
 def test_a_card_says_which_step_it_is_and_that_another_training_went_before():

@@ -217,6 +217,39 @@ def test_what_would_waste_an_hour_exits_with_1(program, tiny_base, tmp_path, wor
     assert not (tmp_path / "run").exists()
 
 
+CUT = ["data.truncation=end", "training.max_length=200", "training.pack=false"]
+PENALTY = ["generation.repetition_penalty=5.0", "generation.repetition_penalty_scope=all"]
+LARGE = ["--card", "1GB", "training.max_length=16384", "training.activation_checkpointing=false"]
+BAD = ["高さは？,3776メートル,"] * 2 + ["空は？,,", "日付は？,2024-01-05 00:00:00,", "文字は？,���,"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], ["停止 0件、要確認 1件（テスト）", "学習データ225件、34,313トークン"]),
+        (["data.truncation=end", "training.max_length=16"], ["停止 終端トークン 学習データ225件中0件が"]),
+        (CUT, ["要確認 警告 closed_qa:", "件の回答が途中で切れます"]),
+        (PENALTY, ["繰り返しペナルティ5は強すぎます", "文脈の語をそのまま"]),
+        (LARGE, ["停止 メモリ 1GBに収まりません"]),
+        (["training.per_device_train_batch_size=225", "--card", "1GB"], ["設定より小さくしています"]),
+        (["lora=null", "training.keep_best=overall", "--card", "RTX3090"], ["偶然に左右されます", "RTX3090で"]),
+        (["data.path=BAD", "data.allow_dropped=1"], ["回答が空1件", "要確認 重複", "要確認 セル"]),
+    ],
+)
+def test_the_page_is_japanese_but_for_errors(program, tiny_base, tmp_path, monkeypatch, words, found):
+    """No line has three words of English behind each other, as every sentence has."""
+    monkeypatch.setenv("COLUMNS", "100")
+    rows = ["質問,回答,補足情報", *BAD, *(f"問い{n}は？,答えは{n}です。," for n in range(40))]
+    (tmp_path / "bad.csv").write_text("\n".join(rows), encoding="utf-8")
+    words = [word.replace("BAD", str(tmp_path / "bad.csv")) for word in words]
+    result = program("train_sft", *overrides(tiny_base, tmp_path / "run"), *words, "--lang", "ja")
+    assert result.returncode in (0, 1), result.stderr
+    page = result.stdout[result.stdout.index(" 事前診断 ") :]
+    assert not [line for line in page.splitlines() if re.search("[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}", line)]
+    shown = "".join(result.stdout.split())
+    assert not [words for words in found if "".join(words.split()) not in shown], shown
+
+
 def test_without_an_end_of_text_token_the_page_says_so(program, without_end, tmp_path):
     result = program("train_sft", *overrides(without_end, tmp_path))
     assert result.returncode == 1, result.stderr

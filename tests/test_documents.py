@@ -21,11 +21,21 @@ PAGES = sorted(
     for path in place.glob("*.md")
 )
 PAGES_RUN = ("configuration", "data", "training", "answering", "troubleshooting")
-RUN_HERE = ("README.md", *(f"docs/{name}.md" for name in PAGES_RUN))
+RUN_HERE = ("README.md", *(f"docs/{name}.md" for name in PAGES_RUN), "docs/ja/serving.md")
 """Pages of which every command is run, or listed below."""
+RUN_ELSEWHERE = ("docs/your-data.md",)
+"""Pages whose commands another test runs, in their order: test_your_data."""
+
+JAPANESE = [page for page in PAGES if page.startswith("docs/ja/") or page.endswith(".ja.md")]
+ENGLISH = [page for page in PAGES if page not in JAPANESE]
+TWINS = {page: page.replace("docs/ja/", "docs/").replace(".ja.md", ".md") for page in JAPANESE}
+TWINS = {page: twin for page, twin in TWINS.items() if twin in ENGLISH}
+"""Each Japanese page that has an English one of its name."""
 
 NOT_RUN = {
     "make demo": "downloads weights",
+    "make setup": "makes what the tests run in",
+    "python -m sft.export RUN --gguf": "needs llama.cpp: test_serve",
     "accelerate launch train_sft.py configs/calm7b-4bit.yaml": "needs a GPU; its doctor: test_your_data",
     "accelerate launch train_sft.py CONFIG": "the general form",
     "python train_sft.py CONFIG": "the general form",
@@ -68,6 +78,34 @@ def commands(page: str) -> list[str]:
     """The commands of a page in their order, without comments."""
     blocks = re.findall(r"^    ((?:python|accelerate|torchrun|make|pip|trl) .+)$", read(page), re.MULTILINE)
     return [shlex.join(shlex.split(line, comments=True)) for line in blocks]
+
+
+@pytest.mark.parametrize("page", TWINS)
+def test_a_page_has_the_same_commands_in_both_languages(page):
+    assert commands(page)
+    assert set(commands(page)) == set(commands(TWINS[page]))
+
+
+@pytest.mark.parametrize("page", JAPANESE)
+def test_what_a_japanese_page_has_to_be_typed_stands_in_an_english_one_and_is_run(page):
+    """Comments may differ."""
+    english = "\n".join(read(other) for other in ENGLISH)
+    for line in re.findall(r"^    (.+)$", read(page), re.MULTILINE):
+        assert re.sub(r" +# .*", "", line).strip() in english, f"{page}: {line}"
+    run = {line for other in (*RUN_HERE, *RUN_ELSEWHERE) for line in commands(other)}
+    assert not [line for line in commands(page) if line not in run and not line.startswith(tuple(NOT_RUN))]
+
+
+@pytest.mark.parametrize("page", JAPANESE)
+def test_a_table_of_models_has_the_numbers_of_the_english_readme(page):
+    """A row of it names a configuration, and ends with gigabytes; a start has some of the rows."""
+    said, proved = memory_said(page), memory_said("README.md")
+    assert said == (proved if page == "README.ja.md" else {name: proved[name] for name in said})
+
+
+def memory_said(page: str) -> dict[str, str]:
+    """Gigabytes by configuration in the tables of a page."""
+    return dict(re.findall(r"^\|.*`([\w.-]+\.yaml)` \|.*\| ([\d.]+) \|$", read(page), re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", RUN_HERE)
@@ -116,7 +154,7 @@ def trains(page: str, run: str) -> bool:
 
 
 def test_every_reason_not_to_run_a_command_is_of_a_command():
-    every = [line for page in RUN_HERE for line in commands(page)]
+    every = [line for page in {*RUN_HERE, *JAPANESE} for line in commands(page)]
     assert not [known for known in NOT_RUN if not any(line.startswith(known) for line in every)]
 
 
@@ -150,15 +188,23 @@ def is_said(words: list[str], parts: int = 3, begins: str = "") -> bool:
     )
 
 
-def test_the_messages_that_troubleshooting_quotes_are_the_programs():
+@pytest.mark.parametrize(("page", "least"), [("docs/troubleshooting.md", 40), ("docs/ja/troubleshooting.md", 35)])
+def test_the_messages_that_troubleshooting_quotes_are_the_programs(page, least):
     """`…` stands for what differs from time to time."""
-    quoted = re.findall(
-        r"^    (?:error:|warning:|note:|STOP|look) +(.+)$", read("docs/troubleshooting.md"), re.MULTILINE
-    )
-    assert len(quoted) > 40
+    quoted = re.findall(r"^    (?:error:|warning:|note:|STOP|look) +(.+)$", read(page), re.MULTILINE)
+    assert len(quoted) > least
     for message in quoted:
         for piece in re.split(r"[…;:,.=()?]|  ", message):
             assert is_said(piece.split()), f"{message}: {piece}"
+
+
+@pytest.mark.parametrize("page", [f"docs/ja/{name}.md" for name in ("start", "reading-the-report", "troubleshooting")])
+def test_what_japanese_pages_say_that_the_program_shows_it_does(page):
+    """What a table explains, and lines that are named."""
+    quoted = re.findall("^[|] 「([^」]+)」 [|]|「([^」]+)」の[行欄]", read(page), re.MULTILINE)
+    assert quoted
+    for piece in (piece for pair in quoted for piece in "".join(pair).split("…")):
+        assert piece in program_texts(), f"{page}: {piece}"
 
 
 def test_the_readme_is_short_and_says_of_memory_what_the_page_of_models_says():
@@ -167,9 +213,9 @@ def test_the_readme_is_short_and_says_of_memory_what_the_page_of_models_says():
     proved = dict(
         re.findall(r"^\| `([\w.-]+\.yaml)` \|.*\| ([\d.]+) \| [\d,]+, \d+ \|$", read("docs/models.md"), re.MULTILINE)
     )
-    said = re.findall(r"^\|.*\| `([\w.-]+\.yaml)` \| [^|]+ \| ([\d.]+) \|$", text, re.MULTILINE)
+    said = memory_said("README.md")
     assert len(said) > 5
-    assert {name: proved[name] for name, _ in said} == dict(said)
+    assert {name: proved[name] for name in said} == said
 
 
 def test_the_page_of_configurations_names_every_file():

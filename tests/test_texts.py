@@ -18,14 +18,18 @@ from sft.system.texts import language, speak, table, text, told
 
 ROOT = Path(__file__).parents[1]
 NAMES = {f"{page}.{name}" for page, found in table().items() for name in found}
-FOUND = {name for name in NAMES if name.startswith("found.")}
+FOUND = {name for name in NAMES if name.startswith(("found.", "subjects."))}
 """Texts that are looked up by their English words; the others are shown by their names."""
 
 
 def used() -> set[str]:
     files = [path for room in ("sft", "eval") for path in (ROOT / room).rglob("*.py")]
     files += [ROOT / "train_sft.py", ROOT / "infer.py"]
-    return {name for path in files for name in re.findall(r'\btext\(\s*"(\w+\.\w+)"', path.read_text(encoding="utf-8"))}
+    return {
+        name
+        for path in files
+        for name in re.findall(r'\b(?:text|said)\(\s*"(\w+\.\w+)"', path.read_text(encoding="utf-8"))
+    }
 
 
 def values(template: str) -> set[str]:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Literal
 
 import pyarrow.compute
 from datasets import Dataset
@@ -15,7 +16,7 @@ from sft.data.records import GROUPS
 from sft.data.rows import kind_counts
 from sft.data.split import Split
 from sft.data.survey import Survey, survey
-from sft.system.visible import counted
+from sft.system.texts import Count, Said, one_after_another, said, sentences, told
 
 NOTED_SHARE = 0.01
 """A reason that costs more of the rows, or of a category, is looked at."""
@@ -42,7 +43,9 @@ def data_checks(data: LoadedData, split: Split, allow_dropped: float) -> list[Li
     ]
 
 
-def drops(data: LoadedData, allowed: float, go_on: str = "train on the rest") -> Line:
+def drops(
+    data: LoadedData, allowed: float, go_on: Literal["train on the rest", "answer the rest"] = "train on the rest"
+) -> Line:
     """What could not be used: red above the share `allowed`. What the configuration asks for does not count.
 
     `go_on` says what becomes of the rest where it is allowed.
@@ -50,28 +53,33 @@ def drops(data: LoadedData, allowed: float, go_on: str = "train on the rest") ->
     unusable, dropped = data.unusable, data.unusable.total()
     total = len(data.rows) + dropped
     if not dropped:
-        return Line("green", "rows", f"all {total:,} can be used")
+        return Line("green", "rows", said("doctor.usable", rows=Count(total)))
     usable = pyarrow.compute.value_counts(data.rows.data.column("category")).to_pylist()
     of_category = Counter({entry["values"]: entry["counts"] for entry in usable})
     reasons: Counter[str] = Counter()
     for (reason, category), count in unusable.items():
         reasons[reason] += count
         of_category[category] += count
-    found = f"{dropped:,} of {total:,} cannot be used ({dropped / total:.1%}): "
-    found += ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(4))
-    if places := [drop.place for drop in data.dropped if drop.reason == reasons.most_common(1)[0][0]]:
-        found += f"; the first is {places[0]}"
+    most = reasons.most_common(4)
+    named = one_after_another(said("doctor.reason", reason=_read(reason), rows=Count(count)) for reason, count in most)
+    share = f"{dropped / total:.1%}"
+    found = said("doctor.unusable", dropped=Count(dropped), rows=Count(total), share=share, reasons=named)
+    if places := [drop.place for drop in data.dropped if drop.reason == most[0][0]]:
+        found = said("doctor.first_place", found=found, place=_read(places[0]))
     if data.too_many_unusable(allowed):
-        enough = min(1.0, math.ceil(20 * dropped / total) / 20)
-        return Line("red", "rows", found, f"mend the data, or {go_on} with data.allow_dropped={enough:g}")
+        enough = f"{min(1.0, math.ceil(20 * dropped / total) / 20):g}"
+        trains = go_on == "train on the rest"
+        remedy = said("doctor.allow", share=enough) if trains else said("doctor.allow_answer", share=enough)
+        return Line("red", "rows", found, remedy)
     costly = [
-        f"{count / of_category[category]:.0%} of {category}"
+        said("doctor.of_category", share=f"{count / of_category[category]:.0%}", category=category)
         for (_, category), count in unusable.items()
         if category and count > NOTED_SHARE * of_category[category]
     ]
     if costly or any(count > NOTED_SHARE * total for count in reasons.values()):
-        found += f" ({', '.join(costly[:3])})" if costly else ""
-        return Line("yellow", "rows", found, "mend them in the data; every reason and its first places stand above")
+        if costly:
+            found = said("doctor.in_categories", found=found, categories=one_after_another(costly[:3]))
+        return Line("yellow", "rows", found, said("doctor.mend_above"))
     return Line("green", "rows", found)
 
 
@@ -79,12 +87,12 @@ def cells(data: LoadedData) -> list[Line]:
     """Cells that were repaired, and those that look wrong, with the first few of each kind."""
     lines = []
     for kind, count in data.cells.counts.most_common():
-        places = ", ".join(f"{place} “{' '.join(text.split())}”" for place, text in data.cells.examples[kind])
-        found = f"{kind}: {counted(count, 'text')}, such as {places}"
+        places = one_after_another(_quoted(place, text) for place, text in data.cells.examples[kind])
+        found = said("doctor.cell_kind", kind=_read(kind), texts=Count(count), places=places)
         if kind in REPAIRED:
-            lines.append(Line("green", "cells", f"repaired {found}"))
+            lines.append(Line("green", "cells", said("doctor.cell_repaired", found=found)))
         else:
-            lines.append(Line("yellow", "cells", found, "they are trained as they are; mend them where they are wrong"))
+            lines.append(Line("yellow", "cells", found, said("doctor.as_they_are")))
     return lines
 
 
@@ -92,49 +100,55 @@ def categories(rows: Dataset, look: Survey) -> list[Line]:
     """Whether some rows of a file lack the category that others have."""
     if not (bare := len(look.bare)):
         return []
-    found = f"{bare:,} of {counted(len(rows), 'row')} {'has' if bare == 1 else 'have'} none, where others of the same "
-    found += f"file have one; the first is {rows[int(look.bare[0])]['place']}"
-    remedy = "fill them in the spreadsheet, where merged cells keep their text in the first row alone"
-    return [Line("yellow", "categories", found, remedy)]
+    place = _read(rows[int(look.bare[0])]["place"])
+    found = said("doctor.bare", bare=Count(bare), rows=Count(len(rows)), place=place)
+    return [Line("yellow", "categories", found, said("doctor.fill_in"))]
 
 
 def systems(rows: Dataset, look: Survey) -> list[Line]:
     """Whether rows have several system messages, which become one."""
     if not (several := look.several_systems):
         return []
-    found = f"{several:,} of {counted(len(rows), 'row')} {'has' if several == 1 else 'have'} several, which become one "
-    remedy = "nothing to do, unless one of them alone is meant: then leave the others out of the data"
-    return [Line("yellow", "system", f"{found}with an empty line between", remedy)]
+    found = said("doctor.systems", several=Count(several), rows=Count(len(rows)))
+    return [Line("yellow", "system", found, said("doctor.systems_remedy"))]
 
 
 def duplicates(rows: Dataset, look: Survey) -> Line:
     """Rows that say the same as another, and questions with several answers, by hashes of their letters."""
     again, several = len(look.again), look.answered_otherwise
     if not again and not several:
-        return Line("green", "duplicates", "no two rows say the same")
+        return Line("green", "duplicates", said("doctor.no_duplicates"))
     found = []
     if again:
-        says = f"{counted(again, 'row')} {'says' if again == 1 else 'say'} the same as another, but for case, width, "
-        found.append(f"{says}spaces and punctuation, such as {_short(rows, int(look.again[0]))}")
+        row = rows[int(look.again[0])]
+        example = _quoted(row["place"], " ".join(row["instruction"].split())[:40])
+        found.append(said("doctor.duplicates", rows=Count(again), example=example))
     if several:
-        asks = f"{counted(several, 'row')} {'asks' if several == 1 else 'ask'} what another asks"
-        found.append(f"{asks}, and {'is' if several == 1 else 'are'} answered otherwise")
-    return Line("yellow", "duplicates", "; ".join(found), "keep one of each: what comes twice is learned twice")
+        found.append(said("doctor.answered_otherwise", rows=Count(several)))
+    return Line("yellow", "duplicates", sentences(found), said("doctor.keep_one"))
 
 
-def _short(rows: Dataset, place: int) -> str:
-    return f"{rows[place]['place']} “{' '.join(rows[place]['instruction'].split())[:40]}”"
+def _read(words: str) -> Said:
+    """What the reading of rows said, in both languages."""
+    return Said(words, told(words))
+
+
+def _quoted(place: str, words: str) -> Said:
+    """A text and where it stands."""
+    shown = " ".join(words.split())
+    return Said(f"{place} “{shown}”", f"{told(place)} “{shown}”")
 
 
 def defects(counts: Counter[str], rows: int) -> Line:
     """Known defects of translated rows."""
-    found = ", ".join(f"{name} {counts[name]:,} ({DEFECTS[name]})" for name in DEFECTS if counts[name])
-    if not found:
-        return Line("green", "translation", "no defect of translated rows that is known")
-    names = ", ".join(name for name in DEFECTS if counts[name])
-    return Line(
-        "yellow", "translation", f"of {counted(rows, 'row')}: {found}", f"data.leave_out=[{names}] leaves them out"
+    names = [name for name in DEFECTS if counts[name]]
+    if not names:
+        return Line("green", "translation", said("doctor.no_defects"))
+    found = one_after_another(
+        said("doctor.defect", name=name, rows=Count(counts[name]), meaning=_read(DEFECTS[name])) for name in names
     )
+    remedy = said("doctor.leave_out", names=", ".join(names))
+    return Line("yellow", "translation", said("doctor.defects", rows=Count(rows), found=found), remedy)
 
 
 def kept_by(keep_best: str | None, rows: Mapping[str, Dataset]) -> list[Line]:
@@ -142,14 +156,14 @@ def kept_by(keep_best: str | None, rows: Mapping[str, Dataset]) -> list[Line]:
     if keep_best is None:
         return []
     count = sum(map(len, rows.values())) if keep_best == "overall" else len(rows.get(keep_best, ()))
-    found = f"training.keep_best: {keep_best} is decided by {counted(count, 'validation row')}"
-    more = "raise data.validation_share, or set data.validation to a file"
+    found = said("doctor.kept_by", group=keep_best, rows=Count(count))
+    more = said("doctor.more_validation")
     if not count:
-        there = ", ".join(rows)
-        remedy = f"take a group that has some (overall, {there}), or {more}" if rows else more
+        remedy = said("doctor.other_group", groups=one_after_another(rows), more=more) if rows else more
         return [Line("red", "validation", found, remedy)]
     if count < ROWS_TO_KEEP_BY:
-        return [Line("yellow", "validation", f"{found}, fewer than {ROWS_TO_KEEP_BY}: chance decides", more)]
+        found = said("doctor.kept_by_chance", found=found, enough=ROWS_TO_KEEP_BY)
+        return [Line("yellow", "validation", found, more)]
     return [Line("green", "validation", found)]
 
 
@@ -157,18 +171,19 @@ def sides(split: Split) -> list[Line]:
     """Whether there are rows to measure on, and enough to tell a difference in each group."""
     lines = []
     if not split.validation:
-        remedy = "raise data.validation_share, or set data.validation to a file"
-        lines.append(Line("yellow", "validation", "no row: no validation loss will be measured", remedy))
+        lines.append(Line("yellow", "validation", said("doctor.no_validation"), said("doctor.more_validation")))
     if not split.test:
-        remedy = "raise data.test_share, or set data.test to a file"
-        lines.append(Line("yellow", "test", "no row: python -m eval would have nothing to answer", remedy))
+        lines.append(Line("yellow", "test", said("doctor.no_test"), said("doctor.more_test")))
     counts: Counter[str] = Counter()
     for kind, count in kind_counts(split.test).items():
         counts[kind.group] += count
-    few = ", ".join(f"{group} {counts[group]}" for group in GROUPS if 0 < counts[group] < ROWS_TO_TELL)
+    few = [_of_group(group, counts[group]) for group in GROUPS if 0 < counts[group] < ROWS_TO_TELL]
     if few:
-        found = f"rows in {few}: too few to tell a difference of {DIFFERENCE:g} in character F1, which takes about "
-        found += f"{ROWS_TO_TELL} a group (paired differences with a standard deviation of {SPREAD:g}, as measured in "
-        found += "docs/results.md)"
-        lines.append(Line("yellow", "test", found, "more rows, a larger data.test_share, or a file in data.test"))
+        values = {"difference": f"{DIFFERENCE:g}", "enough": ROWS_TO_TELL, "spread": f"{SPREAD:g}"}
+        found = said("doctor.few_tests", few=one_after_another(few), **values)
+        lines.append(Line("yellow", "test", found, said("doctor.test_longer")))
     return lines
+
+
+def _of_group(group: str, rows: int) -> Said:
+    return said("doctor.reason", reason=group, rows=Count(rows))

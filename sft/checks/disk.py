@@ -10,6 +10,7 @@ from sft.checks.doctor import Line
 from sft.config.sections import Config
 from sft.plan.prepare import Plan
 from sft.system.files import directory_size
+from sft.system.texts import said
 from sft.system.visible import bytes_shown
 
 WEIGHT_BYTES, OPTIMIZER_BYTES = 4, 8
@@ -36,14 +37,12 @@ def disk(config: Config, plan: Plan, model: PreTrainedModel) -> Line:
     need, run = room(config, plan, model), config.run_directory
     place = next(path for path in (run.absolute(), *run.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
-    found = (
-        f"about {bytes_shown(need.total)} for {need.checkpoints} × {bytes_shown(need.checkpoint)} of checkpoints and "
-    )
-    found += f"{bytes_shown(need.learned)} of what is learned; {bytes_shown(free)} free"
+    sizes = {"total": need.total, "checkpoint": need.checkpoint, "learned": need.learned, "free": free}
+    shown = {name: bytes_shown(size) for name, size in sizes.items()}
+    found = said("doctor.disk", number=need.checkpoints, **shown)
     if free >= need.checkpoint and free + directory_size(run) >= need.total:
         return Line("green", "disk", found)
-    remedy = "make room, set training.save_total_limit=1, or put run.directory on another disk"
-    return Line("red", "disk", f"{found} at {place}", remedy)
+    return Line("red", "disk", said("doctor.disk_full", found=found, place=place), said("doctor.disk_remedy"))
 
 
 def room(config: Config, plan: Plan, model: PreTrainedModel) -> Room:

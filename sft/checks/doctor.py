@@ -24,26 +24,18 @@ from sft.prompt.encode import bos_ids, encode_text
 from sft.prompt.row_encoder import Fate
 from sft.prompt.template import PromptTemplate
 from sft.system.errors import UserError
-from sft.system.visible import counted, visible
+from sft.system.texts import Count, Said, here_of, one_after_another, said, sentences, subject_word, text
+from sft.system.visible import visible
 
 EXPORT_ROWS = 100
 """Rows that the chat template of an export is tried on."""
 
-EXPORT_REMEDY = "take another prompt.template or tokenizer, or use the adapter with this program alone"
-
 Level = Literal["green", "yellow", "red"]
-MARKS: dict[Level, str] = {"red": "STOP", "yellow": "look", "green": "ok"}
+LEVELS: tuple[Level, ...] = ("red", "yellow", "green")
 PAGE_WIDTH = 100
 
-PROBES = {
-    "full-width letters and digits": "Ａｚ０９",
-    "the full-width space": "　",
-    "half-width katakana": "ｶﾞｷﾞ",
-    "😀": "😀",
-    "鱻": "鱻",
-    "𠮷": "𠮷",
-}
-"""What Japanese tokenizers lose most often, by name; the newline, which the template needs, is looked at apart."""
+PROBES = ("Ａｚ０９", "　", "ｶﾞｷﾞ", "😀", "鱻", "𠮷")
+"""What Japanese tokenizers lose most often; the newline, which the template needs, is looked at apart."""
 
 END_SHARE = 0.99
 """Share of the rows that should teach the model to stop; below it some answers are learned without an end."""
@@ -63,7 +55,9 @@ class Line(NamedTuple):
     @classmethod
     def of(cls, level: Level, subject: str, message: object) -> "Line":
         """A line of a warning or an error whose last part, after a semicolon, is the remedy."""
-        return cls(level, subject, *str(message).rsplit("; ", 1))
+        words = message if isinstance(message, str) else str(message)
+        parts = zip(words.rsplit("; ", 1), here_of(words).rsplit("; ", 1), strict=True)
+        return cls(level, subject, *(Said(english, here) for english, here in parts))
 
 
 class Shares(NamedTuple):
@@ -76,16 +70,18 @@ class Shares(NamedTuple):
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Line:
     """The tokens that begin, end and fill rows."""
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")}
-    named = [
-        f"{name.upper()} {getattr(tokenizer, f'{name}_token')} {number}" if number is not None else f"no {name.upper()}"
+    tokens = one_after_another(
+        said("doctor.no_token", name=name.upper())
+        if number is None
+        else f"{name.upper()} {getattr(tokenizer, f'{name}_token')} {number}"
         for name, number in ids.items()
-    ]
-    found = f"{', '.join(named)}; BOS is {'' if bos_ids(tokenizer) else 'not '}put before prompts"
+    )
+    put = bos_ids(tokenizer)
+    found = said("doctor.bos_put", tokens=tokens) if put else said("doctor.bos_not_put", tokens=tokens)
     if ids["eos"] is None:
-        return Line("red", "special tokens", found, "no answer could end: take a tokenizer with EOS (model.tokenizer)")
-    if ids["pad"] == ids["eos"]:
-        found += "; PAD is EOS, and harmless: labels and attention are masked by position, never by id"
-    return Line("green", "special tokens", found)
+        return Line("red", "special tokens", found, said("doctor.no_end"))
+    harmless = [said("doctor.pad_is_end")] if ids["pad"] == ids["eos"] else []
+    return Line("green", "special tokens", sentences([found, *harmless]))
 
 
 def end_of_text(labels: Iterable[Sequence[int]], eos_id: int, once: bool = True) -> Line:
@@ -98,32 +94,35 @@ def end_of_text(labels: Iterable[Sequence[int]], eos_id: int, once: bool = True)
         rows += 1
         ended += row[-1] == eos_id
         several += once and sum(label == eos_id for label in row[1:]) > 1
-    found = f"{ended:,} of {_rows(rows)} end{'s' * (rows == 1)} in a supervised EOS"
+    found = said("doctor.ended", ended=Count(ended), rows=Count(rows))
     if ended == rows and not several:
-        return Line("green", "end of text", f"{found}, and have no other" if once else found)
-    if ended < rows:
-        found += f"; {rows - ended:,} cut off before it"
-    if several:
-        found += f"; {several:,} supervise more than one"
-    remedy = "set data.truncation=context or a larger training.max_length" if ended < rows else "look at the data"
+        return Line("green", "end of text", said("doctor.no_other_end", ended=found) if once else found)
+    cut = [said("doctor.cut_before", rows=Count(rows - ended))] if ended < rows else []
+    doubled = [said("doctor.several_ends", rows=Count(several))] if several else []
+    found = sentences([found, *cut, *doubled])
+    remedy = said("doctor.cut_less") if ended < rows else said("doctor.look_at_data")
     if not ended:
-        return Line("red", "end of text", f"{found}: the model would never learn to stop", remedy)
+        return Line("red", "end of text", said("doctor.never_stops", found=found), remedy)
     return Line("yellow" if ended < END_SHARE * rows or several else "green", "end of text", found, remedy)
 
 
 def characters(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Line:
     """Which characters survive encoding and decoding; the newline must, where the rendered `prompt` has one."""
     if "\n" in prompt and not _survives(tokenizer, "\n"):
-        back = _flat(_back(tokenizer, "前\n後"))
-        found = f"the newline is lost (前⏎後 comes back as {back}), which the prompt template needs"
-        remedy = "write a prompt.template without newlines, or take another tokenizer (model.tokenizer)"
-        return Line("red", "characters", found, remedy)
-    lost = [name for name, text in PROBES.items() if not _survives(tokenizer, text)]
+        found = said("doctor.newline_lost", sample="前⏎後", back=_flat(_back(tokenizer, "前\n後")))
+        return Line("red", "characters", found, said("doctor.without_newline"))
+    names = dict(zip(PROBES, _probe_names(), strict=True))
+    lost = [probe for probe in PROBES if not _survives(tokenizer, probe)]
     if not lost:
-        return Line("green", "characters", f"the newline, {', '.join(PROBES)} come back unchanged")
-    examples = ", ".join(f"{name} (as {_back(tokenizer, f'前{PROBES[name]}後')[1:-1]!r})" for name in lost)
-    found = f"changed by encoding and decoding: {examples}"
-    return Line("yellow", "characters", found, "answers cannot hold these as they are")
+        return Line("green", "characters", said("doctor.unchanged", names=one_after_another(names.values())))
+    backs = {probe: repr(_back(tokenizer, f"前{probe}後")[1:-1]) for probe in lost}
+    examples = one_after_another(said("doctor.comes_back", name=names[probe], back=backs[probe]) for probe in lost)
+    return Line("yellow", "characters", said("doctor.changed", examples=examples), said("doctor.not_in_answers"))
+
+
+def _probe_names() -> tuple[str, ...]:
+    """What the probes are called."""
+    return (said("doctor.wide_letters"), said("doctor.wide_space"), said("doctor.narrow_kana"), *PROBES[3:])
 
 
 def row_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[list[int]]) -> Line:
@@ -133,20 +132,24 @@ def row_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Seq
     changed = [i for i, text in enumerate(texts) if backs[i].removeprefix(" ") != text.removeprefix(" ")]
     rows, changed_rows = len(texts) // 3, len({i // 3 for i in changed})
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
-    found = f"{rows - changed_rows:,} of {_rows(rows)} come back from the tokenizer unchanged"
-    found += f"; {counted(unknown, 'unknown token')} (UNK)" if unknown else "; no unknown token (UNK)"
+    found = said("doctor.texts_back", same=Count(rows - changed_rows), rows=Count(rows))
+    if unknown:
+        found = said("doctor.unknown_tokens", found=found, tokens=Count(unknown))
+    else:
+        found = said("doctor.no_unknown", found=found)
     if not changed:
-        return Line("yellow" if unknown else "green", "texts", found, "see the characters above" if unknown else "")
+        return Line("yellow" if unknown else "green", "texts", found, said("doctor.see_characters") if unknown else "")
     before, after = _difference(texts[changed[0]], backs[changed[0]])
-    return Line("yellow", "texts", f"{found}; for example …{before}… as …{after}…", "such texts are learned as changed")
+    found = said("doctor.text_changed", found=found, before=before, after=after)
+    return Line("yellow", "texts", found, said("doctor.learned_changed"))
 
 
 def tokens_per_character(categories: Sequence[str], texts: Sequence[str], ids: Sequence[list[int]]) -> Shares:
     """Tokens divided by characters: `categories`, `texts` and `ids` have one entry a text."""
     tokens, length = Counter[str](), Counter[str]()
-    for category, text, row in zip(categories, texts, ids, strict=True):
+    for category, words, row in zip(categories, texts, ids, strict=True):
         tokens[category] += len(row)
-        length[category] += len(text)
+        length[category] += len(words)
     return Shares(
         {name: _ratio(tokens[name], length[name]) for name in category_order(Counter(categories))},
         _ratio(tokens.total(), length.total()),
@@ -160,50 +163,68 @@ def _ratio(tokens: int, characters: int) -> float | None:
 def efficiency(shares: Shares) -> Line:
     """Whether the tokenizer knows Japanese words, from `tokens_per_character`."""
     share = shares.all or 0.0
-    found = f"{share:.2f} tokens a character"
+    found = said("doctor.efficient", share=f"{share:.2f}")
     if share <= TOKENS_PER_CHARACTER:
         return Line("green", "efficiency", found)
-    found += ": the tokenizer spells Japanese in bytes, so rows are long and training is slow"
-    return Line("yellow", "efficiency", found, "compare others with --compare")
+    return Line("yellow", "efficiency", said("doctor.in_bytes", found=found), said("doctor.compare"))
 
 
 def length_line(lengths: Sequence[int], max_length: int, fates: Mapping[tuple[str, Fate], int]) -> Line:
     """Rows against `training.max_length`. What costs answers is a warning of `sft.plan.hazards`."""
-    longest = counted(max(lengths), "token")
-    found = f"the longest of {_rows(len(lengths))} has {longest} (training.max_length {max_length:,})"
-    words: dict[Fate, str] = {"context shortened": "lose context", "end cut off": "lose their end", "dropped": "lost"}
-    counts = {word: sum(count for (_, found), count in fates.items() if found == fate) for fate, word in words.items()}
-    lost = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-    return Line("green", "row lengths", f"{found}; {lost or 'all fit'}")
+    values = {"rows": Count(len(lengths)), "tokens": Count(max(lengths)), "limit": Count(max_length)}
+    counts = Counter[Fate]()
+    for (_, fate), count in fates.items():
+        counts[fate] += count
+    lost = {
+        "context shortened": said("doctor.lose_context", rows=Count(counts["context shortened"])),
+        "end cut off": said("doctor.lose_end", rows=Count(counts["end cut off"])),
+        "dropped": said("doctor.rows_lost", rows=Count(counts["dropped"])),
+    }
+    shown = one_after_another(words for fate, words in lost.items() if counts[fate])  # type: ignore[index]
+    return Line("green", "row lengths", sentences([said("doctor.longest", **values), shown or said("doctor.all_fit")]))
 
 
 def show(console: Console, lines: Sequence[Line], shares: Mapping[str, Shares]) -> None:
     """Print the page, then the tokens a character of each tokenizer by category, then how many lines are not green."""
     console.width = min(console.width, PAGE_WIDTH)
-    console.rule("doctor")
-    page = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
+    console.rule(text("doctor.title"))
+    narrow = Column(no_wrap=True)
+    page = Table.grid(Column(no_wrap=True, min_width=4), narrow, Column(overflow="fold"), padding=(0, 2, 0, 0))
     for line in lines:
-        text = Text(visible(line.found))
+        found = Text(visible(here_of(line.found)))
         if line.remedy:
-            text.append(visible(f"\n→ {line.remedy}"), style="bold" if line.level != "green" else "")
-        page.add_row(Text(f"{MARKS[line.level]:<4}", style=f"bold {line.level}"), line.subject, text)
+            found.append(visible(f"\n→ {here_of(line.remedy)}"), style="bold" if line.level != "green" else "")
+        page.add_row(Text(mark(line.level), style=f"bold {line.level}"), subject_word(line.subject), found)
     console.print(page)
-    console.print("\ntokens per character of the training rows:", highlight=False)
-    table = Table(Column("category", no_wrap=True), box=box.SIMPLE_HEAD, pad_edge=False)
+    console.print("\n" + text("doctor.per_character"), highlight=False)
+    table = Table(Column(text("rows.category"), no_wrap=True), box=box.SIMPLE_HEAD, pad_edge=False)
     for name in shares:
         shown = visible(Path(name).name if Path(name).exists() else name)
         table.add_column(Text(shown), justify="right", overflow="fold")
     columns = list(shares.values())
     rows = [(category_label(name), [column.by_category[name] for column in columns]) for name in columns[0].by_category]
-    for label, values in [*rows, ("all", [column.all for column in columns])]:
+    for label, values in [*rows, (text("rows.all"), [column.all for column in columns])]:
         table.add_row(Text(visible(label)), *("–" if value is None else f"{value:.2f}" for value in values))
     console.print(table)
-    verdict = []
-    for level, mark in MARKS.items():
-        named = [line.subject for line in lines if line.level == level]
-        which = f" ({', '.join(dict.fromkeys(named))})" if named and level != "green" else ""
-        verdict.append(f"{len(named)} {mark}{which}")
-    console.print(", ".join(verdict), highlight=False)
+    console.print(verdict(lines), highlight=False)
+
+
+def verdict(lines: Sequence[Line]) -> str:
+    """How many lines are of each level, and which are not green."""
+    counts = []
+    for level in LEVELS:
+        subjects = [subject_word(line.subject) for line in lines if line.level == level]
+        values = {"number": Count(len(subjects)), "mark": mark(level)}
+        if subjects and level != "green":
+            counts.append(said("doctor.lines_named", named=one_after_another(dict.fromkeys(subjects)), **values))
+        else:
+            counts.append(said("doctor.lines", **values))
+    return one_after_another(counts).here
+
+
+def mark(level: Level) -> str:
+    """What a line begins with."""
+    return {"red": text("doctor.stop"), "yellow": text("doctor.look"), "green": "ok"}[level]
 
 
 def texts_of(rows: Dataset) -> tuple[list[str], list[str]]:
@@ -224,8 +245,8 @@ def export_check(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, r
     try:
         checked_chat_template(tokenizer, template, tried)
     except UserError as error:
-        return Line("yellow", "export", f"the run could not be exported for other programs: {error}", EXPORT_REMEDY)
-    return Line("green", "export", f"as a chat template the prompt gives the training's tokens ({_rows(len(tried))})")
+        return Line("yellow", "export", said("doctor.no_export", error=str(error)), said("doctor.export_remedy"))
+    return Line("green", "export", said("doctor.export", rows=Count(len(tried))))
 
 
 def _survives(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
@@ -246,7 +267,3 @@ def _difference(text: str, back: str) -> tuple[str, str]:
 
 def _flat(text: str) -> str:
     return visible(text).replace("\n", "⏎")
-
-
-def _rows(count: int) -> str:
-    return counted(count, "training row")

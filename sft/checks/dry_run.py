@@ -19,6 +19,7 @@ from sft.prompt.encode import encode_texts
 from sft.run.parent import read_parent
 from sft.system.errors import UserError
 from sft.system.processes import RANK
+from sft.system.texts import said, text
 
 
 def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
@@ -53,7 +54,7 @@ def dry_run(config: Config, card_name: str | None, others: list[str]) -> None:
     lines += setting_checks(config)
     if RANK == 0:
         doctor.show(Console(), lines, columns)
-        print("dry run: nothing was trained")
+        print(text("doctor.nothing_trained"))
         if any(line.level == "red" for line in lines):
             sys.exit(1)
 
@@ -65,7 +66,9 @@ def parent_checks(config: Config, plan: Plan) -> list[Line]:
     try:
         base = base_identity(config.model)
         parent = read_parent(config, base, plan.encoder.tokenizer_sha256, plan.template.sha256)
-        return [Line("green", "adapter", f"goes on from {parent.run}, begun {parent.started}")] if parent else []
+        if parent is None:
+            return []
+        return [Line("green", "adapter", said("doctor.goes_on", run=parent.run, date=parent.started))]
     except UserError as error:
         return [Line.of("red", "adapter", error)]
 

@@ -6,6 +6,8 @@ It stands in this room since the configuration, the lowest to know of it, takes 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from sft.system.texts import Count, said
+
 PENALTY, SCOPE = "repetition_penalty", "repetition_penalty_scope"
 """Keys of section `generation`: transformers' own, and ours that says which tokens it counts."""
 PenaltyScope = Literal["generated", "all"]
@@ -52,26 +54,13 @@ def penalty_hazards(
         eos_id: the end-of-text id.
     """
     penalty = settings.get(PENALTY, NO_PENALTY)
-    warnings = []
+    warnings: list[str] = []
     if contexts and penalty >= STRONG_PENALTY:
-        warnings.append(
-            f"a repetition penalty of {penalty:g} makes answers short and keeps what they need out of them "
-            f"({_rows(len(contexts))} to answer); set generation.{PENALTY}=1.2 or less"
-        )
+        warnings.append(said("doctor.penalty_strong", penalty=f"{penalty:g}", rows=Count(len(contexts))))
     if penalty <= NO_PENALTY or settings.get(SCOPE, DEFAULT_SCOPE) != "all":
         return warnings
-    counts = f"the repetition penalty of {penalty:g} counts the prompt, so"
-    remedy = f"set generation.{SCOPE}=generated"
     if with_context := sum(map(bool, contexts)):
-        warnings.append(
-            f"{counts} answers cannot quote their context freely ({_rows(with_context)} with a context); {remedy}"
-        )
+        warnings.append(said("doctor.penalty_on_context", penalty=f"{penalty:g}", rows=Count(with_context)))
     if with_end := sum(eos_id in prompt for prompt in prompts):
-        warnings.append(
-            f"{counts} answers may not stop ({_rows(with_end)} with the end-of-text token in the prompt); {remedy}"
-        )
+        warnings.append(said("doctor.penalty_on_end", penalty=f"{penalty:g}", rows=Count(with_end)))
     return warnings
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'s' * (count != 1)}"

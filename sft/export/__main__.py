@@ -13,6 +13,7 @@ from sft.export.request import Request
 from sft.run.directory import in_use
 from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
+from sft.system.texts import speak
 
 
 def main() -> None:
@@ -47,7 +48,10 @@ def main() -> None:
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="with --push: a private repository")
     parser.add_argument("--yes", action="store_true", help="with --push: upload without a question")
-    request = Request(**vars(parser.read()))
+    parser.add_argument("--lang", choices=("ja", "en"), help="the language of the model card; the locale's if left out")
+    arguments = vars(parser.read())
+    speak(arguments.pop("lang"))
+    request = Request(**arguments)
     with exit_on_user_error("interrupted; nothing was exported"):
         request.check()
         with in_use(request.run):

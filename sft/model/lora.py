@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from sft.model.adapter import lora_config, read_weights
 from sft.model.families import default_targets
 from sft.system.errors import UserError
+from sft.system.texts import Count, Said, said
 
 
 def train_all(model: PreTrainedModel) -> PreTrainedModel:
@@ -112,14 +113,15 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     return peft_model
 
 
-def describe_trained(model: PeftModel | PreTrainedModel) -> str:
+def describe_trained(model: PeftModel | PreTrainedModel) -> Said:
     """One line: how many modules carry an adapter, what they are called, how many weights are trained."""
     if not isinstance(model, PeftModel):
-        return f"no adapter: all {model.num_parameters():,} weights are trained"
+        return said("doctor.all_weights", weights=Count(model.num_parameters()))
     names = [name for name, module in model.named_modules() if hasattr(module, "lora_A") and module.lora_A]
     kinds = sorted({name.rsplit(".", 1)[-1] for name in names})
     trained, total = model.get_nb_trainable_parameters()
-    return f"LoRA on {len(names)} modules ({', '.join(kinds)}): {trained:,} of {total:,} weights are trained"
+    values = {"modules": len(names), "kinds": ", ".join(kinds), "trained": Count(trained), "total": Count(total)}
+    return said("doctor.lora", **values)
 
 
 @torch.no_grad()

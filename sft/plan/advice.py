@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from sft.plan.cards import GB
 from sft.plan.memory import Layout, Need, estimate
+from sft.system.texts import Said, alternatives
 
 FOUR_BIT = {
     "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
@@ -60,7 +61,7 @@ def fitting_changes(
     return list(fitting(zip(changes))) or list(itertools.islice(fitting(itertools.chain(*several, shorter)), 1))
 
 
-def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
+def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> Said:
     """`fitting_changes` of a model in words, each with the GB it then needs; empty if nothing fits."""
     changes = fitting_changes(
         layout,
@@ -70,4 +71,4 @@ def fitting_advice(model: PreTrainedModel, layout: Layout, limit: float) -> str:
         may_checkpoint=model.supports_gradient_checkpointing,
         four_bit=FOUR_BIT | {"bnb_4bit_compute_dtype": str(model.dtype).removeprefix("torch.")},
     )
-    return "; or ".join(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)
+    return alternatives(f"{' '.join(change.settings)} ({change.need.total / GB:.1f} GB)" for change in changes)

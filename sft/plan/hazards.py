@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from sft.data.records import category_label, category_order
-from sft.system.visible import counted
+from sft.system.texts import Count, said
 
 if TYPE_CHECKING:  # imports transformers
     from sft.prompt.row_encoder import Fate
@@ -23,8 +23,7 @@ def truncation_hazards(
     `training.max_length` in tokens. A dropped row's answer is lost whole; one cut off at the end still loses at
     least its end-of-text token.
     """
-    remedy = f"set {'data.truncation=context or ' if truncation == 'end' else ''}a larger training.max_length"
-    warnings = []
+    warnings: list[str] = []
     counts: Counter[str] = Counter()
     for (category, _), count in fates.items():
         counts[category] += count
@@ -32,9 +31,12 @@ def truncation_hazards(
         rows = counts[category]
         cut, dropped = fates.get((category, "end cut off"), 0), fates.get((category, "dropped"), 0)
         if cut + dropped > TOLERATED_LOSS * rows:
-            lost = [f"{cut} cut off before the end"] * bool(cut) + [f"{dropped} dropped"] * bool(dropped)
-            warnings.append(
-                f"{category_label(category)} loses answers to training.max_length {max_length}: {' and '.join(lost)} "
-                f"of {counted(rows, 'training row')} ({(cut + dropped) / rows:.1%}); {remedy}"
-            )
+            lost = said("doctor.cut_count", rows=Count(cut))
+            if dropped:
+                gone = said("doctor.dropped_count", rows=Count(dropped))
+                lost = said("doctor.cut_and_dropped", cut=lost, dropped=gone) if cut else gone
+            values = {"category": category_label(category), "limit": max_length, "lost": lost}
+            values |= {"rows": Count(rows), "share": f"{(cut + dropped) / rows:.1%}"}
+            ends = truncation == "end"
+            warnings.append(said("doctor.loses_ends", **values) if ends else said("doctor.loses_answers", **values))
     return warnings

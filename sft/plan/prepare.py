@@ -26,6 +26,7 @@ from sft.prompt.row_encoder import EncodedRows, RowEncoder
 from sft.prompt.template import FormattingFunction, PromptTemplate, template_from_config
 from sft.system.errors import UserError, say
 from sft.system.processes import RANK, WORLD_SIZE
+from sft.system.texts import Count, Said, said
 from sft.system.visible import counted
 
 
@@ -109,19 +110,20 @@ def prepare(
         if lost:
             fit = "does not fit training.max_length and is" if lost == 1 else "do not fit training.max_length and are"
             console.print(f"{counted(lost, 'validation row')} {fit} left out", style="yellow")
-        share = f" over {WORLD_SIZE} processes" if WORLD_SIZE > 1 else ""
-        batch = counted(training["total_batch_size"], "row")
-        summary = f"{counted(steps, 'optimizer step')} of {batch}{share}, {micro_batches}"
-        show(console, data, split, train, summary)
+        values = {"steps": Count(steps), "rows": Count(training["total_batch_size"]), "batches": micro_batches}
+        summary = said("doctor.steps", **values)
+        if WORLD_SIZE > 1:
+            summary = said("doctor.in_processes", found=summary, processes=WORLD_SIZE)
+        show(console, data, split, train, summary.here)
         show_example(console, train.rows, tokenizer)
     check_warmup(config, steps)
     return Plan(data, split, template, tokenizer, encoder, train, validation, steps, packed)
 
 
-def layout(config: Config) -> tuple[bool, str]:
+def layout(config: Config) -> tuple[bool, Said]:
     """Whether rows are packed, and what a micro-batch is, in words. Raises UserError where they must be and cannot."""
     pack, rows = config.training["pack"], config.training["per_device_train_batch_size"]
-    padded = f"padded in micro-batches of at most {rows}"
+    padded = said("doctor.micro_padded", rows=Count(rows))
     if pack is False:
         return False, padded
     model = config.model
@@ -133,8 +135,8 @@ def layout(config: Config) -> tuple[bool, str]:
     if obstacle and pack is True:
         raise UserError(f"training.pack: true, but {obstacle}; use auto or false")
     if obstacle:
-        return False, f"{padded} (not packed: {obstacle})"
-    return True, f"packed in bins of at most {rows * config.training['max_length']:,} tokens"
+        return False, said("doctor.not_packed", padded=padded, obstacle=obstacle)
+    return True, said("doctor.micro_packed", tokens=Count(rows * config.training["max_length"]))
 
 
 def hazards(config: Config, plan: Plan) -> list[str]:

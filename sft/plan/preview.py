@@ -16,7 +16,8 @@ from sft.data.rows import category_counts, kind_counts
 from sft.data.split import Split
 from sft.prompt.encoded_rows import IGNORE_INDEX, token_counts
 from sft.prompt.row_encoder import FATES, EncodedRows, Fate
-from sft.system.visible import counted, visible
+from sft.system.texts import Count, text
+from sft.system.visible import visible
 
 
 def rows_by_category(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]]) -> dict[str, list[int]]:
@@ -34,16 +35,17 @@ def rows_table(data: LoadedData, split: Split, fates: Counter[tuple[str, Fate]])
 
     A training row that an epoch shows several times counts as often.
     """
-    title = "rows by category, and what the length limit does to training rows"
-    headings = ("usable", "train", "valid.", "test", "shorter", "cut", "lost")
-    columns = [Column("category", no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in headings)]
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    sides = (text("rows.train"), text("rows.validation"), text("rows.test"))
+    headings = (text("doctor.usable_rows"), *sides, text("doctor.shorter"), text("doctor.cut"), text("doctor.lost"))
+    first = Column(text("rows.category"), no_wrap=True)
+    columns = [first, *(Column(name, justify="right", no_wrap=True) for name in headings)]
+    table = Table(*columns, title=text("doctor.table"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     counts = rows_by_category(data, split, fates)
     for name, row in counts.items():
         if len(counts) > 1:  # the line below says the same of a single one
             label = Text(visible(category_label(name)))
             table.add_row(label, *map(str, row), end_section=name == [*counts][-1])
-    table.add_row("all", *map(str, map(sum, zip(*counts.values(), strict=True))))
+    table.add_row(text("rows.all"), *map(str, map(sum, zip(*counts.values(), strict=True))))
     return table
 
 
@@ -52,7 +54,7 @@ def balance_line(train: Dataset, natural: Dataset) -> str:
     counts = [kind_counts(rows) for rows in (train, natural)]
     after, before = ([sum(n for kind, n in found.items() if kind.group == g) for g in GROUPS] for found in counts)
     balanced = ", ".join(f"{group} {count}" for group, count in zip(GROUPS, after, strict=True))
-    return f"balanced: {balanced} rows an epoch (natural: {', '.join(map(str, before))})"
+    return text("doctor.balanced", balanced=balanced, natural=", ".join(map(str, before)))
 
 
 def example_preview(row: dict, tokenizer: PreTrainedTokenizerBase) -> Text:
@@ -74,18 +76,17 @@ def show(console: Console, data: LoadedData, split: Split, train: EncodedRows, s
         console.print(line, style="yellow", markup=False, highlight=False)
     console.print(rows_table(data, split, train.fates))
     tokens, supervised = token_counts(train.rows)
-    console.print(
-        f"{counted(len(train.rows), 'training row')}, {counted(tokens, 'token')}, {supervised:,} of them supervised",
-        highlight=False,
-    )
+    counts = {"rows": Count(len(train.rows)), "tokens": Count(tokens), "supervised": Count(supervised)}
+    console.print(text("doctor.tokens", **counts), highlight=False)
     console.print(summary, markup=False, highlight=False)
 
 
 def show_example(console: Console, train: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
     """Print the first training example with a legend."""
-    console.rule("first training example")
+    console.rule(text("doctor.first_example"))
     console.print(example_preview(train[0], tokenizer))
-    legend = Text.assemble(("supervised", "green"), "  ", ("not supervised", "dim"), "  ")
+    learned, seen = text("doctor.supervised"), text("doctor.not_supervised")
+    legend = Text.assemble((learned, "green"), "  ", (seen, "dim"), "  ")
     legend.append(visible(tokenizer.eos_token), "bold reverse green")
-    console.print(legend.append(" end of text, by id"))
+    console.print(legend.append(" " + text("doctor.end_by_id")))
     console.rule()

@@ -32,16 +32,78 @@ def language() -> Language:
 
 
 class Count(int):
-    """A number that a text holds as {rows}, 2,000, or with its noun as {rows:row}, 2,000 rows."""
+    """A number that a text holds as {rows}, 2,000, or with its noun as {rows:row}, 2,000 rows.
+
+    Where more than the noun follows the number, both are given, {rows:row has|rows have}; with = before them the number
+    is left out.
+    """
 
     def __format__(self, noun: str) -> str:
+        one, divided, several = noun.partition("|")
+        if divided:
+            words = one.removeprefix("=") if self == 1 else several
+            return words if noun.startswith("=") else f"{int(self):,} {words}"
         return counted(self, noun) if noun else f"{int(self):,}"
+
+
+class Said(str):
+    """A text that errors and warnings have in English; `here` is the same in the reader's language."""
+
+    here: str
+
+    def __new__(cls, english: str, here: str) -> "Said":
+        found = super().__new__(cls, english)
+        found.here = here
+        return found
 
 
 def text(name: str, /, **values: object) -> str:
     """The text of that name ("rows.read_as"), with its {values} filled in."""
     page, key = name.split(".")
     return table()[page][key][language()].format(**values)
+
+
+def said(name: str, /, **values: object) -> Said:
+    """The text of that name in both languages; so are those of its {values} that are `Said`."""
+    page, key = name.split(".")
+    languages = table()[page][key]
+    here = {key: here_of(value) if isinstance(value, str) else value for key, value in values.items()}
+    return Said(languages["en"].format(**values), languages[language()].format(**here))
+
+
+def here_of(found: str) -> str:
+    """A text in the reader's language, if it is known in both; else as it is."""
+    return found.here if isinstance(found, Said) else found
+
+
+def one_after_another(parts: Iterable[str]) -> Said:
+    """Words or half-sentences as a list."""
+    return _put_together(parts, ", ", "、")
+
+
+def sentences(parts: Iterable[str]) -> Said:
+    """Several things that are said, one behind the other."""
+    return _put_together(parts, "; ", "。")
+
+
+def all_of(parts: Iterable[str]) -> Said:
+    """Few things that belong together."""
+    return _put_together(parts, " and ", "と")
+
+
+def alternatives(parts: Iterable[str]) -> Said:
+    """Things of which one is enough."""
+    return _put_together(parts, "; or ", "、または ")
+
+
+def _put_together(parts: Iterable[str], english: str, japanese: str) -> Said:
+    found = list(parts)
+    return Said(english.join(found), (japanese if language() == "ja" else english).join(map(here_of, found)))
+
+
+def subject_word(english: str) -> str:
+    """What a line of the doctor is about, in the reader's language; as it is where the table lacks it."""
+    return next((words[language()] for words in table()["subjects"].values() if words["en"] == english), english)
 
 
 def told(found: str) -> str:

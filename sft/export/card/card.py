@@ -1,6 +1,7 @@
 """The model card: what was trained on what, under which licences, how to ask it, how good it is, what it cannot do.
 
-Its text is in card.md.jinja; here is what stands in its places.
+Its text is in card.en.md.jinja and card.ja.md.jinja, its code for both in code.jinja and request.jinja; here is what
+stands in their places.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sft.config.repetition_penalty import MEASURED, PENALTY, SCOPE
 from sft.config.sections import ModelSection
@@ -26,6 +27,7 @@ from sft.prompt.row_encoder import FATES
 from sft.run.directory import weights_directory
 from sft.run.manifest import FinishedManifest
 from sft.system.errors import UserError
+from sft.system.texts import Count, Said, language, one_after_another, said
 from sft.system.visible import escaped, visible
 
 SHOWN = {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora"}
@@ -33,14 +35,17 @@ SHOWN = {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora"}
 
 
 def model_card(source: Source, checked: Sequence[str] = ()) -> str:
-    """The card as Markdown with YAML front matter; `checked` are the lines of a merge's check."""
+    """The card as Markdown with YAML front matter, in the reader's language; `checked`, a merge's check, is English."""
     request, config, manifest, template, _, settings, base, *_ = source
     fates = manifest.rows.truncation.values() if manifest else ()
     lost = sum(map(Counter, fates), Counter())  # training rows, to the length limit
     stop_strings = settings.get(STOP_STRINGS, [])
-    jinja = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    files = FileSystemLoader(Path(__file__).parent)
+    jinja = Environment(
+        loader=files, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
     jinja.filters |= {"escaped": escaped, "fenced": _fenced, "json": json.dumps, "repr": repr}
-    text = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")).render(
+    text = jinja.get_template(f"card.{language()}.md.jinja").render(
         source._asdict(),
         front_matter=_front_matter(source),
         local_name=" ".join(visible(base.name).replace("`", "'").split()),
@@ -54,10 +59,20 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         penalties_measured=MEASURED,
         base_weights=json.dumps(config.quantization or f"dtype {config.model.dtype}").strip('"'),
         adapter_settings={} if manifest else read_config(weights_directory(request.run)).model_dump(include=SHOWN),
-        too_long=", ".join(f"{lost[fate]} {fate}" for fate in FATES[1:] if lost[fate]) or "none",
+        too_long=_too_long(lost),
         checked=checked,
     )
     return str(ModelCard(text))
+
+
+def _too_long(fates: Counter[str]) -> str:
+    """What the length limit did to training rows."""
+    words: dict[str, Said] = {
+        "context shortened": said("card.shortened", rows=Count(fates["context shortened"])),
+        "end cut off": said("card.cut", rows=Count(fates["end cut off"])),
+        "dropped": said("card.dropped", rows=Count(fates["dropped"])),
+    }
+    return (one_after_another(words[fate] for fate in FATES[1:] if fates[fate]) or said("card.none")).here
 
 
 def _is_part_of_more(section: ModelSection, manifest: FinishedManifest | None) -> bool:

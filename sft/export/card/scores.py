@@ -12,9 +12,10 @@ from sft.run.manifest import FinishedManifest
 from sft.run.provenance import Provenance, file_lines_sha256
 from sft.system.errors import UserError, warn
 from sft.system.files import read_json
+from sft.system.texts import text
 from sft.system.visible import escaped
 
-METRICS = {"character_f1": "character F1", "rouge_l": "ROUGE-L"}
+METRICS = ("character_f1", "rouge_l")
 
 
 class Evaluation(NamedTuple):
@@ -68,8 +69,16 @@ def evaluation_of(results: Mapping[str, Any]) -> Evaluation:
     return Evaluation(
         rows=operator.index(results["rows"]["total"]),
         answered_with=", ".join(f"{key} {value}" for key, value in generation.items()),
-        tables={title: [_cells(results, *scope, metric) for scope in scopes] for metric, title in METRICS.items()},
+        tables={_title(metric): [_cells(results, *scope, metric) for scope in scopes] for metric in METRICS},
     )
+
+
+def _scope(group: str) -> str:
+    return "**" + text("card.all_of", group=group) + "**"
+
+
+def _title(metric: str) -> str:
+    return text("report.character_f1") if metric == "character_f1" else "ROUGE-L"
 
 
 def _cells(results: Mapping[str, Any], kind: str, scope: str, metric: str) -> list[str]:
@@ -90,7 +99,7 @@ def _cells(results: Mapping[str, Any], kind: str, scope: str, metric: str) -> li
     best = max(floors, key=lambda name: floors[name], default=None)
     systems = results["systems"]
     return [
-        f"**{scope}, all**" if kind == "groups" else escaped(category_label(scope)),
+        _scope(scope) if kind == "groups" else escaped(category_label(scope)),
         f"{systems['tuned'][kind][scope][metric]['n']:d}",
         shown(systems.get("base", {})),
         shown(systems["tuned"]),
