@@ -185,6 +185,8 @@ def judge_answers(words: Sequence[str]) -> None:
     )
     add_server(parser)
     parser.add_argument("--output", type=Path, help="directory for the verdicts; runs/A/eval/judge-MODEL if left out")
+    parser.add_argument("--rows", type=int, metavar="N", help="judge so many rows, drawn by --seed; all if left out")
+    parser.add_argument("--seed", type=int, default=0, help="of the rows that are drawn")
     parser.add_argument("--sheet", type=Path, help="a filled-in sheet of `eval rate`: how far people and judge agree")
     parser.add_argument("--key", type=Path, help="the sheet's key, where it is not beside it")
     arguments = vars(spoken(parser, words))

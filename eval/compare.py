@@ -44,7 +44,7 @@ from sft.run.provenance import provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, short_name, text_sha256, write_whole
 from sft.system.texts import language, text
-from sft.system.visible import narrow, visible
+from sft.system.visible import counted, narrow, visible
 
 COMPARISON_VERSION = 1
 
@@ -151,7 +151,10 @@ def _otherwise(path: Path) -> list[str]:
     if about is None:
         return []
     here = (run / "manifest.json").is_file()
-    return [*about.deviations, *["answers of another run"] * (here and read_manifest(run).started != about.run)]
+    asked = [f"{counted(about.shots, 'example')} in the prompt"] * bool(about.shots)
+    asked += ["a short answer asked for"] * about.brief
+    another = here and read_manifest(run).started != about.run
+    return [*about.deviations, *asked, *["answers of another run"] * another]
 
 
 def source_of(spec: str) -> tuple[Path, str | None]:

@@ -32,7 +32,16 @@ from sft.system.visible import narrow, visible
 
 SHEET, KEY, PREFERENCES = "sheet.csv", "sheet.key.json", "preferences.json"
 KEY_VERSION = PREFERENCES_VERSION = 1
-CHOICES = ("1", "2", "tie", "")
+CHOICES = {
+    written: choice
+    for choice, spellings in {
+        "1": "1 1.0 a 左",
+        "2": "2 2.0 b 右",
+        "tie": "tie 引き分け 引分け 引分 同じ 同等 同点 互角 △",
+    }.items()
+    for written in spellings.split()
+} | {"": ""}
+"""What raters write, in NFKC and lower case → what it means. 1 is the answer on the left."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # full-width ones count in a Japanese Excel
 CELL_LIMIT = 32_000  # Excel cuts at 32,767, without a word
 
@@ -174,9 +183,9 @@ def read_ratings(sheet: Path, key: Key) -> list[Rating]:
                 raise UserError(f"{place}: no row {row_id!r} in this sheet's key; collect with the key made with it")
             if row_id in found:
                 raise UserError(f"{place}: row {row_id} comes twice; keep one of them")
-            choice = unicodedata.normalize("NFKC", row["preference"] or "").strip().lower()
-            if choice not in CHOICES:
-                raise UserError(f"{place}: row {row_id}: preference is {choice!r}; write 1, 2, tie or nothing")
+            written = unicodedata.normalize("NFKC", row["preference"] or "").strip().lower()
+            if written not in CHOICES:
+                raise UserError(f"{place}: row {row_id}: preference is {written!r}; write 1, 2, tie or nothing")
             # Rows of another sheet, or a column that was sorted alone, would pass for ratings of these rows.
             expected = neutral(category_label(key.rows[row_id]["category"]))
             if not _same_category(row.get("category"), expected, spellings):
@@ -185,7 +194,7 @@ def read_ratings(sheet: Path, key: Key) -> list[Rating]:
                     "collect the whole sheet with the key made with it, and delete its column category if a "
                     "spreadsheet rewrote that"
                 )
-            found[row_id] = choice
+            found[row_id] = CHOICES[written]
     except csv.Error as error:
         raise UserError(f"{sheet}:{reader.line_num}: not a CSV line: {error}") from None
     return [

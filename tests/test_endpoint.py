@@ -284,6 +284,30 @@ def test_a_lost_connection_is_tried_again_and_a_lost_server_ends_the_work(tmp_pa
     assert len(stub.seen) == 7 + 2
 
 
+def test_a_reply_that_is_cut_or_in_another_encoding_fails_alone(tmp_path):
+    def respond(body):
+        text = body["messages"][0]["content"]
+        if text == "途中":
+            return Said(b'{"choices": [', headers={"content-length": "500", "connection": "close"})
+        if text == "別":
+            return Said('{"choices": [{"message": {"content": "答え"}}]}'.encode("cp932"))
+        return chat("答え")
+
+    with serving(respond) as stub:
+        cut, other, whole = ask(stub, tmp_path, ["途中", "別", "問い"], timeout=5)
+    assert isinstance(cut, Failure)
+    assert "cut" in cut.reason
+    assert other == Failure("answered in another encoding than UTF-8")
+    assert whole.text == "答え"
+
+
+def test_an_ending_that_no_answer_has_is_said(program, rows):
+    with serving(lambda body: chat("答え", finish="function_call")) as stub:
+        result = answer(program, rows, stub)
+    assert result.returncode == 0
+    assert "with finish_reason 'function_call', which no answer ends with: counted as failed" in result.stderr
+
+
 def test_forty_requests_at_once_are_in_their_order(tmp_path):
     def respond(body):
         time.sleep(0.05)
@@ -350,6 +374,9 @@ def test_replies_of_other_shapes():
     assert read_reply(json.dumps({"choices": [{"message": refusal}]})) == Reply("お答えできません", refused=True)
     odd = {"choices": [{"message": {"content": "x"}, "stop_reason": 7}], "usage": {"prompt_tokens": -1}}
     assert read_reply(json.dumps(odd)) == Reply("x", stopped_at="")
+    for count in (True, 10**12, "7", None, 1.5):
+        counted = {"choices": [{"message": {"content": "x"}}], "usage": {"completion_tokens": count}}
+        assert read_reply(json.dumps(counted)).output_tokens == 0  # no file of predictions could hold it
 
 
 @pytest.mark.parametrize(

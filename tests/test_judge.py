@@ -126,6 +126,47 @@ def test_a_judgement_from_end_to_end(program, run):
     assert "| 1.00 （4問） [0.51, 1.00] |" in page
 
 
+def test_every_row_has_its_scores_and_the_judges_words(program, run):
+    def wordy(body):
+        shown = materials(body)
+        reply = fair(body).body["choices"][0]["message"]["content"]
+        return chat("" if shown["質問"] == "問い4" else f"<b>{shown['質問']}の理由</b>\n{reply}")
+
+    with serving(wordy) as stub:
+        assert judge(program, run, stub, "--lang", "en").returncode == 0
+    page = (run / "eval" / "judge-org-judge" / "rows.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    rows = {one["question"]: one for one in data["rows"]}
+    assert [metric["key"] for metric in data["metrics"]] == ["judge_score"]
+    assert [answer["scores"] for answer in rows["問い2"]["answers"]] == [[2.0], [5.0]]
+    assert [answer["scores"] for answer in rows["問い4"]["answers"]] == [[None], [None]]
+    assert rows["問い4"]["answers"][0]["remark"].startswith("empty: ")
+    assert rows["問い2"]["answers"][0]["remark"].startswith("<b>問い2の理由</b>")
+    assert rows["問い2"]["remark"].startswith("both orders prefer")
+    assert rows["問い1"]["remark"].startswith("both answers are the same")
+    assert rows["問い10"]["remark"].startswith("tie\n")
+    assert "<b>" not in page
+    assert 'href="judge.html"' in page
+
+
+def test_some_rows_are_judged_and_more_of_them_hold_these(program, run):
+    with serving(fair) as stub:
+        assert judge(program, run, stub, "--rows", "4", "--seed", "1", "--lang", "en").returncode == 0
+        first, calls = found(run), len(stub.seen)
+        report = (run / "eval" / "judge-org-judge" / "judge.md").read_text(encoding="utf-8")
+        assert first["judge"]["drawn"] == {"of": 12, "seed": 1}
+        assert first["rows"]["total"] == 4
+        assert "4 questions" in report
+        assert "drawn from 12 rows (seed 1)" in report
+        assert judge(program, run, stub, "--rows", "4", "--seed", "1").returncode == 0
+        assert len(stub.seen) == calls
+        assert judge(program, run, stub, "--rows", "12", "--seed", "1").returncode == 0
+        assert len(stub.seen) == 12 + 12 - 2 + 2 * 10  # none is asked twice
+        assert "drawn" not in found(run)["judge"]
+        refused = judge(program, run, stub, "--rows", "0")
+        assert (refused.returncode, "--rows 0: must be at least 1" in refused.stderr) == (2, True)
+
+
 def test_nothing_is_asked_by_a_dry_run(program, run):
     with serving(fair) as stub:
         result = judge(program, run, stub, "--dry-run")
@@ -386,6 +427,12 @@ def test_the_judge_is_held_against_people(program, run, tmp_path, order):
             "mean": 1, "ci_low": 1, "ci_high": 1, "n": 12, "missing": 0, "agreed": 12,
         }  # fmt: skip
         assert "Cohen's kappa 1.000" in " ".join(result.stdout.split())
+        by_group = found(run)["people_by_group"]
+        assert {name: (one["n"], one["agreed"], one["mean"]) for name, one in by_group.items()} == {
+            "open": (6, 6, 1), "context": (6, 6, 1),
+        }  # fmt: skip
+        report = (run / "eval" / "judge-org-judge" / "judge.md").read_text(encoding="utf-8")
+        assert "rated by both" in report
         fill(tmp_path / "sheet" / "sheet.csv", lambda first, second: "tie" if RIGHT in first + second else "")
         assert judge(program, run, stub, "--sheet", tmp_path / "sheet" / "sheet.csv").returncode == 0
     people = found(run)["people"]

@@ -10,7 +10,7 @@ from made_up import answers
 
 from eval.compare import Answered
 from eval.predictions import write_predictions
-from eval.rate import Rating, collect, make_sheet, neutral, preferences, write_sheet
+from eval.rate import Rating, collect, make_sheet, neutral, preferences, read_key, read_ratings, write_sheet
 from eval.scoring.results import ON_OPEN, Scope
 from sft.data.records import Example
 from sft.system.errors import UserError
@@ -75,6 +75,24 @@ def test_no_cell_is_a_formula(start: str) -> None:
 def test_controls_are_visible_and_long_cells_are_cut_with_a_note() -> None:
     assert neutral("東\x00京\x1b") == "東�京�"
     assert neutral("あ" * 40_000).endswith("… (40000 characters)")
+
+
+def test_ratings_are_read_as_people_write_them(sheet: Path) -> None:
+    written = {
+        "1": ("1", "１", "①", "左", "A", "a ", "Ａ", "1.0"),
+        "2": ("2", "２", "②", "右", "B", "2.0"),
+        "tie": ("tie", "引き分け", "引分け", "同じ", "△", " 同等 ", "互角", "TIE"),
+    }
+    rows, expected = read(sheet), []
+    key = json.loads((sheet.parent / KEY).read_text())["rows"]
+    spellings = ((choice, one) for choice, several in written.items() for one in several)
+    for row, (choice, one) in zip(rows, spellings, strict=False):
+        row["preference"] = one
+        expected.append(key[row["id"]].get(choice, choice))
+    write(sheet, rows)
+    ratings = read_ratings(sheet, read_key(sheet.with_name(KEY)))
+    assert [one.preferred for one in ratings if one.preferred] == expected
+    assert len(expected) == 22
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "cp932"])
@@ -147,6 +165,7 @@ def test_a_sheet_that_nobody_filled_in_is_one_clear_line(sheet: Path) -> None:
     [
         ("preference", "3", r"sheet.csv:\d+: row r0002: preference is '3'; write 1, 2, tie or nothing"),
         ("preference", "どちらも", r"sheet.csv:\d+: row r0002: preference is 'どちらも'"),
+        ("preference", "○", r"sheet.csv:\d+: row r0002: preference is '○'"),
         ("category", "general_qb", r"sheet.csv:\d+: row r0002 is of category 'general_qb' here and '\w+' in the key"),
         ("id", "r9999", r"sheet.csv:\d+: no row 'r9999' in this sheet's key"),
         ("id", "r0001", r"sheet.csv:\d+: row r0001 comes twice"),

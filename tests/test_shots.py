@@ -114,6 +114,12 @@ def test_an_evaluation_says_which_examples_it_showed(trained_run: Path, program,
         assert answer.example.instruction == "色は？"
     record = json.loads((run / "eval" / "few" / "answers.json").read_text())["provenance"]
     assert (record["shots"], record["seed"], record["brief"]) == (2, 3, True)
+    told = "2 examples of training rows in each prompt (seed 3); a short answer asked for"
+    assert told in " ".join(result.stdout.split())
+    assert told in (run / "eval" / "few" / "report.md").read_text(encoding="utf-8")
+    file = run / "eval" / "few" / "predictions.jsonl"
+    compared = program("eval.__main__", "compare", f"{file}:base", f"{file}:tuned", "--output", tmp_path / "compared")
+    assert "2 examples in the prompt; a short answer asked for" in compared.stderr
     again = program("eval.__main__", *words, "eval.brief=true")
     assert again.returncode == 2
     assert "other shots" in again.stderr

@@ -1,6 +1,7 @@
 """The study of context questions: its file is checked, it goes on where it stopped, and its report adds up."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,20 @@ def test_answers_to_another_study_are_refused(smoke, program, word, message):
     refused = program("studies.context_qa.study", *words[1:], word, "--only", "base")
     assert refused.returncode == 2
     assert f"was answered otherwise: {message}; move it away" in refused.stderr
+
+
+def test_examples_are_shown_and_answers_without_them_pass_for_no_others(smoke, command, tmp_path):
+    directory, words, _ = smoke
+    with_shots = [w.replace("]", ', "eval.shots=1"]') if str(w).startswith("overrides=") else w for w in words]
+    refused = command(*with_shots)
+    assert refused.returncode == 2
+    assert "was answered otherwise: eval.shots was 0, is 1" in refused.stderr
+    shutil.copytree(directory / "train", tmp_path / "runs" / "train")
+    where = [f"directory={tmp_path / 'runs'}" if str(w).startswith("directory=") else w for w in with_shots]
+    result = command(*where)
+    assert result.returncode == 0, result.stderr
+    study = load_study(SMOKE, [f"directory={tmp_path / 'runs'}"])
+    assert all(len(p.shots) == 1 for cell in cells(study) for p in read_predictions(cell.path(study)))
 
 
 def test_a_run_trained_with_other_settings_is_refused(smoke, command):

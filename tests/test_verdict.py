@@ -1,5 +1,7 @@
 """The verdict by rules on adversarial pairs, and each of its rules on cases of its own."""
 
+import time
+
 import pytest
 from verdict_table import BEGIN, DOCUMENT, END, SETS, hits, pairs, table
 
@@ -7,7 +9,7 @@ from eval.metrics.catalogue import CORRECT
 from eval.metrics.verdict.correct import correct
 from eval.metrics.verdict.exchange import exchanged
 from eval.metrics.verdict.guesses import items
-from eval.metrics.verdict.polarity import polarity, predicates, refuses, said
+from eval.metrics.verdict.polarity import polarity, predicates, refuses, said, without_withdrawn
 
 ENOUGH = 0.85
 
@@ -40,6 +42,8 @@ def test_the_documents_table_is_what_the_metrics_say() -> None:
         ("東京だけでなく大阪です", "yes"),
         ("東京だというのは誤りです", "no"),
         ("東京というのは正しくありません", "no"),
+        ("使うことはできません", "no"),
+        ("行かないといけない", "yes"),
         ("", None),
     ],
 )
@@ -51,6 +55,9 @@ def test_what_is_said_to_be_so_and_not_so() -> None:
     assert said("東京ではなく大阪です").so_words == {"大阪"}
     assert said("東京ではなく大阪です").not_so_words == {"東京"}
     assert said("東京以外の都市").not_so_words == {"東京"}
+    assert said("東京ではないと思います").not_so_words == {"東京"}
+    assert said("飛ぶことができない").not_so_words == said("飛べない").not_so_words == {"飛ぶ"}
+    assert predicates("効果は認められなかった") == (("有る", "no"),)
     assert predicates("予約は不要です。予約は必要です。") == (("必要", "no"), ("必要", "yes"))
 
 
@@ -82,6 +89,27 @@ def test_refusals(text: str, about: str, expected: bool) -> None:
 )
 def test_exchanges(reference: str, answer: str, expected: bool) -> None:
     assert exchanged(reference, answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("東京です。失礼しました、正しくは大阪です。", "大阪です。"),
+        ("東京です。いや、大阪です。", "大阪です。"),
+        ("通称はヒナギク、正しくはデイジーです。", "通称はヒナギク、正しくはデイジーです。"),  # one sentence
+        ("東京です。失礼しました。", "東京です。失礼しました。"),  # nothing in its place
+    ],
+)
+def test_what_is_taken_back(text: str, expected: str) -> None:
+    assert without_withdrawn(text) == expected
+
+
+def test_long_runs_of_marks_take_no_time() -> None:
+    start = time.process_time()
+    for text in ("。" * 20_000, "。 " * 10_000, "\n" * 20_000, "a" + "." * 20_000, "a.a" * 7_000):
+        without_withdrawn(text)
+        correct(text[:4000], ["example.jp"])
+    assert time.process_time() - start < 5
 
 
 def test_items() -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,7 @@ def answer_file(
         replies = ask_all(server, requests, kept, "answering")
         answers = [_answered(*pair, template) for pair in zip(planned, replies, strict=True)]
         write_predictions([*asked.others, *answers], path)
+    warn(_odd_endings(replies))
     ended = Counter(answer.finish_reason for answer in answers)
     empty = sum(not answer.text for answer in answers)
     counts = [f"{n} {reason}" for reason, n in ended.most_common()] + [f"{empty} empty"] * bool(empty)
@@ -186,6 +187,13 @@ def _answered(planned: Prediction, reply: Reply | Failure, template: PromptTempl
         prompt_tokens=reply.prompt_tokens,
         output_tokens=reply.output_tokens,
     )
+
+
+def _odd_endings(replies: Sequence[Reply | Failure]) -> Iterator[str]:
+    """A line for each reason that is no end of an answer, with the number of answers that count as failed for it."""
+    reasons = Counter(one.finish for one in replies if isinstance(one, Reply) and one.finish not in FINISHES)
+    for reason, n in reasons.most_common():
+        yield f"{counted(n, 'answer')} with finish_reason {reason!r}, which no answer ends with: counted as failed"
 
 
 def _heading(template: PromptTemplate) -> re.Pattern[str]:

@@ -5,6 +5,9 @@ from typing import Any
 
 from sft.system.files import parse_json
 
+MOST_TOKENS = 10**9
+"""What a prediction may have; a larger count is a server's mistake."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
@@ -66,4 +69,4 @@ def _stopped_at(choice: dict[str, Any]) -> str | None:
 def _count(body: dict[str, Any], name: str) -> int:
     usage = body.get("usage")
     found = usage.get(name) if isinstance(usage, dict) else None
-    return found if isinstance(found, int) and found >= 0 else 0
+    return found if type(found) is int and 0 <= found <= MOST_TOKENS else 0  # true is an int, too

@@ -27,6 +27,8 @@ RETRIES = 5
 """Of one request, each after a longer wait."""
 FAILED_IN_A_ROW = 20
 """So many requests that fail one after another, all their retries with them, end the work."""
+_CUT = "without sending complete message body"
+"""What the client says of a reply whose end never came."""
 KEPT_SO_FAR = "what was answered is kept, and the same command goes on"
 
 
@@ -150,11 +152,15 @@ async def _reply(client: openai.AsyncOpenAI, server: Server, request: Request) -
     try:
         body = {"model": server.model, **request.body}
         response = await client.post(request.path, cast_to=httpx2.Response, body=body)
-        return read_reply(response.text)
+        return read_reply(response.content.decode())
     except openai.APITimeoutError:
         return Failure(f"no reply within {server.timeout:g} s")
     except openai.APIConnectionError as error:
+        if _CUT in str(error.__cause__):  # the server is there, and this reply is what it fails at
+            return Failure(f"its reply was cut: {error.__cause__}")
         raise _unreachable(server, error) from None
+    except UnicodeDecodeError:
+        return Failure("answered in another encoding than UTF-8")
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise UserError(f"{server.url}: {_said(error)}; set OPENAI_API_KEY to a key for it") from None
     except openai.NotFoundError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,13 @@ from eval.endpoint.server import Request, ask_all, say_plan
 from eval.endpoint.settings import Server, as_directory, request_settings
 from eval.judge.people import choices_in
 from eval.judge.prompts import SHA256, pair_request, score_request
-from eval.judge.report import print_judgement, report
+from eval.judge.report import judgement_title, print_judgement, report
 from eval.judge.results import Judged, choice_of, results_of
+from eval.judge.rows import judged_rows
 from eval.judge.verdict import Verdict, verdict_of
 from eval.predictions import BASE, TUNED, Prediction, read_predictions, run_name
 from eval.render.markdown import render_markdown
+from eval.report.first_screen import ROWS_PAGE
 from eval.scoring.common_rows import common_rows, in_words
 from eval.scoring.measured import by_system
 from eval.scoring.rows import Rows
@@ -54,26 +57,33 @@ def judge(
     key: Path | None = None,
     dry_run: bool = False,
     words: Sequence[str] = (),
+    rows: int | None = None,
+    seed: int = 0,
 ) -> None:
     """Judge the answers of one run or file, or those of two, and report.
 
     `specs` are as for `compare`; of one that names no system all are judged, and base and tuned, or the only two, are
     compared. `sheet` is a filled-in one of `rate`, with which the judge's choices are compared. Every reply is kept as
-    it comes: the same command goes on where it stopped. Raises UserError as `ask_all` and `choices_in` do.
+    it comes: the same command goes on where it stopped. `rows` of all rows are judged, drawn by `seed` and each row, so
+    that more of them hold these (None: all). Raises UserError as `ask_all` and `choices_in` do.
     """
     settings, others = request_settings(words, DEFAULTS)
     if others:
         raise UserError(f"command line: {others[0]} is not asked for here; request.key=value is")
     found = _to_judge(specs, f"judge-{as_directory(server.model)}")
+    total = len(next(iter(found.answers.values())))
+    found = _drawn(found, rows, seed)
     people = None
     if sheet:
         if not found.pair:
             raise UserError(f"{sheet}: compares two systems, and here are {', '.join(found.answers)}; name two")
         people = choices_in(sheet, key, found.known_as)
-    rows = Rows([one.example for one in next(iter(found.answers.values()))])
+    its_rows = Rows([one.example for one in next(iter(found.answers.values()))])
     scores, pairs = _requests(found, settings)
     requests = [one for asked in (*scores.values(), *filter(None, pairs)) for one in asked]
-    about = {"model": server.model, "endpoint": server.url, "request": settings, "prompts": SHA256}
+    about: dict[str, Any] = {"model": server.model, "endpoint": server.url, "request": settings, "prompts": SHA256}
+    if len(its_rows.examples) < total:
+        about["drawn"] = {"of": total, "seed": seed}
     directory = output_directory(output or found.directory)
     with alone_in(directory), Kept(directory / REPLIES) as kept:
         say_plan(server, requests, kept)
@@ -82,11 +92,12 @@ def judge(
         replies = iter(ask_all(server, requests, kept, text("judge.judging")))
         verdicts = {name: [verdict_of("score", next(replies)) for _ in asked] for name, asked in scores.items()}
         orders = [(verdict_of("pair", next(replies)), verdict_of("pair", next(replies))) if a else None for a in pairs]
-        judged = Judged(rows, found.answers, found.pair, verdicts, orders)
+        judged = Judged(its_rows, found.answers, found.pair, verdicts, orders)
         results = results_of(judged, about, people)
         blocks = report(results, found.title)
         texts = {"judge.md": render_markdown(blocks), "judge.html": render_html(blocks, language())}
         texts |= {"judge.json": json_text(results.json()), VERDICTS: "".join(_lines(judged))}
+        texts[ROWS_PAGE] = judged_rows(judged, judgement_title(results, found.title))
         for name, content in texts.items():
             write_whole(directory / name, content)
     print_judgement(results, found.title, Console())
@@ -121,6 +132,18 @@ def _to_judge(specs: Sequence[str], name: str) -> ToJudge:
     pair = (BASE, TUNED) if {BASE, TUNED} <= set(names) else (names[0], names[1]) if len(names) == 2 else None
     known_as = tuple((system, f"{run}:{system}") for system in pair or ())
     return ToJudge(answers, pair, known_as, path.parent / name, run)
+
+
+def _drawn(found: ToJudge, count: int | None, seed: int) -> ToJudge:
+    """What is to be judged on `count` rows, drawn by the seed and each row alone, in their order. None: on all."""
+    if count is None:
+        return found
+    if count < 1:
+        raise UserError(f"--rows {count}: must be at least 1")
+    asked = next(iter(found.answers.values()))
+    order = sorted(range(len(asked)), key=lambda at: random.Random(f"{seed} {asked[at].example.index}").random())
+    places = sorted(order[:count])
+    return found._replace(answers={name: [given[at] for at in places] for name, given in found.answers.items()})
 
 
 def _requests(

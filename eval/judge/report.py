@@ -9,6 +9,7 @@ from eval.judge.results import JudgeResults, Preference
 from eval.judge.verdict import TIE, A, B
 from eval.render.numbers import interval, number, p_is, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
+from eval.report.first_screen import all_rows
 from eval.report.sentences import delta_word, group_word, scope_word, system_word
 from eval.report.view import deciding_p, outcome
 from eval.scoring.results import Difference, Scope
@@ -22,8 +23,8 @@ def report(results: JudgeResults, run: str) -> list[Block]:
     scopes = results.rows.scopes()
     strong = frozenset(at for at, scope in enumerate(scopes) if scope.is_group)
     blocks: list[Block] = [
-        Heading(1, _title(results, run)),
-        paragraph(_about(results)),
+        Heading(1, judgement_title(results, run)),
+        paragraph(_about(results), " · ", all_rows()),
         Beside(tuple((paragraph(Strong(first)), *map(paragraph, more)) for first, *more in _sentences(results))),
         paragraph(text("judge.is_a_model")),
         Heading(2, text("judge.scores")),
@@ -40,14 +41,14 @@ def report(results: JudgeResults, run: str) -> list[Block]:
     blocks += [Heading(2, text("judge.calls")), _calls(results), paragraph(Small(text("judge.calls_note")))]
     blocks += [paragraph(line) for line in _steering(results)]
     if results.people:
-        blocks += [Heading(2, text("judge.people")), paragraph(_kappa(results))]
+        blocks += [Heading(2, text("judge.people")), paragraph(_kappa(results)), _kappa_by_group(results)]
     return [*blocks, paragraph(Small(_settings(results)))]
 
 
 def print_judgement(results: JudgeResults, run: str, console: Console) -> None:
     """What it says, and the tables without their finer print, in a terminal of 80 columns."""
     scopes = results.rows.scopes()
-    _print(console, _title(results, run), _about(results))
+    _print(console, judgement_title(results, run), _about(results))
     header, rows = _score_header(results), [_score_row(results, scope) for scope in scopes]
     _print_table(text("judge.scores"), header, rows, scopes, console)
     if results.pair:
@@ -59,7 +60,12 @@ def print_judgement(results: JudgeResults, run: str, console: Console) -> None:
     for lines_of_group in _sentences(results):
         _print(console, *lines_of_group, "")
     _print(console, *([_place_line(results)] if results.pair else []), *_steering(results))
-    _print(console, *([_kappa(results)] if results.people else []), text("judge.is_a_model"))
+    if results.people:
+        found = _kappa_by_group(results)
+        lines = [Row(str(row[0]), [*map(text_of, row[1:])]) for row in found.rows]
+        print_rows(text("judge.people"), [*map(str, found.header[1:])], lines, console)
+        _print(console, _kappa(results))
+    _print(console, text("judge.is_a_model"))
 
 
 def _print_table(
@@ -77,13 +83,17 @@ def _print(console: Console, *lines: str) -> None:
         console.print(Text(visible(line)))
 
 
-def _title(results: JudgeResults, run: str) -> str:
+def judgement_title(results: JudgeResults, run: str) -> str:
+    """Whose answers, and by whom they are judged."""
     return text("judge.title", run=run, model=results.judge["model"])
 
 
 def _about(results: JudgeResults) -> str:
     calls = sum(sum(counts.values()) for counts in results.calls.values())
-    return text("judge.about", rows=Count(results.rows.total), calls=Count(calls), model=results.judge["model"])
+    said = text("judge.about", rows=Count(results.rows.total), calls=Count(calls), model=results.judge["model"])
+    if drawn := results.judge.get("drawn"):
+        said += " · " + text("judge.drawn", of=Count(drawn["of"]), seed=drawn["seed"])
+    return said
 
 
 def _sentences(results: JudgeResults) -> list[list[str]]:
@@ -228,6 +238,16 @@ def _kappa(results: JudgeResults) -> str:
     first, second = map(system_word, results.pair or ("", ""))
     counts = {"agreed": Count(found.agreed), "rows": Count(found.n), "missing": Count(found.missing)}
     return text("judge.kappa", first=first, second=second, kappa=with_interval(found, digits=2), **counts)
+
+
+def _kappa_by_group(results: JudgeResults) -> Table:
+    """How far people and judge agree on each group, a line each."""
+    header = [text("rows.group"), text("judge.rated_by_both"), text("judge.rated_alike"), text("judge.kappa_alone")]
+    rows: list[list[str | Cell]] = [
+        [group_word(group), f"{one.n:,}", f"{one.agreed:,}", Cell(number(one.mean, digits=2), interval(one, digits=2))]
+        for group, one in results.people_by_group.items()
+    ]
+    return Table(header, rows)
 
 
 def _settings(results: JudgeResults) -> str:

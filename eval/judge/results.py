@@ -24,6 +24,7 @@ from eval.statistics.estimates import (
 )  # fmt: skip
 from eval.statistics.power import rows_to_show
 from eval.statistics.shares import wilson
+from sft.data.records import Group
 
 JUDGE_VERSION = 1
 Choice = Literal["first", "second", "tie", "disagree", "missing"]
@@ -85,7 +86,8 @@ class Position:
 @dataclasses.dataclass(frozen=True, slots=True)
 class JudgeResults:
     """All that was found; what judge.json holds. `calls` count what became of each call, by what was asked; `steering`
-    by system the answers that hold a verdict of their own; `people` is the agreement with a rated sheet.
+    by system the answers that hold a verdict of their own; `people` is the agreement with a rated sheet, on all
+    rows, and by group.
     """
 
     schema_version: int
@@ -99,6 +101,7 @@ class JudgeResults:
     steering: dict[str, int]
     position: Position | None
     people: Kappa | None = None
+    people_by_group: dict[Group, Kappa] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """The results as JSON has them: by kind of scope, then by name."""
@@ -151,7 +154,12 @@ def results_of(judged: Judged, judge: dict[str, Any], people: Mapping[str, Choic
         calls=_calls(judged),
         steering={name: sum(holds_verdict(one.text) for one in found) for name, found in judged.answers.items()},
         position=_position(judged.orders) if judged.pair else None,
-        people=_agreement(judged, choices, people),
+        people=_agreement(judged, choices, people, range(len(choices))),
+        people_by_group={
+            scope.group: found
+            for scope, at in scopes.items()
+            if scope.is_group and (found := _agreement(judged, choices, people, at))
+        },
     )
 
 
@@ -228,11 +236,14 @@ def _position(orders: Sequence[tuple[Verdict, Verdict] | None]) -> Position:
     return rounded(Position(first, second, with_both, agreed, both[A], both[B], binomial_p(ties)))
 
 
-def _agreement(judged: Judged, choices: Sequence[Choice], people: Mapping[str, Choice] | None) -> Kappa | None:
-    """The judge against people, both saying first, second or tie; a row whose orders disagree is a tie here."""
+def _agreement(
+    judged: Judged, choices: Sequence[Choice], people: Mapping[str, Choice] | None, at: Sequence[int]
+) -> Kappa | None:
+    """The judge against people on rows `at`: first, second or tie; a row whose orders disagree is a tie here."""
     if people is None:
         return None
-    own = [None if choice == "missing" else "tie" if choice == "disagree" else choice for choice in choices]
-    theirs = [people.get(example.index) for example in judged.rows.examples]
+    as_one: dict[Choice, Choice | None] = {"missing": None, "disagree": "tie"}
+    own = [as_one.get(choices[row], choices[row]) for row in at]
+    theirs = [people.get(judged.rows.examples[row].index) for row in at]
     rows = judged.rows
-    return rounded(kappa(own, theirs, rows.clusters, rows.resamples, rows.seed))
+    return rounded(kappa(own, theirs, rows.clusters[[*at]], rows.resamples, rows.seed))

@@ -12,7 +12,7 @@ from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import interval, number, round_up, with_interval
 from eval.render.terminal import Row, print_rows
 from eval.report.document import folded, provenance
-from eval.report.first_screen import Subject, about, all_rows, deviations
+from eval.report.first_screen import Subject, about, all_rows, asked_with, deviations
 from eval.report.samples import change_of, sample, scores_by_row
 from eval.report.score_tables import score_cell
 from eval.report.sentences import (
@@ -44,7 +44,7 @@ def benchmark_document(
         paragraph(about(results, subject), " · ", all_rows()),
         *deviations(results),
         paragraph(Strong(text("benchmark.asked")), f": {asked(results, predictions)}"),
-        *map(paragraph, _said(results, subject, benchmark)),
+        *map(paragraph, _said(results, benchmark)),
         *(endings(results) if benchmark.scored else []),
         metric_table(results, benchmark),
         *([paragraph(Small(text("benchmark.decides")))] if benchmark.scored else []),
@@ -74,17 +74,14 @@ def print_benchmark(
         rows.append(Row(name_of(BY_KEY[key]), [*cells, *[with_interval(delta, True)] * (len(header) > len(cells))]))
     print_rows(benchmark.title, header, rows, console)
     others = [*deviations(results), *(endings(results) if benchmark.scored else [])]
-    _print(console, *_said(results, subject, benchmark))
+    _print(console, *_said(results, benchmark))
     _print(console, *(line.text for line in others if isinstance(line, Paragraph)))
 
 
 def asked(results: Results, predictions: Sequence[Prediction]) -> str:
     """How the rows were asked, in words."""
     found, generation = results.about, next(iter(results.settings.generation.values()))
-    shots = found.shots if found else 0
-    parts = [text("benchmark.shots", shots=Count(shots), seed=found.seed if found else 0)] if shots else []
-    parts += [text("benchmark.no_shots")] * (not shots)
-    parts += [text("benchmark.brief")] * bool(found and found.brief)
+    parts = [text("benchmark.no_shots")] * (not (found and found.shots)) + asked_with(results)
     if any(answer.finish_reason == "chosen" for answer in predictions):
         parts.append(text("benchmark.likeliest"))
     elif tokens := generation.get("max_new_tokens"):
@@ -161,10 +158,10 @@ def _scope(results: Results) -> Scope:
     return ON_GROUP[next(group for group in ON_GROUP if group in results.rows.groups)]
 
 
-def _said(results: Results, subject: Subject, benchmark: Benchmark) -> list[str]:
+def _said(results: Results, benchmark: Benchmark) -> list[str]:
     """What a person can repeat, in how many rows, and what it rests on."""
     if not benchmark.scored:
-        return [Strong(text("benchmark.no_score", benchmark=benchmark.title, run=subject.run))]
+        return [Strong(text("benchmark.no_score", benchmark=benchmark.title))]
     metric = BY_KEY[next(iter(benchmark.metrics))]
     found = found_on(results, _scope(results).group, metric)
     changes = [one for row in scores_by_row(results, metric).values() if (one := change_of(row)) is not None]

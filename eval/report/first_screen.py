@@ -50,6 +50,7 @@ def first_screen(results: Results, predictions: Sequence[Prediction], subject: S
     return [
         Heading(1, title(results, subject)),
         paragraph(about(results, subject), " · ", all_rows()),
+        *how_asked(results),
         *deviations(results),
         Beside(tuple(_column(results, group) for group in groups_asked(results))),
         *endings(results),
@@ -86,6 +87,20 @@ def about(results: Results, subject: Subject) -> str:
         text("report.rows", rows=Count(results.rows.total), groups=("、" if language() == "ja" else ", ").join(groups)),
     ]
     return " · ".join(filter(None, known))
+
+
+def asked_with(results: Results) -> list[str]:
+    """What was in the prompts beside the rows, in words: examples, and that a short answer is wanted."""
+    found = results.about
+    shots = [text("benchmark.shots", shots=Count(found.shots), seed=found.seed)] if found and found.shots else []
+    return [*shots, *([text("benchmark.brief")] if found and found.brief else [])]
+
+
+def how_asked(results: Results) -> list[Block]:
+    """A line where rows were not asked as they are."""
+    found = asked_with(results)
+    separator = "、" if language() == "ja" else "; "
+    return [paragraph(Strong(text("benchmark.asked")), f": {separator.join(found)}")] if found else []
 
 
 def deviations(results: Results) -> list[Block]:

@@ -35,8 +35,8 @@
 
   // What is searched, folded when it is first asked for.
   function searched(row) {
-    const texts = [row.title, row.called, row.question, row.earlier, data.contexts[row.context] ?? "", row.reference];
-    return (row.folded ??= fold([...texts, ...row.answers.map((one) => one.text)].join("\n")));
+    const texts = [row.title, row.called, row.question, row.earlier, data.contexts[row.context] ?? "", row.reference, row.remark];
+    return (row.folded ??= fold([...texts, ...row.answers.flatMap((one) => [one.text, one.remark ?? ""])].join("\n")));
   }
 
   function chosen() {
@@ -112,14 +112,16 @@
     const answers = row.answers.map((one, system) => {
       const score = one.scores[at] ?? null;
       const known = [labels[system], ...(score === null ? [] : [number(score)]), words.finish[one.finish]];
-      return quote([...known, fill(words.tokens, one)].join(" · "), one.text, one.marks);
+      const answer = quote([...known, fill(words.tokens, one)].join(" · "), one.text, one.marks);
+      return one.remark ? make("div", {}, answer, quote(words.judge, one.remark)) : answer;
     });
     const all = make("details", {}, make("summary", { text: words.scores }));
     all.addEventListener("toggle", () => all.open && all.children.length === 1 && all.append(scores(row)));
     return make("article", { class: "sample" }, title(row),
       ...(row.earlier ? [quote(words.earlier, row.earlier)] : []),
       quote(words.question, row.question), ...context, quote(words.reference, row.reference),
-      make("div", { class: "answers" }, ...answers), all);
+      make("div", { class: "answers" }, ...answers),
+      ...(row.remark ? [quote(words.both, row.remark)] : []), all);
   }
 
   // Which filters are set, in words: for who hears the page, and on paper, where the form is not.

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
 
 from markupsafe import Markup
@@ -44,6 +45,12 @@ class Look(NamedTuple):
     others: tuple[str, ...] = ()
     file: str = "report.html"
     """The report's file."""
+    own: tuple[Metric, ...] = ()
+    """Metrics of this page alone, before those of every report."""
+    remarks: Mapping[tuple[str, str], str] = MappingProxyType({})
+    """System and row → what a judge says of the answer."""
+    on_rows: Mapping[str, str] = MappingProxyType({})
+    """Row → what a judge says of both answers."""
 
 
 Answers = Mapping[str, Mapping[str, tuple[Prediction, ScoredRow]]]
@@ -56,7 +63,8 @@ def rows_page(samples: Sequence[ScoredRow], predictions: Sequence[Prediction], l
     order = [name for name in (look.first, *look.others) if name]
     for row in sorted(samples, key=lambda row: order.index(row.system) if row.system in order else len(order)):
         rows.setdefault(row.index, {})[row.system] = given[row.system, row.index], row
-    metrics = [metric for metric in REPORTED if any(row.scores.get(metric.key) is not None for row in samples)]
+    measured = [metric for metric in REPORTED if any(row.scores.get(metric.key) is not None for row in samples)]
+    metrics = [*look.own, *measured]
     script = (HERE / "rows.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -176,6 +184,8 @@ def _words() -> dict[str, Any]:
         "change": text("report.change"),
         "empty": text("samples.empty"),
         "search": text("samples.search"),
+        "judge": text("judge.words"),
+        "both": text("judge.both_orders"),
         "outcomes": _outcomes(),
         "finish": {reason: finish[reason] for reason in get_args(FinishReason)},
     }
@@ -185,7 +195,8 @@ def _data(rows: Answers, metrics: Sequence[Metric], look: Look) -> dict[str, Any
     """What rows.js draws. Every text is visible; contexts stand once, whatever asks about them."""
     systems = list(next(iter(rows.values())))
     contexts: dict[str, int] = {}
-    found = [_row(row, metrics, systems.index(look.first) if look.first else None, contexts) for row in rows.values()]
+    first = systems.index(look.first) if look.first else None
+    found = [_row(row, metrics, first, contexts, look) for row in rows.values()]
     keys = [metric.key for metric in metrics]
     return {
         "words": {name: visible(word) if isinstance(word, str) else word for name, word in _words().items()},
@@ -193,7 +204,7 @@ def _data(rows: Answers, metrics: Sequence[Metric], look: Look) -> dict[str, Any
         "decides": keys.index(look.decides.key) if look.decides else None,
         "systems": [visible(name) for name in systems],
         "labels": [visible(system_word(name)) for name in systems],
-        "first": systems.index(look.first) if look.first else None,
+        "first": first,
         "others": [systems.index(name) for name in look.others],
         "contexts": list(contexts),
         "rows": found,
@@ -205,6 +216,7 @@ def _row(
     metrics: Sequence[Metric],
     first: int | None,
     contexts: dict[str, int],
+    look: Look,
 ) -> dict[str, Any]:
     example = next(iter(answers.values()))[0].example
     plain = example.named == example.index
@@ -218,6 +230,8 @@ def _row(
             "tokens": answer.output_tokens,
             "scores": [scored.scores.get(metric.key) for metric in metrics],
         }
+        if remark := look.remarks.get((answer.system, example.index)):
+            one["remark"] = visible(remark)
         if context is not None:
             one["marks"] = _marks(words, context)
             if place != first:  # the context is marked for what is compared with the first
@@ -232,6 +246,7 @@ def _row(
         "earlier": visible("\n".join(f"{role}: {content}" for role, content in example.history)),
         "context": None if context is None else contexts.setdefault(context, len(contexts)),
         "reference": visible("\n".join(example.references)),
+        "remark": visible(look.on_rows.get(example.index, "")),
         "answers": found,
     }
 

@@ -6,7 +6,7 @@ from rich.text import Text
 from eval.metrics.catalogue import HEADLINE
 from eval.render.numbers import number, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
-from eval.report.first_screen import Subject, about, deviations, groups_asked, title
+from eval.report.first_screen import Subject, about, deviations, groups_asked, how_asked, title
 from eval.report.sentences import (
     delta_word,
     endings,
@@ -39,7 +39,7 @@ def print_table(results: Results, subject: Subject, console: Console) -> None:
     print_rows(text("report.table_of", metric=metric_word(HEADLINE)), header, rows, console)
     for group in groups_asked(results):
         _print(console, *_lines(results, group), "")
-    others = [*deviations(results), *endings(results)]
+    others = [*how_asked(results), *deviations(results), *endings(results)]
     _print(console, *(line.text for line in others if isinstance(line, Paragraph)))
 
 

@@ -111,6 +111,8 @@ class Experiment:
         self.model = open_model(model, overrides)
         self.rows = [row for row in examples_of(hash_order(load_data(data).rows)) if row.input and row.output]
         config, template, base, learned, _ = self.model
+        if config.eval.shots or config.eval.brief:
+            raise UserError("eval.shots, eval.brief: rows are asked as they are here; leave both out")
         self.described: dict[str, Any] = {
             "schema_version": 1,
             "model": Path(config.model.base).name if base.sha256 else config.model.base,

@@ -203,9 +203,11 @@ def check_answered(study: Study, cell: Cell, rows: Sequence[Example]) -> None:
     """Raise UserError when a file holds answers to other rows, or under other settings, than the study has now."""
     path = cell.path(study)
     predictions = list(read_predictions(path))
-    changed = changed_setting(
-        predictions[0].generation, load_config(study.config, study.decoding(cell.decoding)).generation
-    )
+    config = load_config(study.config, study.decoding(cell.decoding))
+    changed = changed_setting(predictions[0].generation, config.generation)
+    shots = max(len(p.shots) for p in predictions)
+    if shots != config.eval.shots:
+        changed = f"eval.shots was {shots}, is {config.eval.shots}"
     if {p.example.index: p.example for p in predictions} != {row.index: row for row in rows}:
         changed = f"its rows are not those of rows.{cell.rows}"
     if changed:
@@ -231,17 +233,21 @@ class Clock:
 def answer_through(study: Study, run: Path, members: Sequence[Cell], clock: Clock) -> None:
     """Load a run's model and answer cells with it."""
     from eval.answering.answer import answer_under
+    from eval.answering.shots import draw_shots, rows_trained
     from sft.generation.answerer import load_answerer, open_run
 
     rows = rows_by_name(study, run)
     answerer: Answerer = load_answerer(open_run(run, study.common))
+    trained, asked = rows_trained(run, answerer.config), answerer.config.eval
     # The decodings of a set of rows are answered together, so that its prompts are read once.
     for (system, name, greedy), same in itertools.groupby(members, lambda c: (c.system, c.rows, c.decoding == GREEDY)):
         together = list(same)
         say(f"answering {system}, {name}, {', '.join(cell.decoding for cell in together)}: {len(rows[name])} rows")
         settings = {cell.path(study): answerer.generation | study.decodings[cell.decoding] for cell in together}
         together[0].path(study).parent.mkdir(parents=True, exist_ok=True)
-        answer_under(answerer, rows[name], settings, [BASE if system == BASE else TUNED], likelihoods=greedy)
+        shots = draw_shots(rows[name], trained, asked.shots, asked.seed)
+        systems = [BASE if system == BASE else TUNED]
+        answer_under(answerer, rows[name], settings, systems, likelihoods=greedy, shots=shots)
         say(clock.add(len(rows[name]) * len(together)))
     del answerer
     gc.collect()  # a model is full of cycles, and two may not fit

@@ -14,6 +14,7 @@ _INITIAL_YEAR = re.compile(r"(?<![a-z])([mtshr])\.? ?(\d{1,2}) ?年")
 # 1868(明治元)年, 1853年(嘉永6年), 794年(延暦13年): the year again, in an era, known here or not.
 _YEAR_IN_ERA = re.compile(r"(?<!\d)(\d{3,4}) ?年? ?\( ?[一-龠]{2} ?(?:元|\d{1,2}) ?年? ?\)( ?年)?")
 _SAME_YEAR_TWICE = re.compile(r"(\d{4}) ?年? ?\( ?\1 ?年? ?\)( ?年)?")
+_SHORT_YEAR = re.compile(r"(?<![\d一-龠])(\d\d) ?年(?= ?(?:1[0-2]|0?[1-9]) ?月)")
 _YEAR_RANGE = re.compile(r"(?<!\d)(\d{4}) ?[-~–―—] ?(?=\d{4} ?年)")
 _BEFORE_CHRIST = re.compile(
     r"(?:紀元前|西暦前|b\.?c\.? ?)約?(\d+) ?(?:年(?!代)|(?=[^\d世千百]|$))|(?<!\d)(\d+) ?b\.?c\.?(?![a-z])"
@@ -39,11 +40,11 @@ _TIME = re.compile(
     r"(?P<half>午前|午後|am|pm|a\.m\.|p\.m\.|早朝|朝|未明|深夜|夕方|夜|晩|昼)?の? ?"
     rf"(?P<hour>2[0-4]|1\d|0?\d)(?: ?時(?!間|代|期){_MINUTES}"
     r"|[:](?P<colon>[0-5]\d)(?![\d:]))(?: ?(?P<after>am|pm|a\.m\.|p\.m\.))?"
-    r"|(?P<short>1[0-2]|0?\d) ?(?P<only>am|pm)(?![a-z])"
+    r"|(?P<short>1[0-2]|0?\d) ?(?P<only>am|pm|a\.m|p\.m)(?![a-z])"
 )
 _NOON = {"正午": "T12:00", "真夜中の0時": "T00:00"}
 _THEN = re.compile(r" ?(?:から|~|-|と|、|,|および|及び) ?$")
-_AFTER_NOON = ("午後", "pm", "p.m.", "夕方", "夜", "晩")
+_AFTER_NOON = ("午後", "pm", "p.m", "p.m.", "夕方", "夜", "晩")
 UNKNOWN_HALF = "t"
 """Begins a time that may be before noon or after (3時)."""
 BLANK = " _ "
@@ -59,6 +60,7 @@ def without_dates(text: str) -> tuple[str, set[str]]:
     text = _INITIAL_YEAR.sub(lambda m: f"{_year(_INITIALS[m[1]], m[2])}年", text)
     text = _SAME_YEAR_TWICE.sub(r"\1年", text)  # 1989年(平成元年)1月8日 is one date
     text = _YEAR_IN_ERA.sub(r"\1年", text)
+    text = _SHORT_YEAR.sub(lambda m: f"{_century(m[1])}年", text)  # 64年10月
     text = _YEAR_RANGE.sub(r"\1年-", text)
     dates: set[str] = set()
 
@@ -89,7 +91,7 @@ def _year(era: str, year: str) -> int:
 
 
 def _century(decade: str) -> int:
-    """The year that a decade begins with: 90年代 is 1990s, 10年代 2010s."""
+    """The year that two digits stand for, or a decade begins with: 90年代 is 1990s, 10年代 2010s."""
     year = int(decade)
     return year if len(decade) > 2 else year + (1900 if year > 20 else 2000)
 

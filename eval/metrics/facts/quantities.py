@@ -29,7 +29,11 @@ _QUANTITY = re.compile(
 _ONE = re.compile(f"{ONE}(つ|人)")
 _HALF_YEAR, _HALF_DAY, _HALF = re.compile("半年"), re.compile("半日"), re.compile("半[分数額]")
 _FRACTION = re.compile(r"(?P<whole>\d+) ?分の ?(?P<part>\d+)|(?<![\d/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\d/])")
+_OF_SO_MANY = re.compile(r"(?P<whole>[1-9]\d*)(人|名|個|回|件)に ?(?P<part>\d+) ?\2(?![分前目])")  # 3人に1人
 _KILOGRAMS = re.compile("体重|重[さ量い]|荷")
+_KILO = re.compile("キロ(?![ァ-ヺー])")
+_PER = re.compile(r"(\d+(?:\.\d+)?) ?(k?m|(?:キロ)?メートル|キロ)(?:/(h|時|s|秒|min|分)(?![a-z])|毎([時秒分]))")
+_OF_TIME = {"h": "時", "s": "秒", "min": "分"}
 _SPEED = re.compile("(?:([秒分時])速|毎([秒分時]))(?:約|およそ)?$")
 _AN_HOUR = {"秒": 3600, "分": 60, "時": 1}
 _CONSECUTIVE = ("秒", "m", "g", "%", "か月")
@@ -45,7 +49,9 @@ def quantities(text: str) -> tuple[set[str], set[str]]:
     """
     ones = {f"1{'個' if match[1] == 'つ' else '人'}" for match in _ONE.finditer(text)}
     shares = {f"{int(m['part'] or m['over'])}/{int(m['whole'] or m['under'])}" for m in _FRACTION.finditer(text)}
-    text = _FRACTION.sub(" _ ", text)
+    shares |= {f"{int(m['part'])}/{int(m['whole'])}" for m in _OF_SO_MANY.finditer(text)}
+    text = _OF_SO_MANY.sub(" _ ", _FRACTION.sub(" _ ", text))
+    text = _PER.sub(lambda m: f"{_OF_TIME.get(m[3], m[3] or m[4])}速{m[1]}{m[2]}", text)  # 60km/h is 時速60km
     text = _HALF_YEAR.sub("6か月", _HALF_DAY.sub("12時間", _HALF.sub("50%", text)))
     text = _with_shared_units(text)
     found: list[str] = []
@@ -60,6 +66,11 @@ def quantities(text: str) -> tuple[set[str], set[str]]:
         found.append(f"{VAGUE if match['vague'] else ''}{_fact(value, unit, VAGUE if match['some'] else '')}")
         last = match.end(), unit, size, value
     return {*found, *shares}, ones
+
+
+def with_kilograms(text: str, question: str) -> str:
+    """The text with kilograms where it says キロ and the question asks for a weight."""
+    return _KILO.sub("kg", text) if _KILOGRAMS.search(question) else text
 
 
 def _with_shared_units(text: str) -> str:

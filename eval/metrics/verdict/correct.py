@@ -10,10 +10,21 @@ from collections.abc import Sequence
 
 from eval.metrics.correctness import facts, stated
 from eval.metrics.facts.names import CLASS_WORDS, NOUN, PART
+from eval.metrics.facts.quantities import with_kilograms
 from eval.metrics.text import Word, normalise, words
 from eval.metrics.verdict.exchange import exchanged, opposed, roles_swapped
 from eval.metrics.verdict.guesses import is_list_of_guesses, is_nominal, items
-from eval.metrics.verdict.polarity import Said, content_word, is_bare, polarity, predicates, refuses, said, says_so
+from eval.metrics.verdict.polarity import (
+    Said,
+    content_word,
+    is_bare,
+    polarity,
+    predicates,
+    refuses,
+    said,
+    says_so,
+    without_withdrawn,
+)
 
 MANY = 3
 """Facts or words of a reference up to which an answer has to state all of them."""
@@ -22,6 +33,10 @@ MOST = 0.75
 HALF = 0.5
 """Share of the content words that it has to state where there are no facts and more than two words."""
 
+# Names in Latin letters with the marks that are part of them: C++, Node.js, info@example.jp; no units and no p.m.
+_LATIN = re.compile(
+    r"(?<![\da-z])(?<!\d )(?!(?:[ap]\.m|b\.c|a\.d)(?![a-z]))(?P<stem>[a-z][a-z\d]*)(?:[+#]+|[@._]+[a-z\d]+)*"
+)
 _WHEN = re.compile("いつ|何(?:年|月|日|曜|時|世紀)(?!間)|年代")
 _WHO_OR_WHERE = re.compile("誰|だれ|どなた|どこ|どの(?:国|県|市|町|人)|何(?:県|市|という人)|何処")
 _HOW_MUCH = re.compile(
@@ -43,6 +58,7 @@ def correct(answer: str, references: Sequence[str], question: str = "") -> float
 
 def is_right(answer: str, reference: str, question: str = "") -> bool:
     """Whether the answer is right by one reference."""
+    answer, reference = (with_kilograms(text, question) for text in (without_withdrawn(answer), reference))
     if not normalise(answer) or not normalise(reference):
         return False
     if normalise(answer) == normalise(reference):
@@ -75,6 +91,8 @@ def _yes_or_no(answer: str, reference: str, question: str) -> bool | None:
 
 
 def _states(answer: str, reference: str, question: str) -> bool:
+    if _other_spelling(reference, answer, question) or _other_given_name(reference, answer):
+        return False
     wanted, found = said(reference), said(answer)
     # A reference that only denies is stated by an answer that denies the same.
     if roles_swapped(reference, answer) and opposed(wanted, found):
@@ -89,6 +107,29 @@ def _states(answer: str, reference: str, question: str) -> bool:
         return True
     # MeCab may divide a name in two ways; a number held may be part of another (3% of -3%).
     return missing <= facts(text).names | facts(text).katakana and _holds(by, text)
+
+
+def _other_spelling(reference: str, answer: str, question: str) -> bool:
+    """Whether the answer lacks a name in Latin letters that its marks are part of: C++ is not C, a.jp not a.com."""
+    wanted, found, known = (
+        {one.group(): one["stem"] for one in _LATIN.finditer(normalise(text))} for text in (reference, answer, question)
+    )
+    return any(not one.isalnum() or one in found.values() for one in wanted.keys() - found.keys() - known.keys())
+
+
+def _other_given_name(reference: str, answer: str) -> bool:
+    """Whether a family name stands with another given name, where the reference has one of a single kanji (宮崎駿)."""
+    wanted, found = _full_names(reference), _full_names(answer)
+    return any(
+        len(given) == 1 and (family, given) not in found and any(one == family for one, _ in found)
+        for family, given in wanted
+    )
+
+
+def _full_names(text: str) -> set[tuple[str, str]]:
+    """Family and given names that stand together."""
+    people = ((one, two) for one, two in itertools.pairwise(words(text)) if one.detail == two.detail == "人名")
+    return {(family.surface, given.surface) for family, given in people}
 
 
 def _nouns(text: str) -> frozenset[str]:

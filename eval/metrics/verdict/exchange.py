@@ -8,12 +8,11 @@ from eval.metrics.facts.lexicon import LEXICON
 from eval.metrics.facts.names import NOUN, PROPER
 from eval.metrics.facts.numerals import NUMERAL, plain_numbers
 from eval.metrics.text import Word, words
-from eval.metrics.verdict.polarity import SUFFIX, Said, predicates, without_idioms
+from eval.metrics.verdict.polarity import PASSIVE, SUFFIX, Said, predicates, without_idioms
 
 _CASES = {"は": "が", "も": "が", "へ": "に"} | {
     case: case for case in ("が", "を", "に", "から", "まで", "より", "の")
 }
-_PASSIVE = frozenset(("られる", "れる"))
 _BY_PASSIVE = {"が": "を", "に": "が"}
 _OPPOSITES = [tuple(pair.split()) for pair in LEXICON["opposites"]]
 _CLAUSE = re.compile(r"[、。,\n]|(?<=[人個回円位年日本枚匹歳%])で(?!は|あ|す|し)")
@@ -73,7 +72,7 @@ def roles(text: str) -> Mapping[str, str]:
     """
     found = words(without_idioms(text))
     cases: dict[str, set[str]] = {}
-    passive = any(word.lemma in _PASSIVE and word.pos == "助動詞" for word in found)
+    passive = any(word.lemma in PASSIVE and word.pos == "助動詞" for word in found)
     for at, word in enumerate(found):
         case = _CASES.get(word.surface) if word.pos == "助詞" else None
         if case and at and found[at - 1].pos in (NOUN, SUFFIX):

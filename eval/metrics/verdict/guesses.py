@@ -10,6 +10,7 @@ from eval.metrics.text import Word, words
 from eval.metrics.verdict.polarity import PREFIX, SUFFIX, without_idioms
 
 _OR = re.compile(
+    "か?、?(?:そうで|それで|さも)なければ|"
     "または|又は|あるいは|或いは|もしくは|若しくは|それとも|ないしは?|はたまた| or |いや、|ひょっとすると|でなければ"
 )
 _ANY = re.compile("どれか|いずれか|どちらか|どっちか|のうちの?(?:一つ|1つ|どれ|いずれ)|候補")

@@ -20,11 +20,14 @@ _TRUE = frozenset(LEXICON["true_words"].split())
 _EXCLUDED = frozenset(LEXICON["excluded_by"].split())
 _SAME_ALONE = frozenset(LEXICON["same_with"].split())
 _SAME_WITH = re.compile(f"(?<=.)[{LEXICON['same_with'].replace(' ', '')}]$")
+_THERE_IS = frozenset(LEXICON["there_is"].split())
 _DENYING: dict[str, str] = LEXICON["denying_words"]
 _NOT = frozenset(("ない", "ず", "無い", "無し", "まい"))
-_NOT_BEFORE = frozenset(("不", "非", "未", "無"))
+_NOT_BEFORE = frozenset(("不", "非", "未", "無", "反"))
+PASSIVE = frozenset(("られる", "れる"))
 _LIGHT_VERBS_THAT_COUNT = frozenset(("行く", "来る", "出来る"))
 _REFUSAL = re.compile(LEXICON["refusal"])
+_WITHDRAWAL = re.compile(rf"(?<=[。！？!?\n])\s{{0,3}}(?:{LEXICON['withdrawal'].strip()})")
 _YES = re.compile(r"(?:はい|ええ|うん|そうです|その通り|yes|もちろん)(?![ァ-ヺ一-龠])")
 _NO = re.compile(r"(?:いいえ|いえ|いや|ううん|違います|違う|ちがいます|no)(?![ァ-ヺ一-龠a-z])")
 _TOPIC = re.compile("は|が|も|について|に関して")
@@ -66,7 +69,7 @@ def content_word(word: Word) -> str | None:
 @functools.lru_cache(4096)
 def said(text: str) -> Said:
     """What a text says is so and what not: negated verbs and adjectives, AではなくB, A以外, Aというのは誤り, 不A."""
-    found = words(without_idioms(text))
+    found = _words_said(text)
     denied = [False] * len(found)
     for start, end in _sentence_spans(found):
         for at in _denied_places(found[start:end]):
@@ -81,6 +84,12 @@ def without_idioms(text: str) -> str:
     for pattern, instead in _NO_DENIALS:
         plain = pattern.sub(instead, plain)
     return plain
+
+
+def without_withdrawn(text: str) -> str:
+    """The text behind the last place where it takes back what it said: 東京です。失礼しました、大阪です。 says 大阪."""
+    *_, behind = _WITHDRAWAL.split(text)
+    return behind if _content(words(behind)) else text
 
 
 def refuses(text: str, *about: str) -> bool:
@@ -114,9 +123,21 @@ def polarity(text: str) -> Polarity | None:
 @functools.lru_cache(4096)
 def predicates(text: str) -> tuple[tuple[str, Polarity], ...]:
     """The predicate of each sentence as a lemma, and whether it is affirmed (必要です, 不要です: 必要, yes and no)."""
-    found = words(without_idioms(text))
+    found = _words_said(text)
     known = (_predicate(found[start:end]) for start, end in _sentence_spans(found))
     return tuple(one for one in known if one)
+
+
+def _words_said(text: str) -> tuple[Word, ...]:
+    """The words of a text without idioms; 使うことができる as 使える, whose lemma is 使う."""
+    found = words(without_idioms(text))
+    can = {
+        place
+        for at in range(len(found) - 2)
+        if (found[at].lemma, found[at + 2].lemma) == ("事", "出来る") and found[at + 1].surface in ("が", "は", "も")
+        for place in range(at, at + 3)
+    }
+    return tuple(word for at, word in enumerate(found) if at not in can)
 
 
 def _predicate(sentence: Sequence[Word]) -> tuple[str, Polarity] | None:
@@ -132,6 +153,8 @@ def _predicate(sentence: Sequence[Word]) -> tuple[str, Polarity] | None:
     if word.lemma in _TRUE and negatives % 2 and len(places) > 1:  # 東京だというのは正しくない
         word = sentence[places[-2]]
     lemma = content_word(word) or word.lemma
+    if lemma in _THERE_IS and any(one.lemma in PASSIVE for one in sentence[at + 1 : at + 3]):
+        lemma = "有る"
     return _DENYING.get(lemma, lemma), "no" if negatives % 2 else "yes"
 
 
