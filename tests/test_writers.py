@@ -362,7 +362,7 @@ def make_saved_session(directory):
     from sft.ask.session import Asked, Session
 
     answerer = SimpleNamespace(generation={})
-    session = Session(answerer, "tuned", [], input, asked=[Asked("問い", "", [], "答え" * 50)] * 9)
+    session = Session(answerer, "tuned", [], input, asked=[Asked("問い", "", [], "答え" * 50, "eos")] * 9)
     return lambda: session.take(f"/save {directory / 'rows.jsonl'}")
 
 
