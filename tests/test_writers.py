@@ -358,6 +358,13 @@ def make_feedback(directory, monkeypatch):
     return lambda: feedback.rate(directory, rating, None)
 
 
+def make_begun_trackers(directory):
+    from sft.training.trackers import Begun
+
+    state = SimpleNamespace(is_world_process_zero=True)
+    return lambda: Begun(["tensorboard"], directory).on_train_begin(None, state, None)
+
+
 def make_saved_session(directory):
     from sft.ask.session import Asked, Session
 
@@ -372,6 +379,7 @@ WRITERS = [
     make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
     make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
     make_answers_of_a_server, make_judgement, make_row_scores, make_cleaned_rows, make_feedback, make_saved_session,
+    make_begun_trackers,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
 """Those that replace nothing."""
