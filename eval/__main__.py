@@ -9,7 +9,7 @@
     python -m eval answer rows.jsonl --endpoint http://localhost:8000/v1 --model NAME   any engine's answers, to score
     python -m eval judge runs/A --endpoint http://localhost:8000/v1 --model NAME        a model judges the answers
 
-RUN, score, compare and judge take --lang ja or en: of what a report says first, and of the terminal.
+RUN, score, compare, sweep and judge take --lang ja or en: of the report, and of the terminal.
 
 The results are in runs/<name>/eval/: predictions.jsonl, samples.jsonl, results.json, report.md, report.html, rows.html.
 `python -m eval COMMAND --help` explains each.

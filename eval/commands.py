@@ -105,7 +105,7 @@ def sweep_run(words: Sequence[str]) -> None:
         "grid", nargs="*", default=[], metavar="section.key=value", help="generation.key=[a,b] is an axis"
     )
     add_place(parser, "the run's eval/sweep")
-    arguments = parser.read(words)
+    arguments = spoken(parser, words)
     directory = arguments.run
     if arguments.grid or not (directory / "sweep.json").is_file():
         arguments.grid = read_grid(directory, arguments.grid)

@@ -19,9 +19,10 @@ from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.first_screen import ROWS_PAGE, all_rows
+from eval.report.names import metric_title, metric_word, scope_name, scope_word
 from eval.report.rows_page import Look, rows_page
 from eval.report.score_tables import score_cell
-from eval.report.sentences import Found, metric_word, rests_on, right, scope_word, sentence
+from eval.report.sentences import Found, rests_on, right, sentence
 from eval.report.view import measured
 from eval.scoring.common_rows import common_rows, in_words
 from eval.scoring.measured import Measured, measure
@@ -43,7 +44,7 @@ from sft.run.manifest import read_manifest
 from sft.run.provenance import provenance_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import output_directory, short_name, text_sha256, write_whole
-from sft.system.texts import language, text
+from sft.system.texts import language, series, text, told
 from sft.system.visible import counted, narrow, visible
 
 COMPARISON_VERSION = 1
@@ -242,26 +243,25 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
         Heading(1, _title(comparison)),
         paragraph(all_rows()),
         *(block for name in others for block in _sentences(comparison, name)),
-        paragraph(
-            f"{_words(comparison)}. Differences are paired, each system minus {first}; p is "
-            "corrected (Holm) within each comparison, not over several of them."
-        ),
+        paragraph(text("compare.paired", found=_words(comparison), first=first)),
     ]
     for name, source in comparison.sources.items():
         if "otherwise" in source:
-            blocks.append(paragraph(Strong(name), f": not the run as it was trained: {source['otherwise']}."))
+            otherwise = series(map(told, source["otherwise"].split("; ")), "; ")
+            said = text("compare.otherwise", deviations=otherwise)
+            blocks.append(paragraph(Strong(name), f": {said}"))
     for name in others:
         change = comparison.differences[name].interaction.get(HEADLINE.key)
         if change and change.mean is not None:
-            words = f"{name}: the difference on context minus that on open is {with_interval(change, signed=True)} in "
-            blocks.append(paragraph(f"{words}{HEADLINE.name}, p {p_value(change.p, change.p_is_bound)}."))
+            found = {"difference": with_interval(change, signed=True), "p": p_value(change.p, change.p_is_bound)}
+            blocks.append(paragraph(text("compare.interaction", name=name, metric=metric_word(HEADLINE), **found)))
     shown = [metric for metric in REPORTED if metric.compared]
     for metric in measured(comparison.systems, comparison.rows.scopes(), shown):
-        blocks += [Heading(2, metric.name), _table(comparison, metric)]
+        blocks += [Heading(2, metric_title(metric)), _table(comparison, metric)]
     settings = comparison.settings.generation
     keys = sorted({key for values in settings.values() for key in values})
     rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
-    return [*blocks, Heading(2, "Generation settings"), Table(["setting", first, *others], rows)]
+    return [*blocks, Heading(2, text("compare.settings")), Table([text("sweep.setting"), first, *others], rows)]
 
 
 def _title(comparison: Comparison) -> str:
@@ -300,12 +300,13 @@ def _sentences(comparison: Comparison, name: str) -> list[Block]:
 
 def _table(comparison: Comparison, metric: Metric) -> Table:
     first, *others = comparison.systems
-    header = ["category", "n", first, *(title for name in others for title in (name, "difference", "p (Holm)"))]
+    change = text("compare.difference"), text("body.p_holm")
+    header = [text("rows.category"), text("body.n"), first, *(title for name in others for title in (name, *change))]
     scopes = comparison.rows.scopes()
     rows: list[list[str | Cell]] = []
     for scope in scopes:
         means = {name: score_cell(scores.of(scope, metric)) for name, scores in comparison.systems.items()}
-        rows.append([scope.label, str(comparison.rows.of(scope)), means[first]])
+        rows.append([scope_name(scope), str(comparison.rows.of(scope)), means[first]])
         for name in others:
             delta = comparison.differences[name].of(scope, metric)
             rows[-1] += [means[name], score_cell(delta, signed=True), p_value(delta.p_holm, delta.p_is_bound)]

@@ -13,6 +13,7 @@ from sft.page.blocks import Block, Heading
 from sft.page.html import render_html
 from sft.system.errors import UserError, say
 from sft.system.files import read_json, write_whole
+from sft.system.texts import language, text
 
 RESULTS = "sweep_results.json"
 
@@ -20,12 +21,12 @@ RESULTS = "sweep_results.json"
 def report_sweep(directory: Path, resamples: int = 10_000, seed: int = 0) -> None:
     """Score the sweep in `directory`; write sweep_results.json, sweep.md and sweep.html there, print the table."""
     sweep = score_sweep(load_sweep(directory), resamples, seed)
-    blocks: list[Block] = [Heading(1, "Generation settings, open against context"), *sweep_blocks(sweep)]
-    texts = {"sweep.md": render_markdown(blocks), "sweep.html": render_html(blocks)}
-    for name, text in ({RESULTS: json_text(dataclasses.asdict(sweep), indent=1)} | texts).items():
-        write_whole(directory / name, text)
+    blocks: list[Block] = [Heading(1, text("sweep.title")), *sweep_blocks(sweep)]
+    texts = {"sweep.md": render_markdown(blocks), "sweep.html": render_html(blocks, language())}
+    for name, content in ({RESULTS: json_text(dataclasses.asdict(sweep), indent=1)} | texts).items():
+        write_whole(directory / name, content)
     print_sweep(sweep, Console())
-    say(f"{directory / 'sweep.html'}: table and figures; sweep.md is beside it")
+    say(text("sweep.written", path=directory / "sweep.html"))
 
 
 def read_sweep_results(directory: Path) -> SweepResults | None:

@@ -12,12 +12,12 @@ from made_up import answers
 from eval.predictions import Prediction, write_predictions
 from eval.report.document import document
 from eval.report.first_screen import Subject
+from eval.report.names import setting_name
 from eval.report.sweep import sweep_blocks
 from eval.report.sweep_figures import _lines
 from eval.scoring.score import score
 from eval.scoring.sweep import Sweep, load_sweep, score_sweep, varying
 from eval.sweep import read_sweep_results, report_sweep
-from sft.config.repetition_penalty import setting_label
 from sft.page.blocks import Figure
 from sft.page.html import render_html
 from sft.system.errors import UserError
@@ -123,10 +123,10 @@ def test_other_grids_have_an_axis_too() -> None:
     temperatures = [{"temperature": 0.7, "top_k": 40}, {"temperature": 0.2, "top_k": 40}]
     assert _lines(temperatures) == ("temperature", ["0.2", "0.7"], {"every setting": [(0, 1), (1, 0)]})
     words = [{"do_sample": "いいえ"}, {"do_sample": "はい"}]
-    assert _lines(words) == ("setting", ["いいえ", "はい"], {"every setting": [(0, 0), (1, 1)]})
+    assert _lines(words) == ("", ["いいえ", "はい"], {"every setting": [(0, 0), (1, 1)]})
     assert varying(temperatures) == ["temperature"]
-    assert setting_label(SETTINGS[0], varying(SETTINGS)) == "1.0"
-    assert setting_label({}, []) == "as configured"
+    assert setting_name(SETTINGS[0], varying(SETTINGS)) == "1.0"
+    assert setting_name({}, []) == "as configured"
 
 
 @pytest.mark.parametrize(

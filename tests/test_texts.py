@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.benchmarks.known import BENCHMARKS
+from eval.metrics.catalogue import BY_KEY
 from sft.data.fields import cells
 from sft.data.fields.defects import DEFECTS
 from sft.data.fields.schemas import KNOWN
@@ -20,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 NAMES = {f"{page}.{name}" for page, found in table().items() for name in found}
 FOUND = {name for name in NAMES if name.startswith(("found.", "subjects."))}
 """Texts that are looked up by their English words; the others are shown by their names."""
+KEYED = {"metric": set(BY_KEY), "authors": set(BENCHMARKS)}
+"""Pages whose texts are looked up by the keys of what they name."""
 
 
 def used() -> set[str]:
@@ -47,7 +51,12 @@ def test_a_text_is_there_in_both_languages_with_the_same_values(name):
 
 
 def test_every_text_is_shown_somewhere_and_none_is_missing():
-    assert used() == NAMES - FOUND
+    assert used() == NAMES - FOUND - {f"{page}.{key}" for page, keys in KEYED.items() for key in keys}
+
+
+@pytest.mark.parametrize("page", KEYED)
+def test_a_page_by_keys_names_all_that_has_one_and_nothing_else(page):
+    assert set(table()[page]) == KEYED[page]
 
 
 def reading_says() -> Iterator[str]:

@@ -21,5 +21,4 @@ ELYZA_TASKS_100 = Benchmark(
     settings=("generation.temperature=0", "generation.repetition_penalty=1.0", "generation.max_new_tokens=512"),
     metrics={"length_ratio": "", "eos_rate": "", "ran_on": "", "rep_4": "", "distinct_2": ""},
     scored=False,
-    authors="no example; a person or a judge gives 1 to 5 by the aspects of each row",
 )

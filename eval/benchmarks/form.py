@@ -55,8 +55,6 @@ class Benchmark:
     """Whether answers can be scored without a person or another model."""
     chance: float | None = None
     """What guessing scores in the first metric; None: nothing worth the name."""
-    authors: str
-    """How those who publish numbers ask, in words."""
 
 
 def field(row: Mapping[str, Any], *names: str) -> str:

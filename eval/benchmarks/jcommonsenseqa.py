@@ -33,6 +33,4 @@ JCOMMONSENSEQA = Benchmark(
     settings=("generation.temperature=0",),
     metrics={"exact_match": "lm-evaluation-harness, Stability AI (acc)"},
     chance=0.2,
-    authors="the likeliest of the five choices' texts, 3 examples from its training split (Stability, "
-    "lm-evaluation-harness); llm-jp-eval generates the choice's number instead, with 4",
 )

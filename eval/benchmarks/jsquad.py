@@ -30,6 +30,4 @@ JSQUAD = Benchmark(
         "gold_contained": "",
         "correct": "",
     },
-    authors="greedy; 2 examples (Stability, lm-evaluation-harness) or 4 (llm-jp-eval, flexeval) of its training split; "
-    "at most 25 (llm-jp-eval) or 64 (flexeval) tokens, or as many as the reference has (Stability)",
 )

@@ -33,6 +33,4 @@ NIILC = Benchmark(
         "gold_contained": "",
         "correct": "",
     },
-    authors="greedy; 4 examples from the dev split (llm-jp-eval, at most 180 tokens; flexeval, 64, "
-    "after AI王's normalisation)",
 )

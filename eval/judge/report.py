@@ -10,7 +10,8 @@ from eval.judge.verdict import TIE, A, B
 from eval.render.numbers import interval, number, p_is, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.first_screen import all_rows
-from eval.report.sentences import delta_word, group_word, scope_word, system_word
+from eval.report.names import group_word, scope_word, system_word
+from eval.report.sentences import delta_word
 from eval.report.view import deciding_p, outcome
 from eval.scoring.results import Difference, Scope
 from sft.page.blocks import NOTHING, Beside, Block, Cell, Heading, Small, Strong, Table, paragraph, text_of

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from sft.page.blocks import Beside, Block, Bullets, Cell, Figure, Heading, Link, Paragraph, Sample, Strong, Table
+from sft.system.texts import text
 from sft.system.visible import escaped, visible
 
 TEXT_SHOWN = 1200
@@ -26,7 +27,7 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Figure():
-            return f"Figure (in the HTML file): {inline(block.caption)}"
+            return inline(text("body.figure_elsewhere", caption=block.caption))
         case Beside():
             return "\n\n".join(_block(one) for column in block.columns for one in column)
         case Sample():
@@ -47,17 +48,18 @@ def inline(text: str) -> str:
     return f"{' ' * text[:1].isspace()}{core}{' ' * bool(core and text[-1:].isspace())}"
 
 
-def fenced(text: str, shown: int) -> str:
+def fenced(said: str, shown: int) -> str:
     """A Markdown code block of at most the first `shown` characters, which nothing in them can end.
 
-    Its fence is longer than any run of backticks inside. Empty text reads "(empty)".
+    Its fence is longer than any run of backticks inside. Empty text is said to be empty.
     """
-    content = visible(text)
+    content = visible(said) or text("body.nothing_said")
     if len(content) > shown:
-        content = f"{content[:shown]}… ({len(content)} characters)"
+        whole = text("body.longer", characters=len(content))
+        content = f"{content[:shown]}… {whole}"
     longest = max((len(run) for run in re.findall("`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{content or '(empty)'}\n{fence}"
+    return f"{fence}text\n{content}\n{fence}"
 
 
 def _table(table: Table) -> str:

@@ -7,29 +7,18 @@ from rich.text import Text
 
 from eval.benchmarks.form import Benchmark
 from eval.metrics.catalogue import BY_KEY
-from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import interval, number, round_up, with_interval
 from eval.render.terminal import Row, print_rows
 from eval.report.document import folded, provenance
 from eval.report.first_screen import Subject, about, all_rows, asked_with, deviations
+from eval.report.names import deciding_word, floor_word, system_word
 from eval.report.samples import change_of, sample, scores_by_row
 from eval.report.score_tables import score_cell
-from eval.report.sentences import (
-    NEGLIGIBLE,
-    Found,
-    below,
-    endings,
-    floor_word,
-    found_on,
-    metric_word,
-    rests_on,
-    saying,
-    system_word,
-)
+from eval.report.sentences import NEGLIGIBLE, Found, below, endings, found_on, rests_on, saying
 from eval.scoring.results import ON_GROUP, Results, Scope
 from sft.page.blocks import Block, Cell, Heading, Paragraph, Small, Strong, Table, paragraph
-from sft.system.texts import Count, language, text
+from sft.system.texts import Count, series, text
 from sft.system.visible import visible
 
 LOST_SHOWN = 5
@@ -49,8 +38,8 @@ def benchmark_document(
         metric_table(results, benchmark),
         *([paragraph(Small(text("benchmark.decides")))] if benchmark.scored else []),
         *_answers(results, predictions, benchmark),
-        Heading(2, "How its authors ask", folded=True),
-        paragraph(f"{benchmark.title}: {benchmark.authors}."),
+        Heading(2, text("benchmark.authors"), folded=True),
+        paragraph(f"{benchmark.title}: {text(f'authors.{benchmark.name}')}"),
     ]
     return [*first, *(folded(results, predictions) if benchmark.scored else provenance(results))]
 
@@ -71,7 +60,9 @@ def print_benchmark(
     for key in benchmark.metrics:
         cells = [number(scores.of(scope, BY_KEY[key]).mean) for scores in results.systems.values()]
         delta = results.deltas.of(scope, BY_KEY[key])
-        rows.append(Row(name_of(BY_KEY[key]), [*cells, *[with_interval(delta, True)] * (len(header) > len(cells))]))
+        rows.append(
+            Row(deciding_word(BY_KEY[key]), [*cells, *[with_interval(delta, True)] * (len(header) > len(cells))])
+        )
     print_rows(benchmark.title, header, rows, console)
     others = [*deviations(results), *(endings(results) if benchmark.scored else [])]
     _print(console, *_said(results, benchmark))
@@ -86,14 +77,14 @@ def asked(results: Results, predictions: Sequence[Prediction]) -> str:
         parts.append(text("benchmark.likeliest"))
     elif tokens := generation.get("max_new_tokens"):
         parts.append(text("benchmark.tokens", tokens=tokens))
-    return ("、" if language() == "ja" else "; ").join(parts)
+    return series(parts, "; ")
 
 
 def forgot(found: Found, benchmark: Benchmark) -> str:
     """Whether the tuned model lost against the base: its test alone decides."""
     values = {
         "benchmark": benchmark.title,
-        "metric": metric_word(found.metric),
+        "metric": deciding_word(found.metric),
         "before": number(found.before.mean if found.before else None),
         "after": number(found.after.mean),
         "rows": Count(found.rows),
@@ -120,7 +111,7 @@ def metric_table(results: Results, benchmark: Benchmark) -> Table:
     rows: list[list[str | Cell]] = []
     for key, whose in benchmark.metrics.items():
         metric = BY_KEY[key]
-        cells: list[str | Cell] = [name_of(metric), whose or text("benchmark.ours")]
+        cells: list[str | Cell] = [deciding_word(metric), whose or text("benchmark.ours")]
         cells += [score_cell(scores.of(scope, metric)) for scores in results.systems.values()]
         if pair:
             delta = results.deltas.of(scope, metric)
@@ -130,22 +121,6 @@ def metric_table(results: Results, benchmark: Benchmark) -> Table:
             cells.append(Cell(number(floor.mean), floor_word(floor.name) if floor.mean is not None else ""))
         rows.append(cells)
     return Table(header, rows, left=2, strong=frozenset([0] * benchmark.scored))
-
-
-def name_of(metric: Metric) -> str:
-    """A metric in the reader's words; see `metric_word` for those that decide."""
-    return {
-        "jglue_exact_match": text("benchmark.jglue_exact_match"),
-        "flexeval_char_f1": text("benchmark.flexeval_char_f1"),
-        "stability_f1": text("benchmark.stability_f1"),
-        "gold_contained": text("benchmark.gold_contained"),
-        "correct": text("benchmark.correct"),
-        "length_ratio": text("benchmark.length_ratio"),
-        "eos_rate": text("benchmark.eos_rate"),
-        "ran_on": text("benchmark.ran_on"),
-        "rep_4": text("benchmark.rep_4"),
-        "distinct_2": text("benchmark.distinct_2"),
-    }.get(metric.key) or metric_word(metric)
 
 
 def benchmark_title(subject: Subject, benchmark: Benchmark) -> str:

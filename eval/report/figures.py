@@ -10,14 +10,16 @@ from matplotlib.lines import Line2D
 
 from eval.metrics.catalogue import COVERAGE, EOS_RATE, FACTS_RECALL, GOLD_CONTAINED, HEADLINE, LENGTH_RATIO
 from eval.metrics.metric import Metric
-from eval.predictions import BASE, TUNED
+from eval.predictions import TUNED
 from eval.render import marks
 from eval.render.numbers import number
-from eval.report.view import SIGNIFICANT, WORDS, measured
+from eval.report.names import change_name, metric_word, scope_name, system_name
+from eval.report.view import SIGNIFICANT, measured
 from eval.scoring.results import ON_CONTEXT, Results, Scope, ScoredRow, best
 from eval.statistics.estimates import Interval
 from sft.page import svg
 from sft.page.blocks import Figure
+from sft.system.texts import text
 
 ROW_HEIGHT = 0.5
 MIDDLE = 0.13
@@ -28,7 +30,7 @@ _JITTER = 0.025
 
 def forest_figure(results: Results) -> Figure:
     """Every system's mean and interval by category and group, over the band from best floor to oracle."""
-    scopes, systems = results.rows.scopes(), results.systems
+    scopes, systems, metric = results.rows.scopes(), results.systems, metric_word(HEADLINE)
     floors = results.floors_of(next(reversed(systems)))
 
     def paint(figure: Canvas) -> None:
@@ -39,24 +41,25 @@ def forest_figure(results: Results) -> Figure:
                 offset = 0.2 * (place - (len(systems) - 1) / 2) / max(1, len(systems) - 1)
                 _point(axes, y + MIDDLE + offset, scores.of(scope, HEADLINE), *marks.system_style(name, place))
         axes.set_xlim(left=0)
-        axes.set_xlabel(HEADLINE.name)
-        floor = ("best floor (dark) to oracle", svg.entry(svg.BAND, linewidth=7, solid_capstyle="butt"))
+        axes.set_xlabel(metric)
+        floor = (text("figure.forest_band"), svg.entry(svg.BAND, linewidth=7, solid_capstyle="butt"))
         svg.legend(figure, [*_system_entries(systems), floor])
 
     words = "; ".join(
-        f"{scope.label}: {', '.join(f'{name} {number(s.of(scope, HEADLINE).mean)}' for name, s in systems.items())}"
+        f"{scope_name(scope)}: "
+        + ", ".join(f"{system_name(name)} {number(s.of(scope, HEADLINE).mean)}" for name, s in systems.items())
         for scope in scopes
     )
     height = 0.75 + 0.17 * (len(systems) + 1) + ROW_HEIGHT * len(scopes)
-    drawn = svg.draw("forest", height, paint, f"{HEADLINE.name} by category. {words}")
-    return Figure(drawn, WORDS["captions"]["forest"].format(metric=HEADLINE.name))
+    drawn = svg.draw("forest", height, paint, text("figure.forest_read", metric=metric, values=words))
+    return Figure(drawn, text("figure.forest", metric=metric))
 
 
 def delta_figure(results: Results) -> list[Figure]:
     """Paired differences tuned − base with intervals; nothing when there is no pair."""
     if not results.deltas.groups:
         return []
-    scopes = results.rows.scopes()
+    scopes, difference = results.rows.scopes(), change_name()
     found = [results.deltas.of(scope, HEADLINE) for scope in scopes]
 
     def paint(figure: Canvas) -> None:
@@ -68,15 +71,16 @@ def delta_figure(results: Results) -> list[Figure]:
             _point(axes, y + MIDDLE, delta, colour, marker, filled=sure)
         reach = max(map(abs, axes.get_xlim()))
         axes.set_xlim(-reach, reach)
-        axes.set_xlabel(f"{HEADLINE.name}, {TUNED} − {BASE}")
+        axes.set_xlabel(text("figure.deltas_axis", metric=metric_word(HEADLINE), difference=difference))
         filled, hollow = (svg.entry(colour, marker, markerfacecolor=face) for face in (colour, "white"))
-        svg.legend(figure, [("filled: p ≤ .05 after Holm's correction", filled), ("hollow: not", hollow)])
+        svg.legend(figure, [(text("figure.deltas_filled"), filled), (text("figure.deltas_hollow"), hollow)])
 
     words = "; ".join(
-        f"{scope.label}: {number(delta.mean, signed=True)}" for scope, delta in zip(scopes, found, strict=True)
+        f"{scope_name(scope)}: {number(delta.mean, signed=True)}" for scope, delta in zip(scopes, found, strict=True)
     )
-    drawn = svg.draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, f"Differences {TUNED} − {BASE}. {words}")
-    return [Figure(drawn, WORDS["captions"]["deltas"].format(metric=HEADLINE.name))]
+    read = text("figure.deltas_read", difference=difference, values=words)
+    drawn = svg.draw("deltas", 1.1 + ROW_HEIGHT * len(scopes), paint, read)
+    return [Figure(drawn, text("figure.deltas", metric=metric_word(HEADLINE)))]
 
 
 def copy_figure(results: Results) -> list[Figure]:
@@ -89,18 +93,23 @@ def copy_figure(results: Results) -> list[Figure]:
 
     def paint(figure: Canvas) -> None:
         for place, (name, pairs) in enumerate(points.items()):
-            axes = svg.panel(figure, name, 0.3 + 1.95 * place, height=1.5)
+            axes = svg.panel(figure, system_name(name), 0.3 + 1.95 * place, height=1.5)
             _scatter(axes, pairs, own, *marks.system_style(name, place))
-            axes.set_ylabel("correct")
-        axes.set_xlabel("share of the answer copied from the context")
+            axes.set_ylabel(text("figure.copy_correct"))
+        axes.set_xlabel(text("figure.copy_axis"))
 
     means = {name: np.mean(pairs, axis=0) if pairs else None for name, pairs in points.items()}
-    words = "; ".join(
-        f"{name}: mean {'no rows' if mean is None else '{:.2f} copied, {:.2f} correct'.format(*mean)}"
-        for name, mean in means.items()
-    )
-    drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, f"Copying against {correct.name}. {words}")
-    return [Figure(drawn, WORDS["captions"]["copy"].format(metric=correct.name))]
+    words = "; ".join(f"{system_name(name)}: {_copied(mean)}" for name, mean in means.items())
+    read = text("figure.copy_read", metric=metric_word(correct), values=words)
+    drawn = svg.draw("copy", 0.35 + 1.95 * len(points), paint, read)
+    return [Figure(drawn, text("figure.copy", metric=metric_word(correct)))]
+
+
+def _copied(mean: Sequence[float] | None) -> str:
+    if mean is None:
+        return text("figure.copy_no_rows")
+    copied, right = (f"{one:.2f}" for one in mean)
+    return text("figure.copy_means", copied=copied, correct=right)
 
 
 def length_figure(results: Results) -> Figure:
@@ -120,7 +129,7 @@ def length_figure(results: Results) -> Figure:
         axes.axvline(1, color=svg.LINE, linewidth=1, zorder=0)
         ticks = [1 / 16, 1 / 4, 1, 4, 16]
         axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
-        axes.set_xlabel("length of the answer / of the reference")
+        axes.set_xlabel(text("figure.length_axis"))
         beside = axes.get_yaxis_transform()
         axes.text(1.04, -0.3, "EOS", transform=beside, color=svg.SOFT, va="center")
         for y, scope in enumerate(groups):
@@ -131,9 +140,10 @@ def length_figure(results: Results) -> Figure:
                 axes.text(1.04, at + MIDDLE, ended[scope, name], transform=beside, va="center")
         svg.legend(figure, _system_entries(systems))
 
-    words = "; ".join(f"{scope.label} {name}: EOS {share}" for (scope, name), share in ended.items())
-    drawn = svg.draw("length", 0.8 + 0.17 * len(systems) + 0.6 * len(groups), paint, f"Length and termination. {words}")
-    return Figure(drawn, WORDS["captions"]["length"])
+    words = "; ".join(f"{scope_name(scope)} {system_name(name)}: EOS {share}" for (scope, name), share in ended.items())
+    read = text("figure.length_read", values=words)
+    drawn = svg.draw("length", 0.8 + 0.17 * len(systems) + 0.6 * len(groups), paint, read)
+    return Figure(drawn, text("figure.length"))
 
 
 def _row_axes(figure: Canvas, scopes: Sequence[Scope], top: float, right: float = 0.12) -> Axes:
@@ -145,7 +155,7 @@ def _row_axes(figure: Canvas, scopes: Sequence[Scope], top: float, right: float 
     beside = axes.get_yaxis_transform()
     for y, scope in enumerate(scopes):
         weight = "bold" if scope.is_group else "normal"
-        axes.text(0, y - 0.25, svg.label(scope.label), transform=beside, va="center", fontweight=weight)
+        axes.text(0, y - 0.25, svg.label(scope_name(scope)), transform=beside, va="center", fontweight=weight)
         if scope.is_group and y + 1 < len(scopes):
             axes.axhline(y + 0.42, color=svg.LINE, linewidth=0.6)
     return axes
@@ -168,7 +178,7 @@ def _point(axes: Axes, y: float, found: Interval, colour: str, marker: str, fill
 
 
 def _system_entries(systems: Iterable[str]) -> list[tuple[str, Line2D]]:
-    return [(name, svg.entry(*marks.system_style(name, place))) for place, name in enumerate(systems)]
+    return [(system_name(name), svg.entry(*marks.system_style(name, place))) for place, name in enumerate(systems)]
 
 
 def _scores(rows: Iterable[ScoredRow], system: str, *metrics: Metric) -> list[tuple[Any, ...]]:

@@ -7,26 +7,14 @@ from typing import NamedTuple
 from eval.metrics.catalogue import CORRECT, HEADLINE
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import interval, number, p_is
+from eval.report.names import group_word, metric_word, scope_word, system_word
 from eval.report.samples import change_of, sample, scores_by_row
-from eval.report.sentences import (
-    delta_word,
-    endings,
-    found_on,
-    group_word,
-    metric_word,
-    next_step,
-    rests_on,
-    right,
-    right_cell,
-    scope_word,
-    sentence,
-    system_word,
-)  # fmt: skip
+from eval.report.sentences import delta_word, endings, found_on, next_step, rests_on, right, right_cell, sentence
 from eval.report.view import deciding_p
 from eval.scoring.results import ON_GROUP, Difference, Results, Scope
 from sft.data.records import Group
 from sft.page.blocks import NOTHING, Beside, Block, Cell, Heading, Link, Sample, Small, Strong, Table, paragraph
-from sft.system.texts import Count, language, text
+from sft.system.texts import Count, series, text, told
 
 ASKED: tuple[Group, ...] = ("open", "context")
 """The groups that every report answers for; others where a run has no other rows."""
@@ -84,7 +72,7 @@ def about(results: Results, subject: Subject) -> str:
         text("report.base_model", base=subject.base) if subject.base else "",
         text("report.data", data=subject.data) if subject.data else "",
         text("report.begun", date=subject.date) if subject.date else "",
-        text("report.rows", rows=Count(results.rows.total), groups=("、" if language() == "ja" else ", ").join(groups)),
+        text("report.rows", rows=Count(results.rows.total), groups=series(groups)),
     ]
     return " · ".join(filter(None, known))
 
@@ -105,7 +93,7 @@ def how_asked(results: Results) -> list[Block]:
 
 def deviations(results: Results) -> list[Block]:
     """A line where these are not answers of the model as it was trained."""
-    found = "; ".join(results.about.deviations) if results.about else ""
+    found = series(map(told, results.about.deviations), "; ") if results.about else ""
     return [paragraph(Strong(text("report.deviations")), f": {found}.")] if found else []
 
 

@@ -9,19 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from eval.metrics.catalogue import BY_KEY, REPORTED
+from eval.metrics.catalogue import REPORTED
 from eval.metrics.metric import Metric
 from eval.predictions import Prediction
-from eval.report.benchmark import name_of
-from eval.report.samples import quoted
-from eval.report.sentences import category_word, group_word, metric_word, system_word
+from eval.report.names import category_word, deciding_word, group_word, metric_word, system_word
+from eval.report.samples import finish_words, quoted
 from eval.scoring.results import ScoredRow
 from sft.data.records import GROUPS, category_label
-from sft.generation.settings import FinishReason
 from sft.page.html import pages
 from sft.system.shared_spans import SHORTEST
 from sft.system.texts import language, text, told
@@ -29,7 +27,6 @@ from sft.system.visible import visible
 
 SIZES = (25, 100, 500)
 """Rows that may be asked for at once."""
-EXACT_MATCH = BY_KEY["exact_match"]
 HERE = Path(__file__).parent
 
 
@@ -111,7 +108,7 @@ def _selects(rows: Answers, metrics: Sequence[Metric], look: Look) -> list[Selec
         found.append(Select("category", text("rows.category"), [any_of, *named]))
     if look.first and look.decides:
         options = [any_of, *_outcomes().items()]
-        found.append(Select("outcome", text("samples.outcome", metric=metric_word(look.decides)), options))
+        found.append(Select("outcome", text("samples.outcome", metric=deciding_word(look.decides)), options))
     if len(look.others) > 1:
         label = text("samples.compared", first=system_word(look.first or ""))
         found.append(Select("with", label, [(name, system_word(name)) for name in look.others]))
@@ -126,8 +123,7 @@ def _selects(rows: Answers, metrics: Sequence[Metric], look: Look) -> list[Selec
 
 
 def _name(metric: Metric, look: Look) -> str:
-    # Where it decides, exact match is the accuracy of given choices.
-    return metric.name if metric is EXACT_MATCH and metric is not look.decides else name_of(metric)
+    return deciding_word(metric) if metric is look.decides else metric_word(metric)
 
 
 def _outcomes() -> dict[str, str]:
@@ -141,7 +137,7 @@ def _outcomes() -> dict[str, str]:
 def _notes(look: Look, with_context: bool) -> list[str]:
     notes = []
     if look.first and look.decides:
-        notes.append(text("samples.note", metric=metric_word(look.decides)))
+        notes.append(text("samples.note", metric=deciding_word(look.decides)))
     return [*notes, *([text("samples.marks", shortest=SHORTEST)] if with_context else [])]
 
 
@@ -162,14 +158,6 @@ def _labels() -> dict[str, str]:
 
 def _words() -> dict[str, Any]:
     """What rows.js says; its own values stand as {names} in it."""
-    finish = {
-        "eos": text("samples.eos"),
-        "heading": text("samples.heading"),
-        "stop": text("samples.stop"),
-        "length": text("samples.length"),
-        "error": text("samples.error"),
-        "chosen": text("samples.chosen"),
-    }
     return {
         "shown": text("samples.shown", shown="{shown}", total="{total}"),
         "part": text("samples.part", start="{start}", end="{end}"),
@@ -187,7 +175,7 @@ def _words() -> dict[str, Any]:
         "judge": text("judge.words"),
         "both": text("judge.both_orders"),
         "outcomes": _outcomes(),
-        "finish": {reason: finish[reason] for reason in get_args(FinishReason)},
+        "finish": finish_words(),
     }
 
 

@@ -7,13 +7,12 @@ from eval.metrics.catalogue import HEADLINE
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import number
-from eval.report.sentences import category_word, system_word
-from eval.report.view import WORDS
+from eval.report.names import category_word, metric_word, system_word
 from eval.scoring.results import Results
+from sft.generation.settings import FinishReason
 from sft.page.blocks import Block, Heading, Quote, Sample, Span, paragraph
 from sft.system.shared_spans import SHORTEST, shared_spans
-from sft.system.texts import text, told
-from sft.system.visible import counted
+from sft.system.texts import Count, text, told
 
 EACH = 10
 
@@ -24,12 +23,12 @@ def sample_blocks(results: Results, predictions: Sequence[Prediction]) -> list[B
     """The worst regressions, the best gains and random rows by the headline metric, `EACH` of them."""
     answers = {(prediction.example.index, prediction.system): prediction for prediction in predictions}
     scores = scores_by_row(results)
-    name, seed = HEADLINE.name, results.settings.seed
+    metric, seed = metric_word(HEADLINE), results.settings.seed
     named = bool(results.rows.categories)
-    titles = (f"Worst regressions in {name}", f"Best gains in {name}", f"Random rows (seed {seed})")
-    out: list[Block] = [paragraph(WORDS["samples"].format(shortest=SHORTEST))]
+    titles = (text("body.worst", metric=metric), text("body.gains", metric=metric), text("body.random", seed=seed))
+    out: list[Block] = [paragraph(text("body.samples_note", shortest=SHORTEST))]
     paired = any(change_of(row) is not None for row in scores.values())
-    nothing = paragraph("None." if paired else f"Needs the systems {BASE} and {TUNED}.")
+    nothing = paragraph(text("body.no_sample") if paired else text("body.needs_a_pair"))
     for title, indices in zip(titles, chosen(scores, EACH, seed), strict=True):
         out.append(Heading(3, title))
         given = ({name: answers[i, name] for name in scores[i]} for i in indices)
@@ -82,7 +81,8 @@ def sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]
     for name, value in scores.items():
         answer = answers[name]
         score = [] if value is None else [number(value)]
-        label = [system_word(name), *score, answer.finish_reason, counted(answer.output_tokens, "token")]
+        ended, tokens = finish_words()[answer.finish_reason], text("body.tokens", tokens=Count(answer.output_tokens))
+        label = [system_word(name), *score, ended, tokens]
         quotes.append(Quote(" · ".join(label), answer.text, quoted(answer.text, example.input)))
     return Sample(
         title=f"{title} · {category_word(example.category)}" if with_category else title,
@@ -90,3 +90,15 @@ def sample(answers: Mapping[str, Prediction], scores: Mapping[str, float | None]
         texts=tuple(texts),
         answers=tuple(quotes),
     )
+
+
+def finish_words() -> dict[FinishReason, str]:
+    """Why an answer ended, in words."""
+    return {
+        "eos": text("samples.eos"),
+        "heading": text("samples.heading"),
+        "stop": text("samples.stop"),
+        "length": text("samples.length"),
+        "error": text("samples.error"),
+        "chosen": text("samples.chosen"),
+    }

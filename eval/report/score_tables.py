@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from eval.metrics.metric import Metric
-from eval.predictions import BASE, TUNED
 from eval.render.numbers import interval, number, p_value
+from eval.report.names import change_name, floor_name, metric_title, scope_name, system_name
 from eval.report.view import measured
 from eval.scoring.results import Limit, Results, Scope, best
 from eval.statistics.estimates import Interval
 from sft.page.blocks import NOTHING, Cell, Table, text_of
+from sft.system.texts import text
 
 Cells = list[str | Cell]
 
@@ -21,23 +22,26 @@ def score_table(results: Results, scopes: Sequence[Scope], metrics: Sequence[Met
     places = _places(results, scopes, metrics)
     columns = _systems(results, places)
     if results.deltas.groups:
-        columns["p (Holm)"] = [
+        columns[text("body.p_holm")] = [
             p_value(found.p_holm, found.p_is_bound) for found in (results.deltas.of(*place) for place in places)
         ]
     for name in results.systems:
-        title = "best floor" if len(results.systems) == 1 else f"best floor, {name}"
+        several = len(results.systems) > 1
+        title = text("body.best_floor_of", system=system_name(name)) if several else text("body.best_floor")
         columns[title] = [_limit_cell(results.best_floor(name, *place)) for place in places]
-    columns["oracle"] = [Cell(number(best(results.ceilings, *place).mean)) for place in places]
+    columns[text("body.oracle")] = [Cell(number(best(results.ceilings, *place).mean)) for place in places]
     for name, positions in results.normalised.items():
-        columns[f"{name}, normalised"] = [score_cell(positions.of(*place)) for place in places]
+        columns[text("body.normalised", system=system_name(name))] = [
+            score_cell(positions.of(*place)) for place in places
+        ]
     return _table(results, places, columns)
 
 
 def behaviour_table(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> Table:
     """Every system beside the references' own value, which says what is usual, and the difference."""
     places = _places(results, scopes, metrics)
-    columns: dict[str, Cells] = {"references": [number(results.reference.of(*place).mean) for place in places]}
-    return _table(results, places, columns | _systems(results, places))
+    own: Cells = [number(results.reference.of(*place).mean) for place in places]
+    return _table(results, places, {text("body.references"): own} | _systems(results, places))
 
 
 def score_cell(found: Interval, signed: bool = False) -> Cell:
@@ -57,15 +61,16 @@ def _places(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]
 def _systems(results: Results, places: Sequence[Place]) -> dict[str, Cells]:
     """A column for every system, and one for the difference."""
     columns: dict[str, Cells] = {
-        name: [score_cell(scores.of(*place)) for place in places] for name, scores in results.systems.items()
+        system_name(name): [score_cell(scores.of(*place)) for place in places]
+        for name, scores in results.systems.items()
     }
     if results.deltas.groups:
-        columns[f"{TUNED} − {BASE}"] = [score_cell(results.deltas.of(*place), signed=True) for place in places]
+        columns[change_name()] = [score_cell(results.deltas.of(*place), signed=True) for place in places]
     return columns
 
 
 def _limit_cell(limit: Limit) -> Cell:
-    return Cell(number(limit.mean), limit.name if limit.mean is not None else "")
+    return Cell(number(limit.mean), floor_name(limit.name) if limit.mean is not None else "")
 
 
 def _rows_measured(results: Results, scope: Scope, metric: Metric) -> str:
@@ -78,8 +83,14 @@ def _rows_measured(results: Results, scope: Scope, metric: Metric) -> str:
 def _table(results: Results, places: Sequence[Place], columns: Mapping[str, Cells]) -> Table:
     known = {title: cells for title, cells in columns.items() if any(text_of(cell) != NOTHING for cell in cells)}
     rows = [
-        [metric.name, scope.label, _rows_measured(results, scope, metric), *cells]
+        [metric_title(metric), scope_name(scope), _rows_measured(results, scope, metric), *cells]
         for (scope, metric), *cells in zip(places, *known.values(), strict=True)
     ]
     strong = frozenset(at for at, (scope, _) in enumerate(places) if scope.is_group)
-    return Table(["metric", "category", "n", *known], rows, left=2, sectioned=True, strong=strong)
+    return Table(
+        [text("benchmark.metric"), text("rows.category"), text("body.n"), *known],
+        rows,
+        left=2,
+        sectioned=True,
+        strong=strong,
+    )

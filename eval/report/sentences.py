@@ -6,8 +6,9 @@ from eval.metrics.catalogue import CORRECT, HEADLINE
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
 from eval.render.numbers import number, p_is, round_up, with_interval
+from eval.report.names import deciding_word, floor_word, group_word, metric_word, system_word
 from eval.report.view import at_odds, deciding_p, outcome
-from eval.scoring.results import ON_GROUP, Difference, Limit, Results, Scope
+from eval.scoring.results import ON_GROUP, Difference, Limit, Results
 from eval.statistics.estimates import Estimate
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
 from sft.data.records import Group
@@ -152,7 +153,7 @@ def evidence(delta: Difference, metric: Metric, floor: Limit | None = None) -> s
     said = []
     if delta.mean is not None:
         kind = text("report.uncorrected") if delta.p_holm is None else text("report.holm")
-        values = {"difference": with_interval(delta, signed=True), "metric": metric_word(metric)}
+        values = {"difference": with_interval(delta, signed=True), "metric": deciding_word(metric)}
         p = f"{kind} {p_is(deciding_p(delta), delta.p_is_bound)}"
         said.append(text("report.evidence", p=p, rule=text("report.rule"), **values))
         said += [text("report.at_odds")] * at_odds(delta)
@@ -191,48 +192,6 @@ def delta_word(delta: Difference) -> str:
         "unclear": text("report.word_unclear"),
         "no_spread": text("report.word_no_spread"),
     }[outcome(delta)]
-
-
-def group_word(group: Group) -> str:
-    """A group's questions, behind "Questions"."""
-    return {"open": text("report.open"), "context": text("report.context"), "other": text("report.other")}[group]
-
-
-def scope_word(scope: Scope) -> str:
-    """A category by its name, a group as all its questions."""
-    return text("report.all_of", group=group_word(scope.group)) if scope.is_group else category_word(scope.name)
-
-
-def category_word(category: str) -> str:
-    """A category by its name."""
-    return category or text("rows.no_category")
-
-
-def system_word(name: str) -> str:
-    """Base and tuned in the reader's words, others by their name."""
-    return {BASE: text("report.before"), TUNED: text("report.after")}.get(name, name)
-
-
-def metric_word(metric: Metric) -> str:
-    """A metric that decides in the reader's words, others by their name."""
-    return {
-        "character_f1": text("report.character_f1"),
-        "jglue_f1": text("report.jglue_f1"),
-        "llm_jp_eval_char_f1": text("report.llm_jp_eval_char_f1"),
-        "exact_match": text("report.accuracy"),  # of given choices
-    }.get(metric.key, metric.name)
-
-
-def floor_word(name: str) -> str:
-    """A floor, as `Limit` names it, in the reader's words."""
-    return {
-        "echo": text("report.echo"),
-        "shuffled": text("report.shuffled"),
-        "constant": text("report.constant"),
-        "lead": text("report.lead"),
-        "lead of its own length": text("report.own_lead"),
-        "question sentence": text("report.question_sentence"),
-    }.get(name, name)
 
 
 def right_cell(first: Estimate | None, last: Estimate) -> str:

@@ -8,18 +8,19 @@ from matplotlib.figure import Figure as Canvas
 from eval.metrics.catalogue import HEADLINE
 from eval.render import marks
 from eval.render.numbers import number
-from eval.report.view import TITLES, WORDS
+from eval.report.names import group_name, group_title, key_name, metric_word, setting_name, system_name
 from eval.scoring.results import ON_CONTEXT, ON_OPEN
 from eval.scoring.sweep import Setting, SweepResults, varying
 from eval.statistics.estimates import Interval
-from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral, setting_label
+from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral
 from sft.page import svg
 from sft.page.blocks import Figure
+from sft.system.texts import text
 
 
 def labels(sweep: SweepResults) -> list[str]:
     """What readers see for each setting."""
-    return [setting_label(setting, sweep.keys) for setting in sweep.settings]
+    return [setting_name(setting, sweep.keys) for setting in sweep.settings]
 
 
 def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
@@ -33,7 +34,7 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
 
     def paint(figure: Canvas) -> None:
         for place, scope in enumerate((ON_OPEN, ON_CONTEXT)):
-            axes = svg.panel(figure, TITLES[scope.group], 0.35 + 0.17 * len(lines) + 1.9 * place)
+            axes = svg.panel(figure, group_title(scope.group), 0.35 + 0.17 * len(lines) + 1.9 * place)
             floor = swept.floors.get(scope.name)
             if floor is not None and floor.mean is not None:
                 axes.axhline(floor.mean, color=svg.LINE, linestyle="--", linewidth=1)
@@ -44,17 +45,21 @@ def sweep_figure(sweep: SweepResults, system: str, place: int) -> Figure:
             axes.set_xticks(range(len(ticks)), ticks if place else [""] * len(ticks))
             axes.set_xlim(-0.3, len(ticks) - 0.7)
             axes.set_ylim(bottom=0)
-            axes.set_ylabel(HEADLINE.name)
-        axes.set_xlabel(svg.label(key.replace("_", " ")))
+            axes.set_ylabel(metric_word(HEADLINE))
+        axes.set_xlabel(svg.label(key_name(key) if key else text("sweep.setting")))
         svg.legend(figure, [(name, svg.entry(*style)) for name, style in zip(lines, styles, strict=True)])
 
     words = "; ".join(
         f"{name}: "
-        + ", ".join(f"{scope.name} {number(scores.of(scope, HEADLINE).mean)}" for scope in (ON_OPEN, ON_CONTEXT))
+        + ", ".join(
+            f"{group_name(scope.group)} {number(scores.of(scope, HEADLINE).mean)}" for scope in (ON_OPEN, ON_CONTEXT)
+        )
         for name, scores in zip(labels(sweep), swept.scores, strict=True)
     )
-    drawn = svg.draw(f"sweep{place}", 0.4 + 0.17 * len(lines) + 1.9 * 2, paint, f"{HEADLINE.name} of {system}. {words}")
-    return Figure(drawn, WORDS["captions"]["sweep"].format(system=system, metric=HEADLINE.name))
+    named = {"metric": metric_word(HEADLINE), "system": system_name(system)}
+    read = text("figure.sweep_read", values=words, **named)
+    drawn = svg.draw(f"sweep{place}", 0.4 + 0.17 * len(lines) + 1.9 * 2, paint, read)
+    return Figure(drawn, text("figure.sweep", **named))
 
 
 def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
@@ -71,30 +76,31 @@ def dose_figure(sweep: SweepResults, system: str, place: int) -> list[Figure]:
             points = np.array([point[:2] for point in dose.points if point[2] == scope.group])
             if len(points):
                 axes.plot(*points.T, marker, color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
-                entries.append((TITLES[scope.group], svg.entry(colour, marker, linestyle="")))
+                entries.append((group_title(scope.group), svg.entry(colour, marker, linestyle="")))
         for found in dose.bins:
             axes.plot([found.low, found.high], [found.mean] * 2, color=svg.TEXT, linewidth=2.4)
             if ends := Interval(found.mean, found.ci_low, found.ci_high).ends:
                 axes.plot([(found.low + found.high) / 2] * 2, ends, color=svg.TEXT)
         axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel("share of the reference's tokens in the prompt")
-        axes.set_ylabel(f"{HEADLINE.name} lost")
+        axes.set_xlabel(text("figure.dose_axis"))
+        axes.set_ylabel(text("figure.dose_lost", metric=metric_word(HEADLINE)))
         svg.legend(figure, entries)
 
     first, second = (labels(sweep)[at] for at in (dose.first, dose.second))
-    words = "; ".join(f"{b.low:.2f} to {b.high:.2f}: {number(b.mean, signed=True)}" for b in dose.bins)
-    drawn = svg.draw(f"dose{place}", 2.9, paint, f"Score lost by share of the reference in the prompt. {words}")
-    return [Figure(drawn, WORDS["captions"]["dose"].format(system=system, first=first, second=second))]
+    ends = [(f"{one.low:.2f}", f"{one.high:.2f}", number(one.mean, signed=True)) for one in dose.bins]
+    words = "; ".join(text("figure.dose_bin", low=low, high=high, mean=mean) for low, high, mean in ends)
+    drawn = svg.draw(f"dose{place}", 2.9, paint, text("figure.dose_read", values=words))
+    return [Figure(drawn, text("figure.dose", system=system_name(system), first=first, second=second))]
 
 
 def _lines(settings: Sequence[Setting]) -> tuple[str, list[str], dict[str, list[tuple[int, int]]]]:
-    """(key along x, tick labels, line's name → (x, number of the setting))."""
+    """(key along x, "" for whole settings; tick labels, line's name → (x, number of the setting))."""
     keys = varying(settings)
     numeric = [k for k in keys if all(isinstance(s.get(k, 0), int | float) and k in s for s in settings)]
     key = PENALTY if PENALTY in numeric else next(iter(numeric), "")
     if not key:
-        points = {"every setting": [(at, at) for at in range(len(settings))]}
-        return "setting", [svg.label(setting_label(s, keys), 14) for s in settings], points
+        points = {text("sweep.every_setting"): [(at, at) for at in range(len(settings))]}
+        return "", [svg.label(setting_name(s, keys), 14) for s in settings], points
     values = sorted({setting[key] for setting in settings})
     others = [k for k in keys if k != key]
     scopes = list(dict.fromkeys(s.get(SCOPE) for s in settings if not _neutral(s, key))) or [None]
@@ -103,7 +109,7 @@ def _lines(settings: Sequence[Setting]) -> tuple[str, list[str], dict[str, list[
         for scope in scopes if _neutral(setting, key) else [setting.get(SCOPE)]:
             line = lines.setdefault(_line_name(setting | {SCOPE: scope}, others), {})
             line.setdefault(values.index(setting[key]), at)
-    named = {name or "every setting": sorted(line.items()) for name, line in lines.items()}
+    named = {name or text("sweep.every_setting"): sorted(line.items()) for name, line in lines.items()}
     return key, [f"{value:g}" for value in values], named
 
 
@@ -113,4 +119,4 @@ def _neutral(setting: Setting, key: str) -> bool:
 
 
 def _line_name(setting: Setting, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')}: {setting.get(key)}" for key in keys if setting.get(key) is not None)
+    return ", ".join(f"{key_name(key)}: {setting.get(key)}" for key in keys if setting.get(key) is not None)

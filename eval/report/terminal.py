@@ -7,18 +7,8 @@ from eval.metrics.catalogue import HEADLINE
 from eval.render.numbers import number, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.first_screen import Subject, about, deviations, groups_asked, how_asked, title
-from eval.report.sentences import (
-    delta_word,
-    endings,
-    found_on,
-    metric_word,
-    next_step,
-    rests_on,
-    right,
-    scope_word,
-    sentence,
-    system_word,
-)  # fmt: skip
+from eval.report.names import metric_word, scope_word, system_word
+from eval.report.sentences import delta_word, endings, found_on, next_step, rests_on, right, sentence
 from eval.scoring.results import Results, Scope
 from sft.data.records import Group
 from sft.page.blocks import Paragraph

@@ -1,20 +1,13 @@
-"""What a difference says, by its test alone, and which scores copying reaches. No torch here."""
+"""What a difference says, by its test alone, and which metrics were measured. No torch here."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from eval.metrics.metric import Metric
-from eval.render.numbers import number
-from eval.scoring.results import Difference, Results, Scope, Scores
-from sft.data.records import Group
-from sft.system.yaml_text import read_yaml
+from eval.scoring.results import Difference, Scope, Scores
 
 SIGNIFICANT = 0.05
 Outcome = Literal["better", "worse", "unclear", "no_spread"]
-WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
-"""What the report says at length."""
-TITLES: dict[Group, str] = {"open": "Open QA", "context": "Context QA", "other": "Other categories"}
 
 
 def measured(systems: Mapping[str, Scores], scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[Metric]:
@@ -44,16 +37,3 @@ def at_odds(delta: Difference) -> bool:
         return False
     low, high = delta.ends
     return (low <= 0 <= high) == (outcome(delta) in ("better", "worse"))
-
-
-def reached_by_copying(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[str]:
-    """In words, each score of a group that needs no understanding: its best floor is as high."""
-    found = []
-    for metric in metrics:
-        for scope in scopes:
-            for name, scores in results.systems.items():
-                floor, mean = results.best_floor(name, scope, metric), scores.of(scope, metric).mean
-                if scope.is_group and mean is not None and floor.mean is not None and floor.mean >= mean > 0:
-                    place = f"{metric.name}, {scope.label}, {name}"
-                    found.append(f"{place}: {number(mean)} ({floor.name}: {number(floor.mean)})")
-    return found

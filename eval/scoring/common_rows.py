@@ -7,6 +7,7 @@ from typing import NamedTuple
 from eval.predictions import Prediction
 from eval.scoring.rows import row_texts
 from sft.system.errors import UserError
+from sft.system.texts import Count, series, text
 from sft.system.visible import counted
 
 
@@ -18,11 +19,13 @@ class Common(NamedTuple):
 
 
 def in_words(rows: int, alone: Mapping[str, int]) -> str:
-    """How many rows all answered, and how many of each system's were left out."""
-    who = "both" if len(alone) == 2 else "all"
-    left = ", ".join(f"{number} of {name}" for name, number in alone.items() if number)
-    found = f"{counted(rows, 'row')} answered by {who}"
-    return f"{found}; left out, because not {who} answered them: {left}" if left else found
+    """How many rows all answered, and how many of each system's were left out, in the reader's language."""
+    left = series(text("compare.rows_of", rows=number, name=name) for name, number in alone.items() if number)
+    if len(alone) == 2:
+        found = text("compare.answered_by_both", rows=Count(rows))
+        return text("compare.left_by_both", found=found, left=left) if left else found
+    found = text("compare.answered_by_all", rows=Count(rows))
+    return text("compare.left_by_all", found=found, left=left) if left else found
 
 
 def common_rows(answers: Mapping[str, Sequence[Prediction]]) -> Common:

@@ -20,10 +20,6 @@ STRONG_PENALTY = 1.3
 GRID: dict[str, list[Any]] = {PENALTY: [NO_PENALTY, 1.2, 5.0], SCOPE: ["generated", "all"]}
 """Settings that show what a penalty does: what `python -m eval sweep` compares where nothing else is asked for."""
 
-SCOPE_MATTERS = (
-    "A penalty over the whole prompt (scope all) also counts the context as already said, and so suppresses "
-    "what an answer has to copy from it; over generated tokens only it does not."
-)
 MEASURED = (
     "A repetition penalty that counts the prompt keeps an answer from quoting its context. Measured with a tuned "
     "gemma-3-270m on 200 JSQuAD questions: without a penalty 61% of the answers held the right words, with 1.2 on "
@@ -34,12 +30,6 @@ MEASURED = (
 def is_neutral(setting: Mapping[str, Any]) -> bool:
     """Whether a setting names the penalty that changes nothing, so that its scope does not matter either."""
     return setting.get(PENALTY) == NO_PENALTY
-
-
-def setting_label(setting: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """`1.2, generated`: the values of `keys`; the scope is left out where the penalty does nothing."""
-    shown = [str(setting[key]) for key in keys if key in setting and not (key == SCOPE and is_neutral(setting))]
-    return ", ".join(shown) or "as configured"
 
 
 def penalty_hazards(

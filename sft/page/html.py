@@ -29,7 +29,7 @@ def render_html(blocks: Sequence[Block], language: str = "en") -> str:
     headings = [block for block in blocks if isinstance(block, Heading)]
     return jinja.get_template("page.html.jinja").render(
         language=language,
-        title=headings[0].text if headings else "Report",
+        title=headings[0].text if headings else "",
         sections=[heading for heading in headings if heading.level == 2],
         folds=folds(blocks),
     )

@@ -118,7 +118,12 @@ def told(found: str) -> str:
 
 def listed(words: Iterable[str]) -> str:
     """What was found, one after another, in the reader's language."""
-    return ("、" if language() == "ja" else ", ").join(map(told, words))
+    return series(map(told, words))
+
+
+def series(words: Iterable[str], english: str = ", ") -> str:
+    """Words one after another; `english` stands between them where the reader's language is English."""
+    return ("、" if language() == "ja" else english).join(words)
 
 
 @cache
