@@ -30,7 +30,7 @@ from eval.scoring.sweep import SweepResults
 from sft.config.repetition_penalty import PENALTY, SCOPE
 from sft.data.records import GROUPS, Group
 from sft.page.blocks import NOTHING, Block, Bullets, Heading, Strong, Table, paragraph
-from sft.system.texts import Count, series, text, told
+from sft.system.texts import Count, series, space, stop, text, told
 
 PASSAGE_SHOWN = 300
 
@@ -92,9 +92,10 @@ def _reached(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric
             for name, scores in results.systems.items():
                 floor, mean = results.best_floor(name, scope, metric), scores.of(scope, metric).mean
                 if mean is not None and floor.mean is not None and floor.mean >= mean > 0:
-                    place = series([metric_word(metric), scope_name(scope), system_name(name)])
-                    found.append(f"{place}: {number(mean)} ({floor_name(floor.name)}: {number(floor.mean)})")
-    return [paragraph(Strong(text("body.reached")), f" {'; '.join(found)}.")] if found else []
+                    place = {"metric": metric_word(metric), "scope": scope_name(scope), "system": system_name(name)}
+                    scored = {"score": number(mean), "floor": floor_name(floor.name), "reached": number(floor.mean)}
+                    found.append(text("body.reached_by", **place, **scored))
+    return [paragraph(Strong(text("body.reached")), f" {series(found, '; ')}{stop()}")] if found else []
 
 
 def _context(results: Results, scopes: Sequence[Scope]) -> list[Block]:
@@ -125,7 +126,8 @@ def _facts(results: Results) -> list[Block]:
     if delta.mean is None:
         return []
     place = series([metric_word(FACTS_RECALL), scope_name(ON_CONTEXT)])
-    return [paragraph(Strong(f"{place}: {delta_word(delta)}"), f". {evidence(delta, FACTS_RECALL)}")]
+    shown = f"{stop()}{space()}{evidence(delta, FACTS_RECALL)}"
+    return [paragraph(Strong(f"{place}: {delta_word(delta)}"), shown)]
 
 
 def _penalty(results: Results, sweep: SweepResults | None) -> list[Block]:

@@ -14,7 +14,7 @@ from eval.report.view import deciding_p
 from eval.scoring.results import ON_GROUP, Difference, Results, Scope
 from sft.data.records import Group
 from sft.page.blocks import NOTHING, Beside, Block, Cell, Heading, Link, Sample, Small, Strong, Table, paragraph
-from sft.system.texts import Count, series, text, told
+from sft.system.texts import Count, series, space, stop, text, told
 
 ASKED: tuple[Group, ...] = ("open", "context")
 """The groups that every report answers for; others where a run has no other rows."""
@@ -42,7 +42,7 @@ def first_screen(results: Results, predictions: Sequence[Prediction], subject: S
         *deviations(results),
         Beside(tuple(_column(results, group) for group in groups_asked(results))),
         *endings(results),
-        Heading(3, text("report.table")),
+        Heading(3, text("report.table", metric=metric_word(HEADLINE))),
         category_table(results),
         paragraph(Small(_note(results))),
         Heading(3, text("report.three")),
@@ -94,7 +94,7 @@ def how_asked(results: Results) -> list[Block]:
 def deviations(results: Results) -> list[Block]:
     """A line where these are not answers of the model as it was trained."""
     found = series(map(told, results.about.deviations), "; ") if results.about else ""
-    return [paragraph(Strong(text("report.deviations")), f": {found}.")] if found else []
+    return [paragraph(Strong(text("report.deviations")), f": {found}{stop()}")] if found else []
 
 
 def groups_asked(results: Results) -> list[Group]:
@@ -107,7 +107,7 @@ def _column(results: Results, group: Group) -> tuple[Block, ...]:
     step, counts = next_step(found), right(found)
     lines: list[Block] = [paragraph(Strong(sentence(found)))]
     lines += [paragraph(counts)] if counts else []
-    lines += [paragraph(Strong(text("report.next")), f" {step}")] if step else []
+    lines += [paragraph(Strong(text("report.next")), f"{space()}{step}")] if step else []
     shown = rests_on(found)
     return (*lines, *([paragraph(Small(shown))] if shown else []))
 

@@ -13,7 +13,7 @@ from eval.statistics.estimates import Estimate
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
 from sft.data.records import Group
 from sft.page.blocks import Paragraph, Strong, paragraph
-from sft.system.texts import Count, text
+from sft.system.texts import Count, space, text
 
 NEGLIGIBLE = 0.05
 """Of a score from 0 to 1: a difference whose whole interval is nearer to 0 is called none."""
@@ -104,7 +104,7 @@ def sentence(found: Found) -> str:
         "alone": text("report.alone", **values),
         "none": text("report.none", **values),
     }[saying(found)]
-    return _joined(words, *below(found))
+    return space().join([words, *below(found)])
 
 
 def below(found: Found) -> list[str]:
@@ -142,9 +142,9 @@ def next_step(found: Found) -> str:
         return text("report.read_the_lost") if fewer else text("report.use")
     if said == "too_close" or (delta.rows_to_show or 0) > MOST_ROWS:
         return text("report.count_as_same")
-    if said != "too_few" and at_odds(delta):
-        return text("report.again")
     enough = round_up(delta.rows_to_show or 0) if said == "too_few" else max(ENOUGH_ROWS, 2 * found.rows)
+    if said != "too_few" and at_odds(delta):
+        return text("report.again", enough=Count(enough))
     return text("report.more_rows", enough=Count(enough))
 
 
@@ -159,7 +159,7 @@ def evidence(delta: Difference, metric: Metric, floor: Limit | None = None) -> s
         said += [text("report.at_odds")] * at_odds(delta)
     if floor and floor.mean is not None:
         said.append(text("report.best_floor", score=number(floor.mean), floor=floor_word(floor.name)))
-    return _joined(*said)
+    return space().join(said)
 
 
 def rests_on(found: Found) -> str:
@@ -181,7 +181,7 @@ def endings(results: Results) -> list[Paragraph]:
     ended = {"eos": counts.eos, "heading": counts.heading, "length": counts.length}
     words = text("report.ended", total=Count(total), system=system_word(name), limit=limit, **ended)
     remedy = text("report.ran_on") if counts.heading >= counts.length else text("report.cut_at_limit")
-    return [paragraph(Strong(text("report.endings")), f": {_joined(words, remedy)}")]
+    return [paragraph(Strong(text("report.endings")), f": {words}{space()}{remedy}")]
 
 
 def delta_word(delta: Difference) -> str:
@@ -208,8 +208,3 @@ def _is_below(found: Found) -> bool:
 def _ones(share: Estimate) -> int:
     """How many of the rows are 1."""
     return round((share.mean or 0) * share.n)
-
-
-def _joined(*sentences: str) -> str:
-    """Sentences one after another; Japanese ones need no space between them."""
-    return "".join(f" {one}" if at and sentences[at - 1].endswith(".") else one for at, one in enumerate(sentences))

@@ -12,7 +12,7 @@ from eval.report.sentences import delta_word, endings, found_on, next_step, rest
 from eval.scoring.results import Results, Scope
 from sft.data.records import Group
 from sft.page.blocks import Paragraph
-from sft.system.texts import text
+from sft.system.texts import space, text
 from sft.system.visible import narrow, visible
 
 
@@ -36,7 +36,7 @@ def print_table(results: Results, subject: Subject, console: Console) -> None:
 def _lines(results: Results, group: Group) -> list[str]:
     found = found_on(results, group)
     step = next_step(found)
-    steps = [f"{text('report.next')} {step}"] if step else []
+    steps = [f"{text('report.next')}{space()}{step}"] if step else []
     return [*filter(None, (sentence(found), right(found))), *steps, rests_on(found)]
 
 

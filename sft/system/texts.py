@@ -126,6 +126,16 @@ def series(words: Iterable[str], english: str = ", ") -> str:
     return ("、" if language() == "ja" else english).join(words)
 
 
+def space() -> str:
+    """What stands between two sentences, or behind a colon."""
+    return "" if language() == "ja" else " "
+
+
+def stop() -> str:
+    """What ends a sentence that ends in others' words."""
+    return "。" if language() == "ja" else "."
+
+
 @cache
 def _found() -> list[tuple[re.Pattern[str], str]]:
     """The texts of the page `found`, English ones as patterns, with their Japanese ones; those of most words first."""
