@@ -78,7 +78,7 @@ def _scope(group: str) -> str:
 
 
 def _title(metric: str) -> str:
-    return text("report.character_f1") if metric == "character_f1" else "ROUGE-L"
+    return text("metric.character_f1") if metric == "character_f1" else "ROUGE-L"
 
 
 def _cells(results: Mapping[str, Any], kind: str, scope: str, metric: str) -> list[str]:
