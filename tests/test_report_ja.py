@@ -39,10 +39,11 @@ ABOUT = Provenance(
     deviations=["checkpoint 20 in place of what the run ended with", "the template alpaca in place of alpaca-ja"],
 )  # fmt: skip
 ROWS = rf"\b({'|'.join(CATEGORIES)})-\d\b"
-COMMANDS = r"python -m eval (sweep RUN|judge calm|RUN|compare A B)"
+COMMANDS = r"python -m eval (sweep RUN|judge|RUN|compare A B)"
 NAMES = {
     *BY_KEY, *CATEGORIES, *GENERATION, "max_new_tokens", "training.num_train_epochs", "generation.max_new_tokens",
     "training.learning_rate", "eval.data", "data.test_share", "docs/evaluation.md", "results.json", "rows.html",
+    "predictions.jsonl",
     "calm", "cyberagent/open-calm-7b", "faq.csv", "alpaca", "alpaca-ja", "base", "tuned", "generated",
 }  # fmt: skip
 """Keys, files and names of this test's own."""

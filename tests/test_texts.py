@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.benchmarks.known import BENCHMARKS
+from eval.judge.rows import KEY as JUDGE_SCORE
 from eval.metrics.catalogue import BY_KEY
 from sft.data.fields import cells
 from sft.data.fields.defects import DEFECTS
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = {f"{page}.{name}" for page, found in table().items() for name in found}
 FOUND = {name for name in NAMES if name.startswith(("found.", "subjects."))}
 """Texts that are looked up by their English words; the others are shown by their names."""
-KEYED = {"metric": set(BY_KEY), "authors": set(BENCHMARKS)}
+KEYED = {"metric": {*BY_KEY, JUDGE_SCORE}, "authors": set(BENCHMARKS)}
 """Pages whose texts are looked up by the keys of what they name."""
 
 

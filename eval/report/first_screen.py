@@ -87,8 +87,7 @@ def asked_with(results: Results) -> list[str]:
 def how_asked(results: Results) -> list[Block]:
     """A line where rows were not asked as they are."""
     found = asked_with(results)
-    separator = "、" if language() == "ja" else "; "
-    return [paragraph(Strong(text("benchmark.asked")), f": {separator.join(found)}")] if found else []
+    return [paragraph(Strong(text("benchmark.asked")), f": {series(found, '; ')}")] if found else []
 
 
 def deviations(results: Results) -> list[Block]:
