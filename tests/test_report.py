@@ -235,13 +235,13 @@ ONE_ROW = Difference(0.1, None, None, 1, 0, None, None, "sign-flip")
         (
             asked(change(0.1, 0.05, 0.01), floor=0.4),
             "better",
-            "Still, what takes no understanding",
+            "less than a baseline without understanding scores",
             "Do not use it for these",
         ),
         (asked(change(0.1, 0.05, 0.01), right=(0.3, 0.2)), "better", "better (", "fewer answers are right"),
         (asked(change(-0.1, 0.05, 0.01)), "worse", "worse (character F1 0.400 → 0.300", "lower training.learning_rate"),
         (asked(change(-0.1, 0.05, 0.01), penalty_on_context=True), "worse", "worse (", "penalty_scope=generated"),
-        (asked(change(0.1, 0.2, 0.4, 18, 193)), "too_few", "18 questions are too few; about 200 would", "on 200 such"),
+        (asked(change(0.1, 0.2, 0.4, 18, 193)), "too_few", "18 questions are too few; a difference of this size takes about 200 or more", "on 200 such"),
         (asked(change(0.01, 0.2, 0.9, 18, 31000)), "not_shown", "(18 questions).", "Treat the two as equal for now"),
         (asked(change(0.01, 0.03, 0.9, 100, 900)), "too_close", "more than 0.05 is unlikely", "Treat the two as equal"),
         (asked(change(0.01, 0.03, 0.9, 8, 90)), "too_few", "8 questions are too few", "90 such"),
@@ -276,7 +276,7 @@ def test_the_verdict_says_when_a_better_system_is_still_below_a_floor() -> None:
     found = score(system("base", "わからない") + system("tuned", "東京"), resamples=200)
     assert found.floors["echo"].groups["open"]["character_f1"].mean > 0.6
     assert "better (" in sentence(found_on(found, "open"))
-    assert "Still, what takes no understanding scores more (" in sentence(found_on(found, "open"))
+    assert "is less than a baseline without understanding scores (" in sentence(found_on(found, "open"))
     above = score(system("base", "わからない") + system("tuned", "東京都の人口は人です"), resamples=200)
     assert "understanding" not in sentence(found_on(above, "open"))
 
@@ -285,7 +285,7 @@ def test_the_first_screen_comes_before_everything_folded(page: str, results: Res
     first, *folds = page.split("<details>")
     assert len(folds) == 9
     assert "<title>calm: before and after tuning</title>" in page
-    about = "base model: cyberagent/open-calm-7b · data: faq.csv · training begun: 2026-11-29 · 32 test questions: "
+    about = "base model: cyberagent/open-calm-7b · data: faq.csv · trained on 2026-11-29 · 32 test questions: "
     assert f"<p>{about}8 questions without a context" in first
     assert sentence(found_on(results, "open")).split(" (")[0] in first
     means = [results.systems[s].of(ON_CONTEXT, HEADLINE).mean for s in ("base", "tuned")]
@@ -353,7 +353,7 @@ def test_one_system_and_one_row_can_be_reported() -> None:
     results = score(found, resamples=50)
     report = markdown(results, found)
     assert "character F1 0.000 (1 question); there is nothing to compare it with." in report
-    assert "hat takes no understanding scores " in report
+    assert "baseline without understanding scores " in report
     assert "**Questions about a context: none among the test rows.**" in report
     assert "(empty)" in report
     assert "Needs the systems base and tuned." in report
@@ -457,7 +457,7 @@ def ending(*reasons: FinishReason) -> list[Prediction]:
     [
         (["eos"], None),
         (["eos", "eos", "stop", "eos"], None),
-        (["eos", "heading"], "of 32 answers (after) 16 ended by themselves, 16 ran on into the template"),
+        (["eos", "heading"], "of 32 answers (after) 16 ended by themselves, 16 went on with the template's next heading"),
         (["eos", "length"], "16 were cut at the length limit. Raise generation.max_new_tokens where"),
         (["eos", "heading"], "has not learned to end. Train longer (training.num_train_epochs)"),
     ],

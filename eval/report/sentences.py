@@ -103,15 +103,19 @@ def sentence(found: Found) -> str:
         "no_spread": text("report.no_spread", **values),
         "alone": text("report.alone", **values),
         "none": text("report.none", **values),
-    }[saying(found)]
-    return space().join([words, *below(found)])
+    }
+    said = saying(found)
+    if said == "too_few" and _is_below(found):
+        said = "not_shown"  # more questions are not what it lacks
+    return space().join([words[said], *below(found)])
 
 
 def below(found: Found) -> list[str]:
     """A sentence where copying scores more; else none."""
     if not _is_below(found):
         return []
-    return [text("report.below", floor=floor_word(found.floor.name), score=number(found.floor.mean))]
+    values = {"after": number(found.after.mean), "score": number(found.floor.mean)}
+    return [text("report.below", floor=floor_word(found.floor.name), **values)]
 
 
 def right(found: Found) -> str:
@@ -148,8 +152,8 @@ def next_step(found: Found) -> str:
     return text("report.more_rows", enough=Count(enough))
 
 
-def evidence(delta: Difference, metric: Metric, floor: Limit | None = None) -> str:
-    """The difference, the p that decides, what it says against the interval, and the best floor."""
+def evidence(delta: Difference, metric: Metric, floor: Limit | None = None, after: float | None = None) -> str:
+    """The difference, the p that decides, what it says against the interval, and the score `after` beside the floor."""
     said = []
     if delta.mean is not None:
         kind = text("report.uncorrected") if delta.p_holm is None else text("report.holm")
@@ -158,13 +162,14 @@ def evidence(delta: Difference, metric: Metric, floor: Limit | None = None) -> s
         said.append(text("report.evidence", p=p, rule=text("report.rule"), **values))
         said += [text("report.at_odds")] * at_odds(delta)
     if floor and floor.mean is not None:
-        said.append(text("report.best_floor", score=number(floor.mean), floor=floor_word(floor.name)))
+        values = {"after": number(after), "score": number(floor.mean)}
+        said.append(text("report.best_floor", floor=floor_word(floor.name), **values))
     return space().join(said)
 
 
 def rests_on(found: Found) -> str:
     """The evidence for the sentence, and the best floor where the sentence does not name it."""
-    return evidence(found.delta, found.metric, None if _is_below(found) else found.floor)
+    return evidence(found.delta, found.metric, None if _is_below(found) else found.floor, found.after.mean)
 
 
 def endings(results: Results) -> list[Paragraph]:
