@@ -241,7 +241,12 @@ ONE_ROW = Difference(0.1, None, None, 1, 0, None, None, "sign-flip")
         (asked(change(0.1, 0.05, 0.01), right=(0.3, 0.2)), "better", "better (", "fewer answers are right"),
         (asked(change(-0.1, 0.05, 0.01)), "worse", "worse (character F1 0.400 → 0.300", "lower training.learning_rate"),
         (asked(change(-0.1, 0.05, 0.01), penalty_on_context=True), "worse", "worse (", "penalty_scope=generated"),
-        (asked(change(0.1, 0.2, 0.4, 18, 193)), "too_few", "18 questions are too few; a difference of this size takes about 200 or more", "on 200 such"),
+        (
+            asked(change(0.1, 0.2, 0.4, 18, 193)),
+            "too_few",
+            "18 questions are too few; a difference of this size takes about 200 or more",
+            "on 200 such",
+        ),
         (asked(change(0.01, 0.2, 0.9, 18, 31000)), "not_shown", "(18 questions).", "Treat the two as equal for now"),
         (asked(change(0.01, 0.03, 0.9, 100, 900)), "too_close", "more than 0.05 is unlikely", "Treat the two as equal"),
         (asked(change(0.01, 0.03, 0.9, 8, 90)), "too_few", "8 questions are too few", "90 such"),
@@ -457,7 +462,10 @@ def ending(*reasons: FinishReason) -> list[Prediction]:
     [
         (["eos"], None),
         (["eos", "eos", "stop", "eos"], None),
-        (["eos", "heading"], "of 32 answers (after) 16 ended by themselves, 16 went on with the template's next heading"),
+        (
+            ["eos", "heading"],
+            "of 32 answers (after) 16 ended by themselves, 16 went on with the template's next heading",
+        ),
         (["eos", "length"], "16 were cut at the length limit. Raise generation.max_new_tokens where"),
         (["eos", "heading"], "has not learned to end. Train longer (training.num_train_epochs)"),
     ],
