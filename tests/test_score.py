@@ -18,7 +18,7 @@ from eval.border import from_json
 from eval.metrics.catalogue import BY_KEY, FLOOR_METRICS, OWN_METRICS
 from eval.metrics.floors import CONSTANT
 from eval.predictions import Prediction, write_predictions
-from eval.report.view import reached_by_copying
+from eval.report.document import reached_by_copying
 from eval.score import report, training_outputs
 from eval.scoring.results import ON_CONTEXT, Results, RowCounts, ScoredRow, SharedPassage
 from eval.scoring.score import score

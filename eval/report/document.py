@@ -85,7 +85,13 @@ def _group(results: Results, group: Group) -> list[Block]:
 
 
 def _reached(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[Block]:
-    """Which scores of a table's groups need no understanding, in words: their best floor is as high."""
+    """Which scores of a table copying reaches, in words."""
+    found = reached_by_copying(results, scopes, metrics)
+    return [paragraph(Strong(text("body.reached")), f" {series(found, '; ')}{stop()}")] if found else []
+
+
+def reached_by_copying(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric]) -> list[str]:
+    """In words, each score of a group that needs no understanding: its best floor is as high."""
     found = []
     for metric in metrics:
         for scope in (one for one in scopes if one.is_group):
@@ -95,7 +101,7 @@ def _reached(results: Results, scopes: Sequence[Scope], metrics: Sequence[Metric
                     place = {"metric": metric_word(metric), "scope": scope_name(scope), "system": system_name(name)}
                     scored = {"score": number(mean), "floor": floor_name(floor.name), "reached": number(floor.mean)}
                     found.append(text("body.reached_by", **place, **scored))
-    return [paragraph(Strong(text("body.reached")), f" {series(found, '; ')}{stop()}")] if found else []
+    return found
 
 
 def _context(results: Results, scopes: Sequence[Scope]) -> list[Block]:

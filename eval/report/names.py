@@ -11,7 +11,7 @@ from eval.predictions import BASE, TUNED
 from eval.scoring.results import Scope
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral
 from sft.data.records import Group
-from sft.system.texts import language, text
+from sft.system.texts import language, table, text
 
 
 def group_word(group: Group) -> str:
@@ -64,8 +64,8 @@ def change_name() -> str:
 
 
 def metric_word(metric: Metric) -> str:
-    """A metric: ↓ marks where less is better, … a part of the metric above it."""
-    name = text(f"metric.{metric.key}")
+    """A metric: ↓ marks where less is better, … a part of the metric above it. A new one may have its title alone."""
+    name = text(f"metric.{metric.key}") if metric.key in table()["metric"] else metric.title
     return f"{'… ' if metric.part_of else ''}{name}{' ↓' if metric.lower_is_better else ''}"
 
 

@@ -35,10 +35,11 @@ def _rests_of(tree: Path, group: str, limit: str, used: str, cache: str) -> Iter
     place = tree / group.lstrip("/")
     for directory in [place, *place.parents]:
         try:
-            allowed = (directory / limit).read_text().strip()
+            allowed = (directory / limit).read_text(encoding="ascii").strip()
             if allowed != "max":
-                kept = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
-                yield max(0, int(allowed) - int((directory / used).read_text()) + int(kept.get(cache, 0)))
+                lines = (directory / "memory.stat").read_text(encoding="ascii").splitlines()
+                taken = int((directory / used).read_text(encoding="ascii"))
+                yield max(0, int(allowed) - taken + int(dict(map(str.split, lines)).get(cache, 0)))
         except (OSError, ValueError):  # not there
             pass
         if directory == tree:
