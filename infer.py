@@ -1,11 +1,11 @@
 """Ask a finished run.
 
     python infer.py                                             an interactive session with the newest finished run
-    python infer.py runs/calm7b --instruction … [--input …]     one question, with or without a context
-    python infer.py runs/calm7b --questions faq.csv --output answers.csv   many, from any file that training reads
-    python infer.py runs/calm7b --web                           a page with both models' answers, on this machine
-    python infer.py runs/calm7b --both --instruction …          the answers of base and tuned model side by side
-    python infer.py runs/calm7b --checkpoint 50                 as the run was after that step, where it was saved
+    python infer.py runs/calm7b-4bit --instruction … [--input …]     one question, with or without a context
+    python infer.py runs/calm7b-4bit --questions faq.csv --output answers.csv   many, from any file that training reads
+    python infer.py runs/calm7b-4bit --web                           a page with both models' answers, on this machine
+    python infer.py runs/calm7b-4bit --both --instruction …          the answers of base and tuned model side by side
+    python infer.py runs/calm7b-4bit --checkpoint 50                 as the run was after that step, where it was saved
 
 Settings are the run's, and can be changed by words after it, such as
 

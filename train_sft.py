@@ -1,7 +1,7 @@
 """Fine-tune a base model with LoRA on instruction rows.
 
-    accelerate launch train_sft.py configs/calm7b.yaml [section.key=value …] [--resume] [--force]
-    python train_sft.py configs/calm7b.yaml --dry-run [--card 24GB] [--compare TOKENIZER,…]
+    accelerate launch train_sft.py configs/calm7b-4bit.yaml [section.key=value …] [--resume] [--force]
+    python train_sft.py configs/calm7b-4bit.yaml --dry-run [--card 24GB] [--compare TOKENIZER,…]
 
 Settings come from the file, and anything in it can be changed by words after it, such as
 
@@ -31,7 +31,7 @@ from sft.system.texts import speak
 def main() -> None:
     """Read the command line, check the configuration, and train."""
     parser = command_parser(__doc__, setting=as_setting)
-    parser.add_argument("config", help="a YAML file, e.g. configs/calm7b.yaml")
+    parser.add_argument("config", help="a YAML file, e.g. configs/calm7b-4bit.yaml")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="changes to the configuration"
     )
@@ -48,7 +48,7 @@ def main() -> None:
     if (arguments.card or arguments.compare) and not arguments.dry_run:
         parser.error("--card and --compare belong to --dry-run")
     if "=" in arguments.config and not Path(arguments.config).exists():
-        parser.error(f"{arguments.config}: the configuration file comes first, such as configs/calm7b.yaml")
+        parser.error(f"{arguments.config}: the configuration file comes first, such as configs/calm7b-4bit.yaml")
     with exit_on_user_error("interrupted; --resume continues from the last checkpoint"):
         config = load_config(arguments.config, arguments.overrides).with_absolute_paths()
         if arguments.dry_run:

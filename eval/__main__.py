@@ -1,7 +1,7 @@
 """Answer a run's held-out rows with base and tuned model, score them by task category, and report.
 
-    python -m eval runs/calm7b [section.key=value …]
-    python -m eval runs/calm7b --benchmark jsquad       rows that others published: what did the tuning forget?
+    python -m eval runs/calm7b-4bit [section.key=value …]
+    python -m eval runs/calm7b-4bit --benchmark jsquad  rows that others published: what did the tuning forget?
     python -m eval score predictions.jsonl              score answers again, or anybody's; needs no torch
     python -m eval compare runs/A runs/B […]            paired differences on the same rows
     python -m eval sweep runs/A [generation.key=[a,b] …]  the same rows under several settings, open against context

@@ -61,7 +61,7 @@ def test_nothing_typed_is_answered_with_the_help(program, words):
             "train_sft configs/tiny.yaml --qqq 1",
             "settings are written section.key=value, and python -m sft.config lists",
         ),
-        ("train_sft training.seed=1", "the configuration file comes first, such as configs/calm7b.yaml"),
+        ("train_sft training.seed=1", "the configuration file comes first, such as configs/calm7b-4bit.yaml"),
         ("train_sft configs/calm7b-4bt.yaml", "did you mean configs/calm7b-4bit.yaml"),
         ("train_sft calm7b", "no such configuration file; did you mean configs/calm7b.yaml?"),
         ("infer runs/a --max_new_tokens 9 --both", "settings are written generation.max_new_tokens=9"),

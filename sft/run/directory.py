@@ -190,7 +190,9 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
         if isinstance(manifest, FinishedManifest):
             finished.append((manifest.finished, path.parent))
     if not finished:
-        raise UserError(f"{runs}: no finished run here; train one: accelerate launch train_sft.py configs/calm7b.yaml")
+        raise UserError(
+            f"{runs}: no finished run here; train one: accelerate launch train_sft.py configs/calm7b-4bit.yaml"
+        )
     return max(finished)[1]
 
 

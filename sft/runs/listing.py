@@ -53,7 +53,9 @@ def read_runs(directory: Path) -> list[Run]:
     if not found and (directory / "manifest.json").is_file():
         raise UserError(f"{directory}: is a run itself; give the directory that it is in: {directory.parent}")
     if not found:
-        raise UserError(f"{directory}: no run here; train one: accelerate launch train_sft.py configs/calm7b.yaml")
+        raise UserError(
+            f"{directory}: no run here; train one: accelerate launch train_sft.py configs/calm7b-4bit.yaml"
+        )
     configs: dict[Path, Config] = {}
     manifests: dict[Path, Manifest] = {}
     problems: dict[Path, str] = {}
