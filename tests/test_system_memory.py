@@ -5,7 +5,8 @@ import platform
 import psutil
 import pytest
 
-from sft.system.memory import available_bytes, give_back
+from sft.system import memory
+from sft.system.memory import available_bytes, give_back, relieve
 
 GIB = 2**30
 
@@ -69,3 +70,13 @@ def test_holes_between_blocks_are_the_systems_again():
     before = process.memory_info().rss
     give_back()
     assert before - process.memory_info().rss > 100 * 2**20
+
+
+def test_it_is_given_back_now_and_then_and_always_where_memory_is_scarce(monkeypatch):
+    given = []
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(step))
+    total = psutil.virtual_memory().total
+    for step in range(25):
+        monkeypatch.setattr(memory, "available_bytes", lambda: total * (0.05 if step in (3, 4) else 0.5))
+        relieve(step)
+    assert given == [0, 3, 4, 10, 20]

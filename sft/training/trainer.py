@@ -28,7 +28,7 @@ from sft.prompt.row_encoder import RowEncoder
 from sft.run import checkpoints
 from sft.run.directory import forget_replaced
 from sft.system.errors import UserError, disk_problem
-from sft.system.memory import give_back
+from sft.system.memory import relieve
 from sft.training.best import Best, KeepBest
 from sft.training.log import RunLog
 from sft.training.steps import Divide, MicroBatches, StepCollator, StepSampler, packed, padded
@@ -235,7 +235,7 @@ class RunTrainer(SFTTrainer):
     def _micro_batch(self, *args: Any) -> torch.Tensor:
         loss = super().training_step(*args)
         if self.args.device.type == "cpu":
-            give_back()  # or every new size of a micro-batch adds to the resident set
+            relieve(self.state.global_step)  # or every new size of a micro-batch adds to the resident set
         return loss
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
