@@ -48,7 +48,7 @@ from sft.training.loss_plot import plot_loss
 from sft.training.page import RunPage, write_page
 from sft.training.samples import sample_answers
 from sft.training.stopping import NotFinite, Stopped, ends_by_signal
-from sft.training.trackers import Begun, begin_trackers, make_places, report_answers
+from sft.training.trackers import Begun, begin_trackers, log_in, make_places, report_answers
 from sft.training.trainer import RunTrainer
 
 
@@ -70,6 +70,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
             manifest.activation_checkpointing, manifest.micro_batch_rows = chosen
         take(arguments, manifest.activation_checkpointing, manifest.micro_batch_rows)
         begin_trackers(arguments.report_to, config.run_directory)
+        log_in(arguments.report_to)
         model = load_model(config, device, dtype)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
