@@ -8,8 +8,10 @@ from typing import Any
 
 from eval.metrics.catalogue import HEADLINE
 from eval.scoring.results import Results
+from sft.page.blocks import NOTHING
 from sft.system.errors import UserError, first_line, warn
 from sft.system.files import read_json
+from sft.system.visible import escaped
 from sft.training.trackers import BEGUN, begin_trackers, make_places, remove_links
 
 
@@ -62,7 +64,10 @@ def _markdown(results: Results) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", r"\|")
+    """A category's name may be anything; a mean that there is none of is a dash."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
 
 
 def _tensorboard(module: Any, record: dict[str, Any], results: Results) -> None:
@@ -84,7 +89,8 @@ def _wandb(module: Any, record: dict[str, Any], results: Results) -> None:
 
 def _trackio(module: Any, record: dict[str, Any], results: Results) -> None:
     module.init(**record, resume="must", embed=False)
-    rows = [dict(zip(_columns(results), row, strict=True)) for row in score_rows(results)]
+    # It reads texts as Markdown.
+    rows = [dict(zip(_columns(results), [escaped(name), *row], strict=True)) for name, *row in score_rows(results)]
     module.log({"scores by category": module.Table(data=rows), **_numbers(results)})
     module.finish()
 

@@ -1,5 +1,6 @@
 """Trackers, offline: validation losses by group and sample answers reach them, and their files stay in the run."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from made_up import answers
 
+from eval import tracked as tracked_scores
 from eval.scoring.score import score
 from eval.tracked import report_scores
 from sft.config.library.packages import REPORTERS
@@ -112,6 +114,15 @@ def begun(run, **records):
     """Note the trackers' records, as a training does."""
     (run / BEGUN).parent.mkdir(parents=True, exist_ok=True)
     (run / BEGUN).write_text(json.dumps(records), encoding="utf-8")
+
+
+def test_a_category_is_text_in_a_table_that_is_read_as_markdown():
+    given = [
+        dataclasses.replace(one, example=dataclasses.replace(one.example, category="<b>a|b"))
+        for one in [*answers("base", 1), *answers("tuned", 3)]
+    ]
+    table = tracked_scores._markdown(score(given, resamples=20))
+    assert "| &lt;b>a\\|b | 32 |" in table
 
 
 def test_mlflows_files_that_were_moved_get_the_numbers_and_nothing_is_made_where_they_were(
