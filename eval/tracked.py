@@ -8,8 +8,10 @@ from typing import Any
 
 from eval.metrics.catalogue import HEADLINE
 from eval.scoring.results import Results
-from sft.system.errors import first_line, warn
+from sft.page.blocks import NOTHING
+from sft.system.errors import UserError, first_line, warn
 from sft.system.files import read_json
+from sft.system.visible import escaped
 from sft.training.trackers import BEGUN, begin_trackers, make_places, remove_links
 
 
@@ -27,8 +29,9 @@ def report_scores(run: Path, results: Results) -> None:
             module, reporter = _REPORTERS[name]
             reporter(importlib.import_module(module), record, results)
         except Exception as error:  # whatever its library and its server raise
-            warn([f"{name}: the scores did not reach it ({first_line(error)}); they are in the report"])
-    remove_links(run)
+            warn([f"{name}: not all scores reached it ({first_line(error)}); they are in the report"])
+        finally:
+            remove_links(run)
 
 
 def score_rows(results: Results) -> list[list[Any]]:
@@ -61,7 +64,10 @@ def _markdown(results: Results) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", r"\|")
+    """A category's name may be anything; a mean that there is none of is a dash."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
 
 
 def _tensorboard(module: Any, record: dict[str, Any], results: Results) -> None:
@@ -72,6 +78,10 @@ def _tensorboard(module: Any, record: dict[str, Any], results: Results) -> None:
 
 
 def _wandb(module: Any, record: dict[str, Any], results: Results) -> None:
+    # As the training had it: what was kept offline is no run of the server's yet, and nobody waits here for a prompt.
+    os.environ.setdefault("WANDB_MODE", record.pop("mode"))
+    if os.environ["WANDB_MODE"] == "online" and not module.login(prompt=False):
+        raise UserError("nobody is logged in, see wandb login")
     with module.init(**record, resume="allow") as opened:
         opened.log({"scores by category": module.Table(columns=_columns(results), data=score_rows(results))})
         opened.summary.update(_numbers(results))
@@ -79,14 +89,19 @@ def _wandb(module: Any, record: dict[str, Any], results: Results) -> None:
 
 def _trackio(module: Any, record: dict[str, Any], results: Results) -> None:
     module.init(**record, resume="must", embed=False)
-    rows = [dict(zip(_columns(results), row, strict=True)) for row in score_rows(results)]
+    # It reads texts as Markdown.
+    rows = [dict(zip(_columns(results), [escaped(name), *row], strict=True)) for name, *row in score_rows(results)]
     module.log({"scores by category": module.Table(data=rows), **_numbers(results)})
     module.finish()
 
 
 def _mlflow(module: Any, record: dict[str, Any], results: Results) -> None:
-    with module.start_run(**record):
+    with module.start_run(**record) as begun:
         module.log_metrics(_numbers(results))
+        place = begun.info.artifact_uri  # an absolute one, which would be made again where the run was
+        local = module.utils.uri.is_local_uri(place, is_tracking_or_registry_uri=False)
+        if local and not Path(module.utils.file_utils.local_file_uri_to_path(place)).is_dir():
+            raise UserError(f"it has the numbers and no table, since {place} is not there any more")
         module.log_text(_markdown(results), "scores by category.md")
 
 

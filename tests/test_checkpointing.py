@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from trl import SFTConfig
 
 from sft.config.load import load_config
 from sft.model.load import load_skeleton
 from sft.model.lora import add_lora
 from sft.plan import activations as checkpointing
 from sft.plan.memory import COMFORTABLE, Layout, estimate
+from sft.training.train import take
 
 
 @pytest.fixture
@@ -81,6 +83,34 @@ def test_what_nothing_makes_fit_is_said_before_it_begins(words, monkeypatch, cap
     monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 10**6)
     assert choose(words, *LARGE) == (True, 1)
     assert "and 0.0 GB are free: end other programs" in capsys.readouterr().err
+
+
+def test_the_process_with_the_least_memory_decides_for_all(words, halves, monkeypatch, capsys):
+    least = halves[8] / COMFORTABLE * 1.001
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 1e15)
+    monkeypatch.setattr(checkpointing, "WORLD_SIZE", 2)
+    monkeypatch.setattr(checkpointing, "gather_object", lambda own: [*own, least])
+    assert choose(words, *LARGE) == (False, 8)
+    assert f"and {least / 1e9:.1f} GB are free" in capsys.readouterr().out
+
+
+def test_what_needs_less_than_what_was_tried_is_advised(words, monkeypatch):
+    """Activations are computed again already, and a micro-batch has a row: neither helps any more."""
+    config = load_config("configs/tiny.yaml", [*words, *LARGE])
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 1e15)
+    tried = [checkpointing.Chosen(False, 16), checkpointing.Chosen(True, 1)]
+    first, last = (checkpointing.less_memory(config, True, 300, torch.device("cpu"), one) for one in tried)
+    assert "training.per_device_train_batch_size=1 (" in first
+    assert "activation_checkpointing=true" in first
+    assert "per_device_train_batch_size" not in last
+    assert "activation_checkpointing" not in last
+
+
+def test_what_was_chosen_has_both_names_that_the_libraries_read(tmp_path):
+    arguments = SFTConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, activation_checkpointing=False)
+    take(arguments, *checkpointing.Chosen(True, 3))
+    assert (arguments.activation_checkpointing, arguments.gradient_checkpointing) == (True, True)
+    assert arguments.train_batch_size == 3
 
 
 def test_processes_on_one_machine_share_what_is_free(monkeypatch):

@@ -1,5 +1,6 @@
 """What memory is free within the limits of control groups, and what is given back."""
 
+import functools
 import platform
 
 import psutil
@@ -73,10 +74,11 @@ def test_holes_between_blocks_are_the_systems_again():
 
 
 def test_it_is_given_back_now_and_then_and_always_where_memory_is_scarce(monkeypatch):
-    given = []
-    monkeypatch.setattr(memory, "give_back", lambda: given.append(step))
-    total = psutil.virtual_memory().total
+    total, given = psutil.virtual_memory().total, []
     for step in range(25):
-        monkeypatch.setattr(memory, "available_bytes", lambda: total * (0.05 if step in (3, 4) else 0.5))
+        monkeypatch.setattr(memory, "give_back", functools.partial(given.append, step))
+        monkeypatch.setattr(
+            memory, "available_bytes", functools.partial(float, total * (0.05 if step in (3, 4) else 0.5))
+        )
         relieve(step)
     assert given == [0, 3, 4, 10, 20]

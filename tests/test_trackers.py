@@ -1,14 +1,23 @@
 """Trackers, offline: validation losses by group and sample answers reach them, and their files stay in the run."""
 
+import dataclasses
 import importlib.util
 import json
+import os
 import sqlite3
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from made_up import answers
 
+from eval import tracked as tracked_scores
+from eval.scoring.score import score
+from eval.tracked import report_scores
 from sft.config.library.packages import REPORTERS
 from sft.run.directory import require_finished
+from sft.training.trackers import BEGUN, Begun
 
 ROOT = Path(__file__).parents[1]
 TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
@@ -33,9 +42,10 @@ def tracked(tiny_base, tmp_path_factory, command):
     told = f"training.report_to=[{', '.join(TRACKERS)}]"
     done = command(*words(tiny_base, "run", told), cwd=place, env=environment)
     assert done.returncode == 0, done.stderr
+    del environment["WANDB_MODE"]  # what was kept offline stays so
     scored = command("-m", "eval", "run", "eval.rows_per_category=1", cwd=place, env=environment)
     assert scored.returncode == 0, scored.stderr
-    assert "did not reach" not in scored.stderr
+    assert "scores reached it" not in scored.stderr
     return place
 
 
@@ -93,6 +103,70 @@ def test_wandb_has_answers_and_scores_as_tables_of_one_run(tracked):
     content = found["samples"]
     assert content["columns"] == ["row", "group", "question", "reference", "answer", "finish_reason"]
     assert [row[1] for row in content["data"]] == ["open", "context", "other"]
+
+
+@pytest.fixture
+def results():
+    return score([*answers("base", 1), *answers("tuned", 3)], resamples=20)
+
+
+def begun(run, **records):
+    """Note the trackers' records, as a training does."""
+    (run / BEGUN).parent.mkdir(parents=True, exist_ok=True)
+    (run / BEGUN).write_text(json.dumps(records), encoding="utf-8")
+
+
+def test_a_category_is_text_in_a_table_that_is_read_as_markdown():
+    given = [
+        dataclasses.replace(one, example=dataclasses.replace(one.example, category="<b>a|b"))
+        for one in [*answers("base", 1), *answers("tuned", 3)]
+    ]
+    table = tracked_scores._markdown(score(given, resamples=20))
+    assert "| &lt;b>a\\|b | 32 |" in table
+
+
+def test_mlflows_files_that_were_moved_get_the_numbers_and_nothing_is_made_where_they_were(
+    tmp_path, monkeypatch, results, capsys
+):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "run" / "trackers" / "mlflow"))
+    with mlflow.start_run() as found:
+        begun(tmp_path / "run", mlflow={"run_id": found.info.run_id})
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "moved" / "trackers" / "mlflow"))
+    report_scores(tmp_path / "moved", results)
+    assert "warning: mlflow: not all scores reached it (it has the numbers and no table" in capsys.readouterr().err
+    assert [*(tmp_path / "moved").rglob("metrics/scores/open/tuned")]
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_is_asked_as_the_training_asked_it_and_without_a_prompt(tmp_path, monkeypatch, results, capsys):
+    asked = []
+
+    def login(prompt=True):
+        asked.append(prompt)
+        return False
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(login=login, init=None))
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_MODE", "")  # so that what is set is unset again
+    del os.environ["WANDB_MODE"]
+    begun(tmp_path, wandb={"id": "a", "project": "b", "entity": None, "mode": "online"})
+    report_scores(tmp_path, results)
+    assert "wandb: not all scores reached it (nobody is logged in" in capsys.readouterr().err
+    assert asked == [False]
+    assert os.environ["WANDB_MODE"] == "online"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
+def test_wandb_that_keeps_no_record_is_not_noted(tmp_path, monkeypatch):
+    import wandb
+
+    run = SimpleNamespace(id="dummy", project="dummy", entity="", disabled=True, offline=False)
+    monkeypatch.setattr(wandb, "run", run)
+    Begun(["wandb"], tmp_path).on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
+    assert json.loads((tmp_path / BEGUN).read_text()) == {}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")

@@ -98,15 +98,33 @@ def test_exchanges(reference: str, answer: str, expected: bool) -> None:
         ("東京です。いや、大阪です。", "大阪です。"),
         ("通称はヒナギク、正しくはデイジーです。", "通称はヒナギク、正しくはデイジーです。"),  # one sentence
         ("東京です。失礼しました。", "東京です。失礼しました。"),  # nothing in its place
+        ("東京です。すみません、正確には大阪です。", "大阪です。"),
+        ("1603年です。正確には3月24日です。", "1603年です。正確には3月24日です。"),  # more of the same
     ],
 )
 def test_what_is_taken_back(text: str, expected: str) -> None:
     assert without_withdrawn(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("reference", "answer", "right"),
+    [
+        ("C", "C++です", 0.0),
+        ("C#", "Cです", 0.0),
+        ("info@example.jp", "info@example.comです", 0.0),
+        ("Amazon", "Amazon.comです", 1.0),
+        ("J.K.ローリング", "J・K・ローリングです", 1.0),
+        ("J・K・ローリング", "J.K.ローリングです", 1.0),
+        ("J.K.ローリング", "JKローリングです", 1.0),
+    ],
+)
+def test_names_in_latin_letters(reference: str, answer: str, right: float) -> None:
+    assert correct(answer, [reference]) == right
+
+
 def test_long_runs_of_marks_take_no_time() -> None:
     start = time.process_time()
-    for text in ("。" * 20_000, "。 " * 10_000, "\n" * 20_000, "a" + "." * 20_000, "a.a" * 7_000):
+    for text in ("。" * 20_000, "。 " * 10_000, "\n" * 20_000, "a" + "." * 20_000, "a.a" * 7_000, "a." * 10_000):
         without_withdrawn(text)
         correct(text[:4000], ["example.jp"])
     assert time.process_time() - start < 5

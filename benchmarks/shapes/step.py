@@ -24,14 +24,14 @@ from sft.config.sections import Config
 from sft.generation.generate import generate_all
 from sft.model.loss import reference_nll
 from sft.model.place import resolve_device, resolve_dtype
-from sft.plan.activations import choose, micro_batch, skeleton
+from sft.plan.activations import Chosen, choose, micro_batch, skeleton
 from sft.plan.memory import Layout, Need, estimate, quantised_linears
 from sft.plan.prepare import layout
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.training.page import RunPage
 from sft.training.samples import SampleAnswers
-from sft.training.train import build_trainer, load_model, training_arguments
+from sft.training.train import build_trainer, load_model, take, training_arguments
 
 MICRO_BATCHES = 2
 PARTS = 8
@@ -137,7 +137,7 @@ class _Run:
         """Go all of it, and tell what was counted."""
         started = time.process_time()
         largest, need, allowed = self.planned()
-        trainer, loading = self.trainer(largest.checkpointing)
+        trainer, loading = self.trainer(Chosen(largest.checkpointing, largest.rows))
         counts = _Steps(self.gpu)
         trainer.add_callback(counts)
         trainer.train()
@@ -175,12 +175,12 @@ class _Run:
             waits += 2 * len(list(quantised_linears(model, settings))) * (1 + checkpointing)
         return largest, estimate(model, largest), waits
 
-    def trainer(self, checkpointing: bool) -> tuple[Any, int]:
+    def trainer(self, chosen: Chosen) -> tuple[Any, int]:
         """The trainer with its model, and the most that was alive while that was loaded."""
         manifest: Any = SimpleNamespace(started="")
         plan = self.plan()
         arguments = training_arguments(self.config, self.device, self.dtype, plan)
-        arguments.activation_checkpointing = checkpointing
+        take(arguments, *chosen)
         model = load_model(self.config, self.device, self.dtype)
         loading = self.peak()
         self.gpu.memory.holders.clear()

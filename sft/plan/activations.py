@@ -74,14 +74,13 @@ def needed(model: PreTrainedModel, layout: Layout, sharers: int = 1) -> float:
 
 def choose(config: Config, packed: bool, longest: int, device: torch.device, dtype: torch.dtype) -> Chosen:
     """What fits into the memory that is free on `device` now; where it is not what the configuration says, or nothing
-    fits, this says so. All processes call it together, and take what the one with the least memory has to."""
+    fits, this says so. All processes call it together, and decide by the one that has the least."""
     model = skeleton(config, dtype)
     asked = micro_batch(config, packed, longest, dtype, "documents" if device.type == "cpu" else "dense")
     free, sharers = free_bytes(device), WORLD_SIZE if divided_by() else 1
-    found = fitting(model, asked, free, config.training["activation_checkpointing"] == "auto", sharers)
     if WORLD_SIZE > 1:
-        every = gather_object([Chosen(found.checkpointing, found.rows)])
-        found = found._replace(checkpointing=any(one[0] for one in every), rows=min(one[1] for one in every))
+        free = min(gather_object([free]))
+    found = fitting(model, asked, free, config.training["activation_checkpointing"] == "auto", sharers)
     need, need_asked = (needed(model, layout, sharers) / GB for layout in (found, asked))
     if RANK == 0 and found != asked:
         print(f"{_difference(found, asked)}: as configured, training would take about {need_asked:.1f} GB, and "
@@ -109,10 +108,12 @@ def skeleton(config: Config, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def less_memory(config: Config, packed: bool, longest: int, device: torch.device) -> str:
-    """What to set after the memory of `device` did not suffice: the smallest changes that fit by the same estimate."""
+def less_memory(config: Config, packed: bool, longest: int, device: torch.device, chosen: Chosen) -> str:
+    """What to set after the memory of `device` did not suffice for what was `chosen`: the smallest changes that fit by
+    the same estimate."""
     dtype = resolve_dtype(config.model.dtype, device)
     model, layout = skeleton(config, dtype), micro_batch(config, packed, longest, dtype)
+    layout = layout._replace(checkpointing=chosen.checkpointing, rows=chosen.rows)
     need = estimate(model, layout).total
     # Whatever the estimate says of what was tried, what is to fit must need clearly less.
     advice = fitting_advice(model, layout, 0.85 * min(need, free_bytes(device)))

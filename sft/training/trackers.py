@@ -31,16 +31,17 @@ COLUMNS = ("row", "group", "question", "reference", "answer", "finish_reason")
 
 
 def begin_trackers(names: Collection[str], run: Path) -> None:
-    """Let each tracker keep its files in the run; called before any is imported, since some look but once.
-
-    Raises UserError where W&B is to be asked and nobody is logged in.
-    """
+    """Let each tracker keep its files in the run; called before any is imported, since some look but once."""
     if "mlflow" in names and PLACES["mlflow"][0] not in os.environ:
         # Files need nothing but MLflow's smallest package, which asks for this word before it writes them.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     for name in PLACES.keys() & names:
         variable, place = PLACES[name]
         os.environ.setdefault(variable, str(Path(run, place).absolute()))
+
+
+def log_in(names: Collection[str]) -> None:
+    """Log in where W&B is to be asked, by a prompt if need be. Raises UserError where nobody can."""
     if "wandb" in names and RANK == 0 and os.environ.get("WANDB_MODE", "online") == "online":
         import wandb
 
@@ -77,7 +78,8 @@ class Begun(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Of the first process, after the trackers have begun."""
-        if state.is_world_process_zero and (found := {name: _record(name) for name in PLACES.keys() & self.names}):
+        if state.is_world_process_zero and (names := PLACES.keys() & self.names):
+            found = {name: record for name in names if (record := _record(name)) is not None}
             Path(self.run, BEGUN).parent.mkdir(exist_ok=True)
             write_whole(self.run / BEGUN, json.dumps(found, sort_keys=True) + "\n")
             remove_links(self.run)
@@ -88,15 +90,17 @@ class Begun(TrainerCallback):
             remove_links(self.run)
 
 
-def _record(name: str) -> dict[str, str]:
-    """What finds a tracker's record of the run that has just begun again."""
+def _record(name: str) -> dict[str, str | None] | None:
+    """What finds a tracker's record of the run that has just begun again; None: it keeps none (WANDB_MODE=disabled)."""
     if name == "tensorboard":
         return {}
     module = importlib.import_module(name)
     if name == "mlflow":
         return {"run_id": module.active_run().info.run_id}
     if name == "wandb":
-        return {"id": module.run.id, "project": module.run.project}
+        run = module.run
+        place = {"id": run.id, "project": run.project, "entity": run.entity or None}
+        return None if run.disabled else place | {"mode": "offline" if run.offline else "online"}
     run = module.context_vars.current_run.get()
     return {"name": run.name, "project": run.project}
 

@@ -20,7 +20,7 @@ from sft.model.base_identity import base_identity
 from sft.model.load import is_part_of_more, load_base
 from sft.model.lora import add_lora, describe_trained, train_all
 from sft.model.place import memory_peak_bytes, resolve_device, resolve_dtype, use_all_cores
-from sft.plan.activations import choose, less_memory
+from sft.plan.activations import Chosen, choose, less_memory
 from sft.plan.prepare import Plan
 from sft.run import checkpoints
 from sft.run.directory import claim_directory, forget_replaced, owned, weights_directory
@@ -48,7 +48,7 @@ from sft.training.loss_plot import plot_loss
 from sft.training.page import RunPage, write_page
 from sft.training.samples import sample_answers
 from sft.training.stopping import NotFinite, Stopped, ends_by_signal
-from sft.training.trackers import Begun, begin_trackers, make_places, report_answers
+from sft.training.trackers import Begun, begin_trackers, log_in, make_places, report_answers
 from sft.training.trainer import RunTrainer
 
 
@@ -68,9 +68,9 @@ def train(config: Config, resume: bool, force: bool) -> None:
         if not resume:
             chosen = choose(config, plan.packed, plan.longest, device, dtype)
             manifest.activation_checkpointing, manifest.micro_batch_rows = chosen
-        arguments.activation_checkpointing = manifest.activation_checkpointing
-        arguments.per_device_train_batch_size = manifest.micro_batch_rows
+        take(arguments, manifest.activation_checkpointing, manifest.micro_batch_rows)
         begin_trackers(arguments.report_to, config.run_directory)
+        log_in(arguments.report_to)
         model = load_model(config, device, dtype)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
@@ -185,6 +185,12 @@ def training_arguments(config: Config, device: torch.device, dtype: torch.dtype,
         raise UserError(f"training: {' '.join(str(error).split())[:300]}") from None
 
 
+def take(arguments: SFTConfig, checkpointing: bool | None, rows: int | None) -> None:
+    """Train so. TRL reads the setting's old name, which follows the new one only when arguments are made."""
+    arguments.activation_checkpointing = arguments.gradient_checkpointing = checkpointing
+    arguments.per_device_train_batch_size = rows
+
+
 def build_trainer(config: Config, plan: Plan, model: Any, arguments: SFTConfig, manifest: Manifest) -> RunTrainer:
     """The trainer, its rows encoded already, with the validation questions that it is asked."""
     trainer = RunTrainer(
@@ -237,7 +243,8 @@ def run_steps(config: Config, plan: Plan, trainer: RunTrainer, checkpoint: Path 
     except NotFinite as error:
         raise error.naming(names_of(plan.data.rows, error.rows)) from None
     except torch.OutOfMemoryError:
-        remedy = less_memory(config, plan.packed, plan.longest, trainer.args.device)
+        chosen = Chosen(trainer.args.activation_checkpointing, trainer.args.per_device_train_batch_size)
+        remedy = less_memory(config, plan.packed, plan.longest, trainer.args.device, chosen)
         raise UserError(f"the GPU's memory does not suffice: {remedy}") from None
     except pickle.UnpicklingError as error:
         reason = first_line(error)

@@ -33,9 +33,11 @@ MOST = 0.75
 HALF = 0.5
 """Share of the content words that it has to state where there are no facts and more than two words."""
 
-# Names in Latin letters with the marks that are part of them: C++, Node.js, info@example.jp; no units and no p.m.
+# Names in Latin letters with the marks that are part of them: C++, Node.js, info@example.jp; no units, and no letters
+# that stand for a word each (p.m., J.K.ローリング), which are written in many ways.
 _LATIN = re.compile(
-    r"(?<![\da-z])(?<!\d )(?!(?:[ap]\.m|b\.c|a\.d)(?![a-z]))(?P<stem>[a-z][a-z\d]*)(?:[+#]+|[@._]+[a-z\d]+)*"
+    r"(?<![\da-z])(?<!\d )(?!(?:[a-z]\.){1,8}[a-z](?![a-z\d]))"
+    r"(?P<stem>[a-z][a-z\d]*)(?P<marks>(?:[+#]+|[@._]+[a-z\d]+)*)"
 )
 _WHEN = re.compile("いつ|何(?:年|月|日|曜|時|世紀)(?!間)|年代")
 _WHO_OR_WHERE = re.compile("誰|だれ|どなた|どこ|どの(?:国|県|市|町|人)|何(?:県|市|という人)|何処")
@@ -110,11 +112,15 @@ def _states(answer: str, reference: str, question: str) -> bool:
 
 
 def _other_spelling(reference: str, answer: str, question: str) -> bool:
-    """Whether the answer lacks a name in Latin letters that its marks are part of: C++ is not C, a.jp not a.com."""
+    """Whether the answer lacks a name in Latin letters that its marks are part of: C++ is not C, a.jp not a.com.
+
+    One may be longer behind a dot: Amazon.com is Amazon.
+    """
     wanted, found, known = (
-        {one.group(): one["stem"] for one in _LATIN.finditer(normalise(text))} for text in (reference, answer, question)
+        {one.group(): one for one in _LATIN.finditer(normalise(text))} for text in (reference, answer, question)
     )
-    return any(not one.isalnum() or one in found.values() for one in wanted.keys() - found.keys() - known.keys())
+    others = {one["stem"] for one in found.values() if one["marks"][:1] in ("+", "#")}
+    return any(not one.isalnum() or one in others for one in wanted.keys() - found.keys() - known.keys())
 
 
 def _other_given_name(reference: str, answer: str) -> bool:
