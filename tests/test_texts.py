@@ -1,13 +1,17 @@
 """The table of texts is whole: every text in both languages, with the same values, and none that nobody shows."""
 
 import ast
+import copy
+import pickle
 import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from eval import compare
 from eval.benchmarks.known import BENCHMARKS
 from eval.judge.rows import KEY as JUDGE_SCORE
 from eval.metrics.catalogue import BY_KEY
@@ -17,7 +21,7 @@ from sft.data.fields.schemas import KNOWN
 from sft.data.split import HELD_ELSEWHERE
 from sft.system import texts
 from sft.system.files import FIELD_TWICE
-from sft.system.texts import language, speak, table, text, told
+from sft.system.texts import language, said, speak, table, text, told
 
 ROOT = Path(__file__).parents[1]
 NAMES = {f"{page}.{name}" for page, found in table().items() for name in found}
@@ -109,6 +113,24 @@ def test_what_reading_finds_has_japanese_words(monkeypatch):
     assert told("JSON array in UTF-8; not read: text") == "UTF-8のJSON配列、読まない列: text"
     speak("en")
     assert told("empty 回答") == "empty 回答"
+
+
+@pytest.mark.parametrize(("shots", "said"), [(1, "プロンプトに例1件"), (4, "プロンプトに例4件")])
+def test_how_answers_were_asked_has_japanese_words(monkeypatch, tmp_path, shots, said):
+    """What a comparison says of each run's answers."""
+    about = SimpleNamespace(deviations=[], shots=shots, brief=True, run="")
+    monkeypatch.setattr(compare, "provenance_of", lambda *words: about)
+    monkeypatch.setattr(texts, "_asked", "ja")
+    assert [*map(told, compare._otherwise(tmp_path / "eval" / "predictions.jsonl"))] == [said, "短い回答を指示"]
+
+
+def test_a_text_in_both_languages_is_copied_whole(monkeypatch):
+    monkeypatch.setattr(texts, "_asked", "ja")
+    for copied in (
+        copy.deepcopy(said("doctor.no_duplicates")),
+        pickle.loads(pickle.dumps(said("doctor.no_duplicates"))),
+    ):
+        assert (copied, copied.here) == ("no two rows say the same", "重複はありません")
 
 
 def test_no_finding_hides_another():

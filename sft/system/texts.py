@@ -56,6 +56,9 @@ class Said(str):
         found.here = here
         return found
 
+    def __reduce__(self) -> tuple[type["Said"], tuple[str, str]]:
+        return Said, (str(self), self.here)  # of which a copy is made
+
 
 def text(name: str, /, **values: object) -> str:
     """The text of that name ("rows.read_as"), with its {values} filled in."""
