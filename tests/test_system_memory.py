@@ -42,6 +42,13 @@ def test_the_tightest_limit_around_the_process_counts_and_files_in_memory_do_not
     assert available_bytes(root) == 5 * GIB
 
 
+def test_the_limit_above_which_a_process_is_slowed_down_counts_too(root):
+    (root / "proc/self/cgroup").write_text("0::/job\n")
+    limits = {"memory__max": "max", "memory__high": 4 * GIB}
+    group(root / "sys/fs/cgroup/job", memory__current=GIB, memory__stat="inactive_file 0", **limits)
+    assert available_bytes(root) == 3 * GIB
+
+
 def test_inside_a_container_the_tree_begins_at_its_group(root):
     (root / "proc/self/cgroup").write_text("0::/\n")
     tree = root / "sys/fs/cgroup"

@@ -28,7 +28,8 @@ def _rests(root: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if controllers == "":
-            yield from _rests_of(root / "sys/fs/cgroup", group, "memory.max", "memory.current", "inactive_file")
+            for limit in ("memory.max", "memory.high"):  # above the latter it would crawl
+                yield from _rests_of(root / "sys/fs/cgroup", group, limit, "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             yield from _rests_of(root / "sys/fs/cgroup/memory", group, *names)
