@@ -95,7 +95,7 @@ def test_every_setting_is_listed_and_explained(program):
 
 
 def test_one_setting_is_explained_by_its_name_with_and_without_its_section(program):
-    for name in ("training.keep_best", "keep_best"):
+    for name in ("training.keep_best", "keep_best", "training.keep_best=overall"):
         assert program("sft.config.__main__", name).stdout.startswith(
             "training.keep_best=null    one of overall, open, context, other or null\n"
             "    Whose validation loss says which step the run ends with"

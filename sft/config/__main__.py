@@ -22,7 +22,8 @@ def main() -> None:
     """Read the command line, and print what it names."""
     parser = command_parser(__doc__, "python -m sft.config", as_setting)
     parser.add_argument("name", nargs="?", metavar="SECTION|KEY", help="what to explain; all sections if left out")
-    name = parser.read().name
+    typed = parser.read().name
+    name = typed and typed.partition("=")[0]  # as a setting is written
     with exit_on_user_error():
         if name is None:
             for section in SECTIONS:
