@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from sft.system import memory
-from sft.system.memory import available_bytes, give_back, relieve
+from sft.system.memory import Room, available_bytes, give_back, relieve
 
 GIB = 2**30
 
@@ -81,11 +81,11 @@ def test_holes_between_blocks_are_the_systems_again():
 
 
 def test_it_is_given_back_now_and_then_and_always_where_memory_is_scarce(monkeypatch):
-    total, given = psutil.virtual_memory().total, []
+    given: list[int] = []
+    small, large = Room(GIB, 4 * GIB), Room(5 * GIB, 64 * GIB)
     for step in range(25):
         monkeypatch.setattr(memory, "give_back", functools.partial(given.append, step))
-        monkeypatch.setattr(
-            memory, "available_bytes", functools.partial(float, total * (0.05 if step in (3, 4) else 0.5))
-        )
+        found = [small, large] if step == 3 else [small._replace(left=GIB // 4)] if step == 4 else [small]
+        monkeypatch.setattr(memory, "rooms", functools.partial(list, found))
         relieve(step)
     assert given == [0, 3, 4, 10, 20]
