@@ -62,7 +62,8 @@ def fitting(model: PreTrainedModel, layout: Layout, free: float, may_checkpoint:
     layouts = [layout._replace(rows=each) for each in rows if each == layout.rows or each * layout.length >= SMALL]
     if may_checkpoint and model.supports_gradient_checkpointing:
         layout = layout._replace(checkpointing=True)
-    layouts += [layout._replace(rows=each) for each in rows]
+    smaller = (layout._replace(rows=each) for each in rows)
+    layouts += [each for each in smaller if each not in layouts]  # none is estimated twice
     return next((each for each in layouts if needed(model, each, sharers) <= COMFORTABLE * free), layouts[-1])
 
 
@@ -81,13 +82,15 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
     if WORLD_SIZE > 1:
         free = min(gather_object([free]))
     found = fitting(model, asked, free, config.training["activation_checkpointing"] == "auto", sharers)
-    need, need_asked = (needed(model, layout, sharers) / GB for layout in (found, asked))
     if RANK == 0 and found != asked:
-        print(f"{_difference(found, asked)}: as configured, training would take about {need_asked:.1f} GB, and "
+        need = needed(model, asked, sharers)
+        print(f"{_difference(found, asked)}: as configured, training would take about {need / GB:.1f} GB, and "
               f"{free / GB:.1f} GB are free")  # fmt: skip
-    if RANK == 0 and device.type == "cpu" and need * GB > COMFORTABLE * free:  # the doctor's lines say it of a GPU
+    if RANK == 0 and device.type == "cpu":  # the doctor's lines say it of a GPU
+        need = needed(model, found, sharers)
         remedy = "end other programs, or take a smaller model or training.max_length"
-        warn([f"training takes about {need:.1f} GB, and {free / GB:.1f} GB are free: {remedy}"])
+        words = f"training takes about {need / GB:.1f} GB, and {free / GB:.1f} GB are free: {remedy}"
+        warn([words] if need > COMFORTABLE * free else [])
     return Chosen(found.checkpointing, found.rows)
 
 
