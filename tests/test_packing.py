@@ -18,7 +18,8 @@ from transformers import (
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.model.attention import _ShortDocument, packing_obstacle, use_packed_attention
+from sft.model import cpu_attention
+from sft.model.attention import packing_obstacle, use_packed_attention
 from sft.model.families import FAMILIES
 from sft.model.loss import add_token_nll
 from sft.model.shared_prefix import documents_of
@@ -206,18 +207,23 @@ def test_documents_with_their_prefixes_are_the_rows(parts):
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)], ids=str)
-def test_the_attention_of_a_short_document_is_pytorchs_and_so_is_its_gradient(heads):
+@pytest.mark.parametrize(("tokens", "window"), [(19, None), (64, None), (300, None), (19, 5), (300, 40), (300, 300)])
+def test_attention_in_blocks_is_pytorchs_and_so_is_its_gradient(heads, tokens, window, monkeypatch):
+    monkeypatch.setattr(cpu_attention, "BLOCK", 64)
     torch.manual_seed(0)
-    shapes = [(count, 19, 8) for count in (heads[0], heads[1], heads[1])]
+    shapes = [(count, tokens, 8) for count in (heads[0], heads[1], heads[1])]
     states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    mask = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+    if window:
+        mask = mask.triu(1 - window)
 
     def theirs(q, k, v):
         attended = torch.nn.functional.scaled_dot_product_attention(
-            q[None], k[None], v[None], is_causal=True, scale=0.3, enable_gqa=True
+            q[None], k[None], v[None], mask, scale=0.3, enable_gqa=True
         )
-        return attended.transpose(1, 2)
+        return attended[0].transpose(0, 1)
 
-    ours = _ShortDocument.apply(*states, 0.3)
+    ours = cpu_attention.attend(*states, 0.3, window)
     torch.testing.assert_close(ours, theirs(*states), rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(ours)
     for mine, reference in zip(

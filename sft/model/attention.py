@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.nn.attention import varlen
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import (
@@ -26,6 +26,7 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
+from sft.model import cpu_attention
 from sft.model.families import FAMILIES
 from sft.model.shared_prefix import Prefixes, own_tokens, whole_rows
 from sft.system.errors import UserError
@@ -149,68 +150,17 @@ def _one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, doc
     lengths = documents.lengths or documents.borders.diff().tolist()
     outputs = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
-        window = _window_mask(q.shape[2], documents.window, q.device)
-        if window is None and not documents.dropout and _is_short(q):
-            outputs.append(_ShortDocument.apply(q[0], k[0], v[0], documents.scaling or q.shape[-1] ** -0.5))
+        if not documents.dropout and cpu_attention.can_attend(q):
+            scaling = documents.scaling or q.shape[-1] ** -0.5
+            outputs.append(cpu_attention.attend(q[0], k[0], v[0], scaling, documents.window)[None])
             continue
+        window = _window_mask(q.shape[2], documents.window, q.device)
         attended = scaled_dot_product_attention(
             q, k, v, window, documents.dropout, is_causal=window is None, scale=documents.scaling,
             enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
         outputs.append(attended.transpose(1, 2))
     return torch.cat(outputs, dim=1)
-
-
-SHORT = 512
-"""Tokens up to which matrix products over the whole square, the masked half too, are faster than PyTorch's kernel."""
-SHORT_STEP = 32
-"""Short documents are as long as the next multiple of it."""
-
-
-def _is_short(query: torch.Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= SHORT
-
-
-class _ShortDocument(torch.autograd.Function):
-    """Causal attention of one short document in bf16 on a CPU: there, PyTorch's kernel takes twice as long.
-
-    Takes (heads, tokens, size) queries, keys and values, the latter two with a divisor of the heads; gives (1, tokens,
-    heads, size). The probabilities are computed again in the backward pass, so that no square is kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        heads, length, size = query.shape
-        # What follows the document is seen by nothing in it. Kernels are compiled and kept for each length there is.
-        query, key, value = (pad(states, (0, 0, 0, -length % SHORT_STEP)) for states in (query, key, value))
-        grouped = query.reshape(len(key), -1, size)  # queries of heads that share a key stand below each other
-        attended = _probabilities(grouped, key, scaling) @ value
-        ctx.save_for_backward(grouped, key, value, attended)
-        ctx.scaling = scaling
-        return attended.view(heads, -1, size)[:, :length].transpose(0, 1)[None]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        query, key, value, attended = ctx.saved_tensors
-        _, length, heads, size = gradient.shape
-        gradient = pad(gradient[0].transpose(0, 1), (0, 0, 0, -length % SHORT_STEP)).reshape(len(key), -1, size)
-        probabilities = _probabilities(query, key, ctx.scaling)
-        scores = gradient @ value.transpose(1, 2)
-        scores -= (gradient * attended).sum(dim=-1, keepdim=True)
-        scores *= probabilities
-        scores *= ctx.scaling
-        of_query = (scores @ key).view(heads, -1, size)
-        of_key, of_value = scores.transpose(1, 2) @ query, probabilities.transpose(1, 2) @ gradient
-        return of_query[:, :length], of_key[:, :length], of_value[:, :length], None
-
-
-def _probabilities(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
-    """What each token attends to: (keys' heads, query heads a key's × tokens, tokens)."""
-    length = key.shape[1]
-    scores = (query @ key.transpose(1, 2)).view(-1, length, length)
-    scores *= scaling
-    scores += torch.full((length, length), -torch.inf, dtype=scores.dtype).triu_(1)
-    return scores.softmax(dim=-1).view(len(key), -1, length)
 
 
 def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from sft.model.adapter import lora_config, read_weights
@@ -47,6 +49,7 @@ def add_lora(model: PreTrainedModel, lora: Mapping[str, Any], trained: Path | No
         candidates = ", ".join(linear_names(model))
         raise UserError(f"lora: {error} (linear layers of this model: {candidates})") from None
     recast_trainable(peft_model)
+    compute_as_input(peft_model)
     if trained:
         _take_weights(peft_model, trained)
     return peft_model
@@ -88,6 +91,30 @@ def recast_trainable(model: PeftModel | PreTrainedModel) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+class InputTypeLinear(nn.Linear):
+    """A linear layer that computes in the type of its input, whatever the type of its weights."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """(…, width in) → (…, width out), in the type of `states`."""
+        bias = None if self.bias is None else self.bias.to(states.dtype)
+        return linear(states, self.weight.to(states.dtype), bias)
+
+
+def compute_as_input(model: PeftModel) -> None:
+    """Let LoRA's two products have the type of their layer's input, and their weights stay fp32.
+
+    PEFT casts the input to the weights' type and the sum back again, which takes most of LoRA's time and memory. Mixed
+    precision computes like this everywhere, but would put norms and softmax into fp32. DoRA, which looks at weights
+    and not only at products, stays as PEFT has it.
+    """
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), nn.Linear) and not layer.lora_variant:
+            layer.cast_input_dtype_enabled = False
+            for products in (layer.lora_A, layer.lora_B):
+                for product in products.values():
+                    product.__class__ = InputTypeLinear
 
 
 def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:

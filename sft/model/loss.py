@@ -21,7 +21,7 @@ from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.system.errors import UserError
 
 CHUNK_TOKENS = 256
-CHUNK_LOGITS = 2**25
+CHUNK_LOGITS = 2**26
 """The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
 CACHED_TOKENS = 8
 """Tokens whose logits a CPU keeps at hand in fp32 from one operation to the next."""
