@@ -1,5 +1,6 @@
 """What tests share: throwaway models built in-process, the real data where it is, and the commands of the README."""
 
+import gc
 import importlib
 import os
 import subprocess
@@ -40,6 +41,11 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; each training collects garbage, and need not look through all of it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -229,8 +229,10 @@ def make_record(directory):
 
 
 def command(monkeypatch, *words):
-    """`python -m eval` with these words."""
+    """`python -m eval` with these words, that draws nothing: what is drawn writes no file."""
     import eval.__main__
+
+    monkeypatch.setattr("sft.page.svg.draw", lambda *_: "<svg/>")
 
     def make():
         with monkeypatch.context() as patch:
