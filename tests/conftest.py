@@ -1,5 +1,6 @@
 """What tests share: throwaway models built in-process, the real data where it is, and the commands of the README."""
 
+import gc
 import importlib
 import os
 import subprocess
@@ -28,8 +29,23 @@ LONG = ("test_commands.py", "test_faults.py", "test_processes.py", "test_writers
 """Files of minutes. They come first, so that neither of two processes is left with one of them at the end."""
 
 
+def pytest_configure() -> None:
+    """Each process of `pytest -n` keeps to a core, with all it starts: trainings give themselves a thread for each core
+    that they may use, and threads of several trainings at once spend more time waiting for each other than computing.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; each training collects garbage, and need not look through all of it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -144,6 +144,20 @@ def calm_7b(tmp_path_factory):
     return without_weights(tmp_path_factory.mktemp("calm"), config, ["query_key_value"])
 
 
+@pytest.fixture(scope="module")
+def need(calm_7b):
+    """The estimate for a layout of calm_7b, each made once: advice asks for the same ones again and again."""
+    known = {}
+
+    def of(layout):
+        key = repr(layout)
+        if key not in known:
+            known[key] = estimate(calm_7b, layout)
+        return known[key]
+
+    return of
+
+
 def test_weights_and_arithmetic_of_a_7b_are_those_of_its_shape(calm_7b):
     hidden, layers, words = CALM_7B["hidden_size"], CALM_7B["num_hidden_layers"], CALM_7B["vocab_size"]
     inside, outside = 12 * hidden**2 * layers, 2 * words * hidden  # layers' matrices; embeddings and head
@@ -167,7 +181,7 @@ def test_all_weights_trained_need_gradients_and_moments(tmp_path):
 
 @pytest.mark.parametrize("size", ["24GB", "8GB"])
 @pytest.mark.parametrize("file", ["calm7b", "calm7b-4bit"])
-def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
+def test_advised_settings_fit_by_the_same_estimate(need, file, size):
     def layout(words):
         config = load_config(f"configs/{file}.yaml", ["training.per_device_train_batch_size=2", *words])
         training = config.training
@@ -175,17 +189,17 @@ def test_advised_settings_fit_by_the_same_estimate(calm_7b, file, size):
         return Layout(rows, longest, training["activation_checkpointing"] is True, config.quantization, "dense")
 
     limit = find_card(size).memory
-    assert estimate(calm_7b, layout([])).total > limit * 0.9
-    changes = fitting_changes(layout([]), lambda other: estimate(calm_7b, other), limit * 0.9)
+    assert need(layout([])).total > limit * 0.9
+    changes = fitting_changes(layout([]), need, limit * 0.9)
     assert changes
     for change in changes:
-        assert estimate(calm_7b, layout(change.settings)).total == pytest.approx(change.need.total)
+        assert need(layout(change.settings)).total == pytest.approx(change.need.total)
         assert change.need.total <= limit * 0.9
 
 
-def test_where_nothing_fits_nothing_is_advised(calm_7b):
+def test_where_nothing_fits_nothing_is_advised(need):
     layout = Layout(2, 2048, False, None)
-    assert fitting_changes(layout, lambda other: estimate(calm_7b, other), 3 * GB) == []
+    assert fitting_changes(layout, need, 3 * GB) == []
 
 
 def test_four_bits_are_advised_with_the_type_that_the_model_computes_in(calm_7b):
@@ -198,9 +212,9 @@ def test_four_bits_are_advised_with_the_type_that_the_model_computes_in(calm_7b)
     assert needs[0] < needs[1]  # in fp32
 
 
-def test_a_shorter_limit_is_the_last_resort(calm_7b):
+def test_a_shorter_limit_is_the_last_resort(need):
     layout = Layout(2, 2048, False, None)
-    (change,) = fitting_changes(layout, lambda other: estimate(calm_7b, other), 16 * GB, may_quantise=False)
+    (change,) = fitting_changes(layout, need, 16 * GB, may_quantise=False)
     assert change.settings == [
         "training.per_device_train_batch_size=1", "training.activation_checkpointing=true", "training.max_length=1024"
     ]  # fmt: skip

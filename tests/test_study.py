@@ -152,7 +152,7 @@ def test_a_study_trains_answers_and_keeps_what_is_done(smoke):
     assert "about 0 min left" in output
 
 
-def test_only_what_is_missing_is_done_again(smoke, command):
+def test_only_what_is_missing_is_done_again(smoke, program):
     directory, words, _ = smoke
     study = load_study(SMOKE, [f"directory={directory}"])
     files = [cell.path(study) for cell in cells(study)]
@@ -160,7 +160,7 @@ def test_only_what_is_missing_is_done_again(smoke, command):
     lost = Cell("answer-42", "jsquad", "5.0-all").path(study)
     content = lost.read_bytes()
     lost.unlink()
-    result = command(*words)
+    result = program("studies.context_qa.study", *words[1:])
     assert result.returncode == 0, result.stderr
     assert "answers: 17 of 18 files are there" in result.stdout
     assert lost.read_bytes() == content
@@ -181,30 +181,30 @@ def test_answers_to_another_study_are_refused(smoke, program, word, message):
     assert f"was answered otherwise: {message}; move it away" in refused.stderr
 
 
-def test_examples_are_shown_and_answers_without_them_pass_for_no_others(smoke, command, tmp_path):
+def test_examples_are_shown_and_answers_without_them_pass_for_no_others(smoke, program, tmp_path):
     directory, words, _ = smoke
     with_shots = [w.replace("]", ', "eval.shots=1"]') if str(w).startswith("overrides=") else w for w in words]
-    refused = command(*with_shots)
+    refused = program("studies.context_qa.study", *with_shots[1:])
     assert refused.returncode == 2
     assert "was answered otherwise: eval.shots was 0, is 1" in refused.stderr
     shutil.copytree(directory / "train", tmp_path / "runs" / "train")
     where = [f"directory={tmp_path / 'runs'}" if str(w).startswith("directory=") else w for w in with_shots]
-    result = command(*where)
+    result = program("studies.context_qa.study", *where[1:])
     assert result.returncode == 0, result.stderr
     study = load_study(SMOKE, [f"directory={tmp_path / 'runs'}"])
     assert all(len(p.shots) == 1 for cell in cells(study) for p in read_predictions(cell.path(study)))
 
 
-def test_a_run_trained_with_other_settings_is_refused(smoke, command):
+def test_a_run_trained_with_other_settings_is_refused(smoke, program):
     _, words, _ = smoke
-    refused = command(*words, "arms.answer=[training.max_length=128]")
+    refused = program("studies.context_qa.study", *words[1:], "arms.answer=[training.max_length=128]")
     assert refused.returncode == 2
     assert "trained with other settings: training.max_length was 512, is 128" in refused.stderr
 
 
-def test_an_unknown_system_is_refused(smoke, command):
+def test_an_unknown_system_is_refused(smoke, program):
     _, words, _ = smoke
-    refused = command(*words, "--only", "answer-43")
+    refused = program("studies.context_qa.study", *words[1:], "--only", "answer-43")
     assert refused.returncode == 2
     assert "--only: answer-43 is no system of this study; known: base, article-42, answer-42" in refused.stderr
 

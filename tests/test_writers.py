@@ -229,8 +229,13 @@ def make_record(directory):
 
 
 def command(monkeypatch, *words):
-    """`python -m eval` with these words."""
+    """`python -m eval` with these words, that draws no figure and few resamples: neither writes a file."""
     import eval.__main__
+    from eval.statistics import estimates
+
+    counts = estimates.resampled_counts
+    monkeypatch.setattr(estimates, "resampled_counts", lambda clusters, _, seed: counts(clusters, 50, seed))
+    monkeypatch.setattr("sft.page.svg.draw", lambda *_: "<svg/>")
 
     def make():
         with monkeypatch.context() as patch:
