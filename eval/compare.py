@@ -18,8 +18,8 @@ from eval.predictions import IN_RUN, TUNED, Prediction, home_of, read_prediction
 from eval.render.markdown import render_markdown
 from eval.render.numbers import number, p_value, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
-from eval.report.first_screen import ROWS_PAGE, all_rows
-from eval.report.names import metric_title, metric_word, scope_name, scope_word
+from eval.report.first_screen import ROWS_PAGE, all_rows, small
+from eval.report.names import metric_title, metric_word, scope_name, scope_word, why_rows_do_not_add_up
 from eval.report.rows_page import Look, rows_page
 from eval.report.score_tables import score_cell
 from eval.report.sentences import Found, rests_on, right, sentence
@@ -258,6 +258,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     shown = [metric for metric in REPORTED if metric.compared]
     for metric in measured(comparison.systems, comparison.rows.scopes(), shown):
         blocks += [Heading(2, metric_title(metric)), _table(comparison, metric)]
+    blocks += small(why_rows_do_not_add_up(comparison.rows))
     settings = comparison.settings.generation
     keys = sorted({key for values in settings.values() for key in values})
     rows = [[key, *(json.dumps(settings[n].get(key), ensure_ascii=False) for n in (first, *others))] for key in keys]
@@ -335,8 +336,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for found in _found(comparison, name):
             for line in (sentence(found), right(found), rests_on(found), ""):
                 console.print(Text(visible(line)))
-    if any(comparison.alone.values()):
-        console.print(Text(visible(_words(comparison))))
+    ends = [*why_rows_do_not_add_up(comparison.rows), *([_words(comparison)] if any(comparison.alone.values()) else [])]
+    for line in ends:
+        console.print(Text(visible(line)))
 
 
 def _words(comparison: Comparison) -> str:

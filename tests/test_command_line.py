@@ -39,6 +39,13 @@ def test_help_names_the_settings_people_change_and_where_the_others_are(command,
     assert "`python -m sft.config` lists all settings" in command.__doc__
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_indented_in_every_help(program, name):
+    shown = program(name, "--help").stdout.partition("options:")[0]
+    assert re.search(r"^    (?:python|accelerate) ", shown, re.MULTILINE)
+    assert not re.search(r"^(?:python|accelerate) ", shown, re.MULTILINE)
+
+
 @pytest.mark.parametrize("words", [["train_sft"], ["eval.__main__"], ["sft.data.__main__"], ["sft.export.__main__"]])
 def test_nothing_typed_is_answered_with_the_help(program, words):
     result = program(*words)

@@ -11,6 +11,7 @@ from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example
 from sft.data.rows import examples_of
 from sft.system.errors import UserError
+from sft.system.texts import speak
 
 ROW = {"index": "7", "instruction": "首都は?", "input": "", "output": "東京です。", "category": "open_qa"}
 EXAMPLE = Example("7", "首都は?", "", "東京です。", "open_qa")
@@ -107,12 +108,31 @@ def test_a_file_without_usable_rows_is_one_clear_line(tmp_path, name, content, w
     assert name in str(error.value)
 
 
+def test_what_was_read_is_said_in_the_readers_language(tmp_path):
+    (tmp_path / "faq.csv").write_text("質問,回答\n首都は?,東京\n", encoding="utf-8")
+    data = load_data(str(tmp_path / "faq.csv"))
+    said = {}
+    for language in ("en", "ja"):
+        speak(language)
+        (said[language],) = data.read_report()
+    assert said["en"].endswith(
+        "faq.csv: read as 質問 → instruction, 回答 → output, no categories (CSV in UTF-8), 1 row"
+    )
+    assert said["ja"].endswith(
+        "faq.csv: 質問 → instruction、回答 → output、カテゴリなし（形式: UTF-8のCSV）として1行を読みました。"
+    )
+
+
 def test_a_missing_file_and_an_unreachable_hub_are_one_clear_line():
     with pytest.raises(UserError, match="no such data file"):
         load_data("data/absent.jsonl")
     with pytest.raises(UserError, match="cannot be loaded from the hub") as error:
         load_data("kunishou/databricks-dolly-15k-ja")
     assert "\n" not in str(error.value)
+    assert (
+        "(not in the cache, and HF_HUB_OFFLINE is set); unset it to download, or set data.path to a local file"
+        in str(error.value)
+    )
 
 
 def test_all_real_rows_are_usable(real_rows):

@@ -67,6 +67,7 @@ def test_it_is_scored_as_it_was(run, call):
                 now, found = ({key: one[key] for key in ("mean", "n", "missing")} for one in (now, found))
             assert now == found, (group, metric)
     assert after["rows"].pop("under").items() <= DOLLY.items()
+    assert after["rows"].pop("mixed") == {}
     assert after["rows"] == before["rows"]
 
 

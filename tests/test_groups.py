@@ -27,6 +27,7 @@ from sft.page.html import render_html
 from sft.plan.hazards import truncation_hazards
 from sft.plan.prepare import prepare, read_rows, read_tokenizer
 from sft.system.errors import UserError
+from sft.system.texts import speak
 from sft.system.visible import escaped
 
 HOSTILE = "\x1b[2J<b>[red]$\\frac$長い名前の分類である"
@@ -97,6 +98,27 @@ def test_a_report_shows_the_users_categories_and_none_of_dollys(results: Results
         assert "no category" in page
         assert not [name for name in (*CATEGORIES, "\x1b") if name in page]
     assert "Row 2 · no category" in pages[0]
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        (
+            "en",
+            "社内 手続き has 4 questions without a context, 4 questions about a context. The table lists it whole",
+        ),
+        ("ja", "社内 手続きには文脈なし4問、文脈あり4問があります。表ではまとめて「文脈なし」に入れています"),
+    ],
+)
+def test_a_reader_is_told_why_rows_do_not_add_up(results: Results, language: str, told: str) -> None:
+    assert results.rows.mixed == {"社内 手続き": {"open": 4, "context": 4}}
+    speak(language)
+    terminal = io.StringIO()
+    print_table(results, Subject("faq"), Console(file=terminal, width=400, color_system=None))
+    page = render_markdown(document(results, [*faq("base", 1), *faq("tuned", 3)], Subject("faq")))
+    for shown in (page, terminal.getvalue()):
+        assert shown.count(told) == 1
+    assert score(answers("tuned", 3), resamples=50).rows.mixed == {}
 
 
 def test_groups_count_rows_and_not_categories(results: Results) -> None:

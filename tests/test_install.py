@@ -80,6 +80,9 @@ def test_the_installed_commands_work_in_another_directory(installed, tiny_base, 
 
     for name in ("calm-train", "calm-infer", "calm-eval"):
         assert run(name, "--version") == f"calm-sft {__version__}\n"
+        shown = run(name, "--help")
+        assert f"    {name} " in shown
+        assert not re.search(r"python (?:train_sft\.py|infer\.py|-m eval)|launch train_sft\.py", shown)
     assert str(ROOT) not in run("python", "-c", "import sft, train_sft; print(sft.__file__, train_sft.__file__)")
     words = [f"model.base={tiny_base}", "model.build=null", f"data.path={ROOT / 'data' / 'sample.jsonl'}"]
     words += ["data.train_rows=8", "training.total_batch_size=8", "training.num_train_epochs=1", "training.samples=0"]
@@ -136,7 +139,8 @@ def test_an_installed_program_names_the_extra(installed, tmp_path):
     )
     result = subprocess.run([installed / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.endswith('which is not installed here: pip install "calm-sft[web]"\n')
+    (pin,) = (f"{name}=={version}" for name, version in pins("requirements/web.txt").items())
+    assert result.stderr.endswith(f"which is not installed here: pip install {pin}\n")
 
 
 def test_the_hashed_requirements_are_the_others_with_all_that_they_need_and_no_address():
@@ -211,9 +215,16 @@ def venv_of(tmp_path, monkeypatch):
     return make
 
 
+def installing(directory: Path) -> str:
+    """What is said before the minutes that an installation takes."""
+    first = "installing what requirements.txt and requirements/ list, without a word until it is done: some minutes;"
+    return f"{first} on Linux,\nwhere PyTorch brings CUDA, some 3 GB to download, and 6 GB in {directory}\n"
+
+
 def test_an_environment_is_made_of_the_newest_python_that_works(venv_of, tmp_path):
     status, said = venv_of({"python98": 0, "python97": 0}, "python99", "python98", "python97")
-    assert (status, said) == (0, f"{tmp_path}/venv: Python python98 ({tmp_path}/python98)\n")
+    made = f"{tmp_path}/venv: Python python98 ({tmp_path}/python98)\n"
+    assert (status, said) == (0, made + installing(tmp_path / "venv"))
     asked = (tmp_path / "asked").read_text()
     assert "python97" not in asked
     wanted = " ".join(f"--requirement {REQUIREMENTS[name]}" for name in ("", "web", "judge", "dev"))
@@ -224,7 +235,7 @@ def test_where_the_pins_cannot_be_installed_the_next_python_is_taken_and_it_is_s
     status, said = venv_of({"python98": 1, "python97": 0}, "python98", "python97")
     assert status == 0
     assert "\npython98: what is in requirements.txt cannot be installed with it\n" in said
-    assert "venv: Python python97 (" in said.splitlines()[-1]
+    assert "venv: Python python97 (" in said.splitlines()[-3]
 
 
 def test_without_a_python_that_works_it_says_what_to_do(venv_of):
@@ -236,10 +247,11 @@ def test_without_a_python_that_works_it_says_what_to_do(venv_of):
     assert said.startswith("python99: is not there, is no Python from 3.11 to 3.14, or has no venv")
 
 
-def test_an_environment_that_is_there_keeps_its_python_unless_another_is_named(venv_of):
+def test_an_environment_that_is_there_keeps_its_python_unless_another_is_named(venv_of, tmp_path):
     venv_of({"python97": 0}, "python97")
     status, said = venv_of({"python98": 0}, "python98", "python97")
-    assert (status, said.partition(": ")[2]) == (0, "Python python97, as it is there\n")
+    kept = "Python python97, as it is there\n"
+    assert (status, said.partition(": ")[2]) == (0, kept + installing(tmp_path / "venv"))
     assert ": Python python97, as it is there" in venv_of({}, "python97")[1]
     assert ": Python python98 (" in venv_of({}, "python98")[1]
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +66,27 @@ def test_every_cell_works_but_those_that_install(program, tiny_base, tmp_path, s
     assert (tmp_path / loss).is_file()
     assert "学習前と学習後の比較" in report
     assert (tmp_path / "adapter.zip").is_file()
+
+
+@pytest.mark.parametrize("there", ["checkout", "zip", "nothing"])
+def test_the_program_is_found_unpacked_or_asked_for(tmp_path, monkeypatch, there):
+    """Where no repository is named: a file that was uploaded, or a line that says what to do."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program" / "train_sft.py").write_text("")
+    if there == "checkout":
+        monkeypatch.chdir(tmp_path / "program")
+    if there == "zip":
+        shutil.make_archive("calm-sft", "zip", tmp_path / "program")
+    text = next(text for text, tags in cells("code") if "calm-sft.zip" in text and "prepare" in tags)
+    text = re.sub(r"^( *)%cd (\S+)$", r'\1__import__("os").chdir("\2")', text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)!git .*$", r"\1raise AssertionError", text, flags=re.MULTILINE)
+    if there == "nothing":
+        with pytest.raises(SystemExit, match="REPOSITORY"):
+            exec(text, {"REPOSITORY": ""})
+    else:
+        exec(text, {"REPOSITORY": ""})
+        assert Path("train_sft.py").is_file()
 
 
 def test_its_settings_are_of_this_program():

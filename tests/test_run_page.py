@@ -6,12 +6,13 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
 
 from sft.config.load import load_config
 from sft.data.read import load_data
 from sft.data.split import split_rows
 from sft.system import texts
-from sft.training.loss_plot import plot_loss
+from sft.training.loss_plot import plot_loss, whole_steps
 from sft.training.page import SHOWN_ANSWERS, RunPage, write_page
 
 ANSWER = {
@@ -71,6 +72,28 @@ def test_the_page_shows_losses_answers_rows_and_settings_in_one_file(run, monkey
     assert "training.total_<wbr>batch_<wbr>size" in page
     assert not re.search(r"<script|<link|<img|(?:src|href)=\"(?!#)", page)
     assert "&lt;script&gt;alert(5)" in page
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_finished_trainings_page_speaks_of_no_more_to_come(run, language):
+    texts.speak(language)
+    config, plan = run
+    for name in ("log.jsonl", "samples.jsonl"):
+        (config.run_directory / name).unlink()
+    add(config.run_directory / "log.jsonl", log_record(1), log_record(2))
+    plan.steps = 2
+    page = page_of(run, 2)
+    assert {"en": "all 2 optimizer steps done", "ja": "全2ステップ完了"}[language] in page
+    assert "written anew" not in page
+    assert "書き直されます" not in page
+
+
+def test_steps_are_whole_numbers_also_where_there_are_few():
+    axes = Figure().subplots()
+    axes.plot([1, 2], [3.0, 2.5])
+    assert any(tick % 1 for tick in axes.get_xticks())
+    whole_steps(axes)
+    assert not any(tick % 1 for tick in axes.get_xticks())
 
 
 def test_it_is_japanese_where_the_reader_is(run, monkeypatch):

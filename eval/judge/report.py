@@ -9,8 +9,8 @@ from eval.judge.results import JudgeResults, Preference
 from eval.judge.verdict import TIE, A, B
 from eval.render.numbers import interval, number, p_is, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
-from eval.report.first_screen import all_rows
-from eval.report.names import group_word, scope_word, system_word
+from eval.report.first_screen import all_rows, small
+from eval.report.names import group_word, scope_word, system_word, why_rows_do_not_add_up
 from eval.report.sentences import delta_word
 from eval.report.view import deciding_p, outcome
 from eval.scoring.results import Difference, Scope
@@ -30,6 +30,7 @@ def report(results: JudgeResults, run: str) -> list[Block]:
         paragraph(text("judge.is_a_model")),
         Heading(2, text("judge.scores")),
         Table(_score_header(results), [_score_row(results, scope) for scope in scopes], strong=strong),
+        *small(why_rows_do_not_add_up(results.rows)),
     ]
     if results.pair:
         blocks += [
@@ -52,6 +53,7 @@ def print_judgement(results: JudgeResults, run: str, console: Console) -> None:
     _print(console, judgement_title(results, run), _about(results))
     header, rows = _score_header(results), [_score_row(results, scope) for scope in scopes]
     _print_table(text("judge.scores"), header, rows, scopes, console)
+    _print(console, *why_rows_do_not_add_up(results.rows))
     if results.pair:
         header, rows = _pair_header(), [_pair_row(results, scope) for scope in scopes]
         _print_table(_pairs_title(results), header, rows, scopes, console)

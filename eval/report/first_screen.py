@@ -1,13 +1,13 @@
 """The first screen of a report, in the reader's language: what was compared, what it says, what to do, and answers."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from eval.metrics.catalogue import CORRECT, HEADLINE
 from eval.predictions import BASE, TUNED, Prediction
 from eval.render.numbers import interval, number, p_is
-from eval.report.names import group_word, metric_word, scope_word, system_word
+from eval.report.names import group_word, metric_word, scope_word, system_word, why_rows_do_not_add_up
 from eval.report.samples import change_of, sample, scores_by_row
 from eval.report.sentences import delta_word, endings, found_on, next_step, rests_on, right, right_cell, sentence
 from eval.report.view import deciding_p
@@ -44,10 +44,16 @@ def first_screen(results: Results, predictions: Sequence[Prediction], subject: S
         *endings(results),
         Heading(3, text("report.table", metric=metric_word(HEADLINE))),
         category_table(results),
+        *small(why_rows_do_not_add_up(results.rows)),
         paragraph(Small(_note(results))),
         Heading(3, text("report.three")),
         *three_answers(results, predictions),
     ]
+
+
+def small(lines: Iterable[str]) -> list[Block]:
+    """Lines in small print."""
+    return [paragraph(Small(line)) for line in lines]
 
 
 def all_rows() -> Link:

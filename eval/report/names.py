@@ -8,10 +8,10 @@ from typing import Any
 
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
-from eval.scoring.results import Scope
+from eval.scoring.results import RowCounts, Scope
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral
 from sft.data.records import Group
-from sft.system.texts import language, table, text
+from sft.system.texts import Count, language, series, table, text
 
 
 def group_word(group: Group) -> str:
@@ -46,6 +46,22 @@ def scope_name(scope: Scope) -> str:
 def category_word(category: str) -> str:
     """A category by its name."""
     return category or text("rows.no_category")
+
+
+def why_rows_do_not_add_up(rows: RowCounts) -> list[str]:
+    """A sentence for every category with rows in several groups; none where a group has its categories' rows."""
+    return [
+        text(
+            "report.mixed",
+            category=category_word(name),
+            under=group_word(rows.under[name]),
+            groups=series(
+                text("report.rows_of_group", rows=Count(count), group=group_word(group))
+                for group, count in groups.items()
+            ),
+        )
+        for name, groups in rows.mixed.items()
+    ]
 
 
 def system_word(name: str) -> str:

@@ -7,7 +7,7 @@ from eval.metrics.catalogue import HEADLINE
 from eval.render.numbers import number, with_interval
 from eval.render.terminal import CATEGORY_CELLS, Row, print_rows
 from eval.report.first_screen import Subject, about, deviations, groups_asked, how_asked, title
-from eval.report.names import metric_word, scope_word, system_word
+from eval.report.names import metric_word, scope_word, system_word, why_rows_do_not_add_up
 from eval.report.sentences import delta_word, endings, found_on, next_step, rests_on, right, sentence
 from eval.scoring.results import Results, Scope
 from sft.data.records import Group
@@ -27,6 +27,7 @@ def print_table(results: Results, subject: Subject, console: Console) -> None:
     ]
     _print(console, title(results, subject), about(results, subject))
     print_rows(text("report.table_of", metric=metric_word(HEADLINE)), header, rows, console)
+    _print(console, *why_rows_do_not_add_up(results.rows))
     for group in groups_asked(results):
         _print(console, *_lines(results, group), "")
     others = [*how_asked(results), *deviations(results), *endings(results)]

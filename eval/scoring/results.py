@@ -141,7 +141,8 @@ class RowCounts:
     """How many rows there are, clusters of rows with one context, and rows of every category and group that has any.
 
     Categories are in report order. `under` is the group that each of them stands under; results of earlier versions,
-    which knew dolly's alone, lack it.
+    which knew dolly's alone, lack it. `mixed` has the categories with rows in several groups, each with its rows by
+    group: it stands whole under one of them, and every group counts its own rows.
     """
 
     total: int
@@ -149,6 +150,7 @@ class RowCounts:
     categories: dict[str, int]
     groups: dict[str, int]
     under: dict[str, Group] = dataclasses.field(default_factory=lambda: dict(DOLLY))
+    mixed: dict[str, dict[Group, int]] = dataclasses.field(default_factory=dict)
 
     def of(self, scope: Scope) -> int:
         """How many rows a category or group has."""

@@ -59,7 +59,10 @@ class Rows:
         """How many there are."""
         found = nested({scope: len(rows) for scope, rows in self.scopes.items()})
         under = {scope.name: scope.group for scope in self.scopes if not scope.is_group}
-        return RowCounts(len(self.examples), len(np.unique(self.clusters)), **found, under=under)
+        kinds = Counter(Kind(example.category, example.group) for example in self.examples)
+        by_group = {name: {group: count for group in GROUPS if (count := kinds[Kind(name, group)])} for name in under}
+        mixed = {name: groups for name, groups in by_group.items() if len(groups) > 1}
+        return RowCounts(len(self.examples), len(np.unique(self.clusters)), **found, under=under, mixed=mixed)
 
 
 class Grouped(Protocol):

@@ -12,7 +12,7 @@ from sft.run.directory import settings_of
 from sft.system.errors import UserError, say, warn
 from sft.system.files import check_not_learned
 from sft.system.progress import Progress
-from sft.system.visible import counted
+from sft.system.texts import Count, text
 
 if TYPE_CHECKING:  # these take half a second, and most calls have no such file
     from sft.data.read import Asked
@@ -43,7 +43,7 @@ def read_questions(path: Path, columns: Mapping[str, str | None] | None = None) 
     asked, found = read(str(path), columns)
     warn(f"{path}: {question.place}: {question.problem}; it gets no answer" for question in asked if question.problem)
     added_columns(asked)
-    say(f"{path}: read as {found}, {counted(len(asked), 'question')}", sys.stderr)
+    say(text("rows.questions_as", path=path, found=found, questions=Count(len(asked))), sys.stderr)
     return asked
 
 

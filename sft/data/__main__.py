@@ -1,8 +1,8 @@
 """Look at rows before anything is trained on them: what would be read, what not, and what is worth a look.
 
-python -m sft.data faq.xlsx                                   any file, directory or hub data set that data.path takes
-python -m sft.data faq.csv "data.columns={instruction: 件名, output: 対応}"
-python -m sft.data faq.csv --output rows.jsonl                the cleaned rows, as training would see them
+    python -m sft.data faq.xlsx                      any file, directory or hub data set that data.path takes
+    python -m sft.data faq.csv "data.columns={instruction: 件名, output: 対応}"
+    python -m sft.data faq.csv --output rows.jsonl   the cleaned rows, as training would see them
 
 No model, tokenizer or GPU is used. `python -m sft.config data` explains the settings.
 """

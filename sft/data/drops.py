@@ -1,9 +1,11 @@
 """What became of files: rows that could be used, and others, each counted, the first few of each kind named."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sft.data.files.sources import Held
+from sft.system.texts import series, text, told
 from sft.system.visible import counted, one_line
 
 SHOWN = 3
@@ -27,8 +29,13 @@ class FileRead(NamedTuple):
 
     @property
     def found(self) -> str:
-        """The tables in words."""
-        return "; ".join(f"{schema} ({form})" for schema, form, _ in self.tables)
+        """The tables in words, in the reader's language."""
+        return in_words((schema, form) for schema, form, _ in self.tables)
+
+
+def in_words(tables: Iterable[tuple[str, str]]) -> str:
+    """Schema and form of each table, in the reader's language."""
+    return series((text("rows.as_schema", schema=told(schema), form=told(form)) for schema, form in tables), "; ")
 
 
 class Dropped(NamedTuple):

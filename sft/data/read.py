@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from sft.data.drops import Dropped, Drops, FileRead
+from sft.data.drops import Dropped, Drops, FileRead, in_words
 from sft.data.fields.cells import CellNotes, is_empty, whole_number
 from sft.data.fields.checked import checked_row
 from sft.data.fields.defects import DEFECTS, first_defect
@@ -29,8 +29,7 @@ from sft.data.rows import write_rows
 from sft.data.split import HELD_ELSEWHERE
 from sft.system.errors import UserError
 from sft.system.files import file_sha256
-from sft.system.texts import text
-from sft.system.visible import counted
+from sft.system.texts import Count, text
 from sft.system.waiting import watched
 
 
@@ -65,8 +64,8 @@ class LoadedData:
         return unusable > allowed * (len(self.rows) + unusable)
 
     def read_report(self) -> list[str]:
-        """One line a file: as what it was read."""
-        return [f"{file.path}: read as {file.found}, {counted(file.rows, 'row')}" for file in self.files]
+        """One line a file, in the reader's language: as what it was read."""
+        return [text("rows.file_as", path=file.path, found=file.found, rows=Count(file.rows)) for file in self.files]
 
     def drop_report(self) -> list[str]:
         """One line a reason and category, with the first few places; empty when nothing was dropped."""
@@ -185,12 +184,12 @@ def read_questions(path: str, columns: Mapping[str, str | None] | None) -> tuple
         with _reading(source):
             for table, schemas in readable(source, asks=True):
                 asked += _asked(source.path, table, schemas)
-                found.append(f"{schemas.names()} ({table.form}{schemas.unread(table)})")
+                found.append((schemas.names(), table.form + schemas.unread(table)))
     if not asked:
         raise UserError(f"{path}: no questions in it")
     if all(question.problem for question in asked):
         raise UserError(f"{path}: {asked[0].place}: {asked[0].problem}")
-    return asked, "; ".join(found)
+    return asked, in_words(found)
 
 
 def _asked(path: str, table: Table, schemas: Schemas) -> Iterator[Asked]:

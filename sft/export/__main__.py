@@ -1,9 +1,11 @@
 """Make of a finished run what others can use: its adapter, or the whole model merged, with tokenizer and model card.
 
-python -m sft.export RUN                              the adapter, ready to upload, in RUN/export/adapter
-python -m sft.export RUN --merge                      base and adapter merged in 16 bits, checked, in RUN/export/merged
-python -m sft.export RUN --gguf q4_k_m --llama-cpp DIR  the same, a GGUF file and a Modelfile for Ollama beside it
-python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question; --private makes it a private one
+    python -m sft.export RUN                     the adapter, ready to upload, in RUN/export/adapter
+    python -m sft.export RUN --merge             base and adapter merged in 16 bits, checked, in RUN/export/merged
+    python -m sft.export RUN --gguf q4_k_m --llama-cpp DIR  the same, a GGUF file and a Modelfile for Ollama beside it
+    python -m sft.export RUN [--merge] --push owner/name  uploaded, after a question; --private makes it a private one
+
+Settings of `model` and `generation` are changed by words behind RUN, such as model.dtype=float32.
 """
 
 from pathlib import Path

@@ -14,6 +14,7 @@ from sft.run.bare_adapter import bare_config, is_bare_adapter
 from sft.run.checkpoints import RECORD
 from sft.run.feedback import RATINGS, ROWS
 from sft.run.manifest import FinishedManifest, read_manifest
+from sft.system.command_line import as_typed
 from sft.system.errors import UserError, say, warn
 from sft.system.files import check_inside, file_sha256, take_lock
 from sft.system.processes import RANK
@@ -190,9 +191,8 @@ def newest_finished_run(runs: Path = RUNS) -> Path:
         if isinstance(manifest, FinishedManifest):
             finished.append((manifest.finished, path.parent))
     if not finished:
-        raise UserError(
-            f"{runs}: no finished run here; train one: accelerate launch train_sft.py configs/calm7b-4bit.yaml"
-        )
+        command = as_typed("accelerate launch train_sft.py configs/calm7b-4bit.yaml")
+        raise UserError(f"{runs}: no finished run here; train one: {command}")
     return max(finished)[1]
 
 

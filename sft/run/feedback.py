@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sft.data.records import Group, group_of
+from sft.system.command_line import as_typed
 from sft.system.errors import UserError
 from sft.system.files import alone_in, read_bytes, write_whole
 
@@ -93,7 +94,7 @@ def read_ratings(run: Path) -> list[Rating]:
     """All ratings of a run's answers. Raises UserError where there are none, or a line is not one."""
     path = run / RATINGS
     if not path.is_file():
-        raise UserError(f"{path}: no ratings yet; python infer.py {run} --web takes them")
+        raise UserError(as_typed(f"{path}: no ratings yet; python infer.py {run} --web takes them"))
     return list(_parsed(path))
 
 

@@ -1,7 +1,7 @@
 """List the runs of a directory: how far they are, what they trained on, in what they differ, how they score.
 
-python -m sft.runs                 those in runs/
-python -m sft.runs elsewhere       those in another directory
+    python -m sft.runs                 those in runs/
+    python -m sft.runs elsewhere       those in another directory
 
 Nothing is loaded, and nothing is changed.
 """

@@ -16,6 +16,7 @@ from sft.config.sections import Config
 from sft.run.directory import is_being_trained
 from sft.run.manifest import FinishedManifest, Manifest, read_manifest
 from sft.run.provenance import Provenance
+from sft.system.command_line import as_typed
 from sft.system.errors import UserError
 from sft.system.files import directory_size, read_json
 
@@ -53,8 +54,9 @@ def read_runs(directory: Path) -> list[Run]:
     if not found and (directory / "manifest.json").is_file():
         raise UserError(f"{directory}: is a run itself; give the directory that it is in: {directory.parent}")
     if not found:
+        command = as_typed("accelerate launch train_sft.py configs/calm7b-4bit.yaml")
         raise UserError(
-            f"{directory}: no run here; train one: accelerate launch train_sft.py configs/calm7b-4bit.yaml"
+            f"{directory}: no run here; train one: {command}"
         )
     configs: dict[Path, Config] = {}
     manifests: dict[Path, Manifest] = {}

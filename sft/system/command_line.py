@@ -6,10 +6,20 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
+from pathlib import Path
 from typing import NoReturn
 
 from sft import __version__
 from sft.system.visible import one_line
+
+CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"
+"""Beside the program in a checkout alone."""
+_INSTALLED = {
+    "accelerate launch train_sft.py": "accelerate launch -m train_sft",
+    "python train_sft.py": "calm-train",
+    "python infer.py": "calm-infer",
+    "python -m eval": "calm-eval",
+}
 
 Setting = Callable[[str, str], str]
 """How a setting is written that somebody gave as an option: from the option's name and value to a hint."""
@@ -48,10 +58,22 @@ class CommandParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def as_typed(words: str) -> str:
+    """Commands as this user types them: the installed package has other ones than a checkout."""
+    if CHECKOUT.is_file() and not Path(sys.argv[0]).name.startswith("calm-"):
+        return words
+    for in_a_checkout, installed in _INSTALLED.items():
+        words = words.replace(in_a_checkout, installed)
+    return words
+
+
 def command_parser(description: str | None, prog: str | None = None, setting: Setting | None = None) -> CommandParser:
     """A parser whose help is `description` as it is written, and that takes no option by its first letters alone."""
     parser = CommandParser(
-        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=prog and as_typed(prog),
+        description=description and as_typed(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.setting = setting
     parser.add_argument("--version", action="version", version=f"calm-sft {__version__}")

@@ -28,6 +28,13 @@ def hub_is_absent() -> bool:
     return False
 
 
+def out_of_reach(forbidden: bool = False) -> tuple[str, str]:
+    """Why the hub was not asked for what the cache lacks, and the remedy; `forbidden`: its client said so itself."""
+    if forbidden or constants.is_offline_mode():
+        return "not in the cache, and HF_HUB_OFFLINE is set", "unset it to download"
+    return f"not in the cache, and {constants.ENDPOINT} cannot be reached", "check the connection"
+
+
 def loading_error(what: str, name: str, error: Exception) -> UserError:
     """What to do when `what` ("model", "tokenizer") cannot be loaded from `name`, a hub id or a directory."""
     problem, remedy = first_line(error), "check model.base and that its files are whole"
@@ -49,9 +56,7 @@ def _hub_problem(name: str, error: BaseException) -> tuple[str, str] | None:
             remedy = f"check the spelling of {name}; for a private one run `hf auth login`; a directory works too"
             return "the hub has no such repository, or it is private", remedy
         if isinstance(cause, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
-            if isinstance(cause, errors.OfflineModeIsEnabled) or constants.is_offline_mode():
-                return "not in the cache, and HF_HUB_OFFLINE is set", "unset it to download; a directory works too"
-            where = f"not in the cache, and {constants.ENDPOINT} cannot be reached"
-            return where, "check the connection; a directory works too"
+            problem, remedy = out_of_reach(isinstance(cause, errors.OfflineModeIsEnabled))
+            return problem, f"{remedy}; a directory works too"
         cause = cause.__cause__ or cause.__context__
     return None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from sft.data.records import GROUPS
 from sft.page.svg import entry, style_at
@@ -40,6 +41,11 @@ class Curve(NamedTuple):
     def handle(self) -> Line2D:
         """What stands for it in a legend."""
         return entry(self.style["color"], **{key: value for key, value in self.style.items() if key != "color"})
+
+
+def whole_steps(axes: Axes) -> None:
+    """Steps are whole numbers, also where there are few of them."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def curve(records: Records, key: str, name: str = "", colour: str = TRAINING, unit: float = 1) -> Curve:
@@ -91,6 +97,7 @@ def plot_loss(log: Path, picture: Path, run: str, by: str | None) -> None:
     # matplotlib's own font has no Japanese.
     axes.set_title(f"{run}: loss by step" if run.isascii() else "loss by step", parse_math=False)
     axes.set_xlabel("optimizer step")
+    whole_steps(axes)
     axes.set_ylabel("loss (nats a supervised token)")
     rates = axes.twinx()
     learning_rate = curve(records, "learning_rate", "learning rate", RATE)

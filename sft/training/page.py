@@ -21,7 +21,7 @@ from sft.plan.preview import rows_by_category
 from sft.system.files import write_whole
 from sft.system.texts import Count, language, listed, text, told
 from sft.training.log import read_lines, validation_losses
-from sft.training.loss_plot import Curve, best_point, curve, rows_of_groups, validation_curves
+from sft.training.loss_plot import Curve, best_point, curve, rows_of_groups, validation_curves, whole_steps
 
 SHOWN_ANSWERS = 8
 """Answers to a question side by side: the first, and the last ones."""
@@ -64,8 +64,9 @@ def blocks(
     """The page, from the top: what a person looks for first comes first."""
     yield Heading(1, text("run.title", run=config.name))
     at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    done, base = {"step": Count(step), "steps": Count(plan.steps)}, Path(config.model.base).name
-    yield paragraph(text("run.state", **done, at=at, base=base))
+    done = {"step": Count(step), "steps": Count(plan.steps), "at": at, "base": Path(config.model.base).name}
+    finished = step >= plan.steps
+    yield paragraph(text("run.finished", **done) if finished else text("run.state", **done))
     yield Heading(2, text("run.curves"))
     yield from drawings(log, config.training.get("keep_best"))
     if losses := [*validation_table(log)]:
@@ -104,6 +105,7 @@ def _drawing(name: str, caption: str, curves: Sequence[Curve]) -> Drawing:
         for one in curves:
             one.draw(axes)
         axes.set_xlabel(text("run.step"))
+        whole_steps(axes)
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         svg.legend(figure, named)
 

@@ -39,6 +39,7 @@ from sft.run.manifest import (
     write_manifest,
 )
 from sft.run.parent import read_parent
+from sft.system.command_line import as_typed
 from sft.system.errors import UserError, first_line, say
 from sft.system.files import file_sha256, text_sha256, write_whole
 from sft.system.processes import RANK, WORLD_SIZE, check_divided, check_engine, divided_by
@@ -288,6 +289,6 @@ def finish(
             f"{learned}: step {kept.step} of {kept.of}, whose {kept.by} validation loss is the lowest ({kept.loss:.4f})"
         )
     say(f"{learned}: {saved} saved, {closed.seconds:.0f} s {'since it was resumed' if closed.resumed else 'in all'}")
-    say(f"next: python infer.py {run}")
+    say(as_typed(f"next: python infer.py {run}"))
     if plan.split.test:
-        say(f"      python -m eval {run}")
+        say(as_typed(f"      python -m eval {run}"))

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 from sft.config.origin import Origin
@@ -42,8 +43,14 @@ def check_extra(extra: str, asked: str) -> None:
     if is_installed(EXTRAS[extra]):
         return
     listed = Path(__file__).parents[3] / "requirements" / f"{extra}.txt"  # in a checkout
-    words = f"-r {os.path.relpath(listed)}" if listed.is_file() else f'"calm-sft[{extra}]"'
+    words = f"-r {os.path.relpath(listed)}" if listed.is_file() else " ".join(_pins(extra))
     raise UserError(f"{asked} needs {EXTRAS[extra]}, which is not installed here: pip install {words}")
+
+
+def _pins(extra: str) -> list[str]:
+    """What the installed package says of an extra. It is on no index, so its own name is nothing to ask one for."""
+    asked = re.compile(rf"""(.+?)\s*;\s*extra == ['"]{extra}['"]""")
+    return [found[1] for line in requires("calm-sft") or () if (found := asked.fullmatch(line))]
 
 
 def _needs_of_answers(config: Config) -> Iterator[tuple[str, str, str | None]]:

@@ -16,7 +16,7 @@ from sft.data.files.json_table import json_table
 from sft.data.files.raw import BadRow, IsHeader, Table
 from sft.data.files.sources import Source, is_local, suffix
 from sft.system.errors import UserError, first_line
-from sft.system.hub import hub_is_absent
+from sft.system.hub import hub_is_absent, out_of_reach
 
 
 def tables_of(source: Source, is_header: IsHeader = lambda cells: False) -> list[Table]:
@@ -106,7 +106,11 @@ def hub_table(
     try:
         rows = datasets.load_dataset(path, subset, revision=revision, split=split)
     except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"
-        raise UserError(f"data set {path}: cannot be loaded from the hub ({first_line(error)}); {remedy}") from None
+        problem = first_line(error)
+        if isinstance(error, ConnectionError) and problem.startswith("Couldn't reach"):
+            problem, first = out_of_reach()
+            remedy = f"{first}, or {remedy.removeprefix('check the id and the connection, or ')}"
+        raise UserError(f"data set {path}: cannot be loaded from the hub ({problem}); {remedy}") from None
     return Table("hub data set", tuple(rows.column_names), partial(_hub_rows, rows))
 
 
