@@ -1,4 +1,4 @@
-"""The model that is measured where no other is named: a random GPT-NeoX as wide as open-calm-small, half as deep."""
+"""The model that is measured where no other is named: a random GPT-NeoX of open-calm-small's shape."""
 
 from pathlib import Path
 
@@ -13,5 +13,5 @@ def random_base(data: str) -> Path:
     directory = Path(f"scratch/benchmark-gpt-neox-{loaded.sha256[:12]}")
     if not directory.exists():
         texts = [text for e in examples_of(loaded.rows) for text in (e.instruction, e.input, e.output)]
-        build_tiny(directory, texts, vocabulary=52_096, layers=6, width=768, heads=12)
+        build_tiny(directory, texts, vocabulary=52_096, layers=12, width=768, heads=12)
     return directory

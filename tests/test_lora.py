@@ -38,7 +38,7 @@ def test_products_in_16_bits_have_the_gradient_of_peft_in_32(bias):
             layer.cast_input_dtype_enabled = True
     exact, ours, of_peft = (gradients(each) for each in (trained(torch.float32, lora_bias=bias), model, theirs))
     assert 0 < (ours - of_peft).norm() < 0.05 * of_peft.norm()
-    assert (ours - exact).norm() < 1.3 * (of_peft - exact).norm()  # no further off than 16-bit weights are anyway
+    assert (ours - exact).norm() < 0.05 * exact.norm()
 
 
 def test_a_layers_output_is_never_in_32_bits():

@@ -145,7 +145,7 @@ def test_earlier_messages_are_kept_and_named(page, tmp_path):
 
 def test_the_cleaned_rows_are_the_same_rows(page, program, faq, tmp_path):
     output = tmp_path / "rows.jsonl"
-    assert "4 rows, cleaned" in page(faq, "--output", output)
+    assert "4 rows, cleaned" in " ".join(page(faq, "--output", output).split())  # a long path wraps the line
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert rows[0] == {
         "index": "1", "instruction": "有給休暇はいつ申請しますか。", "input": "", "output": "3日前までに申請します。",

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 from transformers import Trainer, TrainerCallback
 
-from benchmarks import training
+from benchmarks import trainers
 from benchmarks.gpu.parts import Form
 from benchmarks.gpu.work import Work, forget, peaks
 from sft.prompt.encoded_rows import row_lengths
@@ -36,8 +36,8 @@ class Clock(TrainerCallback):
         return time.perf_counter()
 
 
-def work_of(work: Work, model: Any, scratch: str, packed: bool = True, **settings: Any) -> training.Work:
-    """What `benchmarks.training` makes trainers of: this model, the rows of a step, and settings of the library."""
+def work_of(work: Work, model: Any, scratch: str, packed: bool = True, **settings: Any) -> trainers.Work:
+    """What `benchmarks.trainers` makes trainers of: this model, the rows of a step, and settings of the library."""
     encoder, encoded = work.encoded()
     arguments: Any = SimpleNamespace(only="packed" if packed else "padded", max_length=work.size.max_length)
     shared = {
@@ -45,10 +45,10 @@ def work_of(work: Work, model: Any, scratch: str, packed: bool = True, **setting
         "logging_steps": 1, "save_strategy": "no", "report_to": "none", "dataloader_pin_memory": work.on_gpu,
         "disable_tqdm": True,
     }  # fmt: skip
-    return training.Work(arguments, model, encoder.tokenizer, encoder, encoded, shared | settings)
+    return trainers.Work(arguments, model, encoder.tokenizer, encoder, encoded, shared | settings)
 
 
-def attending(prepared: training.Work, form: Form) -> training.Work:
+def attending(prepared: trainers.Work, form: Form) -> trainers.Work:
     """The same with rows kept apart so. Raises UserError where this PyTorch's varlen kernel is not the one called."""
     missing = {"scale", "window_size", "enable_gqa"} - inspect.signature(varlen_attn).parameters.keys()
     if form == "varlen" and missing:
@@ -64,7 +64,7 @@ def train(trainer: Trainer) -> None:
         raise RuntimeError(str(error)) from error
 
 
-def speed(work: Work, prepared: training.Work, make: Callable[[training.Work], Trainer]) -> dict[str, Any]:
+def speed(work: Work, prepared: trainers.Work, make: Callable[[trainers.Work], Trainer]) -> dict[str, Any]:
     """Train all steps with the trainer that `make` makes: useful tokens/s (median of the steps), and peaks."""
     trainer = make(prepared)
     clock = Clock()

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from benchmarks import training
+from benchmarks import trainers, training
 from benchmarks.gpu.parts import ALONE, FORMS, LEAKING, Form
 from benchmarks.gpu.step import attending, train, work_of
 from benchmarks.gpu.work import Measures, Work, forget
@@ -100,7 +100,7 @@ def one_step(work: Work, model: Any, form: Kind) -> tuple[float, torch.Tensor]:
             prepared = prepared._replace(encoded=without_borders(prepared.encoded, work.size.max_length))
         if form != ALONE and form != LEAKING:
             prepared = attending(prepared, form)
-        trainer = training.ours(prepared)
+        trainer = trainers.ours(prepared)
         trainer.add_callback(gradient)
         train(trainer)
     return next(record["loss"] for record in trainer.state.log_history if "loss" in record), gradient.whole

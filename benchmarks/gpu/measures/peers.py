@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from trl import pack_dataset
 
-from benchmarks import training
+from benchmarks import trainers
 from benchmarks.gpu.measures.training import loaded, skeleton
 from benchmarks.gpu.step import speed, work_of
 from benchmarks.gpu.work import Measures, Work
@@ -33,7 +33,7 @@ def balanced(work: Work, model: Any, plain: PreTrainedModel, strategy: str) -> d
         rows = -(-len(lengths) // -(-sum(lengths) // work.size.max_length))
         prepared.tokenizer.padding_side = "right"  # on the left, labels would be predicted from padding
         prepared = prepared._replace(micro_batch=rows)
-        return measured(work, prepared, plain, Layout(rows, max(lengths), False, None), training.alpaca)
+        return measured(work, prepared, plain, Layout(rows, max(lengths), False, None), trainers.alpaca)
 
 
 def trl_packed(work: Work, model: Any, plain: PreTrainedModel) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def trl_packed(work: Work, model: Any, plain: PreTrainedModel) -> dict[str, Any]
         prepared = work_of(work, model, scratch, packing=True, per_device_train_batch_size=1)
         columns = prepared.encoded.select_columns(["input_ids", "labels"])
         prepared.settings["gradient_accumulation_steps"] = len(pack_dataset(columns, work.size.max_length, "bfd"))
-        return measured(work, prepared, plain, Layout(1, work.size.max_length, False, None, "dense"), training.trl)
+        return measured(work, prepared, plain, Layout(1, work.size.max_length, False, None, "dense"), trainers.trl)
 
 
-def measured(work: Work, prepared: training.Work, plain: PreTrainedModel, layout: Layout, make: Any) -> dict[str, Any]:
+def measured(work: Work, prepared: trainers.Work, plain: PreTrainedModel, layout: Layout, make: Any) -> dict[str, Any]:
     """Speed and peaks, with activations computed again where this project would."""
     again = fitting(plain, layout, free_bytes(work.device), True).checkpointing
     prepared.settings["activation_checkpointing"] = again

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks import training
+from benchmarks import trainers, training
 from benchmarks.gpu.parts import FORMS, Form
 from benchmarks.gpu.step import attending, speed, work_of
 from benchmarks.gpu.work import Measures, Weights, Work, quantization
@@ -49,7 +49,7 @@ def packed(work: Work, model: Any, plain: PreTrainedModel, weights: Weights, for
     again = fitting(plain, layout, free_bytes(work.device), True).checkpointing
     with tempfile.TemporaryDirectory() as scratch:
         prepared = attending(work_of(work, model, scratch, activation_checkpointing=again), form)
-        trainer = training.ours(prepared)
+        trainer = trainers.ours(prepared)
         bins = [
             batch["input_ids"].numel() for step in trainer.get_train_dataloader() for batch in step["micro_batches"]
         ]
