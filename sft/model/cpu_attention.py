@@ -66,7 +66,7 @@ class _Attention(torch.autograd.Function):
         for block in _blocks(query.shape[2], window):
             rows, seen = slice(block.start, block.end), slice(block.first, block.end)
             queries, keys = _below(query[:, :, rows]), key[:, seen].transpose(1, 2)
-            scores = _masked(queries @ keys, block, window)
+            scores = _masked(_product(queries, keys, scaling), block, window)
             largest[:, :, rows] = scores.amax(dim=-1).view_as(largest[:, :, rows])
             probabilities = _probabilities(queries, keys, largest[:, :, rows], block, scaling, window)
             attended[:, :, rows] = (probabilities @ value[:, seen]).view_as(attended[:, :, rows])
@@ -90,16 +90,24 @@ class _Attention(torch.autograd.Function):
             probabilities = _probabilities(
                 queries, keys.transpose(1, 2), largest[:, :, rows], block, ctx.scaling, ctx.window
             )
-            scores = of_rows @ value[:, seen].transpose(1, 2)
-            scores -= (of_rows * _below(attended[:, :, rows])).sum(dim=-1, keepdim=True)
-            scores *= probabilities
-            scores *= ctx.scaling
-            of_query[:, :, rows] = (scores @ keys).view_as(of_query[:, :, rows])
-            of_key[:, seen] += scores.transpose(1, 2) @ queries
+            mean = (of_rows * _below(attended[:, :, rows])).sum(dim=-1, keepdim=True)
+            of_scores = _product(of_rows, value[:, seen].transpose(1, 2), less=mean)
+            of_scores *= probabilities
+            of_query[:, :, rows] = _product(of_scores, keys, ctx.scaling).view_as(of_query[:, :, rows])
+            of_key[:, seen] += _product(of_scores.transpose(1, 2), queries, ctx.scaling)
             of_value[:, seen] += probabilities.transpose(1, 2) @ of_rows
         of_query = of_query.view(heads, -1, size)
         of_key, of_value = of_key.to(key.dtype), of_value.to(value.dtype)
         return of_query[:, :length], of_key[:, :length], of_value[:, :length], None, None
+
+
+def _product(
+    one: torch.Tensor, other: torch.Tensor, scaling: float = 1.0, less: torch.Tensor | None = None
+) -> torch.Tensor:
+    """scaling · one @ other − less, (batch, rows, columns), rounded once; `less`, (batch, rows, 1), None: nothing."""
+    if less is None:
+        return torch.baddbmm(one.new_zeros(1, 1, 1), one, other, beta=0, alpha=scaling)
+    return torch.baddbmm(less.expand(-1, -1, other.shape[-1]), one, other, beta=-1, alpha=scaling)
 
 
 def _padded(states: torch.Tensor) -> torch.Tensor:
@@ -133,9 +141,7 @@ def _probabilities(
     """What each token of a block attends to: (keys' heads, query heads a key's × tokens, keys).
 
     `queries`, (keys' heads, query heads a key's × tokens, size), times `keys`, (keys' heads, size, keys), less the
-    `largest` score of each token while sums are in fp32: of 16 bits, those that count then lose least.
+    `largest` score of each token before they are rounded: of 16 bits, those that count then lose least.
     """
-    shift = -largest.reshape(len(keys), -1, 1).expand(-1, -1, keys.shape[-1])
-    scores = torch.baddbmm(shift, queries, keys)
-    scores *= scaling
+    scores = _product(queries, keys, scaling, less=largest.reshape(len(keys), -1, 1))
     return _masked(scores, block, window).softmax(dim=-1)
