@@ -6,7 +6,6 @@ from sft.build_base import build_tiny
 from sft.data.read import load_data
 from sft.data.rows import examples_of
 
-
 LAYERS = 12
 
 
