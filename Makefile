@@ -13,6 +13,8 @@
 # make test-pythons  the fast tests with every Python that is found, each in an environment of its own (TESTS=… for some of them)
 # make lock   requirements.lock anew, after a version changed
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
+# make bench-peers   the same step under others' trainers that nobody who wants speed would choose: TRL as it comes and without
+#                    padding, and alpaca-lora's loop
 
 PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
 DATA ?= data/sample.jsonl
@@ -25,7 +27,7 @@ READY := $(VENV)/.requirements-installed
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
 
-.PHONY: demo test test-pythons lock test-shapes slow test-properties test-faults bench test-gpu test-models test-exports test-serve setup check
+.PHONY: demo test test-pythons lock test-shapes slow test-properties test-faults bench bench-peers test-gpu test-models test-exports test-serve setup check
 
 # $(call stage,NAME,COMMAND) runs a command and notes how long it took.
 stage = @echo "== $(1)"; start=$$(date +%s); $(2) && echo "   $(1): $$(($$(date +%s) - start)) s" >> $(TIMES)
@@ -65,6 +67,12 @@ test-faults: setup
 bench: setup
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m
 	$(BIN)/python -m benchmarks --data $(DATA)
+
+bench-peers: setup
+	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m
+	for base in "" "--base models/gemma-3-270m"; do \
+	  $(BIN)/python -m benchmarks.training $$base --dtype bfloat16 --data $(DATA) --repeats 1 \
+	    --variants packed,padded,trl-padding-free,trl,alpaca || exit; done
 
 test-gpu: setup
 	$(BIN)/python -m benchmarks.gpu --data $(DATA) $(if $(BASE),--base $(BASE))

@@ -1,6 +1,7 @@
 """Causal attention of one document in bf16 on a CPU, with matrix products over blocks: there, PyTorch's kernel takes
 longer (see docs/performance.md)."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -124,10 +125,15 @@ def _masked(scores: torch.Tensor, block: _Block, window: int | None) -> torch.Te
     rows, seen = block.end - block.start, block.end - block.first
     heads = scores.view(-1, rows, seen)
     # What comes after a token lies among the last keys; what has left its window, among the first.
-    heads[:, :, -rows:] += scores.new_full((rows, rows), -torch.inf).triu_(1)
+    heads[:, :, -rows:] += _later(rows, scores.dtype)
     if window is not None and seen > window:
         heads += scores.new_full((rows, seen), -torch.inf).tril_(seen - rows - window)
     return scores
+
+
+@functools.cache  # there are as many as sizes of blocks
+def _later(rows: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full((rows, rows), -torch.inf, dtype=dtype).triu_(1)
 
 
 def _probabilities(
