@@ -51,8 +51,8 @@ def run(tmp_path):
     return config, plan
 
 
-def page_of(run, step=10):
-    write_page(*run, step)
+def page_of(run, step=10, ended=False):
+    write_page(*run, step, ended)
     return (run[0].run_directory / "run.html").read_text(encoding="utf-8")
 
 
@@ -83,16 +83,27 @@ def test_a_finished_trainings_page_speaks_of_no_more_to_come(run, language):
     add(config.run_directory / "log.jsonl", log_record(1), log_record(2))
     plan.steps = 2
     page = page_of(run, 2)
-    assert {"en": "all 2 optimizer steps done", "ja": "全2ステップ完了"}[language] in page
+    assert {"en": "2 optimizer steps, all done", "ja": "全2ステップ完了"}[language] in page
     assert "written anew" not in page
     assert "書き直されます" not in page
 
 
-def test_steps_are_whole_numbers_also_where_there_are_few():
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_nor_does_that_of_a_training_that_patience_ended(run, language):
+    texts.speak(language)
+    assert re.search("written anew|書き直されます", page_of(run))
+    page = page_of(run, ended=True)
+    assert {"en": "ended after step 10 of 20", "ja": "20ステップ中10ステップで学習を終えました"}[language] in page
+    assert not re.search("written anew|書き直されます", page)
+
+
+@pytest.mark.parametrize("steps", [[1], [7], [1, 2]], ids=str)
+def test_steps_are_whole_numbers_also_where_there_are_few(steps):
     axes = Figure().subplots()
-    axes.plot([1, 2], [3.0, 2.5])
+    axes.plot(steps, [3.0] * len(steps))
     assert any(tick % 1 for tick in axes.get_xticks())
     whole_steps(axes)
+    assert set(steps) <= set(axes.get_xticks())
     assert not any(tick % 1 for tick in axes.get_xticks())
 
 

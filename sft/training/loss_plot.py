@@ -44,7 +44,10 @@ class Curve(NamedTuple):
 
 
 def whole_steps(axes: Axes) -> None:
-    """Steps are whole numbers, also where there are few of them."""
+    """Steps are whole numbers, also where there are few of them. To be called when all are drawn."""
+    left, right = axes.get_xlim()
+    if right - left < 1:  # a single step, and the locator would divide the little space around it
+        axes.set_xlim(left - 1, right + 1)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 

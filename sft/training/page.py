@@ -51,22 +51,30 @@ class RunPage(TrainerCallback):
             self._written = time.monotonic()
 
 
-def write_page(config: Config, plan: Plan, step: int) -> None:
-    """Write the run's page, from its log and its sample answers, when `step` steps are done."""
+def write_page(config: Config, plan: Plan, step: int, ended: bool = False) -> None:
+    """Write the run's page, from its log and its sample answers, when `step` steps are done.
+
+    `ended`: the training is over, with its last step or before it (`training.patience`).
+    """
     run = config.run_directory
     log, answers = read_lines(run / "log.jsonl"), read_lines(run / "samples.jsonl")
-    write_whole(run / "run.html", render_html([*blocks(config, plan, step, log, answers)], language()))
+    write_whole(run / "run.html", render_html([*blocks(config, plan, step, log, answers, ended)], language()))
 
 
 def blocks(
-    config: Config, plan: Plan, step: int, log: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]
+    config: Config,
+    plan: Plan,
+    step: int,
+    log: Sequence[dict[str, Any]],
+    answers: Sequence[dict[str, Any]],
+    ended: bool,
 ) -> Iterator[Block]:
     """The page, from the top: what a person looks for first comes first."""
     yield Heading(1, text("run.title", run=config.name))
     at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     done = {"step": Count(step), "steps": Count(plan.steps), "at": at, "base": Path(config.model.base).name}
-    finished = step >= plan.steps
-    yield paragraph(text("run.finished", **done) if finished else text("run.state", **done))
+    state = "run.finished" if step >= plan.steps else "run.ended" if ended else "run.state"
+    yield paragraph(text(state, **done))
     yield Heading(2, text("run.curves"))
     yield from drawings(log, config.training.get("keep_best"))
     if losses := [*validation_table(log)]:

@@ -272,7 +272,7 @@ def finish(
         plan.template.save(aside)
         hashes = {path.name: file_sha256(path) for path in sorted(aside.glob("*")) if path.is_file()}
     plot_loss(run / "log.jsonl", run / "loss.png", config.name, config.training.get("keep_best"))
-    write_page(config, plan, trainer.state.global_step)
+    write_page(config, plan, trainer.state.global_step, ended=True)
     closed = FinishedManifest(
         **manifest.model_dump() | {"status": "finished"},
         finished=now(),
