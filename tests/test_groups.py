@@ -14,13 +14,14 @@ from eval.predictions import Prediction, examples_sha256, read_predictions, rows
 from eval.render.markdown import render_markdown
 from eval.report.document import document
 from eval.report.first_screen import Subject
+from eval.report.names import why_rows_do_not_add_up
 from eval.report.terminal import print_table
-from eval.scoring.results import Results
-from eval.scoring.rows import scopes_of
+from eval.scoring.results import Results, RowCounts
+from eval.scoring.rows import Rows, scopes_of
 from eval.scoring.score import score
 from sft.checks import doctor
 from sft.config.load import load_config
-from sft.data.records import CATEGORIES, Example, Kind, report_order
+from sft.data.records import CATEGORIES, Example, Group, Kind, report_order
 from sft.data.rows import examples_of
 from sft.export.card.scores import evaluation_of
 from sft.page.html import render_html
@@ -119,6 +120,25 @@ def test_a_reader_is_told_why_rows_do_not_add_up(results: Results, language: str
     for shown in (page, terminal.getvalue()):
         assert shown.count(told) == 1
     assert score(answers("tuned", 3), resamples=50).rows.mixed == {}
+
+
+def test_only_the_first_of_many_mixed_categories_are_named_and_none_fills_a_page() -> None:
+    mixed: dict[str, dict[Group, int]] = {f"区分{at}" + "長い名前" * 99: {"open": 2, "context": 1} for at in range(30)}
+    counts = RowCounts(
+        90, 30, dict.fromkeys(mixed, 3), {"open": 60, "context": 30}, dict.fromkeys(mixed, "open"), mixed
+    )
+    lines = why_rows_do_not_add_up(counts)
+    assert [line[:3] for line in lines[:3]] == ["区分0", "区分1", "区分2"]
+    assert lines[3:] == ["The same goes for 27 more categories."]
+    assert max(map(len, lines)) < 300
+
+
+def test_rows_of_no_category_are_shown_where_a_group_has_others_too() -> None:
+    rows = [Example(str(at), "問", "文脈。" * (at < 4), "答", "" if at < 6 else "社内") for at in range(9)]
+    counts = Rows(rows).counts
+    assert (counts.categories, counts.groups) == ({"社内": 3, "": 6}, {"open": 5, "context": 4})
+    assert counts.mixed == {"": {"open": 2, "context": 4}}
+    assert Rows([dataclasses.replace(row, category="") for row in rows]).counts.categories == {}
 
 
 def test_groups_count_rows_and_not_categories(results: Results) -> None:

@@ -8,10 +8,15 @@ from typing import Any
 
 from eval.metrics.metric import Metric
 from eval.predictions import BASE, TUNED
+from eval.render.terminal import CATEGORY_CELLS
 from eval.scoring.results import RowCounts, Scope
 from sft.config.repetition_penalty import PENALTY, SCOPE, is_neutral
 from sft.data.records import Group
 from sft.system.texts import Count, language, series, table, text
+from sft.system.visible import narrow
+
+SHOWN_MIXED = 3
+"""Categories with rows in several groups that are named below a table."""
 
 
 def group_word(group: Group) -> str:
@@ -49,19 +54,24 @@ def category_word(category: str) -> str:
 
 
 def why_rows_do_not_add_up(rows: RowCounts) -> list[str]:
-    """A sentence for every category with rows in several groups; none where a group has its categories' rows."""
-    return [
+    """A sentence for each of the first categories with rows in several groups, and one for how many more there are.
+
+    None where each group has its categories' rows.
+    """
+    found = [
         text(
             "report.mixed",
-            category=category_word(name),
+            category=narrow(category_word(name), CATEGORY_CELLS),
             under=group_word(rows.under[name]),
             groups=series(
                 text("report.rows_of_group", rows=Count(count), group=group_word(group))
                 for group, count in groups.items()
             ),
         )
-        for name, groups in rows.mixed.items()
+        for name, groups in [*rows.mixed.items()][:SHOWN_MIXED]
     ]
+    others = len(rows.mixed) - len(found)
+    return [*found, text("report.mixed_more", others=Count(others))] if others else found
 
 
 def system_word(name: str) -> str:

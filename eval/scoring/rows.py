@@ -80,20 +80,27 @@ class Grouped(Protocol):
 def scopes_of(rows: Sequence[Grouped]) -> dict[Scope, list[int]]:
     """Row numbers of every category and group that has rows, in report order, each group behind its categories.
 
-    A category that would say what its group says is left out: none, or one of the group's name, where the group has no
-    other rows.
+    A category that would say what its group says is left out: none, or one of the group's name, where no group that it
+    has rows in has others.
     """
     kinds = [Kind(row.category, row.group) for row in rows]
     found: dict[Scope, list[int]] = {}
     under = report_order(Counter(kinds))
     for group in GROUPS:
         members = [at for at, kind in enumerate(kinds) if kind.group == group]
-        same = {kinds[at].category for at in members} in ({""}, {group})
-        for name in [name for name in under if under[name] == group and not same]:
+        for name in [name for name in under if under[name] == group]:
+            if name in ("", group) and _alone(name, kinds):
+                continue
             found[Scope("categories", name, group)] = [at for at, kind in enumerate(kinds) if kind.category == name]
         if members:
             found[ON_GROUP[group]] = members
     return found
+
+
+def _alone(category: str, kinds: Sequence[Kind]) -> bool:
+    """Whether no group that a category has rows in has others."""
+    groups = {kind.group for kind in kinds if kind.category == category}
+    return {kind.category for kind in kinds if kind.group in groups} == {category}
 
 
 def nested(found: Mapping[Scope, Value]) -> dict[str, dict[str, Value]]:
