@@ -68,20 +68,24 @@ def test_every_cell_works_but_those_that_install(program, tiny_base, tmp_path, s
     assert (tmp_path / "adapter.zip").is_file()
 
 
-@pytest.mark.parametrize("there", ["checkout", "zip", "nothing"])
+@pytest.mark.parametrize("there", ["checkout", "zip", "folder in a zip", "repository and zip", "nothing"])
 def test_the_program_is_found_unpacked_or_asked_for(tmp_path, monkeypatch, there):
-    """Where no repository is named: a file that was uploaded, or a line that says what to do."""
+    """A repository that is named; else a file that was uploaded, or a line that says what to do."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "program").mkdir()
     (tmp_path / "program" / "train_sft.py").write_text("")
     if there == "checkout":
         monkeypatch.chdir(tmp_path / "program")
-    if there == "zip":
-        shutil.make_archive("calm-sft", "zip", tmp_path / "program")
+    if "zip" in there:
+        inside = {"root_dir": tmp_path, "base_dir": "program"} if "folder" in there else {"root_dir": "program"}
+        shutil.make_archive("calm-sft", "zip", **inside)
     text = next(text for text, tags in cells("code") if "calm-sft.zip" in text and "prepare" in tags)
     text = re.sub(r"^( *)%cd (\S+)$", r'\1__import__("os").chdir("\2")', text, flags=re.MULTILINE)
-    text = re.sub(r"^( *)!git .*$", r"\1raise AssertionError", text, flags=re.MULTILINE)
-    if there == "nothing":
+    text = re.sub(r"^( *)!git .*$", r"\1raise InterruptedError", text, flags=re.MULTILINE)
+    if there == "repository and zip":
+        with pytest.raises(InterruptedError):
+            exec(text, {"REPOSITORY": "https://example.org/calm-sft"})
+    elif there in ("folder in a zip", "nothing"):
         with pytest.raises(SystemExit, match="REPOSITORY"):
             exec(text, {"REPOSITORY": ""})
     else:
