@@ -98,6 +98,11 @@ $(READY): requirements.txt requirements/web.txt requirements/judge.txt requireme
 	sh make_venv.sh $(VENV) $(PYTHON)
 	touch $(READY)
 
+# A Python that somebody names is looked at also where the set-up is done.
+ifeq ($(origin PYTHON),command line)
+.PHONY: $(READY)
+endif
+
 # One file for every Python and system. A machine of its own index would write its address into it, and other hashes.
 lock: setup
 	$(BIN)/python -m pip install --quiet --target scratch/uv uv==$(UV)

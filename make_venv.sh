@@ -11,8 +11,8 @@ for extra in web judge dev; do wanted="$wanted --requirement requirements/$extra
 supported='import sys, venv, ensurepip; print(sys.version); sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'
 
 install() {
-    echo "installing what requirements.txt and requirements/ list, without a word until it is done: some minutes; on Linux,"
-    echo "where PyTorch brings CUDA, some 3 GB to download, and 6 GB in $directory"
+    echo "installing what it lacks of requirements.txt and requirements/: a new one takes minutes, in which pip prints nothing;"
+    echo "on Linux, where PyTorch brings CUDA, some 3 GB are downloaded, and $directory takes 6 GB"
     "$kept" -m pip install --quiet --disable-pip-version-check $wanted
 }
 

@@ -217,8 +217,9 @@ def venv_of(tmp_path, monkeypatch):
 
 def installing(directory: Path) -> str:
     """What is said before the minutes that an installation takes."""
-    first = "installing what requirements.txt and requirements/ list, without a word until it is done: some minutes;"
-    return f"{first} on Linux,\nwhere PyTorch brings CUDA, some 3 GB to download, and 6 GB in {directory}\n"
+    first = "installing what it lacks of requirements.txt and requirements/: a new one takes minutes, in which pip"
+    second = "on Linux, where PyTorch brings CUDA, some 3 GB are downloaded, and"
+    return f"{first} prints nothing;\n{second} {directory} takes 6 GB\n"
 
 
 def test_an_environment_is_made_of_the_newest_python_that_works(venv_of, tmp_path):
@@ -245,6 +246,18 @@ def test_without_a_python_that_works_it_says_what_to_do(venv_of):
     status, said = venv_of({}, "python99")
     assert status == 1
     assert said.startswith("python99: is not there, is no Python from 3.11 to 3.14, or has no venv")
+
+
+def test_a_python_that_is_named_is_looked_at_also_after_the_set_up(tmp_path):
+    for name in ("requirements", "requirements.txt", "make_venv.sh"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".requirements-installed").touch()
+    words = ["make", "--file", ROOT / "Makefile", "setup"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 0
+    named = subprocess.run([*words, "PYTHON=/nonexistent"], cwd=tmp_path, capture_output=True, text=True)
+    assert named.returncode != 0
+    assert "/nonexistent: is not there" in named.stderr
 
 
 def test_an_environment_that_is_there_keeps_its_python_unless_another_is_named(venv_of, tmp_path):
