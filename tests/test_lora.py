@@ -55,3 +55,9 @@ def test_dora_stays_as_peft_has_it():
     model = trained(torch.bfloat16, use_dora=True)
     assert not any(isinstance(layer, InputTypeLinear) for layer in model.modules())
     assert gradients(model).isfinite().all()
+
+
+def test_activations_that_are_computed_again_give_the_same_gradient():
+    kept, again = trained(torch.bfloat16), trained(torch.bfloat16)
+    again.gradient_checkpointing_enable({"use_reentrant": False})
+    assert torch.equal(gradients(kept), gradients(again))

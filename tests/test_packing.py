@@ -234,6 +234,23 @@ def test_attention_in_blocks_is_pytorchs_and_so_is_its_gradient(heads, tokens, w
         torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("tokens", [1, 33, 385])
+@pytest.mark.parametrize("window", [None, 1, 40])
+def test_attention_in_blocks_is_as_exact_as_16_bits_are(tokens, window):
+    """In the layout that models have; a token that sees itself alone teaches queries and keys nothing."""
+    torch.manual_seed(0)
+    states = [torch.randn(tokens, heads, 64).bfloat16().transpose(0, 1).requires_grad_() for heads in (14, 2, 2)]
+    exact = [state.detach().float().requires_grad_() for state in states]
+    found = [cpu_attention.attend(*each, 0.125, window) for each in (states, exact)]
+    direction = torch.randn_like(found[1])
+    found = [
+        (out, *torch.autograd.grad(out, each, direction.to(out.dtype)))
+        for out, each in zip(found, (states, exact), strict=True)
+    ]
+    for ours, reference in zip(*found, strict=True):
+        assert (ours - reference).norm() < 0.01 * max(reference.norm(), direction.norm())
+
+
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_bf16_documents_are_as_near_to_fp32_as_pytorchs_attention_is(architecture):
     rows = documents()
