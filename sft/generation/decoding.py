@@ -12,13 +12,12 @@ from sft.generation.cache import growing_cache, join
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.ends import AnswerEnds
 from sft.generation.pace import Watch
-from sft.generation.reading import alike, can_read_packed, read_packed
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""
 
 READ_TOKENS = 1024
-"""Padded tokens of prompts that are read at once, where they are more than one prompt and cannot be read packed."""
+"""Padded tokens of prompts that are read at once, where they are more than one prompt."""
 
 
 Prepared = tuple[torch.Tensor, dict[str, Any]]
@@ -169,7 +168,7 @@ def decode_all(
     which are rows of the same batch. `prepare` is given places of prompts and the number of a setting. `seeds` are the
     prompts' own, for settings that sample. `watch` is told what is done.
     """
-    settings, packed = len(ends), can_read_packed(model)
+    settings = len(ends)
     waiting = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     batch = Batch([], growing_cache(model.config), torch.empty(0, 0, dtype=torch.long, device=model.device), {})
     while waiting or batch.groups:
@@ -180,12 +179,10 @@ def decode_all(
         coming = min(len(waiting), room // settings)
         if max(coming * settings, len(rows) - len(going_on)) >= CHANGED_SHARE * len(rows):
             newcomers: list[Batch] = []
-            new = [prompts[place] for place in waiting[:coming]]
-            for read_together in alike(new) if packed else batches(new, 0, READ_TOKENS):
+            for read_together in batches([prompts[place] for place in waiting[:coming]], 0, READ_TOKENS):
                 places = [waiting[number] for number in read_together]
                 prepared = [prepare(places, setting) for setting in range(settings)]
-                its_prompts = [prompts[place] for place in places] if packed else None
-                read, logits = _read(model, its_prompts, places, prepared, seeds, ends)
+                read, logits = _read(model, places, prepared, seeds, ends)
                 yield from _choose(read.groups, [logits] * settings)
                 if watch:
                     watch([len(prompts[place]) for place in places], 0)
@@ -214,16 +211,12 @@ def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Itera
 
 def _read(
     model: PreTrainedModel,
-    prompts: Sequence[list[int]] | None,
     places: Sequence[int],
     prepared: Sequence[Prepared],
     seeds: Sequence[int],
     ends: Sequence[AnswerEnds],
 ) -> tuple[Batch, torch.Tensor]:
-    """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them.
-
-    `prompts` are read packed; None: as they are prepared, padded.
-    """
+    """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them."""
     groups = []
     for setting, (input_ids, inputs) in enumerate(prepared):
         own = ("logits_processor", "stopping_criteria", "generation_config")
@@ -237,14 +230,11 @@ def _read(
         prompt_tokens = input_ids.shape[1]
         groups.append(Group(setting, ends[setting], rows, input_ids, prompt_tokens, processors, criteria, draws))
     # Of what the model is called with, all settings have the same.
-    if prompts is None:
-        logits = model._prefill(input_ids, config, inputs, is_first_iteration=True).logits[:, -1]
-    else:
-        logits = read_packed(model, prompts, inputs["past_key_values"])
+    outputs = model._prefill(input_ids, config, inputs, is_first_iteration=True)
     cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
     if mask is None:
         mask = torch.ones_like(input_ids)
-    return Batch(groups, cache, mask, inputs), logits
+    return Batch(groups, cache, mask, inputs), outputs.logits[:, -1]
 
 
 def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator[Decoded]:
