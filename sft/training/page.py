@@ -73,8 +73,12 @@ def blocks(
     yield Heading(1, text("run.title", run=config.name))
     at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     done = {"step": Count(step), "steps": Count(plan.steps), "at": at, "base": Path(config.model.base).name}
-    state = "run.finished" if step >= plan.steps else "run.ended" if ended else "run.state"
-    yield paragraph(text(state, **done))
+    if step >= plan.steps:
+        yield paragraph(text("run.finished", **done))
+    elif ended:
+        yield paragraph(text("run.ended", **done))
+    else:
+        yield paragraph(text("run.state", **done))
     yield Heading(2, text("run.curves"))
     yield from drawings(log, config.training.get("keep_best"))
     if losses := [*validation_table(log)]:
