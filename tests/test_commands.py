@@ -181,15 +181,17 @@ def test_the_evaluation_answers_scores_and_reports(finished_run, program):
     assert again.returncode == 0, again.stderr
 
 
-def test_the_benchmark_compares_batches_with_one_by_one(finished_run, program):
+def test_the_benchmark_compares_batches_with_sorted_generate_and_one_by_one(finished_run, program):
     run, _ = finished_run
     result = program("benchmarks.answering", run, "model.dtype=float32", "--rows", 4, "--tokens", 4, "--repeats", 1)
     assert result.returncode == 0, result.stderr
     ratios = dict(re.findall(r"^ratio (\w+) (\d+\.\d+)$", result.stdout, re.MULTILINE))
-    assert set(ratios) == {"answering_fixed", "answering_varied"}
+    assert set(ratios) == {"answering_context", "answering_open"}
     assert all(float(ratio) > 0 for ratio in ratios.values())
-    assert re.findall(r"^(\w+) +one by one (\d+) tokens", result.stdout, re.MULTILINE)[0] == ("fixed", "16")
-    assert result.stdout.count("equal answers: 4 of 4") == 2
+    found = re.findall(r"^(context|open) +(.*?) +(\d+) tokens, .*, 4 of 4 as one by one$", result.stdout, re.MULTILINE)
+    ways = ["ours", "sorted generate", "one by one"]
+    assert [(kind, way) for kind, way, _ in found] == [(kind, way) for kind in ("context", "open") for way in ways]
+    assert all(len({tokens for kind, _, tokens in found if kind == one}) == 1 for one in ("context", "open"))
 
 
 def test_another_template_than_the_adapters_is_refused_unless_allowed(finished_run, program):

@@ -115,19 +115,19 @@ def test_several_settings_answer_as_each_does_alone_and_read_the_prompts_once(en
     alone = [all_answers(ending_model, tokenizer, many_prompts, [one], 600, seeds)[0] for one in settings]
     assert all_answers(ending_model, tokenizer, many_prompts, settings, 600, seeds) == alone
     read = []
-    with hooked(ending_model, lambda ids: read.append(len(ids)) if ids.shape[1] > 1 else None):
+    with hooked(ending_model, lambda _, prompts: read.append(prompts)):
         all_answers(ending_model, tokenizer, many_prompts, settings[:-1], 100_000)
-    assert read == [len(many_prompts)]
+    assert [prompts for prompts in read if prompts] == [len(many_prompts)]
 
 
 def test_waiting_prompts_take_the_places_of_answers_that_ended_within_the_budget(ending_model, tokenizer, many_prompts):
     rows, read = [], Counter()  # rows of each step, and prompts that were read before it
 
-    def count(ids):
-        if ids.shape[1] == 1:
-            rows.append(len(ids))
+    def count(decoded, prompts):
+        if prompts:
+            read[len(rows)] += prompts
         else:
-            read[len(rows)] += len(ids)
+            rows.append(decoded)
 
     with hooked(ending_model, count):
         all_answers(ending_model, tokenizer, many_prompts, [{"max_new_tokens": 24}], 400)
@@ -144,8 +144,16 @@ def test_a_setting_that_binds_rows_together_is_left_to_transformers(model, token
 
 @contextlib.contextmanager
 def hooked(model, see):
-    """Within it, `see` is called with the input ids of every call of `model`."""
-    handle = model.register_forward_pre_hook(lambda module, args, kwargs: see(kwargs["input_ids"]), with_kwargs=True)
+    """Within it, `see` is told of every call of `model` how many rows it decodes, and how many prompts it reads."""
+
+    def told(module, args, kwargs):
+        ids, packed = kwargs["input_ids"], kwargs.get("shared_prefixes")
+        if packed:  # beginnings that prompts share have no prefix, and are named by others
+            see(0, len(packed) - len({prefix for prefix, _, _ in packed} - {None}))
+        else:
+            see(*((len(ids), 0) if ids.shape[1] == 1 else (0, len(ids))))
+
+    handle = model.register_forward_pre_hook(told, with_kwargs=True)
     yield
     handle.remove()
 
@@ -154,9 +162,9 @@ def test_a_prompts_logits_are_not_computed(tiny_base, tokenizer, prompts):
     model = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
     add_token_nll(model)
     positions = []
-    model.register_forward_hook(lambda module, args, output: positions.append(output.logits.shape[1]))
+    model.register_forward_hook(lambda module, args, output: positions.append(output.logits.shape[:2].numel()))
     all_answers(model, tokenizer, prompts, [{"max_new_tokens": 3}], 1000)
-    assert positions == [1, 1, 1]
+    assert positions == [len(prompts)] * 3
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -12,12 +12,13 @@ from sft.generation.cache import growing_cache, join
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.ends import AnswerEnds
 from sft.generation.pace import Watch
+from sft.generation.reading import alike, can_read_packed, read_packed
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""
 
 READ_TOKENS = 1024
-"""Padded tokens of prompts that are read at once, where they are more than one prompt."""
+"""Padded tokens of prompts that are read at once, where they are more than one prompt and cannot be read packed."""
 
 
 Prepared = tuple[torch.Tensor, dict[str, Any]]
@@ -168,7 +169,7 @@ def decode_all(
     which are rows of the same batch. `prepare` is given places of prompts and the number of a setting. `seeds` are the
     prompts' own, for settings that sample. `watch` is told what is done.
     """
-    settings = len(ends)
+    settings, packed = len(ends), can_read_packed(model)
     waiting = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     batch = Batch([], growing_cache(model.config), torch.empty(0, 0, dtype=torch.long, device=model.device), {})
     while waiting or batch.groups:
@@ -179,10 +180,12 @@ def decode_all(
         coming = min(len(waiting), room // settings)
         if max(coming * settings, len(rows) - len(going_on)) >= CHANGED_SHARE * len(rows):
             newcomers: list[Batch] = []
-            for read_together in batches([prompts[place] for place in waiting[:coming]], 0, READ_TOKENS):
+            new = [prompts[place] for place in waiting[:coming]]
+            for read_together in alike(new) if packed else batches(new, 0, READ_TOKENS):
                 places = [waiting[number] for number in read_together]
                 prepared = [prepare(places, setting) for setting in range(settings)]
-                read, logits = _read(model, places, prepared, seeds, ends)
+                its_prompts = [prompts[place] for place in places] if packed else None
+                read, logits = _read(model, its_prompts, places, prepared, seeds, ends)
                 yield from _choose(read.groups, [logits] * settings)
                 if watch:
                     watch([len(prompts[place]) for place in places], 0)
@@ -211,12 +214,16 @@ def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Itera
 
 def _read(
     model: PreTrainedModel,
+    prompts: Sequence[list[int]] | None,
     places: Sequence[int],
     prepared: Sequence[Prepared],
     seeds: Sequence[int],
     ends: Sequence[AnswerEnds],
 ) -> tuple[Batch, torch.Tensor]:
-    """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them."""
+    """Read prompts once for all settings they are prepared under; with the logits, (rows, vocabulary), behind them.
+
+    `prompts` are read packed; None: as they are prepared, padded.
+    """
     groups = []
     for setting, (input_ids, inputs) in enumerate(prepared):
         own = ("logits_processor", "stopping_criteria", "generation_config")
@@ -230,11 +237,14 @@ def _read(
         prompt_tokens = input_ids.shape[1]
         groups.append(Group(setting, ends[setting], rows, input_ids, prompt_tokens, processors, criteria, draws))
     # Of what the model is called with, all settings have the same.
-    outputs = model._prefill(input_ids, config, inputs, is_first_iteration=True)
+    if prompts is None:
+        logits = model._prefill(input_ids, config, inputs, is_first_iteration=True).logits[:, -1]
+    else:
+        logits = read_packed(model, prompts, inputs["past_key_values"])
     cache, mask = inputs.pop("past_key_values"), inputs.pop("attention_mask")
     if mask is None:
         mask = torch.ones_like(input_ids)
-    return Batch(groups, cache, mask, inputs), outputs.logits[:, -1]
+    return Batch(groups, cache, mask, inputs), logits
 
 
 def _choose(groups: Sequence[Group], logits: Sequence[torch.Tensor]) -> Iterator[Decoded]:

@@ -18,29 +18,32 @@ Prefixes = list[tuple[int | None, int, int]]
 """For each document: the number of its prefix, the tokens of it that are taken, and the document's own tokens."""
 
 LIMIT = 256
-"""Tokens of a common beginning that are looked at, and how deep `_groups` may have to go."""
+"""Tokens of a common beginning that are looked at, of rows that are trained on."""
 
 
 class Document(NamedTuple):
     """Consecutive tokens of a bin that belong to one row, or to the beginning of several.
 
     Args:
-        tokens: ids with their labels.
+        tokens: ids with their labels, or whatever its row is made of.
         prefix: the number of the document that its row begins with, None for one that stands alone.
         taken: how many tokens of `prefix` stand before it.
         copies: how many rows have it.
     """
 
-    tokens: list[tuple[int, int]]
+    tokens: list[Any]
     prefix: int | None = None
     taken: int = 0
     copies: int = 1
 
 
-def documents_of(rows: Sequence[list[tuple[int, int]]]) -> list[Document]:
-    """What rows of ids with their labels become: common beginnings first, then the rows in their order."""
+def documents_of(rows: Sequence[list[Any]], limit: int = LIMIT) -> list[Document]:
+    """What rows of ids with their labels become: common beginnings first, then the rows in their order.
+
+    `limit` is how many tokens of a common beginning are looked at, and how deep `_groups` may have to go.
+    """
     order = sorted(range(len(rows)), key=rows.__getitem__)
-    common = [_common(rows[one], rows[other]) for one, other in pairwise(order)]
+    common = [common_tokens(rows[one], rows[other], limit) for one, other in pairwise(order)]
     prefixes: list[Document] = []
     parts = {}
     for start, end in _groups(common, 0, len(rows))[1]:
@@ -51,9 +54,9 @@ def documents_of(rows: Sequence[list[tuple[int, int]]]) -> list[Document]:
     return prefixes + [parts.get(number, Document(row)) for number, row in enumerate(rows)]
 
 
-def _common(one: list[Any], other: list[Any]) -> int:
+def common_tokens(one: list[Any], other: list[Any], limit: int) -> int:
     """Tokens that both begin with, leaving each at least one of its own."""
-    most = min(len(one), len(other), LIMIT) - 1
+    most = min(len(one), len(other), limit) - 1
     return next((place for place in range(most) if one[place] != other[place]), most)
 
 
