@@ -161,11 +161,14 @@ def scripted(tokenizer):
     prompts = [[7] * (number * STEP + 1) for number in range(len(scripts))]
 
     def write(module, args, kwargs, output):
+        positions = kwargs["position_ids"].expand(*kwargs["input_ids"].shape)
+        kept = kwargs.get("logits_to_keep", 0)  # the last so many of each row, 0 for all, or the places of those kept
+        positions = positions[:, kept if isinstance(kept, torch.Tensor) else slice(-kept, None)]
         logits = torch.full_like(output.logits, -50.0)
-        for row, position in enumerate(kwargs["position_ids"][:, -1].expand(len(logits)).tolist()):
-            number, place = divmod(position, STEP)
+        for row, place_in_row in itertools.product(range(len(logits)), range(logits.shape[1])):
+            number, place = divmod(int(positions[row, place_in_row]), STEP)
             script = scripts[number]
-            logits[row, -1, script[min(place, len(script) - 1)]] = 50.0
+            logits[row, place_in_row, script[min(place, len(script) - 1)]] = 50.0
         output.logits = logits
         return output
 
