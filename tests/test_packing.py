@@ -1,5 +1,6 @@
 """Packed rows are exact: the logits, loss and gradient of separate rows, for all architectures, on any processes."""
 
+import copy
 import inspect
 
 import pytest
@@ -47,7 +48,8 @@ LENGTHS = [60, 1, 17, 40, 3, 16]
 
 def build(architecture, attention="sdpa"):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(CONFIGS[architecture], attn_implementation=attention).eval()
+    config = copy.deepcopy(CONFIGS[architecture])  # a model keeps the one it is given, and tests change it
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
 def documents():
