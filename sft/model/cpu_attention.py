@@ -89,7 +89,7 @@ class _Attention(torch.autograd.Function):
         for block in blocks:
             rows, seen = slice(block.start, block.end), slice(block.first, block.end)
             of_rows, queries, keys = _below(gradient[:, :, rows]), _below(query[:, :, rows]), key[:, seen]
-            # Scores are in fp32: a probability is as wrong as its score is, and one of 8 to 16 is rounded by 1/32 in bf16.
+            # Scores are in fp32: bf16 rounds those of 8 to 16 by up to 1/32, and a probability is as wrong.
             scores = _less(queries.to(exact) * ctx.scaling, keys.to(exact), total[:, :, rows])
             probabilities = _hidden(scores.exp_().to(query.dtype), block, ctx.window)
             of_scores = _less(of_rows, value[:, seen], mean[:, :, rows]).mul_(probabilities)
