@@ -1,5 +1,5 @@
-"""Causal attention of one document in bf16 on a CPU, with matrix products over blocks: there, PyTorch's kernel takes
-longer (see docs/performance.md)."""
+"""Causal attention of one document in bf16 on a CPU: forward in PyTorch's kernel, back in matrix products over blocks,
+which there take less time than its own way back, and have scores in fp32 (see docs/performance.md)."""
 
 import functools
 from collections.abc import Iterator
@@ -54,7 +54,8 @@ def _blocks(length: int, window: int | None) -> Iterator[_Block]:
 
 
 class _Attention(torch.autograd.Function):
-    """Probabilities are computed again in the backward pass, so that no square is kept."""
+    """Probabilities are computed again in the backward pass, from each token's ln Σ exp(score), so that no square is
+    kept."""
 
     @staticmethod
     def forward(
