@@ -250,7 +250,7 @@ def test_attention_in_blocks_is_as_exact_as_16_bits_are(tokens, window):
         for out, each in zip(found, (states, exact), strict=True)
     ]
     for ours, reference in zip(*found, strict=True):
-        assert (ours - reference).norm() < 0.01 * max(reference.norm(), direction.norm())
+        assert (ours - reference).norm() < 0.006 * max(reference.norm(), direction.norm())
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)

@@ -1,5 +1,5 @@
-"""Causal attention of one document in bf16 on a CPU, with matrix products over blocks: there, PyTorch's kernel takes
-longer (see docs/performance.md)."""
+"""Causal attention of one document in bf16 on a CPU: forward in PyTorch's kernel, back in matrix products over blocks,
+which there take less time than its own way back, and have scores in fp32 (see docs/performance.md)."""
 
 import functools
 from collections.abc import Iterator
@@ -54,7 +54,8 @@ def _blocks(length: int, window: int | None) -> Iterator[_Block]:
 
 
 class _Attention(torch.autograd.Function):
-    """Probabilities are computed again in the backward pass, so that no square is kept."""
+    """Probabilities are computed again in the backward pass, from each token's ln Σ exp(score), so that no square is
+    kept."""
 
     @staticmethod
     def forward(
@@ -62,57 +63,60 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         heads, length, size = query.shape
         query, key, value = (_padded(states) for states in (query, key, value))  # which nothing in the document sees
-        query = query.view(len(key), -1, *query.shape[1:])
-        attended, largest = torch.empty_like(query), query.new_empty(query.shape[:3])
-        for block in _blocks(query.shape[2], window):
-            rows, seen = slice(block.start, block.end), slice(block.first, block.end)
-            queries, keys = _below(query[:, :, rows]), key[:, seen].transpose(1, 2)
-            scores = _masked(_product(queries, keys, scaling), block, window)
-            largest[:, :, rows] = scores.amax(dim=-1).view_as(largest[:, :, rows])
-            probabilities = _probabilities(queries, keys, largest[:, :, rows], block, scaling, window)
-            attended[:, :, rows] = (probabilities @ value[:, seen]).view_as(attended[:, :, rows])
-        ctx.save_for_backward(query, key, value, attended, largest)
+        mask = _window_mask(query.shape[1], window, query.dtype)
+        groups = heads // len(key)
+        attended, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query[None], *(states.repeat_interleave(groups, 0)[None] for states in (key, value)),
+            is_causal=mask is None, attn_mask=mask, scale=scaling,
+        )  # fmt: skip
+        grouped = (len(key), groups, query.shape[1])
+        query, attended, total = query.view(*grouped, size), attended.reshape(*grouped, size), total.reshape(grouped)
+        ctx.save_for_backward(query, key, value, attended, total)
         ctx.scaling, ctx.window = scaling, window
         return attended.view(heads, -1, size)[:, :length].transpose(0, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        query, key, value, attended, largest = ctx.saved_tensors
+        query, key, value, attended, total = ctx.saved_tensors
         length, heads, size = gradient.shape
         gradient = _padded(gradient.transpose(0, 1)).reshape(query.shape)
+        exact = total.dtype  # fp32 at least
+        mean = (gradient.to(exact) * attended).sum(dim=-1)
+        blocks = list(_blocks(query.shape[2], ctx.window))
         of_query = torch.empty_like(query)
-        # Of what several blocks see, the sum is in fp32 at least.
-        of_key, of_value = (
-            torch.zeros_like(states, dtype=torch.promote_types(states.dtype, torch.float32)) for states in (key, value)
-        )
-        for block in _blocks(query.shape[2], ctx.window):
+        # Of what several blocks see, the sum is exact.
+        summed = exact if len(blocks) > 1 else query.dtype
+        of_key, of_value = (torch.zeros_like(states, dtype=summed) for states in (key, value))
+        for block in blocks:
             rows, seen = slice(block.start, block.end), slice(block.first, block.end)
             of_rows, queries, keys = _below(gradient[:, :, rows]), _below(query[:, :, rows]), key[:, seen]
-            probabilities = _probabilities(
-                queries, keys.transpose(1, 2), largest[:, :, rows], block, ctx.scaling, ctx.window
-            )
-            mean = (of_rows * _below(attended[:, :, rows])).sum(dim=-1, keepdim=True)
-            of_scores = _product(of_rows, value[:, seen].transpose(1, 2), less=mean)
-            of_scores *= probabilities
-            of_query[:, :, rows] = _product(of_scores, keys, ctx.scaling).view_as(of_query[:, :, rows])
-            of_key[:, seen] += _product(of_scores.transpose(1, 2), queries, ctx.scaling)
+            # Scores are in fp32: bf16 rounds those of 8 to 16 by up to 1/32, and a probability is as wrong.
+            scores = _less(queries.to(exact) * ctx.scaling, keys.to(exact), total[:, :, rows])
+            probabilities = _hidden(scores.exp_().to(query.dtype), block, ctx.window)
+            of_scores = _less(of_rows, value[:, seen], mean[:, :, rows]).mul_(probabilities)
+            of_query[:, :, rows] = _scaled(of_scores, keys, ctx.scaling).view_as(of_query[:, :, rows])
+            of_key[:, seen] += _scaled(of_scores.transpose(1, 2), queries, ctx.scaling)
             of_value[:, seen] += probabilities.transpose(1, 2) @ of_rows
         of_query = of_query.view(heads, -1, size)
         of_key, of_value = of_key.to(key.dtype), of_value.to(value.dtype)
         return of_query[:, :length], of_key[:, :length], of_value[:, :length], None, None
 
 
-def _product(
-    one: torch.Tensor, other: torch.Tensor, scaling: float = 1.0, less: torch.Tensor | None = None
-) -> torch.Tensor:
-    """scaling · one @ other − less, (batch, rows, columns), rounded once; `less`, (batch, rows, 1), None: nothing."""
-    if less is None:
-        return torch.baddbmm(one.new_zeros(1, 1, 1), one, other, beta=0, alpha=scaling)
-    return torch.baddbmm(less.expand(-1, -1, other.shape[-1]), one, other, beta=-1, alpha=scaling)
+def _scaled(one: torch.Tensor, other: torch.Tensor, scaling: float) -> torch.Tensor:
+    """scaling · one @ other, rounded once."""
+    return torch.baddbmm(one.new_zeros(1, 1, 1), one, other, beta=0, alpha=scaling)
 
 
-def _padded(states: torch.Tensor) -> torch.Tensor:
-    return pad(states, (0, 0, 0, -states.shape[1] % STEP))
+def _less(one: torch.Tensor, other: torch.Tensor, less: torch.Tensor) -> torch.Tensor:
+    """one @ otherᵀ − less, rounded once: (batch, rows, columns); `less` has one number a row, in fp32 at least.
+
+    It is two more columns of `one`, which together hold 16 bits of it where the type is bf16.
+    """
+    wanted = -less.reshape(len(one), -1, 1)
+    high = wanted.to(one.dtype)
+    one = torch.cat([one, high, (wanted - high).to(one.dtype)], dim=-1)
+    other = torch.cat([other, other.new_ones(*other.shape[:2], 2)], dim=-1)
+    return one @ other.transpose(1, 2)
 
 
 def _below(states: torch.Tensor) -> torch.Tensor:
@@ -120,34 +124,24 @@ def _below(states: torch.Tensor) -> torch.Tensor:
     return states.reshape(len(states), -1, states.shape[-1])
 
 
-def _masked(scores: torch.Tensor, block: _Block, window: int | None) -> torch.Tensor:
-    """(keys' heads, query heads a key's × tokens, keys), with −inf where a token does not see another."""
+def _hidden(probabilities: torch.Tensor, block: _Block, window: int | None) -> torch.Tensor:
+    """(keys' heads, query heads a key's × tokens, keys), 0 where a token does not see another."""
     rows, seen = block.end - block.start, block.end - block.first
-    heads = scores.view(-1, rows, seen)
-    # What comes after a token lies among the last keys; what has left its window, among the first.
-    heads[:, :, -rows:] += _later(rows, scores.dtype)
+    heads = probabilities.view(-1, rows, seen).tril_(seen - rows)
     if window is not None and seen > window:
-        heads += scores.new_full((rows, seen), -torch.inf).tril_(seen - rows - window)
-    return scores
+        heads.triu_(seen - rows - window + 1)
+    return probabilities
 
 
-@functools.cache  # there are as many as sizes of blocks
-def _later(rows: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.full((rows, rows), -torch.inf, dtype=dtype).triu_(1)
+@functools.lru_cache(maxsize=2)  # layers of a kind follow each other
+def _window_mask(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """(tokens, tokens), −inf where a token does not see another; None where the order alone decides."""
+    if window is None or length <= window:
+        return None
+    return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1) + torch.full(
+        (length, length), -torch.inf, dtype=dtype
+    ).tril_(-window)
 
 
-def _probabilities(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    largest: torch.Tensor,
-    block: _Block,
-    scaling: float,
-    window: int | None,
-) -> torch.Tensor:
-    """What each token of a block attends to: (keys' heads, query heads a key's × tokens, keys).
-
-    `queries`, (keys' heads, query heads a key's × tokens, size), times `keys`, (keys' heads, size, keys), less the
-    `largest` score of each token before they are rounded: of 16 bits, those that count then lose least.
-    """
-    scores = _product(queries, keys, scaling, less=largest.reshape(len(keys), -1, 1))
-    return _masked(scores, block, window).softmax(dim=-1)
+def _padded(states: torch.Tensor) -> torch.Tensor:
+    return pad(states, (0, 0, 0, -states.shape[1] % STEP))
