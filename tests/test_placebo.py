@@ -11,7 +11,7 @@ import torch
 from sft.generation.generate import generate
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.system.errors import UserError
-from studies.context_qa import placebo_answers
+from studies.context_qa import models
 from studies.context_qa.placebo import _kept
 from studies.context_qa.placebo_answers import NEW_TOKENS, Counted, CountedPenalty, Experiment
 from studies.context_qa.placebo_scores import (
@@ -165,7 +165,7 @@ def test_a_stopped_experiment_goes_on_and_ends_as_one_that_was_not(words, data, 
     assert asked == [[1], [2]]
     assert again.read_bytes() == whole.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(placebo_answers, "load_base", None)  # what is answered is shown without the model
+        patch.setattr(models, "load_base", None)  # what is answered is shown without the model
         assert "of 2 |" in program(*command, "--rows", 2, "--output", again).stdout
     result = program(*command, "--rows", 2, "--output", again, "prompt.template=alpaca-en")
     assert (result.returncode, "another model, template, data set or version" in result.stderr) == (2, True)
