@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_up import rows as dolly_rows
+from test_placebo import made_up
 
 from eval.predictions import BASE, Prediction, read_predictions, rows_sha256
 from sft.config.load import load_config
@@ -18,6 +19,7 @@ from studies.context_qa.analysis import analyse
 from studies.context_qa.figures import figures
 from studies.context_qa.material import COLUMNS, load
 from studies.context_qa.measures import about_the_task, measure, repeated
+from studies.context_qa.placebo_scores import SETTINGS
 from studies.context_qa.plan import RowsName, Study, Unit, changed_setting, load_study, units
 from studies.context_qa.report import results_of, write_report
 from studies.context_qa.rows import asked_rows, check_held_out
@@ -529,6 +531,23 @@ def test_the_report_is_written_without_texts_and_twice_the_same(tmp_path):
         assert before[f"{name}.png"].startswith(b"\x89PNG")
     write_report([study], directory)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_the_placebos_come_first_side_by_side(tmp_path):
+    study = scored(tmp_path, as_in_the_table, without="42")
+    for name, right in (("base", 1), ("article-42", 0)):
+        path = tmp_path / "gemma" / "placebo" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        lines = [row.model_dump_json() for row in made_up([[right] * len(SETTINGS)] * 10)]
+        path.write_text("\n".join(['{"model": "x"}', *lines]) + "\n")
+    results = results_of([study])
+    assert results["models"]["gemma"]["placebo"]["base"]["settings"][0]["contained"] == 10
+    drawn = figures(results)
+    assert drawn[0].name == "placebo"
+    assert "gemma, article-42" in drawn[0].svg
+    text = tables(results, drawn)
+    assert text.index("gemma, article-42: 10 rows of JSQuAD") < text.index("Training × decoding")
+    assert "| prompt + generated | 5 | 0.000 [0.000, 0.278] | 0 of 10 |" in text
 
 
 def test_scores_that_do_not_belong_together_are_refused(tmp_path):

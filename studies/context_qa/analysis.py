@@ -29,6 +29,7 @@ from studies.context_qa.estimates import (
     scored,
 )
 from studies.context_qa.material import Material, Outcome
+from studies.context_qa.placebo_scores import analyse_placebo, read_placebo
 from studies.context_qa.plan import GREEDY, RowsName, Study
 
 FIFTHS = 5
@@ -77,6 +78,7 @@ def analyse(material: Material) -> dict[str, Any]:
         "generation": material.generation,
         "missing": material.missing,
         "control": control(study),
+        "placebo": {name: analyse_placebo(read_placebo(path)[1]) for name, path in study.placebo.items()},
         "headline": _headline(material, factorial, losses),
         "floors": {outcome.key: floors(material, outcome) for outcome in ARM_OUTCOMES},
         "factorial": factorial,

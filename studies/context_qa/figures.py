@@ -15,6 +15,8 @@ from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SC
 from sft.page import svg
 from studies.context_qa.estimates import interval_of
 from studies.context_qa.material import metric_name
+from studies.context_qa.placebo_scores import SCOPES as SCOPES_PENALISED
+from studies.context_qa.placebo_scores import STRONG
 from studies.context_qa.plan import GREEDY
 
 Results = Mapping[str, Any]
@@ -43,8 +45,40 @@ class Drawn(NamedTuple):
 
 def figures(results: Results) -> list[Drawn]:
     """Every figure that there are numbers for, each model's under its name."""
-    drawn = [paint(name, found) for name, found in results["models"].items() for paint in (_sweep, _dose, _arms)]
+    drawn = [_placebo(results)]
+    drawn += [paint(name, found) for name, found in results["models"].items() for paint in (_sweep, _dose, _arms)]
     return [figure for figure in drawn if figure is not None]
+
+
+def _placebo(results: Results) -> Drawn | None:
+    series = {
+        f"{model}, {system}": [one for one in found["settings"] if one["penalty"] == STRONG][: len(SCOPES_PENALISED)]
+        for model, one in results["models"].items()
+        for system, found in one["placebo"].items()
+    }
+    if not series:
+        return None
+    above, height = 0.3 + 0.17 * len(series), len(SCOPES_PENALISED) * (0.16 + 0.09 * len(series))
+
+    def paint(figure: Figure) -> None:
+        axes = svg.panel(figure, "JSQuAD, gold contained", above, height, left=1.75)
+        for place, found in enumerate(series.values()):
+            colour, marker = svg.style_at(place)
+            for y, one in enumerate(found):
+                at = y + 0.7 * ((place + 0.5) / len(series) - 0.5)
+                axes.plot([one["mean"]], [at], marker, color=colour, clip_on=False)
+                axes.plot([one["ci_low"], one["ci_high"]], [at, at], color=colour, linewidth=1.2)
+        axes.set_yticks(range(len(SCOPES_PENALISED)), [name.replace(" + ", "\n+ ") for name in SCOPES_PENALISED])
+        axes.set_ylim(len(SCOPES_PENALISED) - 0.4, -0.6)
+        axes.set_xlim(0, 1)
+        svg.legend(figure, [(name, svg.entry(*svg.style_at(place))) for place, name in enumerate(series)])
+
+    caption = (
+        f"Which tokens a penalty of {STRONG:g} reaches decides: rows whose answer contains the gold, greedy, the "
+        "same rows for all, 95% intervals (Wilson). Another row's context is the placebo: as many tokens, but not "
+        "those of the answer."
+    )
+    return _drawn("placebo", above + height + 0.3, paint, caption)
 
 
 def _drawn(name: str, height: float, paint: Callable[[Figure], None], caption: str) -> Drawn:

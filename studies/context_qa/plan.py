@@ -144,6 +144,11 @@ class Study(Section):
         """Where it is kept what does not depend on a system: which rows there are, and what floors score."""
         return Path(self.scores) / "rows" / f"{rows}.jsonl"
 
+    @property
+    def placebo(self) -> dict[str, Path]:
+        """System → its row scores of the placebo experiment, as far as they are there."""
+        return {path.stem: path for path in sorted((Path(self.scores) / "placebo").glob("*.jsonl"))}
+
     def trained(self) -> dict[str, tuple[str, int]]:
         """Tuned system → its arm and seed, in the order of training."""
         compared = [(arm, seed) for seed in self.seeds for arm in (self.article, self.recipe)]

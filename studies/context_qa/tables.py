@@ -14,12 +14,13 @@ from markupsafe import Markup
 from eval.metrics.floors import CEILINGS, FLOORS
 from eval.predictions import BASE
 from eval.render import numbers
-from eval.render.markdown import inline
+from eval.render.markdown import inline, render_markdown
 from sft.data.records import CONTEXT
 from studies.context_qa.analysis import BEHAVIOUR
 from studies.context_qa.estimates import interval_of
 from studies.context_qa.figures import Drawn
 from studies.context_qa.material import metric_name
+from studies.context_qa.placebo_scores import placebo_blocks
 from studies.context_qa.plan import GREEDY
 
 NOT_RUN = "not run"
@@ -34,7 +35,7 @@ def tables(results: Mapping[str, Any], figures: Sequence[Drawn]) -> str:
     )
     jinja.filters |= {
         "fates": _fates, "metric_name": metric_name, "number": numbers.number, "outcome": _outcome, "p": _p_value,
-        "repr": repr, "set_name": _set_name, "shown": shown,
+        "placebo": _placebo, "repr": repr, "set_name": _set_name, "shown": shown,
     }  # fmt: skip
     template = jinja.from_string(Path(__file__).with_name("tables.md.jinja").read_text(encoding="utf-8"))
     drawn = {figure.name: figure for figure in figures}
@@ -60,6 +61,10 @@ def _p_value(found: Found, key: str = "p") -> str:
     if found.get("p_is_bound") and value is not None:
         return f"≤{f'{value:.4f}'.removeprefix('0')}"
     return numbers.p_value(value)
+
+
+def _placebo(found: Mapping[str, Any]) -> str:
+    return render_markdown(placebo_blocks(found)).strip()
 
 
 def _set_name(scope: str) -> str:
