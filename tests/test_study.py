@@ -17,6 +17,7 @@ from sft.data.records import Example
 from sft.system.errors import UserError
 from studies.context_qa.analysis import analyse
 from studies.context_qa.figures import figures
+from studies.context_qa.forensics import compared_to_article, write_article
 from studies.context_qa.material import COLUMNS, load
 from studies.context_qa.measures import about_the_task, measure, repeated
 from studies.context_qa.placebo_scores import SETTINGS
@@ -548,6 +549,48 @@ def test_the_placebos_come_first_side_by_side(tmp_path):
     text = tables(results, drawn)
     assert text.index("gemma, article-42: 10 rows of JSQuAD") < text.index("Training × decoding")
     assert "| prompt + generated | 5 | 0.000 [0.000, 0.278] | 0 of 10 |" in text
+
+
+ARTICLE = """Answers as printed:
+
+1. 首都は? → 東京は首都です。 E
+2. 山は? → 富士山は山であり、山である山は富士山です。… (cut by the token limit; as elsewhere)
+3. (context question) 目標は? with a context that says 「単純さ」が目標です。… → この課題では、以下の問いに答える。 E
+"""
+
+
+def test_printed_answers_are_counted_and_held_against_the_studys(tmp_path, tiny_base):
+    study = scored(tmp_path, as_in_the_table)
+    (tmp_path / "ARTICLE.md").write_text(ARTICLE)
+    based = load_study(SMOKE, [f"scores={study.scores}", f'overrides=["model.base={tiny_base}", "model.build=null"]'])
+    path = write_article(based, tmp_path / "ARTICLE.md")
+    first, second, third = json.loads(path.read_text())
+    assert "富士" not in path.read_text()
+    assert [one["group"] for one in (first, second, third)] == ["open", "open", "context"]
+    assert [one["ended"] for one in (first, second, third)] == [True, False, True]
+    assert first["words_repeated"] < second["words_repeated"]
+    assert [one["about_the_task"] for one in (first, second, third)] == [0, 0, 1]
+    answers = [{"group": "open", "characters": 9, "tokens_repeated": 0.5, "words_repeated": 0.5, "ended": True}] * 2
+    study.article_answers.write_text(json.dumps([one | {"about_the_task": 0} for one in answers]))
+    material = load(study)
+    for (_, rows, decoding), by_seed in material.tables.items():  # of what recurs: half, or under 5.0 nothing
+        for table in by_seed.values():
+            table[:, COLUMNS.index("characters")] = 9 if rows != "niilc" or decoding != "1.2-all" else 90
+            for key in ("tokens_repeated", "words_repeated"):
+                table[:, COLUMNS.index(key)] = 0.0 if decoding == "5.0-all" else 0.5
+    found = compared_to_article(material)["decodings"]
+    assert found == {}  # eight open rows are too few
+    rows = material.rows["dolly"]
+    material.rows["dolly"] = rows._replace(rows=[row._replace(group="open") for row in rows.rows])
+    found = compared_to_article(material)["decodings"]
+    assert (found["greedy"]["compatible"], found["5.0-all"]["compatible"]) == (True, False)
+    assert found["5.0-all"]["tokens_repeated"] == {"article": 0.5, "study": 0, "p": pytest.approx(2e-4, rel=0.01)}
+    assert found["greedy"]["similar"] == [28, 28]
+    text = tables(results_of([study]), [])
+    assert "What recurs in the article's printed answers" in text
+    (tmp_path / "ARTICLE.md").write_text("nothing")
+    with pytest.raises(UserError, match="holds no answer; write each on a line"):
+        write_article(based, tmp_path / "ARTICLE.md")
 
 
 def test_scores_that_do_not_belong_together_are_refused(tmp_path):

@@ -333,6 +333,17 @@ def make_scores_of_a_study(directory, monkeypatch):
     return lambda: scored(directory, as_in_the_table, without="-42")
 
 
+def make_counts_of_an_article(directory, monkeypatch, tiny_base):
+    from test_study import ARTICLE, SMOKE
+
+    from studies.context_qa.forensics import write_article
+    from studies.context_qa.plan import load_study
+
+    (directory / "article.md").write_text(ARTICLE)
+    words = [f"scores={directory}", f'overrides=["model.base={tiny_base}", "model.build=null"]']
+    return lambda: write_article(load_study(SMOKE, words), directory / "article.md")
+
+
 def make_row_scores(directory, monkeypatch):
     from test_placebo import made_up
 
@@ -387,7 +398,7 @@ WRITERS = [
     make_checkpoint, make_template, make_export, make_encoded_rows, make_answers, make_predictions, make_record,
     make_scores_and_report, make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences,
     make_report_of_a_study, make_scores_of_a_study, make_answers_of_a_server, make_judgement, make_row_scores,
-    make_cleaned_rows, make_feedback, make_saved_session, make_begun_trackers,
+    make_counts_of_an_article,    make_cleaned_rows, make_feedback, make_saved_session, make_begun_trackers,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
 """Those that replace nothing."""

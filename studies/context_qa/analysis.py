@@ -28,6 +28,7 @@ from studies.context_qa.estimates import (
     ratio,
     scored,
 )
+from studies.context_qa.forensics import compared_to_article
 from studies.context_qa.material import Material, Outcome
 from studies.context_qa.placebo_scores import analyse_placebo, read_placebo
 from studies.context_qa.plan import GREEDY, RowsName, Study
@@ -79,6 +80,7 @@ def analyse(material: Material) -> dict[str, Any]:
         "missing": material.missing,
         "control": control(study),
         "placebo": {name: analyse_placebo(read_placebo(path)[1]) for name, path in study.placebo.items()},
+        "forensics": compared_to_article(material),
         "headline": _headline(material, factorial, losses),
         "floors": {outcome.key: floors(material, outcome) for outcome in ARM_OUTCOMES},
         "factorial": factorial,

@@ -149,6 +149,11 @@ class Study(Section):
         """System → its row scores of the placebo experiment, as far as they are there."""
         return {path.stem: path for path in sorted((Path(self.scores) / "placebo").glob("*.jsonl"))}
 
+    @property
+    def article_answers(self) -> Path:
+        """What recurs in the article's printed answers, where somebody counted it."""
+        return Path(self.scores) / "article.json"
+
     def trained(self) -> dict[str, tuple[str, int]]:
         """Tuned system → its arm and seed, in the order of training."""
         compared = [(arm, seed) for seed in self.seeds for arm in (self.article, self.recipe)]
