@@ -292,6 +292,23 @@ def test_a_run_trained_with_other_settings_or_on_what_it_is_asked_is_refused(smo
         check_held_out(study, "article", 42, [Example(trained[0], "", "", "", "")])
 
 
+def test_runs_and_their_base_may_have_moved_but_must_be_the_same(smoke, program, tmp_path, tiny_base, small_base):
+    directory, words, _ = smoke
+    shutil.copytree(directory / "train", tmp_path / "runs" / "train")
+    moved = shutil.copytree(tiny_base, tmp_path / "tiny")
+
+    def run(base):
+        overrides = next(word for word in map(str, words) if word.startswith("overrides="))
+        other = [f"directory={tmp_path / 'runs'}", f"scores={tmp_path / 'scores'}", "rows.dolly.rows=1"]
+        other.append(overrides.replace(str(tiny_base), str(base)))
+        return program("studies.context_qa.study", *words[1:], *other, "--only", "article-42")
+
+    refused = run(small_base("open-calm")["base"])
+    assert (refused.returncode, "was trained on another base model than" in refused.stderr) == (2, True), refused.stderr
+    assert run(moved).returncode == 0
+    assert (tmp_path / "scores" / "article-42" / "dolly.jsonl").is_file()
+
+
 def test_an_unknown_system_is_refused(smoke, program):
     _, words, _ = smoke
     refused = program("studies.context_qa.study", *words[1:], "--only", "answer-43")

@@ -3,6 +3,7 @@
 import functools
 import gc
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def answer(study: Study, rows: Mapping[RowsName, Asked], left: Sequence[Unit]) -
     missing = {unit: [d for d in unit.decodings(study) if d not in answered(study, unit, rows)] for unit in left}
     clock = Clock(sum(len(rows[unit.rows].examples) * len(decodings) for unit, decodings in missing.items()))
     for system, members in itertools.groupby(left, key=lambda unit: unit.system):
-        model = open_model(Path(study.config) if system == BASE else study.run(*study.trained()[system]), study.common)
+        model = model_of(study, system)
         load = functools.cache(model.load)
         for unit in members:
             asked = rows[unit.rows]
@@ -53,6 +54,18 @@ def answer(study: Study, rows: Mapping[RowsName, Asked], left: Sequence[Unit]) -
                 score(study, unit, model, answered(study, unit, rows))
         del load
         gc.collect()  # a model is full of cycles, and two may not fit
+
+
+def model_of(study: Study, system: str) -> Model:
+    """A system's model. Raises UserError when it was trained on another base model than the study has."""
+    untuned = open_model(Path(study.config), study.common)
+    if system == BASE:
+        return untuned
+    run, base = study.run(*study.trained()[system]), untuned.config.model.base
+    manifest = read_manifest(run)
+    if untuned.base != (manifest.base_commit, manifest.base_sha256):
+        raise UserError(f"{run}: was trained on another base model than {base}; move it, or set directory=…")
+    return open_model(run, [*study.common, f"model.base={json.dumps(base)}"])
 
 
 def write_rows_once(study: Study, name: RowsName, asked: Asked) -> None:

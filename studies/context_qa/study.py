@@ -117,8 +117,8 @@ def check_training(study: Study, arm: str, seed: int) -> None:
     if status(run) != "finished":
         return
     changes = load_config(run / "config.yaml", to_train=False).changes_training(wanted)
-    # Where the rows lie does not matter: what is in them is checked before they are answered.
-    changes = [change for change in changes if not change.startswith("data.path ")]
+    # Where rows and base model lie does not matter: what is in them is checked before anything is answered.
+    changes = [change for change in changes if not change.startswith(("data.path ", "model.base "))]
     if changes:
         raise UserError(f"{run}: was trained with other settings: {'; '.join(changes)}; move it or set directory=…")
 
