@@ -11,7 +11,7 @@ import torch
 from sft.generation.generate import generate
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.system.errors import UserError
-from studies.context_qa import placebo_answers
+from studies.context_qa import models
 from studies.context_qa.placebo import _kept
 from studies.context_qa.placebo_answers import NEW_TOKENS, Counted, CountedPenalty, Experiment
 from studies.context_qa.placebo_scores import (
@@ -26,9 +26,9 @@ from studies.context_qa.placebo_scores import (
     SCOPES,
     SETTINGS,
     RowScores,
-    contrasts,
+    analyse_placebo,
     paired,
-    placebo_table,
+    placebo_blocks,
 )
 
 CITIES = ("東京", "札幌", "那覇", "金沢")
@@ -165,7 +165,7 @@ def test_a_stopped_experiment_goes_on_and_ends_as_one_that_was_not(words, data, 
     assert asked == [[1], [2]]
     assert again.read_bytes() == whole.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(placebo_answers, "load_base", None)  # what is answered is shown without the model
+        patch.setattr(models, "load_base", None)  # what is answered is shown without the model
         assert "of 2 |" in program(*command, "--rows", 2, "--output", again).stdout
     result = program(*command, "--rows", 2, "--output", again, "prompt.template=alpaca-en")
     assert (result.returncode, "another model, template, data set or version" in result.stderr) == (2, True)
@@ -202,15 +202,15 @@ def made_up(contained):
 
 
 def test_differences_are_paired_and_tested_exactly():
-    assert paired(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0])) == (1, 1, 1.0)
-    assert paired(np.ones(8), np.zeros(8)) == (0, 8, 2 / 2**8)
-    assert paired(np.ones(8), np.ones(8)) == (0, 0, 1.0)
+    found = paired(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0]))
+    assert found == {"gained": 1, "lost": 1, "difference": 0, "p": 1.0}
+    assert paired(np.ones(8), np.zeros(8)) == {"gained": 0, "lost": 8, "difference": -1, "p": 2 / 2**8}
+    assert paired(np.ones(8), np.ones(8))["p"] == 1.0
     at = SCOPES.index(CONTEXT)
-    rows = made_up([[int(place != at) for place in range(len(SETTINGS))]] * 10)
-    table = placebo_table(rows)
+    table, _, pairs, _ = placebo_blocks(analyse_placebo(made_up([[int(n != at) for n in range(len(SETTINGS))]] * 10)))
     assert [row[3] for row in table.rows][at] == "0 of 10"
     assert table.rows[at][2][1] == "[0.000, 0.278]"  # Wilson's
-    found = {row[0]: row[1:] for row in contrasts(rows).rows}
+    found = {row[0]: row[1:] for row in pairs.rows}
     assert found[f"{PLACEBO} → {CONTEXT}"] == ["-1.000", "0", "10", ".002"]
 
 
@@ -219,5 +219,6 @@ def test_a_damaged_file_is_one_line(tmp_path):
     path.write_text('{"model": "x"}\n{"index": "1", "gold')
     with pytest.raises(UserError, match=r"scores\.jsonl: is damaged; move it away"):
         _kept(path, '{"model": "x"}')
+    path.write_text('{"model": "x"}\n')
     with pytest.raises(UserError, match="holds the scores of another model"):
         _kept(path, "{}")

@@ -314,19 +314,34 @@ def make_judgement(directory, monkeypatch):
 
 
 def make_report_of_a_study(directory, monkeypatch):
-    from test_study import answered, as_in_the_table
+    from test_study import as_in_the_table, scored
 
     from studies.context_qa import report
 
-    study = answered(directory, as_in_the_table)
-    loaded = report.load(study)
-    results = report.analyse(loaded, {})
+    study = scored(directory / "scores", as_in_the_table)
+    results = report.results_of([study])
     drawn = report.figures(results)[:1]
-    monkeypatch.setattr(report, "load", lambda _: loaded)
-    monkeypatch.setattr(report, "analyse", lambda *_: results)
+    monkeypatch.setattr(report, "results_of", lambda _: results)
     monkeypatch.setattr(report, "figures", lambda _: drawn)
     monkeypatch.setattr(report, "tables", lambda *_: "| a table |\n")
-    return lambda: report.write_report(study)
+    return lambda: report.write_report([study], directory / "report")
+
+
+def make_scores_of_a_study(directory, monkeypatch):
+    from test_study import as_in_the_table, scored
+
+    return lambda: scored(directory, as_in_the_table, without="-42")
+
+
+def make_counts_of_an_article(directory, monkeypatch, tiny_base):
+    from test_study import ARTICLE, SMOKE
+
+    from studies.context_qa.forensics import write_article
+    from studies.context_qa.plan import load_study
+
+    (directory / "article.md").write_text(ARTICLE)
+    words = [f"scores={directory}", f'overrides=["model.base={tiny_base}", "model.build=null"]']
+    return lambda: write_article(load_study(SMOKE, words), directory / "article.md")
 
 
 def make_row_scores(directory, monkeypatch):
@@ -380,11 +395,10 @@ def make_saved_session(directory):
 
 WRITERS = [
     make_manifest, make_split, make_start_of_a_run, make_log, make_samples, make_loss_plot, make_run_page,
-    make_checkpoint, make_template,
-    make_export, make_encoded_rows, make_answers, make_predictions, make_record, make_scores_and_report,
-    make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences, make_report_of_a_study,
-    make_answers_of_a_server, make_judgement, make_row_scores, make_cleaned_rows, make_feedback, make_saved_session,
-    make_begun_trackers,
+    make_checkpoint, make_template, make_export, make_encoded_rows, make_answers, make_predictions, make_record,
+    make_scores_and_report, make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences,
+    make_report_of_a_study, make_scores_of_a_study, make_answers_of_a_server, make_judgement, make_row_scores,
+    make_counts_of_an_article,    make_cleaned_rows, make_feedback, make_saved_session, make_begun_trackers,
 ]  # fmt: skip
 MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
 """Those that replace nothing."""

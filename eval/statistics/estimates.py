@@ -6,6 +6,7 @@ Whole clusters of rows are drawn, because rows about the same context do not var
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -288,6 +289,17 @@ def _resampled_means(
 
 def resampled_counts(clusters: int, resamples: int, seed: int | tuple[int, int]) -> Iterator[Array]:
     """(some resamples, clusters) blocks of how often each cluster was drawn; together all resamples."""
+    # Column after column asks for the same draws, and drawing is nearly all of the work.
+    few = clusters * resamples <= _CELLS_AT_ONCE
+    return iter(_kept_counts(clusters, resamples, seed)) if few else _drawn_counts(clusters, resamples, seed)
+
+
+@functools.lru_cache(2)  # of 32 MB at most
+def _kept_counts(clusters: int, resamples: int, seed: int | tuple[int, int]) -> list[Array]:
+    return list(_drawn_counts(clusters, resamples, seed))
+
+
+def _drawn_counts(clusters: int, resamples: int, seed: int | tuple[int, int]) -> Iterator[Array]:
     generator = np.random.default_rng(seed)
     block = max(1, _CELLS_AT_ONCE // clusters)  # bounds memory; 10,000 × 15,000 rows would take gigabytes
     for start in range(0, resamples, block):

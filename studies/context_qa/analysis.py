@@ -5,86 +5,92 @@ No text of a row is in them.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.predictions import BASE
-from eval.scoring.paired import interaction
-from eval.scoring.rows import column, nested, rounded
-from eval.statistics.estimates import holm, rank_correlation
+from eval.scoring.rows import rounded
+from eval.statistics.estimates import holm, is_bound, rank_correlation
 from sft.config.repetition_penalty import SCOPE
 from sft.data.files.sources import SUFFIXES
-from sft.data.records import CATEGORIES
-from studies.context_qa.answers import SEED, Answers, Material
-from studies.context_qa.behaviour import behaviour
+from sft.data.records import CONTEXT
 from studies.context_qa.estimates import (
-    Outcome,
+    SEED,
+    Found,
     effect,
-    limits,
+    floors,
+    interaction,
     mean_over,
-    members,
     plain_mean,
-    position,
     ratio,
-    score_of,
+    scored,
 )
-from studies.context_qa.plan import GREEDY, Study
+from studies.context_qa.forensics import compared_to_article
+from studies.context_qa.material import Material, Outcome
+from studies.context_qa.placebo_scores import analyse_placebo, read_placebo
+from studies.context_qa.plan import GREEDY, RowsName, Study
 
-SCHEMA_VERSION = 1
 FIFTHS = 5
-F1, GOLD = "character_f1", "gold_contained"
 
-CONTEXT_F1, OPEN_F1 = Outcome("dolly", "groups", "context", F1), Outcome("dolly", "groups", "open", F1)
-JSQUAD_GOLD, JSQUAD_F1 = (Outcome("jsquad", "groups", "context", metric) for metric in (GOLD, F1))
-NIILC_GOLD = Outcome("niilc", "groups", "open", GOLD)
-FACTORIAL = (JSQUAD_GOLD, JSQUAD_F1, CONTEXT_F1, OPEN_F1)
-SWEPT = (*FACTORIAL, NIILC_GOLD)
-ARM_OUTCOMES = (
-    JSQUAD_GOLD, JSQUAD_F1, Outcome("jsquad", "groups", "context", "exact_match"), NIILC_GOLD, CONTEXT_F1, OPEN_F1,
-    *(Outcome("dolly", "categories", category, F1) for category in CATEGORIES),
-    Outcome("dolly", "groups", "context", "eos_rate"), Outcome("jsquad", "groups", "context", "eos_rate"),
-)  # fmt: skip
-LIKELIHOOD = (
-    Outcome("dolly", "groups", "open", "reference_bits_per_character"),
-    Outcome("dolly", "groups", "context", "reference_bits_per_character"),
-    Outcome("dolly", "groups", "context", "context_gain"),
-    Outcome("jsquad", "groups", "context", "reference_bits_per_character"),
-    Outcome("jsquad", "groups", "context", "context_gain"),
+JSQUAD_GOLD, JSQUAD_F1, JSQUAD_CORRECT = (
+    Outcome("jsquad", "context", metric) for metric in ("gold_contained", "jglue_f1", "correct")
 )
+SHOTS_EM, SHOTS_F1 = (Outcome("jsquad-shots", "context", metric) for metric in ("jglue_exact_match", "jglue_f1"))
+CONTEXT_F1, CONTEXT_FACTS = (Outcome("dolly", "context", metric) for metric in ("character_f1", "facts_recall"))
+OPEN_F1, OPEN_FACTS = (Outcome("dolly", "open", metric) for metric in ("character_f1", "facts_recall"))
+NIILC_GOLD, NIILC_CORRECT = (Outcome("niilc", "open", metric) for metric in ("gold_contained", "correct"))
+
+SWEPT = (JSQUAD_GOLD, JSQUAD_F1, JSQUAD_CORRECT, CONTEXT_F1, CONTEXT_FACTS, OPEN_F1, OPEN_FACTS, NIILC_GOLD)
+FACTORIAL = (JSQUAD_GOLD, JSQUAD_F1, CONTEXT_F1, CONTEXT_FACTS, OPEN_F1)
+ARM_OUTCOMES = (*SWEPT, *(Outcome("dolly", category, "facts_recall") for category in CONTEXT), SHOTS_EM, SHOTS_F1)
+PAIRS = (
+    (CONTEXT_F1, OPEN_F1), (CONTEXT_FACTS, OPEN_FACTS), (JSQUAD_GOLD, NIILC_GOLD), (JSQUAD_CORRECT, NIILC_CORRECT),
+)  # fmt: skip
+"""Context and open rows by one measure, for the claim that context loses more."""
+SCOPES: tuple[tuple[RowsName, str], ...] = (
+    ("jsquad", "context"), ("dolly", "context"), ("dolly", "open"), ("dolly", "other"), ("niilc", "open"),
+    ("jsquad-shots", "context"),
+)  # fmt: skip
+LIKELIHOOD = tuple(
+    Outcome(rows, scope, metric)
+    for rows, scope in SCOPES[:3]
+    for metric in ("reference_bits_per_character", "context_gain")
+    if (scope, metric) != ("open", "context_gain")
+)
+BEHAVIOUR = (
+    "characters", "tokens", "eos_rate", "rep_4", "coverage", "tokens_repeated", "words_repeated", "about_the_task",
+)  # fmt: skip
 
 
-def analyse(material: Material, trainings: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the tables and figures show. `trainings` is what is known of each training, or null."""
+def analyse(material: Material) -> dict[str, Any]:
+    """Everything that the tables and figures show of one study."""
     study = material.study
     factorial = {outcome.key: _factorial(material, outcome) for outcome in FACTORIAL}
-    losses = {arm: _losses(material, arm) for arm in full_arms(study)}
+    losses = {arm: _losses(material, arm) for arm in compared_arms(study)}
     return {
-        "schema_version": SCHEMA_VERSION,
         "study": _described(study),
         "settings": {"seed": SEED, "resamples": study.resamples, "clusters": "rows with one context"},
-        "trainings": dict(trainings),
-        "rows": {
-            name: {
-                "total": len(rows.examples),
-                "contexts": int(rows.clusters.max()) + 1,
-                "categories": {category: len(found) for category, found in nested(rows.scopes)["categories"].items()},
-            }
-            for name, rows in material.rows.items()
-        },
-        "generation": _generation(material),
+        "trainings": {name: material.headers.get(name, {}).get("training") for name in study.trained()},
+        "models": {name: _model(header) for name, header in material.headers.items()},
+        "rows": {name: _rows(material, name) for name in material.rows},
+        "generation": material.generation,
         "missing": material.missing,
         "control": control(study),
-        "headline": _headline(study, factorial, losses),
+        "placebo": {name: analyse_placebo(read_placebo(path)[1]) for name, path in study.placebo.items()},
+        "forensics": compared_to_article(material),
+        "headline": _headline(material, factorial, losses),
+        "floors": {outcome.key: floors(material, outcome) for outcome in ARM_OUTCOMES},
         "factorial": factorial,
+        "parts": {outcome.key: _parts(material, outcome) for outcome in SWEPT},
         "sweep": _sweep(material),
-        "dose": {arm: _dose(material, arm) for arm in full_arms(study)},
         "losses": losses,
-        "likelihood": _by_arm(material, LIKELIHOOD, against_base=True),
-        "behaviour": behaviour(material),
-        "arms": _by_arm(material, ARM_OUTCOMES, against_base=False),
+        "dose": {arm: _dose(material, arm) for arm in compared_arms(study)},
+        "likelihood": {outcome.key: _likelihood(material, outcome) for outcome in LIKELIHOOD},
+        "arms": {outcome.key: _by_arm(material, outcome) for outcome in ARM_OUTCOMES},
+        "behaviour": {f"{rows}.{scope}": _behaviour(material, rows, scope) for rows, scope in SCOPES},
     }
 
 
@@ -94,11 +100,21 @@ def _described(study: Study) -> dict[str, Any]:
     for holder, key in ((found, "data"), *((rows, "path") for rows in found["rows"].values())):
         if (holder[key] or "").endswith(SUFFIXES):
             holder[key] = Path(holder[key]).name
-    return {key: value for key, value in found.items() if key != "directory"}
+    return {key: value for key, value in found.items() if key not in ("directory", "scores")}
 
 
-def full_arms(study: Study) -> list[str]:
-    """The systems that answer under every decoding: base, article, recipe."""
+def _model(header: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: header[key] for key in ("model", "base", "learned_sha256", "dtype", "quantization", "template")}
+
+
+def _rows(material: Material, name: RowsName) -> dict[str, Any]:
+    found = material.rows[name]
+    contexts = int(found.clusters.max()) + 1
+    return {"total": len(found.rows), "contexts": contexts, "scopes": {at: len(n) for at, n in found.scopes.items()}}
+
+
+def compared_arms(study: Study) -> list[str]:
+    """Base, article, recipe."""
     return list(dict.fromkeys((BASE, study.article, study.recipe)))
 
 
@@ -108,152 +124,200 @@ def control(study: Study) -> str | None:
     return next((name for name, settings in study.decodings.items() if settings == wanted), None)
 
 
-def _generation(material: Material) -> dict[str, Any]:
-    """Decoding → settings as they took effect: without a penalty or a temperature, there is none."""
-    return {decoding: answers.generation for (_, _, decoding), answers in material.answers.items()}
+def _difference(material: Material, outcome: Outcome, terms: Iterable[tuple[float, str, str]]) -> Found:
+    """Σ factor × (arm, decoding)."""
+    return effect(material, outcome, [(f, material.cell(outcome, arm, decoding)) for f, arm, decoding in terms])
 
 
 def _factorial(material: Material, outcome: Outcome) -> dict[str, Any]:
-    """Training × decoding: cells, where they lie between floor and oracle, and effects paired over the same rows."""
+    """Training × decoding, over all seeds: effects paired over the same rows."""
     study = material.study
     article, recipe = study.article, study.recipe
     before, after = study.article_decoding, study.recipe_decoding
-    cells = {arm: {d: score_of(material, outcome, arm, d) for d in (before, after)} for arm in full_arms(study)}
     terms = {
         "cell": [(1.0, recipe, after), (-1.0, article, before)],
         "training": [(0.5, recipe, after), (0.5, recipe, before), (-0.5, article, after), (-0.5, article, before)],
         "decoding": [(0.5, recipe, after), (0.5, article, after), (-0.5, recipe, before), (-0.5, article, before)],
         "interaction": [(1.0, recipe, after), (-1.0, recipe, before), (-1.0, article, after), (1.0, article, before)],
     }
-    terms |= {f"decoding in {arm}": [(1.0, arm, after), (-1.0, arm, before)] for arm in full_arms(study)}
-    terms |= {f"training under {d}": [(1.0, recipe, d), (-1.0, article, d)] for d in (before, after)}
-    # Elsewhere there is no band: JSQuAD's gold answers are a few characters, its sentences are not, and open rows have
-    # no oracle.
-    normalised = outcome == CONTEXT_F1
     return {
-        "cells": cells,
-        "normalised": {arm: {d: position(material, outcome, arm, d) for d in found} for arm, found in cells.items()}
-        if normalised
-        else None,
-        "limits": limits(material, outcome),
-        "effects": {name: effect(material, outcome, parts) for name, parts in terms.items()},
-        "ratio": ratio(material, outcome, (recipe, after), (article, before)),
+        "cells": {a: {d: scored(material, outcome, a, d) for d in (before, after)} for a in compared_arms(study)},
+        "effects": {name: _difference(material, outcome, parts) for name, parts in terms.items()},
     }
 
 
-def _losses(material: Material, arm: str) -> dict[str, Any]:
-    """Decoding → what it costs against greedy, on context and open rows, and the first minus the second."""
-    found: dict[str, Any] = {}
-    for decoding in material.study.decodings:
-        if decoding == GREEDY:
-            continue
-        terms = [(1.0, arm, GREEDY), (-1.0, arm, decoding)]
-        after, before = (material.answers.get((arm, "dolly", name)) for name in (decoding, GREEDY))
-        difference = None
-        if after and before:
-            rows = material.rows["dolly"]
-            tested = interaction(rows, after.mean, before.mean).get(F1)
-            difference = tested and dataclasses.asdict(tested)
-        kept = [ratio(material, outcome, (arm, decoding), (arm, GREEDY)) for outcome in (CONTEXT_F1, OPEN_F1)]
-        found[decoding] = {
-            "context": effect(material, CONTEXT_F1, terms),
-            "open": effect(material, OPEN_F1, terms),
-            "difference": difference,
-            "kept_on_context": kept[0],
-            "kept_on_open": kept[1],
-        }
+def _parts(material: Material, outcome: Outcome) -> dict[str, Any]:
+    """Arm → what greedy loses under the article's decoding, and how much to the one on generated tokens alone.
+
+    The first seed's, whose answers there are under every decoding.
+    """
+    study, found = material.study, {}
+    before, after, middle = GREEDY, study.article_decoding, control(study)
+    for arm in compared_arms(study):
+        terms = {"total": [(1.0, arm, before), (-1.0, arm, after)]}
+        if middle:
+            terms["generated"] = [(1.0, arm, before), (-1.0, arm, middle)]
+            terms["prompt"] = [(1.0, arm, middle), (-1.0, arm, after)]
+        found[arm] = {name: _difference(material, outcome, parts) for name, parts in terms.items()}
+        sides = [
+            [(f, material.cell(outcome, *cell)) for f, *cell in terms.get(name, [])] for name in ("generated", "total")
+        ]
+        found[arm]["generated_share"] = ratio(material, outcome, *sides) if middle else None
     return found
 
 
-def _headline(study: Study, factorial: Mapping[str, Any], losses: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons that the study was made for, with p adjusted for their number."""
-    found = [
+def _headline(material: Material, factorial: Mapping[str, Any], losses: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons that the study was made for, named before it was answered, with p adjusted for their number."""
+    study = material.study
+    article, recipe, penalised = study.article, study.recipe, study.article_decoding
+    found: list[dict[str, Any]] = [
         {"comparison": name, "outcome": key} | (parts["effects"][name] or {})
         for key, parts in factorial.items()
         for name in ("cell", "training", "decoding", "interaction")
     ]
-    loss = losses[study.recipe].get(study.article_decoding)
-    found.append({"comparison": "context − open", "outcome": f"dolly.{F1}"} | ((loss and loss["difference"]) or {}))
+    for arm in (BASE, article):
+        lost = _difference(material, JSQUAD_GOLD, [(1.0, arm, penalised), (-1.0, arm, GREEDY)])
+        found.append({"comparison": f"{arm}: {GREEDY} → {penalised}", "outcome": JSQUAD_GOLD.key} | (lost or {}))
+    for first, second in PAIRS:
+        one = losses[article].get(penalised, {}).get(f"{first.key} − {second.key}")
+        found.append({"comparison": "context − open", "outcome": first.key} | ((one and one["difference"]) or {}))
+    for outcome in (JSQUAD_F1, CONTEXT_F1, CONTEXT_FACTS):
+        one = (scored(material, outcome, recipe, GREEDY, tested=True) or {}).get("above_lead")
+        found.append({"comparison": f"{recipe} − a lead as long", "outcome": outcome.key} | (one or {}))
+    for outcome in (SHOTS_F1, SHOTS_EM):
+        one = (scored(material, outcome, recipe, GREEDY, tested=True) or {}).get("above_floor")
+        found.append({"comparison": f"{recipe} − best floor", "outcome": outcome.key} | (one or {}))
     tested = {at: one["p"] for at, one in enumerate(found) if one.get("p") is not None}
     adjusted = holm(tested)
     return [one | {"p_holm": round(adjusted[at], 6) if at in adjusted else None} for at, one in enumerate(found)]
 
 
 def _sweep(material: Material) -> dict[str, Any]:
-    """Outcome → arm → decoding → score."""
+    """Outcome → arm → decoding → score beside its floors, of the first seed."""
     study = material.study
     return {
         outcome.key: {
-            arm: {d: score_of(material, outcome, arm, d) for d in study.decodings} for arm in full_arms(study)
+            arm: {d: scored(material, outcome, arm, d, study.seeds[:1]) for d in study.decodings}
+            for arm in compared_arms(study)
         }
         for outcome in SWEPT
     }
 
 
-def _dose(material: Material, arm: str) -> dict[str, Any]:
-    """Decoding → share of the reference in the prompt against character F1 lost from greedy, over dolly's rows."""
-    study = material.study
-    figure = (study.article_decoding, control(study)) if arm == study.recipe else ()
-    before = material.answers.get((arm, "dolly", GREEDY))
+def _losses(material: Material, arm: str) -> dict[str, Any]:
+    """Decoding → pair of outcomes → what greedy loses under it on context and on open rows, and the first − the second.
+
+    `above_floor` says by how much greedy answers are above the best floor: what is at its floor has nothing to lose.
+    """
+    above = {o: (scored(material, o, arm, GREEDY) or {}).get("above_floor") for pair in PAIRS for o in pair}
     found: dict[str, Any] = {}
-    for decoding in study.decodings:
-        after = material.answers.get((arm, "dolly", decoding))
-        if decoding != GREEDY:
-            found[decoding] = _dose_of(material, before, after, decoding in figure) if before and after else None
+    for decoding in material.study.decodings:
+        if decoding == GREEDY:
+            continue
+        terms = [(1.0, arm, GREEDY), (-1.0, arm, decoding)]
+        found[decoding] = {
+            f"{context.key} − {open_.key}": {
+                "context": _difference(material, context, terms),
+                "open": _difference(material, open_, terms),
+                "difference": interaction(material, (context, open_), arm, GREEDY, decoding),
+                "context_above_floor": above[context],
+                "open_above_floor": above[open_],
+            }
+            for context, open_ in PAIRS
+        }
     return found
 
 
-def _dose_of(material: Material, before: Answers, after: Answers, drawn: bool) -> dict[str, Any]:
-    """Correlations, fifths of the rows and categories; the rows' points where the figure needs them."""
+def _dose(material: Material, arm: str) -> dict[str, Any]:
+    """Pair of decodings → share of the reference in the prompt against character F1 lost, over dolly's rows.
+
+    From greedy to each decoding, and from the control to the article's: what the penalty on the prompt alone does.
+    """
+    study = material.study
+    pairs = [(GREEDY, name) for name in study.decodings if name != GREEDY]
+    pairs += [(middle, study.article_decoding)] if (middle := control(study)) else []
+    return {f"{before} → {after}": _dose_of(material, arm, before, after) for before, after in pairs}
+
+
+def _dose_of(material: Material, arm: str, before: str, after: str) -> dict[str, Any] | None:
+    cells = [material.cell(CONTEXT_F1, arm, name) for name in (before, after)]
+    shares = material.cell(CONTEXT_F1, arm, after, "share")
+    first, second = cells
+    if not first or not second or not shares:
+        return None
+    seed = next(iter(second))  # the first one's, whose answers there are under every decoding
     rows, resamples = material.rows["dolly"], material.study.resamples
-    lost = (before.mean - after.mean)[:, column(F1)]
-    order = [at for at in np.argsort(rows.share, kind="stable") if not np.isnan(rows.share[at])]
-    by_kind = nested(rows.scopes)
-    scopes = {"all": list(range(len(lost))), **by_kind["groups"]}
+    lost, share = first[seed] - second[seed], shares[seed]
+    order = [int(at) for at in np.argsort(share, kind="stable") if not np.isnan(share[at])]
+    scopes = {"all": list(range(len(lost))), **{g: at for g, at in rows.scopes.items() if g in ("context", "open")}}
+    correlations = {
+        scope: rank_correlation(share[at], lost[at], rows.clusters[at], resamples, SEED) for scope, at in scopes.items()
+    }
+    categories = {row.category: rows.scopes.get(row.category, []) for row in rows.rows}
     return {
         "correlation": {
-            scope: dataclasses.asdict(
-                rounded(rank_correlation(rows.share[at], lost[at], rows.clusters[at], resamples, SEED))
-            )
-            for scope, at in scopes.items()
+            scope: dataclasses.asdict(rounded(one)) | {"p_is_bound": is_bound(one.p)}
+            for scope, one in correlations.items()
         },
         "fifths": [
-            {"low": round(float(rows.share[part[0]]), 6), "high": round(float(rows.share[part[-1]]), 6)}
-            | mean_over(lost, part, rows.clusters, resamples)
+            {"low": round(float(share[part[0]]), 6), "high": round(float(share[part[-1]]), 6)}
+            | mean_over(lost, part, material, "dolly")
             for part in (list(part) for part in np.array_split(order, FIFTHS))
             if part
         ],
         "categories": {
-            category: {"share": plain_mean(rows.share[at])} | mean_over(lost, at, rows.clusters, resamples)
-            for category, at in by_kind["categories"].items()
+            name: {"share": plain_mean(share[at])} | mean_over(lost, at, material, "dolly")
+            for name, at in categories.items()
+            if at
         },
-        "points": [
-            [round(float(rows.share[at]), 4), round(float(lost[at]), 4), row.category, row.group]
-            for at in (order if drawn else ())
-            for row in [rows.examples[at]]
-        ],
+        "points": [[round(float(share[at]), 4), round(float(lost[at]), 4), rows.rows[at].group] for at in order]
+        if arm == material.study.article and after == material.study.article_decoding
+        else [],
     }
 
 
-def _by_arm(material: Material, outcomes: Sequence[Outcome], against_base: bool) -> dict[str, Any]:
-    """Outcome → arm, base first → its greedy score and the difference from base, or from the arm before it."""
-    arms = [BASE, *material.study.arms]
-    found: dict[str, Any] = {}
-    for outcome in outcomes:
-        if members(material, outcome) is None and outcome.kind == "categories":
-            continue
-        found[outcome.key] = {}
-        for place, arm in enumerate(arms):
-            other = BASE if against_base else arms[place - 1]
-            terms = [(1.0, arm, GREEDY), (-1.0, other, GREEDY)]
-            found[outcome.key][arm] = {
-                "score": score_of(material, outcome, arm, GREEDY),
-                "against": other if place else None,
-                "difference": effect(material, outcome, terms) if place else None,
+def _likelihood(material: Material, outcome: Outcome) -> dict[str, Any]:
+    """Arm → its score, beside which no decoding can matter, and the difference from base."""
+    return {
+        arm: {
+            "score": _difference(material, outcome, [(1.0, arm, GREEDY)]),
+            "difference": _difference(material, outcome, [(1.0, arm, GREEDY), (-1.0, BASE, GREEDY)]),
+        }
+        for arm in (BASE, *material.study.arms)
+    }
+
+
+def _by_arm(material: Material, outcome: Outcome) -> dict[str, Any]:
+    """Decoding → arm → its score beside its floors, and the difference from the recipe over the seeds of both."""
+    study = material.study
+    decodings = [GREEDY] if outcome.rows == "jsquad-shots" else study.short_decodings
+    return {
+        decoding: {
+            arm: {
+                "score": scored(material, outcome, arm, decoding),
+                "difference": _difference(material, outcome, [(1.0, arm, decoding), (-1.0, study.recipe, decoding)]),
             }
+            for arm in (BASE, *study.arms)
+        }
+        for decoding in decodings
+    }
+
+
+def _behaviour(material: Material, rows: RowsName, scope: str) -> dict[str, Any]:
+    """Arm → decoding → how answers are made."""
+    study, found = material.study, {}
+    for arm in (BASE, *study.arms):
+        found[arm] = {
+            decoding: {
+                metric: _difference(material, Outcome(rows, scope, metric), [(1.0, arm, decoding)])
+                for metric in BEHAVIOUR
+            }
+            for decoding in study.decodings
+            if (arm, rows, decoding) in material.tables
+        }
     return found
 
 
 def to_json(results: Mapping[str, Any]) -> str:
-    """The results as text, the same for the same answers."""
+    """The results as text, the same for the same scores."""
     return json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False) + "\n"

@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 
 from eval.render.markdown import render_markdown
-from sft.page.blocks import Block, Heading, paragraph
+from sft.page.blocks import Block, Heading
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
-from sft.system.files import read_bytes, write_whole
+from sft.system.files import write_whole
 from sft.system.progress import Progress
-from studies.context_qa.placebo_scores import RowScores, contrasts, placebo_table, zero_of_logits
+from studies.context_qa.placebo_scores import RowScores, analyse_placebo, placebo_blocks, read_placebo
 
 
 def main() -> None:
@@ -61,26 +61,18 @@ def run(arguments: argparse.Namespace) -> list[Block]:
     write_whole(arguments.output, (f"{line}\n" for line in (header, *lines)))
     progress.remove()
     rows = [found[place] for place in range(arguments.rows)]
-    return [
-        Heading(2, f"{experiment.described['model']}: gold contained in the answers to {len(rows)} rows"),
-        placebo_table(rows),
-        Heading(3, "Pairs of settings, row by row"),
-        contrasts(rows),
-        paragraph(zero_of_logits(rows)),
-    ]
+    title = f"{experiment.described['model']}: gold contained in the answers to {len(rows)} rows"
+    return [Heading(2, title), *placebo_blocks(analyse_placebo(rows))]
 
 
 def _kept(path: Path, header: str) -> dict[int, RowScores]:
     """The scores in a finished file, by the row's place."""
     if not path.is_file():
         return {}
-    lines = [line for line in read_bytes(path).decode(errors="replace").splitlines() if line]
-    if lines[:1] != [header]:
+    kept, rows = read_placebo(path)
+    if kept != header:
         raise UserError(f"{path}: holds the scores of another model, template, data set or version; choose another")
-    try:
-        return dict(enumerate(map(RowScores.model_validate_json, lines[1:])))
-    except ValueError:
-        raise UserError(f"{path}: is damaged; move it away, and its rows are answered again") from None
+    return dict(enumerate(rows))
 
 
 if __name__ == "__main__":

@@ -3,34 +3,28 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from eval.metrics.overlap import character_f1, gold_contained
-from sft.config.load import load_config
-from sft.config.sections import Config
 from sft.data.read import load_data
 from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import hash_order
-from sft.generation.answerer import Answerer, load_answerer, open_run
+from sft.generation.answerer import Answerer
 from sft.generation.cache import growing_cache
 from sft.generation.generate import library_config
 from sft.generation.streamer import decode
-from sft.model.base_identity import BaseIdentity, base_identity
-from sft.model.load import load_base
-from sft.model.place import resolve_device, resolve_dtype, use_all_cores
-from sft.plan.prepare import read_tokenizer
 from sft.prompt.encode import bos_ids, encode_answers, eos_id
-from sft.prompt.template import PromptTemplate
 from sft.system.errors import UserError
 from sft.system.files import text_sha256
 from studies.context_qa import placebo_scores as scope_names
+from studies.context_qa.models import open_model
 from studies.context_qa.placebo_scores import SCOPES, SETTINGS, RowScores
 
 NEW_TOKENS = 32
@@ -91,16 +85,6 @@ class CountedPenalty(LogitsProcessor):
         return scores
 
 
-class Model(NamedTuple):
-    """A model that is known and not loaded yet: `learned` is the hash of what tuning made, None for an untuned one."""
-
-    config: Config
-    template: PromptTemplate
-    base: BaseIdentity
-    learned: str | None
-    load: Callable[[], Answerer]
-
-
 class Experiment:
     """A model and the rows that it answers, in the order of a hash. The model is loaded when a row is to be answered.
 
@@ -110,17 +94,11 @@ class Experiment:
     def __init__(self, model: Path, overrides: Sequence[str], data: str) -> None:
         self.model = open_model(model, overrides)
         self.rows = [row for row in examples_of(hash_order(load_data(data).rows)) if row.input and row.output]
-        config, template, base, learned, _ = self.model
-        if config.eval.shots or config.eval.brief:
+        if self.model.config.eval.shots or self.model.config.eval.brief:
             raise UserError("eval.shots, eval.brief: rows are asked as they are here; leave both out")
         self.described: dict[str, Any] = {
             "schema_version": 1,
-            "model": Path(config.model.base).name if base.sha256 else config.model.base,
-            "base": base._asdict(),
-            "learned_sha256": learned,
-            "dtype": str(resolve_dtype(config.model.dtype, resolve_device(config.model.device))),
-            "quantization": config.quantization,
-            "template": {"name": template.name, "sha256": template.sha256},
+            **self.model.described,
             "data_sha256": text_sha256(str(dataclasses.astuple(row)) for row in self.rows),
             "new_tokens": NEW_TOKENS,
             "settings": SETTINGS,
@@ -202,25 +180,3 @@ class Experiment:
         answers = output[:, len(prompt) :].tolist()
         bodies = [answer[: answer.index(eos)] if eos in answer else answer for answer in answers]
         return [decode(tokenizer, body) for body in bodies], penalty.first
-
-
-def open_model(path: Path, overrides: Sequence[str]) -> Model:
-    """A finished run's tuned model, or the base model of a configuration, a YAML file, with its prompt."""
-    if path.suffix != ".yaml":
-        opened = open_run(path, overrides)
-        load = functools.partial(load_answerer, opened)
-        return Model(opened.config, opened.template, opened.base, opened.trained.learned_sha256, load)
-    config = load_config(path, overrides)
-    tokenizer, template = read_tokenizer(config)
-    base = base_identity(config.model)
-    return Model(config, template, base, None, lambda: load_untuned(path, config, tokenizer, template))
-
-
-def load_untuned(path: Path, config: Config, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> Answerer:
-    """The base model, as a run trained with this configuration would have it before the first step."""
-    device = resolve_device(config.model.device)
-    if device.type == "cpu":
-        use_all_cores()
-    dtype = resolve_dtype(config.model.dtype, device)
-    model = load_base(config.model.base, device, dtype, config.quantization, **config.model.loading)
-    return Answerer(path, config, model.eval(), tokenizer, template, {}, identity="")

@@ -1,13 +1,18 @@
 """The placebo experiment's settings, and its row scores as tables. No torch here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from eval.render.numbers import number, p_value
+from eval.statistics.estimates import binomial_p
+from eval.statistics.shares import wilson
 from sft.config.section import Section
-from sft.page.blocks import Cell, Table
+from sft.page.blocks import Block, Cell, Heading, Table, paragraph
+from sft.system.errors import UserError
+from sft.system.files import read_bytes
 
 NOTHING, GENERATED, PROMPT = "nothing", "generated", "prompt + generated"
 PLACEBO, QUESTION = "another row's context + generated", "question and template + generated"
@@ -51,62 +56,85 @@ class RowScores(Section):
     """The share of them above 0: a penalty divides these and multiplies the others."""
 
 
-def placebo_table(rows: Sequence[RowScores]) -> Table:
-    """Every setting: gold contained with Wilson's 95% interval, and against no penalty over the same rows."""
-    header = ["penalised", "penalty", "gold contained", "rows", "gained, lost", "p", "character F1", "characters"]
-    header += ["tokens penalised", "of the gold's"]
+def read_placebo(path: Path) -> tuple[str, list[RowScores]]:
+    """The header line and the rows of a file of row scores. Raises UserError for a damaged one."""
+    header, *lines = [line for line in read_bytes(path).decode(errors="replace").splitlines() if line] or [""]
+    try:
+        return header, [RowScores.model_validate_json(line) for line in lines]
+    except ValueError:
+        raise UserError(f"{path}: is damaged; move it away, and its rows are answered again") from None
+
+
+def analyse_placebo(rows: Sequence[RowScores]) -> dict[str, Any]:
+    """Every number of the experiment: of each setting, of pairs of settings, and of where zero lies among the logits.
+
+    Shares of rows have Wilson's 95% interval; p is McNemar's exact one.
+    """
     gold, f1, lengths, penalised, gold_penalised = (
         np.array([getattr(row, name) for row in rows], dtype=float)
         for name in ("gold_contained", "character_f1", "characters", "penalised", "gold_penalised")
     )
-    cells: list[list[str | Cell]] = []
+    settings = []
     for place, (scope, penalty) in enumerate(SETTINGS):
-        contained = int(gold[:, place].sum())
-        low, high = binomtest(contained, len(rows)).proportion_ci(method="wilson")
-        gained, lost, p = paired(gold[:, 0], gold[:, place])
-        at = SCOPES.index(scope)
-        cells.append(
-            [
-                scope,
-                f"{penalty:g}" if at else "",
-                Cell(number(contained / len(rows)), f"[{number(low)}, {number(high)}]"),
-                f"{contained} of {len(rows)}",
-                *([f"+{gained} −{lost}", p_value(p)] if at else ["", ""]),
-                number(f1[:, place].mean()),
-                number(lengths[:, place].mean(), digits=1),
-                number(penalised[:, at].mean(), digits=0),
-                number(gold_penalised[:, at].mean(), digits=2),
-            ]
-        )
-    return Table(header, cells)
+        at, share = SCOPES.index(scope), float(gold[:, place].mean())
+        low, high = wilson(share, len(rows))
+        found = {"scope": scope, "penalty": penalty, "contained": int(gold[:, place].sum()), "n": len(rows)}
+        found |= {"mean": share, "ci_low": low, "ci_high": high} | paired(gold[:, 0], gold[:, place])
+        found |= {"character_f1": float(f1[:, place].mean()), "characters": float(lengths[:, place].mean())}
+        found |= {"penalised": float(penalised[:, at].mean()), "gold_penalised": float(gold_penalised[:, at].mean())}
+        settings.append(found)
+    pairs = [
+        {"before": one, "after": other} | paired(*(gold[:, SCOPES.index(scope)] for scope in (one, other)))
+        for one, other in PAIRS
+    ]
+    logits = {name: float(np.median([getattr(row, name) for row in rows])) for name in ("top", "median", "positive")}
+    logits["top_below_zero"] = sum(row.top < 0 for row in rows)
+    return {"n": len(rows), "settings": settings, "pairs": pairs, "logits": logits}
 
 
-def contrasts(rows: Sequence[RowScores]) -> Table:
-    """Rows gained and lost between settings of the strong penalty, with McNemar's exact p."""
-    cells: list[list[str | Cell]] = []
-    for one, other in PAIRS:
-        gained, lost, p = paired(_scores(rows, one), _scores(rows, other))
-        difference = number((gained - lost) / len(rows), signed=True)
-        cells.append([f"{one} → {other}", difference, str(gained), str(lost), p_value(p)])
-    return Table([f"at {STRONG:g}", "difference", "gained", "lost", "p"], cells)
-
-
-def paired(before: np.ndarray, after: np.ndarray) -> tuple[int, int, float]:
-    """Rows gained and lost, and the two-sided p of McNemar's exact test: 1 where no row changed."""
+def paired(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Rows gained and lost, their difference as a share of all, and the p of McNemar's exact test."""
     gained, lost = int((after > before).sum()), int((after < before).sum())
-    return gained, lost, float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return {
+        "gained": gained,
+        "lost": lost,
+        "difference": (gained - lost) / len(before),
+        "p": binomial_p(after - before),
+    }
 
 
-def zero_of_logits(rows: Sequence[RowScores]) -> str:
-    """Where zero lies among the logits, on which it depends what a penalty does."""
-    top, median, positive = (np.median([getattr(row, name) for row in rows]) for name in ("top", "median", "positive"))
-    below = sum(row.top < 0 for row in rows)
-    return (
-        f"Logits of the answer's first token, medians over rows: largest {top:.1f}, median {median:.1f}, above zero "
-        f"{positive:.2%}. The largest is below zero in {below} of {len(rows)} rows. Penalties divide logits above zero "
-        "and multiply those below."
+def placebo_blocks(found: Mapping[str, Any]) -> list[Block]:
+    """The tables of `analyse_placebo`'s numbers."""
+    header = ["penalised", "penalty", "gold contained", "rows", "gained, lost", "p", "character F1", "characters"]
+    header += ["tokens penalised", "of the gold's"]
+    cells: list[list[str | Cell]] = [
+        [
+            one["scope"],
+            f"{one['penalty']:g}" if place else "",
+            Cell(number(one["mean"]), f"[{number(one['ci_low'])}, {number(one['ci_high'])}]"),
+            f"{one['contained']} of {one['n']}",
+            *([f"+{one['gained']} −{one['lost']}", p_value(one["p"])] if place else ["", ""]),
+            number(one["character_f1"]),
+            number(one["characters"], digits=1),
+            number(one["penalised"], digits=0),
+            number(one["gold_penalised"], digits=2),
+        ]
+        for place, one in enumerate(found["settings"])
+    ]
+    contrasts: list[list[str | Cell]] = [
+        [
+            f"{one['before']} → {one['after']}",
+            number(one["difference"], signed=True),
+            *(str(one[side]) for side in ("gained", "lost")),
+            p_value(one["p"]),
+        ]
+        for one in found["pairs"]
+    ]
+    logits = found["logits"]
+    zero = (
+        f"Logits of the answer's first token, medians over rows: largest {logits['top']:.1f}, median "
+        f"{logits['median']:.1f}, above zero {logits['positive']:.2%}. The largest is below zero in "
+        f"{logits['top_below_zero']} of {found['n']} rows. Penalties divide logits above zero and multiply those below."
     )
-
-
-def _scores(rows: Sequence[RowScores], scope: str) -> np.ndarray:
-    return np.array([row.gold_contained[SCOPES.index(scope)] for row in rows])
+    pairs = Table([f"at {STRONG:g}", "difference", "gained", "lost", "p"], contrasts)
+    return [Table(header, cells), Heading(3, "Pairs of settings, row by row"), pairs, paragraph(zero)]

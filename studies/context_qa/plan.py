@@ -17,8 +17,8 @@ from sft.system.yaml_text import read_yaml
 
 GREEDY = "greedy"
 """The decoding without penalty and sampling that every system gets, and that likelihoods are measured beside."""
-RowsName = Literal["jsquad", "dolly", "niilc"]
-ROWS: tuple[RowsName, ...] = ("jsquad", "dolly", "niilc")
+RowsName = Literal["jsquad", "dolly", "niilc", "jsquad-shots"]
+ROWS: tuple[RowsName, ...] = ("jsquad", "dolly", "niilc", "jsquad-shots")
 """Sets of rows, the most informative first."""
 DECODING_KEYS = ("article_decoding", "recipe_decoding")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -33,6 +33,9 @@ class RowSet(Section):
     """Categories to take rows from, dolly's or the user's own."""
     rows: int | None = Field(None, ge=1)
     """At most this many rows of each category, the first in hash order; null: all."""
+    shots: int = Field(0, ge=0, le=64)
+    """So many answered rows stand in the prompt as examples: other rows of the file, or training rows where `path` is
+    null. Where there are any, the base model, article and recipe alone are asked, greedily."""
 
     @field_validator("categories")
     @classmethod
@@ -47,20 +50,25 @@ class Study(Section):
     """The configuration file that all trainings start from."""
     directory: str = Field(min_length=1)
     """Where trainings, answers and report go."""
+    scores: str = Field(min_length=1)
+    """Where row scores are kept, which hold no text: what has them counts as done. The last part names the model."""
     data: str | None = None
     """The instruction rows, in place of the configuration's `data.path`; null: those of the configuration."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    """Every arm is trained once with each seed."""
+    """`article` and `recipe` are trained once with each seed, other arms with the first alone."""
     overrides: list[str] = Field(default_factory=list)
     """`section.key=value` for all trainings and answers."""
     arms: dict[Name, list[str]] = Field(min_length=1)
-    """Training arm → its `section.key=value`."""
+    """Training arm → its `section.key=value`; the name of an arm above stands for what that one says."""
     article: str
     """The arm that trains as the article did."""
     recipe: str
     """The arm that trains as recommended."""
     decodings: dict[Name, dict[str, Any]]
-    """Decoding → keys of section `generation`, on top of the configuration's. One is called greedy."""
+    """Decoding → keys of section `generation`, on top of the configuration's. One is called greedy. Article and recipe
+    of the first seed answer under all of them."""
+    short_decodings: list[str]
+    """The decodings that every other system answers under; greedy is one of them."""
     article_decoding: str
     """The decoding of the article, in the 2 × 2."""
     recipe_decoding: str
@@ -82,7 +90,10 @@ class Study(Section):
     def _check_arms(cls, arms: dict[str, list[str]]) -> dict[str, list[str]]:
         if BASE in arms:
             raise ValueError(f"{BASE} is the model before tuning; give the arm another name")
-        return arms
+        found: dict[str, list[str]] = {}
+        for name, words in arms.items():
+            found[name] = [part for word in words for part in found.get(word, [word])]
+        return found
 
     @model_validator(mode="after")
     def _check_names(self) -> "Study":
@@ -92,6 +103,11 @@ class Study(Section):
                     raise ValueError(f"{key}: {getattr(self, key)} is not one of {', '.join(names)}")
         if GREEDY not in self.decodings:
             raise ValueError(f"decodings.{GREEDY}: missing, but required")
+        for name in self.short_decodings:
+            if name not in self.decodings:
+                raise ValueError(f"short_decodings: {name} is not one of {', '.join(self.decodings)}")
+        if GREEDY not in self.short_decodings:
+            raise ValueError(f"short_decodings: {GREEDY} is not among them, but required")
         for name, settings in self.decodings.items():
             if "max_new_tokens" in settings:  # prompts leave room for it, so they would differ between decodings
                 raise ValueError(
@@ -124,21 +140,50 @@ class Study(Section):
         """The run directory of a training."""
         return self.root / "train" / f"{arm}-{seed}"
 
+    def rows_scores(self, rows: RowsName) -> Path:
+        """Where it is kept what does not depend on a system: which rows there are, and what floors score."""
+        return Path(self.scores) / "rows" / f"{rows}.jsonl"
+
+    @property
+    def placebo(self) -> dict[str, Path]:
+        """System → its row scores of the placebo experiment, as far as they are there."""
+        return {path.stem: path for path in sorted((Path(self.scores) / "placebo").glob("*.jsonl"))}
+
+    @property
+    def article_answers(self) -> Path:
+        """What recurs in the article's printed answers, where somebody counted it."""
+        return Path(self.scores) / "article.json"
+
     def trained(self) -> dict[str, tuple[str, int]]:
         """Tuned system → its arm and seed, in the order of training."""
-        return {f"{arm}-{seed}": (arm, seed) for seed in self.seeds for arm in self.arms}
+        compared = [(arm, seed) for seed in self.seeds for arm in (self.article, self.recipe)]
+        return {f"{arm}-{seed}": (arm, seed) for arm, seed in [*compared, *((arm, self.seeds[0]) for arm in self.arms)]}
+
+    @property
+    def full_systems(self) -> list[str]:
+        """Article and recipe of the first seed, which answer under every decoding."""
+        return [f"{arm}-{self.seeds[0]}" for arm in dict.fromkeys((self.article, self.recipe))]
 
 
-class Cell(NamedTuple):
-    """One system's answers to one set of rows under one decoding: one file."""
+class Unit(NamedTuple):
+    """One system's answers to one set of rows, under all of its decodings: what is scored at once, and kept as one."""
 
     system: str
     rows: RowsName
-    decoding: str
 
-    def path(self, study: Study) -> Path:
-        """Where its predictions are."""
-        return study.root / "answers" / self.system / self.rows / f"{self.decoding}.jsonl"
+    def decodings(self, study: Study) -> list[str]:
+        """What it answers under."""
+        if study.rows[self.rows].shots:
+            return [GREEDY]
+        return list(study.decodings) if self.system in study.full_systems else study.short_decodings
+
+    def answers(self, study: Study, decoding: str) -> Path:
+        """Where its predictions are, with their texts."""
+        return study.root / "answers" / self.system / self.rows / f"{decoding}.jsonl"
+
+    def scores(self, study: Study) -> Path:
+        """Where its row scores are, without a text."""
+        return Path(study.scores) / self.system / f"{self.rows}.jsonl"
 
 
 def _quoted(text: str) -> str:
@@ -185,20 +230,22 @@ def changed_setting(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
     return None
 
 
+def arm_of(study: Study, system: str) -> tuple[str, int | None]:
+    """A system's arm and seed; the base model is an arm without a seed."""
+    return study.trained().get(system, (BASE, None))
+
+
 def systems(study: Study) -> list[str]:
     """The base model and every training."""
     return [BASE, *study.trained()]
 
 
-def cells(study: Study) -> list[Cell]:
-    """Everything that the study answers, the most informative first.
-
-    Every system answers greedily; then article, recipe and base under the other decodings, those of the 2 × 2 first.
-    """
-    rows = [name for name in ROWS if name in study.rows]
-    full = [name for name, (arm, _) in study.trained().items() if arm in (study.article, study.recipe)]
-    first = dict.fromkeys((study.recipe_decoding, study.article_decoding, *study.decodings))
-    others = [name for name in first if name != GREEDY]
-    return [Cell(system, name, GREEDY) for system in systems(study) for name in rows] + [
-        Cell(system, name, decoding) for name in rows for system in (*full, BASE) for decoding in others
+def units(study: Study) -> list[Unit]:
+    """Everything that the study answers, the most informative first, a system's own together."""
+    compared = (BASE, study.article, study.recipe)
+    return [
+        Unit(system, name)
+        for system in systems(study)
+        for name in ROWS
+        if name in study.rows and (not study.rows[name].shots or arm_of(study, system)[0] in compared)
     ]

@@ -1,4 +1,4 @@
-"""The study's results as Markdown that explains itself. No torch here.
+"""The studies' results as Markdown that explains itself. No torch here.
 
 Its text and tables are in tables.md.jinja; here is how their values are written.
 """
@@ -11,54 +11,60 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from eval.metrics.catalogue import BY_KEY
-from eval.metrics.floors import ORACLE
+from eval.metrics.floors import CEILINGS, FLOORS
 from eval.predictions import BASE
 from eval.render import numbers
-from eval.render.markdown import inline
+from eval.render.markdown import inline, render_markdown
 from sft.data.records import CONTEXT
+from studies.context_qa.analysis import BEHAVIOUR
 from studies.context_qa.estimates import interval_of
 from studies.context_qa.figures import Drawn
+from studies.context_qa.material import metric_name
+from studies.context_qa.placebo_scores import placebo_blocks
+from studies.context_qa.plan import GREEDY
 
 NOT_RUN = "not run"
-ROWS_NAMES = {"jsquad": "JSQuAD", "dolly": "dolly", "niilc": "NIILC"}
+ROWS_NAMES = {"jsquad": "JSQuAD", "dolly": "dolly", "niilc": "NIILC", "jsquad-shots": "JSQuAD with examples"}
 Found = Mapping[str, Any] | None
 
 
 def tables(results: Mapping[str, Any], figures: Sequence[Drawn]) -> str:
-    """The whole document; each figure stands after the section of its name."""
+    """The whole document; each figure stands in the section of its name."""
     jinja = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=True, finalize=_escaped
     )
     jinja.filters |= {
-        "counts": _counts, "fates": _fates, "metric_name": _metric_name, "number": numbers.number, "outcome": _outcome,
-        "p": _p_value, "repr": repr, "set_name": _set_name, "shown": shown, "with_interval": _with_interval,
+        "fates": _fates, "metric_name": metric_name, "number": numbers.number, "outcome": _outcome, "p": _p_value,
+        "placebo": _placebo, "repr": repr, "set_name": _set_name, "shown": shown,
     }  # fmt: skip
     template = jinja.from_string(Path(__file__).with_name("tables.md.jinja").read_text(encoding="utf-8"))
-    return template.render(results, figures={figure.name: figure for figure in figures}, base=BASE, oracle=ORACLE)
+    drawn = {figure.name: figure for figure in figures}
+    names = {"floor_names": [*FLOORS, *CEILINGS], "behaviour_metrics": BEHAVIOUR, "base": BASE, "greedy": GREEDY}
+    return template.render(results, figures=drawn, **names)
 
 
-def shown(found: Found, signed: bool = False) -> str:
+def shown(found: Found, signed: bool = False, digits: int = 3) -> str:
     """`0.394 [0.357, 0.431]`, with the seeds' range where there are several; `not run` for None."""
     if not found or "mean" not in found:
         return NOT_RUN
     seeds = [value for value in found.get("by_seed") or () if value is not None]
-    low_high = [numbers.number(end, signed) for end in (min(seeds), max(seeds))] if seeds else []
+    low_high = [numbers.number(end, signed, digits) for end in (min(seeds), max(seeds))] if seeds else []
     spread = f"; seeds {' to '.join(low_high)}" if seeds else ""
-    return f"{numbers.with_interval(interval_of(found), signed)}{spread}"
-
-
-def _with_interval(found: Found) -> str:
-    return f"({NOT_RUN})" if found is None else numbers.with_interval(interval_of(found), signed=True)
+    return f"{numbers.with_interval(interval_of(found), signed, digits)}{spread}"
 
 
 def _p_value(found: Found, key: str = "p") -> str:
-    """`.012`; `n/a` where it was not tested, `not run` for None."""
-    return numbers.p_value(found.get(key)) if found and "mean" in found else NOT_RUN
+    """`.012`, `≤.002` where flips can give no less; `n/a` where it was not tested, `not run` for None."""
+    if not found or "mean" not in found:
+        return NOT_RUN
+    value = found.get(key)
+    if found.get("p_is_bound") and value is not None:
+        return f"≤{f'{value:.4f}'.removeprefix('0')}"
+    return numbers.p_value(value)
 
 
-def _metric_name(key: str) -> str:
-    return BY_KEY[key].name
+def _placebo(found: Mapping[str, Any]) -> str:
+    return render_markdown(placebo_blocks(found)).strip()
 
 
 def _set_name(scope: str) -> str:
@@ -70,12 +76,7 @@ def _set_name(scope: str) -> str:
 def _outcome(key: str) -> str:
     """`dolly.context.character_f1` → `dolly context, character F1`."""
     scope, _, metric = key.rpartition(".")
-    return f"{_set_name(scope)}, {_metric_name(metric)}"
-
-
-def _counts(found: Mapping[str, Any]) -> list[int]:
-    """How many rows its cells are means of."""
-    return sorted({one["n"] for cells in found["cells"].values() for one in cells.values() if one})
+    return f"{_set_name(scope)}, {metric_name(metric)}"
 
 
 def _fates(truncation: Mapping[str, Mapping[str, int]], context: bool) -> str:

@@ -1,0 +1,191 @@
+"""Row scores, the part of a study that is kept: every number of every answer, and no text. No torch here.
+
+A file holds a system's answers to a set of rows. Its first line says what was asked; each further one is a row: its id,
+[reference bits / character, the same without the context, share of the reference's tokens in the prompt], and for each
+of the header's decodings the header's measures. The directory's rows/ has a file for each set: what does not depend on
+a system, the floors among it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval.metrics.likelihood import reference_bits_per_character
+from eval.predictions import Prediction, rows_sha256
+from eval.scoring.rows import scopes_of
+from eval.statistics.estimates import Array, Clusters, cluster_numbers
+from sft.data.records import Example, Group
+from sft.system.errors import UserError
+from sft.system.files import read_bytes, write_whole
+from studies.context_qa.measures import COMPARED, MEASURES, Encode, floors, measure
+from studies.context_qa.plan import Study, Unit, changed_setting
+
+SCHEMA_VERSION = 1
+DIGITS = 4
+BITS, BITS_WITHOUT, SHARE = range(3)
+"""Columns of `SystemScores.reference`."""
+
+
+class ScoredRow(NamedTuple):
+    """A row that was asked, without its text: `context` is the number of its context, `length` of its reference."""
+
+    id: str
+    category: str
+    group: Group
+    context: int
+    length: int
+
+
+class RowsScores(NamedTuple):
+    """A set of rows. `floors` holds a (rows, COMPARED) table by name."""
+
+    header: dict[str, Any]
+    rows: list[ScoredRow]
+    floors: dict[str, Array]
+
+    @property
+    def clusters(self) -> Clusters:
+        """(rows,) the number of each row's context."""
+        return np.array([row.context for row in self.rows], dtype=np.intp)
+
+    @property
+    def scopes(self) -> dict[str, list[int]]:
+        """Row numbers of each category and group."""
+        return {scope.name: at for scope, at in scopes_of(self.rows).items()}
+
+
+class SystemScores(NamedTuple):
+    """A system's answers to a set of rows: (rows, 3) of the `reference`, and a (rows, MEASURES) table by decoding."""
+
+    header: dict[str, Any]
+    reference: Array
+    answers: dict[str, Array]
+
+
+def write_rows(path: Path, examples: Sequence[Example]) -> None:
+    """Write the file of a set of rows, in their order."""
+    limits = floors(examples)
+    header = {"schema_version": SCHEMA_VERSION, "rows_sha256": rows_sha256(examples)}
+    header |= {"floors": list(limits), "measures": list(COMPARED)}
+    contexts = cluster_numbers([row.input for row in examples]).tolist()
+    lines = (
+        [row.index, row.category, row.group, context, len(row.output)]
+        + [[_short(found[at][key]) for key in COMPARED] for found in limits.values()]
+        for at, (row, context) in enumerate(zip(examples, contexts, strict=True))
+    )
+    _write(path, header, lines)
+
+
+def read_rows(path: Path) -> RowsScores:
+    """Read what `write_rows` wrote. Raises UserError for a file that is missing or damaged."""
+    header, lines = _read(path)
+    try:
+        rows = [ScoredRow(*line[:5]) for line in lines]
+        tables = [
+            _table([line[5 + at] for line in lines], header["measures"], COMPARED)
+            for at in range(len(header["floors"]))
+        ]
+    except (TypeError, ValueError, KeyError, IndexError):
+        raise _damaged(path) from None
+    return RowsScores(header, rows, dict(zip(header["floors"], tables, strict=True)))
+
+
+def write_system(
+    path: Path, rows: str, about: Mapping[str, Any], answers: Mapping[str, Sequence[Prediction]], encode: Encode
+) -> None:
+    """Score a system's answers by decoding, the same rows in the same order in each, and write their file.
+
+    `about` says what answered, `rows` is the name of the set, `encode` the model's tokenizer. Measures that no row has
+    are left out. Likelihoods are those of the decoding beside which they were measured.
+    """
+    scored = {name: [measure(one, rows, encode) for one in found] for name, found in answers.items()}
+    present = [key for key in MEASURES if any(one[key] is not None for found in scored.values() for one in found)]
+    header = {"schema_version": SCHEMA_VERSION, **about}
+    header |= {"decodings": {name: found[0].generation for name, found in answers.items()}, "measures": present}
+    lines = (
+        [same[0].example.index, list(map(_short, _reference(same)))]
+        + [[_short(found[at][key]) for key in present] for found in scored.values()]
+        for at, same in enumerate(zip(*answers.values(), strict=True))
+    )
+    _write(path, header, lines)
+
+
+def _reference(same: Sequence[Prediction]) -> list[float | None]:
+    """What is measured of a row's reference, from its answers under all decodings."""
+    one = next((prediction for prediction in same if prediction.reference_nll is not None), same[0])
+    output = one.example.output
+    nll = (one.reference_nll, one.reference_nll_without_context)
+    return [*(reference_bits_per_character(found, output) for found in nll), one.reference_tokens_in_prompt]
+
+
+def read_system(path: Path, rows: RowsScores) -> SystemScores:
+    """Read what `write_system` wrote of these rows. Raises UserError for a damaged file, or one of other rows."""
+    header, lines = _read(path)
+    try:
+        indexes = [line[0] for line in lines]
+        reference = np.array([line[1] for line in lines], dtype=float)
+        tables = [
+            _table([line[2 + at] for line in lines], header["measures"], MEASURES)
+            for at in range(len(header["decodings"]))
+        ]
+        sha256 = header["rows_sha256"]
+    except (TypeError, ValueError, KeyError, IndexError):
+        raise _damaged(path) from None
+    if sha256 != rows.header["rows_sha256"] or indexes != [row.id for row in rows.rows]:
+        raise UserError(f"{path}: its rows are not those of the file in rows/; move it away, and answer them again")
+    return SystemScores(header, reference, dict(zip(header["decodings"], tables, strict=True)))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The first line of a file of scores."""
+    return _read(path)[0]
+
+
+def check_scored(study: Study, unit: Unit) -> None:
+    """Raise UserError when a unit's scores are of other settings than the study has now."""
+    path = unit.scores(study)
+    decodings = read_header(path)["decodings"]
+    for name in unit.decodings(study):
+        if name not in decodings:
+            changed: str | None = f"nothing was decoded as {name}"
+        else:
+            changed = changed_setting(decodings[name], study.decodings[name])
+        if changed:
+            raise UserError(f"{path}: was answered otherwise: {changed}; move it away, or set scores=…")
+
+
+def _short(value: float | None) -> float | None:
+    """A number in as few characters as four digits take."""
+    if value is None:
+        return None
+    short = round(float(value), DIGITS)
+    return int(short) if short.is_integer() else short
+
+
+def _write(path: Path, header: Mapping[str, Any], lines: Iterable[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n" for one in (header, *lines)))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    try:
+        header, *lines = map(json.loads, read_bytes(path).decode().splitlines())
+    except ValueError:
+        raise _damaged(path) from None
+    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION or not lines:
+        raise _damaged(path)
+    return header, lines
+
+
+def _table(values: Sequence[Sequence[float | None]], names: Sequence[str], columns: Sequence[str]) -> Array:
+    """(rows, columns), NaN where nothing was measured."""
+    found = np.full((len(values), len(columns)), np.nan)
+    found[:, [columns.index(name) for name in names]] = np.array(values, dtype=float)
+    return found
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: is damaged or of another version; move it away, and its rows are answered again")
