@@ -151,7 +151,7 @@ def hooked(model, see):
         if packed:  # beginnings that prompts share have no prefix, and are named by others
             see(0, len(packed) - len({prefix for prefix, _, _ in packed} - {None}))
         else:
-            see(*((len(ids), 0) if ids.shape[1] == 1 else (0, len(ids))))
+            see(*((len(ids), 0) if kwargs["past_key_values"].get_seq_length() else (0, len(ids))))
 
     handle = model.register_forward_pre_hook(told, with_kwargs=True)
     yield
@@ -313,9 +313,9 @@ def test_decoding_waits_once_a_token_whatever_is_decoded(model, tokenizer, many_
     asked = []
     choose = decoding._choose
 
-    def watched(groups, logits):
+    def watched(*given):
         with counted() as waits:
-            ended = list(choose(groups, logits))
+            ended = list(choose(*given))
         asked.append(waits)
         yield from ended
 

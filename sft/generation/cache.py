@@ -12,26 +12,48 @@ ROOM_TOKENS = 64
 
 
 class GrowingLayer(DynamicLayer):
-    """DynamicLayer, except that `keys` and `values` are the filled part of larger tensors."""
+    """DynamicLayer, except that `keys` and `values` are the filled part of larger tensors.
+
+    Rows may go on at columns of their own, see `write_at`: what a row has behind those is overwritten as it goes on.
+    """
+
+    columns: torch.Tensor | None = None
+    """(rows, tokens), where keys and values are written next; None: behind all others."""
+    end = 0
+    """The column behind the last of `columns`."""
+
+    @property
+    def left_behind(self) -> int:
+        """How many columns were there before the first of `keys` and `values`."""
+        return int(self.get_seq_length()) - self.keys.shape[2]
 
     def update(self: Any, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Append keys and values, (rows, heads, tokens, width), and return all."""
+        """Add keys and values, (rows, heads, tokens, width), and return all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        needed = self.sliding_window - 1 if self.is_sliding else None
-        self.keys = _append(self.keys, key_states, needed)
-        self.values = _append(self.values, value_states, needed)
+        if self.columns is None:
+            needed = self.sliding_window - 1 if self.is_sliding else None
+            self.keys = _append(self.keys, key_states, needed)
+            self.values = _append(self.values, value_states, needed)
+        else:
+            first = self.left_behind
+            self.keys = _write(self.keys, key_states, self.columns - first, self.end - first)
+            self.values = _write(self.values, value_states, self.columns - first, self.end - first)
         return self.keys, self.values
 
 
 class GrowingSlidingLayer(GrowingLayer, DynamicSlidingWindowLayer):
     """DynamicSlidingWindowLayer, except that `keys` and `values` are parts of larger tensors and may hold more tokens.
 
-    What has left the window is left behind when memory is set aside anew.
+    What has left the window is left behind when memory is set aside anew, or when rows are joined.
     """
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Append keys and values, (rows, heads, tokens, width), and return what the new tokens may see."""
+        """Add keys and values, (rows, heads, tokens, width), and return what the new tokens may see, or more."""
+        if self.columns is not None:
+            states = super().update(key_states, value_states)
+            self.cumulative_length = self.end
+            return states
         tokens = key_states.shape[2]
         self.cumulative_length += tokens
         seen = self.sliding_window - 1 + tokens
@@ -54,20 +76,47 @@ def can_join(config: PretrainedConfig) -> bool:
     return all(isinstance(layer, GrowingLayer) for layer in growing_cache(config).layers)
 
 
-def join(cache: DynamicCache, rows: Sequence[int], others: Sequence[DynamicCache], width: int) -> None:
-    """Make `cache` hold its own rows `rows` and those of `others` below, their last tokens side by side.
+def join(cache: DynamicCache, rows: Sequence[tuple[int, int]], others: Sequence[DynamicCache], width: int) -> None:
+    """Make `cache` hold some of its own rows and those of `others` below, their last tokens side by side.
 
-    `width` tokens are kept of each row; shorter rows are filled up with zeros on the left, which a mask has to hide.
+    `rows` are its own as (number, the column behind its last token); those of `others` end at their last column.
+    `width` tokens are kept of each row; in front of shorter rows is what a mask has to hide.
     """
     for layer, *more in zip(cache.layers, *(other.layers for other in others), strict=True):
         if not layer.is_initialized:
             layer.lazy_initialization(more[0].keys, more[0].values)
-        held = width
+        first, held = layer.left_behind if rows else 0, width
         if isinstance(layer, GrowingSlidingLayer):
             layer.cumulative_length = width
             held = min(width, layer.sliding_window - 1)
-        layer.keys = _stack([layer.keys[rows], *(part.keys for part in more)], held)
-        layer.values = _stack([layer.values[rows], *(part.values for part in more)], held)
+        for name in ("keys", "values"):
+            own = getattr(layer, name)
+            parts = [own[row : row + 1, :, : end - first] for row, end in rows]
+            setattr(layer, name, _stack([*parts, *(getattr(part, name) for part in more)], held))
+
+
+def write_at(cache: DynamicCache, columns: torch.Tensor, end: int) -> None:
+    """Let each row's next keys and values be written at its own columns, (rows, tokens), all of them before `end`."""
+    for layer in cache.layers:
+        layer.columns, layer.end = columns, end
+
+
+def visible(cache: DynamicCache, firsts: torch.Tensor, columns: torch.Tensor, end: int) -> dict[str, torch.Tensor]:
+    """By kind of layer, (rows, 1, tokens, columns that it holds), true where a token in `columns` (see `write_at`) may look.
+
+    That is from the first of its row's columns, `firsts` (rows,), or of its window, to its own.
+    """
+    masks = {}
+    for layer in cache.layers:
+        kind = "sliding_attention" if layer.is_sliding else "full_attention"
+        if kind in masks:
+            continue
+        held = torch.arange(layer.left_behind, end, device=columns.device)
+        sees = (held >= firsts[:, None, None]) & (held <= columns[:, :, None])
+        if layer.is_sliding:
+            sees &= held > columns[:, :, None] - layer.sliding_window
+        masks[kind] = sees[:, None]
+    return masks
 
 
 def _append(held: torch.Tensor, more: torch.Tensor, needed: int | None = None) -> torch.Tensor:
@@ -83,6 +132,18 @@ def _append(held: torch.Tensor, more: torch.Tensor, needed: int | None = None) -
             whole[:, :, :filled] = held[:, :, left - filled :]
     whole[:, :, filled : filled + tokens] = more
     return whole[:, :, : filled + tokens]
+
+
+def _write(held: torch.Tensor, more: torch.Tensor, columns: torch.Tensor, end: int) -> torch.Tensor:
+    rows, heads, _, width = held.shape
+    if end <= held.stride(1) // held.stride(2):
+        held = held.as_strided((rows, heads, end, width), held.stride())
+    else:  # zeros, since what no row has written is hidden from it by a factor of zero
+        larger = held.new_zeros(rows, heads, end + ROOM_TOKENS, width)[:, :, :end]
+        larger[:, :, : held.shape[2]] = held
+        held = larger
+    held[torch.arange(rows, device=held.device)[:, None], :, columns] = more.transpose(1, 2)
+    return held
 
 
 def _stack(parts: Sequence[torch.Tensor], tokens: int) -> torch.Tensor:

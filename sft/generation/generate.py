@@ -152,6 +152,7 @@ _WHOLE_BATCH = {
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
     "watermarking_config": None,
+    "max_time": None,
 }
 """Settings whose other values bind the rows of a batch together, with the value that does not."""
 
