@@ -102,9 +102,9 @@ def write_at(cache: DynamicCache, columns: torch.Tensor, end: int) -> None:
 
 
 def visible(cache: DynamicCache, firsts: torch.Tensor, columns: torch.Tensor, end: int) -> dict[str, torch.Tensor]:
-    """By kind of layer, (rows, 1, tokens, columns that it holds), true where a token in `columns` (see `write_at`) may look.
+    """By kind of layer, (rows, 1, tokens, columns that it holds): 0 where a token in `columns` may look, else -inf.
 
-    That is from the first of its row's columns, `firsts` (rows,), or of its window, to its own.
+    That is from the first of its row's columns, `firsts` (rows,), or of its window, to its own; see `write_at`.
     """
     masks = {}
     for layer in cache.layers:
@@ -115,7 +115,7 @@ def visible(cache: DynamicCache, firsts: torch.Tensor, columns: torch.Tensor, en
         sees = (held >= firsts[:, None, None]) & (held <= columns[:, :, None])
         if layer.is_sliding:
             sees &= held > columns[:, :, None] - layer.sliding_window
-        masks[kind] = sees[:, None]
+        masks[kind] = torch.zeros_like(sees, dtype=layer.dtype).masked_fill_(~sees, float("-inf"))[:, None]
     return masks
 
 

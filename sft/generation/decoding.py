@@ -23,6 +23,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
+from sft.generation.attention import SEVERAL_TOKENS, attending
 from sft.generation.cache import growing_cache, join, visible, write_at
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.drafts import MOST_DRAFTS, Acceptance, Lookup
@@ -37,6 +38,9 @@ CHANGED_SHARE = 0.25
 
 READ_TOKENS = 1024
 """Padded tokens of prompts that are read at once, where they are more than one prompt and cannot be read packed."""
+
+PART = 4096
+"""Scores among which a largest one is looked for at once."""
 
 BY_ROW = (
     CheckedLogits, ScopedRepetitionPenalty, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper,
@@ -126,7 +130,7 @@ class Group:
         input_ids = torch.cat([self.prompts.repeat_interleave(places, dim=0), self.prompts.new_tensor(filled)], dim=1)
         scores = self.processors(input_ids, logits.flatten(0, 1).float())
         if self.draws is None:
-            return scores.max(dim=-1).indices
+            return largest(scores)
         # Drafts may go on past the last number that was drawn for a row; those are not kept.
         numbers = [[(len(row.tokens) + place) % self.draws.shape[1] for place in range(places)] for row in self.rows]
         draws = self.draws.gather(1, self.prompts.new_tensor(numbers)).view(-1, 1)
@@ -146,6 +150,17 @@ class Group:
         for processor in self.processors:
             if hasattr(processor, "keep_rows"):
                 processor.keep_rows(kept)
+
+
+def largest(scores: torch.Tensor) -> torch.Tensor:
+    """(rows,): the first of each row's largest scores, (rows, vocabulary). `argmax` of so many takes four times as long.
+
+    A CPU finds a largest value fast, and its place slowly: the place is looked for in the part that it is in.
+    """
+    parts = list(scores.split(PART, dim=1))
+    part = torch.stack([part.amax(dim=1) for part in parts], dim=1).argmax(dim=1)
+    places = (part[:, None] * PART + torch.arange(PART, device=scores.device)).clamp_(max=scores.shape[1] - 1)
+    return part * PART + scores.gather(1, places).argmax(dim=1)
 
 
 def drawn(scores: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
@@ -227,10 +242,11 @@ class Batch:
         if not getattr(model.config, "layer_types", None):
             mask = mask["full_attention"]
         write_at(self.cache, columns, end)
-        return model(
-            input_ids=table[:, 2:], attention_mask=mask, position_ids=columns - firsts[:, None],
-            past_key_values=self.cache, use_cache=True, return_dict=True,
-        ).logits  # fmt: skip
+        with attending(model, SEVERAL_TOKENS):
+            return model(
+                input_ids=table[:, 2:], attention_mask=mask, position_ids=columns - firsts[:, None],
+                past_key_values=self.cache, use_cache=True, return_dict=True,
+            ).logits  # fmt: skip
 
     def _read_in_step(self, model: PreTrainedModel) -> torch.Tensor:
         """(rows, 1, vocabulary): the logits behind each row's last token, all of which go to the same column."""
