@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 SEVERAL_TOKENS = "several_tokens"
-"""PyTorch's attention under a mask. transformers' way to it copies keys and values for each of the heads that share them."""
+"""PyTorch's attention under a mask. On transformers' way to it, heads that share keys and values get copies of them."""
 
 
 @contextlib.contextmanager

@@ -124,7 +124,9 @@ class Group:
         `logits` are (rows, places, vocabulary), of which a row without drafts uses the first place alone.
         """
         places = logits.shape[1]
-        answers = [row.tokens + its[:place] for row, its in zip(self.rows, drafts, strict=True) for place in range(places)]
+        answers = [
+            row.tokens + its[:place] for row, its in zip(self.rows, drafts, strict=True) for place in range(places)
+        ]
         longest = max(map(len, answers))
         filled = [answer + answer[-1:] * (longest - len(answer)) for answer in answers]
         input_ids = torch.cat([self.prompts.repeat_interleave(places, dim=0), self.prompts.new_tensor(filled)], dim=1)
@@ -153,7 +155,7 @@ class Group:
 
 
 def largest(scores: torch.Tensor) -> torch.Tensor:
-    """(rows,): the first of each row's largest scores, (rows, vocabulary). `argmax` of so many takes four times as long.
+    """(rows,): the first of each row's largest scores, (rows, vocabulary). `argmax` takes four times as long.
 
     A CPU finds a largest value fast, and its place slowly: the place is looked for in the part that it is in.
     """

@@ -5,7 +5,7 @@ The model reads guesses together with the token before them, and as many are kep
 
 from collections.abc import Sequence
 
-MOST_DRAFTS = 5
+MOST_DRAFTS = 7
 """The most tokens of a row that are guessed at once."""
 
 DRAFT_COST = 0.1
