@@ -195,7 +195,7 @@ def test_answers_end_alike_in_every_batch_and_every_way_of_decoding(
         return (scripts[number][place:] + [7] * most)[:most]
 
     monkeypatch.setattr(Lookup, "drafts", right)
-    monkeypatch.setattr(Acceptance, "drafts", lambda acceptance, share: guesses)
+    monkeypatch.setattr(Acceptance, "drafts", lambda *_: guesses)
     before = tokenizer.pad_token
     tokenizer.pad_token = before if padding == "own" else tokenizer.eos_token
     settings = {"max_new_tokens": LIMIT, "stop_strings": ["終わり"], **WAYS[way]}

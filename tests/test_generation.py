@@ -151,7 +151,8 @@ def hooked(model, see):
         if packed:  # beginnings that prompts share have no prefix, and are named by others
             see(0, len(packed) - len({prefix for prefix, _, _ in packed} - {None}))
         else:
-            see(*((len(ids), 0) if kwargs["past_key_values"].get_seq_length() else (0, len(ids))))
+            cache = kwargs["past_key_values"]
+            see(*((len(cache.layers[0].keys), 0) if cache.get_seq_length() else (0, len(ids))))
 
     handle = model.register_forward_pre_hook(told, with_kwargs=True)
     yield

@@ -17,10 +17,10 @@ class GrowingLayer(DynamicLayer):
     Rows may go on at columns of their own, see `write_at`: what a row has behind those is overwritten as it goes on.
     """
 
-    columns: torch.Tensor | None = None
-    """(rows, tokens), where keys and values are written next; None: behind all others."""
+    places: tuple[torch.Tensor, torch.Tensor] | None = None
+    """The row and the column that each token's keys and values are written at next; None: behind all others."""
     end = 0
-    """The column behind the last of `columns`."""
+    """The column behind the last of those."""
 
     @property
     def left_behind(self) -> int:
@@ -28,17 +28,22 @@ class GrowingLayer(DynamicLayer):
         return int(self.get_seq_length()) - self.keys.shape[2]
 
     def update(self: Any, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Add keys and values, (rows, heads, tokens, width), and return all."""
+        """Add keys and values, and return all, (rows, heads, tokens, width).
+
+        They have the same shape, or (1, heads, tokens of all rows, width) where `places` says whose they are.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self.columns is None:
+        if self.places is None:
             needed = self.sliding_window - 1 if self.is_sliding else None
             self.keys = _append(self.keys, key_states, needed)
             self.values = _append(self.values, value_states, needed)
         else:
-            first = self.left_behind
-            self.keys = _write(self.keys, key_states, self.columns - first, self.end - first)
-            self.values = _write(self.values, value_states, self.columns - first, self.end - first)
+            first, (rows, columns) = self.left_behind, self.places
+            self.keys = _with_room(self.keys, self.end - first)
+            self.values = _with_room(self.values, self.end - first)
+            self.keys[rows, :, columns - first] = key_states[0].transpose(0, 1)
+            self.values[rows, :, columns - first] = value_states[0].transpose(0, 1)
         return self.keys, self.values
 
 
@@ -49,8 +54,8 @@ class GrowingSlidingLayer(GrowingLayer, DynamicSlidingWindowLayer):
     """
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Add keys and values, (rows, heads, tokens, width), and return what the new tokens may see, or more."""
-        if self.columns is not None:
+        """Add keys and values, and return what the new tokens may see, or more."""
+        if self.places is not None:
             states = super().update(key_states, value_states)
             self.cumulative_length = self.end
             return states
@@ -95,16 +100,17 @@ def join(cache: DynamicCache, rows: Sequence[tuple[int, int]], others: Sequence[
             setattr(layer, name, _stack([*parts, *(getattr(part, name) for part in more)], held))
 
 
-def write_at(cache: DynamicCache, columns: torch.Tensor, end: int) -> None:
-    """Let each row's next keys and values be written at its own columns, (rows, tokens), all of them before `end`."""
+def write_at(cache: DynamicCache, rows: torch.Tensor, columns: torch.Tensor, end: int) -> None:
+    """Let the next tokens' keys and values be written at these rows and columns, which are all before `end`."""
     for layer in cache.layers:
-        layer.columns, layer.end = columns, end
+        layer.places, layer.end = (rows, columns), end
 
 
 def visible(cache: DynamicCache, firsts: torch.Tensor, columns: torch.Tensor, end: int) -> dict[str, torch.Tensor]:
-    """By kind of layer, (rows, 1, tokens, columns that it holds): 0 where a token in `columns` may look, else -inf.
+    """By kind of layer, (rows, 1, places, columns that it holds): 0 where a token may look, else -inf.
 
-    That is from the first of its row's columns, `firsts` (rows,), or of its window, to its own; see `write_at`.
+    That is from the first of its row's columns, `firsts` (rows,), or of its window, to its own in `columns`, (rows,
+    places). `end` is that of `write_at`.
     """
     masks = {}
     for layer in cache.layers:
@@ -134,16 +140,14 @@ def _append(held: torch.Tensor, more: torch.Tensor, needed: int | None = None) -
     return whole[:, :, : filled + tokens]
 
 
-def _write(held: torch.Tensor, more: torch.Tensor, columns: torch.Tensor, end: int) -> torch.Tensor:
-    rows, heads, _, width = held.shape
-    if end <= held.stride(1) // held.stride(2):
-        held = held.as_strided((rows, heads, end, width), held.stride())
-    else:  # zeros, since what no row has written is hidden from it by a factor of zero
-        larger = held.new_zeros(rows, heads, end + ROOM_TOKENS, width)[:, :, :end]
-        larger[:, :, : held.shape[2]] = held
-        held = larger
-    held[torch.arange(rows, device=held.device)[:, None], :, columns] = more.transpose(1, 2)
-    return held
+def _with_room(held: torch.Tensor, tokens: int) -> torch.Tensor:
+    rows, heads, filled, width = held.shape
+    if tokens <= held.stride(1) // held.stride(2):
+        return held.as_strided((rows, heads, tokens, width), held.stride())
+    # Zeros: what is hidden from a row is multiplied by zero, and has to be a number.
+    whole = held.new_zeros(rows, heads, tokens + ROOM_TOKENS, width)
+    whole[:, :, :filled] = held
+    return whole[:, :, :tokens]
 
 
 def _stack(parts: Sequence[torch.Tensor], tokens: int) -> torch.Tensor:

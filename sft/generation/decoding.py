@@ -4,6 +4,7 @@ Where it is exact, rows go on by several tokens a step: what may come next is lo
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from sft.generation.attention import SEVERAL_TOKENS, attending
+from sft.generation.attention import ROW_BY_ROW, RowPlaces, attending
 from sft.generation.cache import growing_cache, join, visible, write_at
 from sft.generation.checked_logits import CheckedLogits
 from sft.generation.drafts import MOST_DRAFTS, Acceptance, Lookup
@@ -119,24 +120,26 @@ class Group:
         return next(one for one in self.processors if isinstance(one, CheckedLogits))
 
     def choose(self, logits: torch.Tensor, drafts: Sequence[list[int]]) -> torch.Tensor:
-        """Choose what follows each row's last token and each of its drafts: (rows × places,).
+        """Choose what follows each row's last token and each of its drafts: (tokens,).
 
-        `logits` are (rows, places, vocabulary), of which a row without drafts uses the first place alone.
+        `logits` are (tokens, vocabulary), those of a row's one after another.
         """
-        places = logits.shape[1]
-        answers = [
-            row.tokens + its[:place] for row, its in zip(self.rows, drafts, strict=True) for place in range(places)
-        ]
+        places = [(number, place) for number, its in enumerate(drafts) for place in range(1 + len(its))]
+        owners = [number for number, _ in places]
+        answers = [self.rows[number].tokens + drafts[number][:place] for number, place in places]
         longest = max(map(len, answers))
-        filled = [answer + answer[-1:] * (longest - len(answer)) for answer in answers]
-        input_ids = torch.cat([self.prompts.repeat_interleave(places, dim=0), self.prompts.new_tensor(filled)], dim=1)
-        scores = self.processors(input_ids, logits.flatten(0, 1).float())
+        # Shorter ones are filled up with what has occurred in them.
+        filled = self.prompts.new_tensor([answer + answer[-1:] * (longest - len(answer)) for answer in answers])
+        scores = logits.float()
+        for processor in self.processors:
+            of_rows = getattr(processor, "of_rows", None)
+            known = of_rows(owners) if of_rows else processor
+            scores = known(torch.cat([self.prompts[owners], filled], dim=1), scores)
         if self.draws is None:
             return largest(scores)
         # Drafts may go on past the last number that was drawn for a row; those are not kept.
-        numbers = [[(len(row.tokens) + place) % self.draws.shape[1] for place in range(places)] for row in self.rows]
-        draws = self.draws.gather(1, self.prompts.new_tensor(numbers)).view(-1, 1)
-        return drawn(scores, draws)[:, 0]
+        numbers = self.prompts.new_tensor([len(answer) % self.draws.shape[1] for answer in answers])
+        return drawn(scores, self.draws[owners].gather(1, numbers[:, None]))[:, 0]
 
     def has_ended(self, row: Row) -> bool:
         """Whether a row's answer ends with its last token."""
@@ -149,9 +152,8 @@ class Group:
         self.rows = [self.rows[number] for number in kept]
         self.prompts = self.prompts[kept]
         self.draws = None if self.draws is None else self.draws[kept]
-        for processor in self.processors:
-            if hasattr(processor, "keep_rows"):
-                processor.keep_rows(kept)
+        of_rows = [getattr(one, "of_rows", None) for one in self.processors]
+        self.processors = [of(kept) if of else one for one, of in zip(self.processors, of_rows, strict=True)]
 
 
 def largest(scores: torch.Tensor) -> torch.Tensor:
@@ -225,33 +227,38 @@ class Batch:
         """Read each row's last token, and what may follow it, and choose; hands out the answers that end with it."""
         drafts = [row.drafts() for row in self.rows]
         if can_guess(model.config):
-            number = self.acceptance.drafts(sum(map(bool, drafts)) / len(self.live))
-            logits = self._read_at_own_columns(model, [its[:number] for its in drafts], number)
+            number = self.acceptance.drafts(len(self.live), sum(map(bool, drafts)))
+            read = [its[:number] for its in drafts]
+            logits = self._read_at_own_columns(model, read)
         else:
-            logits = self._read_in_step(model)
-        yield from _choose(self.groups, logits, drafts, self.acceptance)
+            read, logits = [[] for _ in drafts], self._read_in_step(model)
+        yield from _choose(self.groups, logits, read, drafts, self.acceptance)
 
-    def _read_at_own_columns(self, model: PreTrainedModel, drafts: Sequence[list[int]], number: int) -> torch.Tensor:
-        """(rows, 1 + number, vocabulary): the logits behind each row's last token and behind its drafts."""
-        rows = [
-            [row.first, row.end, row.tokens[-1], *its, *row.tokens[-1:] * (number - len(its))]
-            for row, its in zip(self.rows, drafts, strict=True)
-        ]
-        table = torch.tensor(rows, device=model.device)
-        firsts, columns = table[:, 0], table[:, 1, None] + torch.arange(1 + number, device=model.device)
-        end = max(row.end for row in self.rows) + 1 + number
-        mask: Any = visible(self.cache, firsts, columns, end)
+    def _read_at_own_columns(self, model: PreTrainedModel, drafts: Sequence[list[int]]) -> torch.Tensor:
+        """(tokens, vocabulary): the logits behind each row's last token and each of its drafts."""
+        rows, most = self.rows, 1 + max(map(len, drafts))
+        tokens, where, among, first = [], [], [], 0
+        for number, (row, its) in enumerate(zip(rows, drafts, strict=True)):
+            tokens += [row.tokens[-1], *its]
+            where += [(number, row.end + place, row.first, number * most + place) for place in range(1 + len(its))]
+            among.append([first + min(place, len(its)) for place in range(most)])
+            first += 1 + len(its)
+        end = 1 + max(column for _, column, _, _ in where)
+        owners, columns, firsts, places = torch.tensor(where, device=model.device).unbind(dim=1)
+        row_places = RowPlaces(torch.tensor(among, device=model.device), places)
+        mask: Any = visible(self.cache, firsts[row_places.tokens[:, 0]], columns[row_places.tokens], end)
         if not getattr(model.config, "layer_types", None):
             mask = mask["full_attention"]
-        write_at(self.cache, columns, end)
-        with attending(model, SEVERAL_TOKENS):
+        write_at(self.cache, owners, columns, end)
+        with attending(model, ROW_BY_ROW):
             return model(
-                input_ids=table[:, 2:], attention_mask=mask, position_ids=columns - firsts[:, None],
-                past_key_values=self.cache, use_cache=True, return_dict=True,
-            ).logits  # fmt: skip
+                input_ids=torch.tensor([tokens], device=model.device), position_ids=(columns - firsts)[None],
+                attention_mask=mask, past_key_values=self.cache, row_places=row_places, use_cache=True,
+                return_dict=True,
+            ).logits[0]  # fmt: skip
 
     def _read_in_step(self, model: PreTrainedModel) -> torch.Tensor:
-        """(rows, 1, vocabulary): the logits behind each row's last token, all of which go to the same column."""
+        """(rows, vocabulary): the logits behind each row's last token, all of which go to the same column."""
         column = max(row.end for row in self.live)
         table = torch.tensor([[row.first, row.tokens[-1]] for row in self.rows], device=model.device)
         mask = (torch.arange(column + 1, device=model.device) >= table[:, :1]).long()
@@ -263,7 +270,7 @@ class Batch:
             attention_mask=mask,
             **{key: position_ids if key == "position_ids" else value for key, value in self.inputs.items()},
         )
-        return model(**inputs, return_dict=True).logits[:, -1:]
+        return model(**inputs, return_dict=True).logits[:, -1]
 
 
 @torch.inference_mode()
@@ -301,8 +308,8 @@ def decode_all(
                 prepared = [prepare(places, setting) for setting in range(settings)]
                 its_prompts = {place: prompts[place] for place in places}
                 read, logits = _read(model, its_prompts, packed, prepared, seeds, ends)
-                none: list[list[int]] = [[]] * len(read.rows)
-                yield from _choose(read.groups, logits[:, None].repeat(settings, 1, 1), none, batch.acceptance)
+                none: list[list[int]] = [[] for _ in read.rows]
+                yield from _choose(read.groups, logits.repeat(settings, 1), none, none, batch.acceptance)
                 if watch:
                     watch([len(prompts[place]) for place in places], 0)
                 newcomers.append(read)
@@ -364,32 +371,39 @@ def _read(
 
 
 def _choose(
-    groups: Sequence[Group], logits: torch.Tensor, drafts: Sequence[list[int]], acceptance: Acceptance
+    groups: Sequence[Group],
+    logits: torch.Tensor,
+    read: Sequence[list[int]],
+    drafts: Sequence[list[int]],
+    acceptance: Acceptance,
 ) -> Iterator[Decoded]:
-    """Let the rows of all groups go on, given logits (rows, 1 + drafts that were read, vocabulary).
+    """Let the rows of all groups go on, given logits (tokens, vocabulary) behind each one's last token and its `read`.
 
-    A row takes one token, and one more for each draft that it would have chosen itself; hands out the answers that end
-    with one. This waits for the GPU, once for all groups and for all that is asked of it. Raises UserError for logits
-    that are not finite.
+    Those are as many of its `drafts` as the model has read. A row takes one token, and one more for each that it would
+    have chosen itself; hands out the answers that end with one. This waits for the GPU, once for all groups and for all
+    that is asked of it. Raises UserError for logits that are not finite.
     """
-    sizes, chosen, broken, first = [len(group.rows) for group in groups], [], [], 0
-    for group, its_own in zip(groups, logits.split(sizes), strict=True):
-        chosen.append(group.choose(its_own, drafts[first : first + len(its_own)]))
+    chosen, broken, row, token = [], [], 0, 0
+    for group in groups:
+        its_read = read[row : row + len(group.rows)]
+        tokens = sum(1 + len(its) for its in its_read)
+        chosen.append(group.choose(logits[token : token + tokens], its_read))
         broken.append(group.check.broken)
-        first += len(its_own)
-    told = torch.stack([torch.cat(chosen), torch.cat(broken).long()])
-    all_tokens, all_broken = told.view(2, *logits.shape[:2]).tolist()
+        row, token = row + len(group.rows), token + tokens
+    told = zip(*torch.stack([torch.cat(chosen), torch.cat(broken).long()]).tolist(), strict=True)
     rows = [(group, row) for group in groups for row in group.rows]
-    for (group, row), tokens, wrong, its_drafts in zip(rows, all_tokens, all_broken, drafts, strict=True):
-        for place, token in enumerate(tokens if not row.ended else []):
-            if wrong[place]:
+    for (group, row), its_read, its_drafts in zip(rows, read, drafts, strict=True):
+        going_on = not row.ended
+        for place, (token, is_broken) in enumerate(list(itertools.islice(told, 1 + len(its_read)))):
+            if not going_on:
+                break
+            if is_broken:
                 group.check.fail()
             row.append(token)
             row.ended = group.has_ended(row)
             if row.ended:
                 yield group.setting, row.place, row.tokens
-            if row.ended or place == len(its_drafts):
-                break
-            acceptance.note(its_drafts[place] == token)
-            if its_drafts[place] != token:
-                break
+            right = place < len(its_drafts) and its_drafts[place] == token
+            if place < len(its_drafts):
+                acceptance.note(right)
+            going_on = right and not row.ended

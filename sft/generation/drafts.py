@@ -8,8 +8,11 @@ from collections.abc import Sequence
 MOST_DRAFTS = 7
 """The most tokens of a row that are guessed at once."""
 
-DRAFT_COST = 0.1
-"""What reading and scoring one more token in each row costs, as a share of a step without guesses."""
+DRAFT_COST = 0.008
+"""What reading and scoring one more token costs, as a share of a step without guesses."""
+
+WORTH = 1.1
+"""How many times faster rows have to go on with guesses: what is waited for are the slowest, which may have none."""
 
 REMEMBERED = 128
 """Guesses that the share of right ones is measured over, about."""
@@ -56,8 +59,13 @@ class Acceptance:
         forget = 1 - 1 / REMEMBERED
         self._right, self._seen = self._right * forget + right, self._seen * forget + 1
 
-    def drafts(self, share: float) -> int:
-        """How many tokens to guess where this share of the rows has something to go by: what makes the most of time."""
-        chance = self._right / self._seen
-        kept = [share * sum(chance**place for place in range(1, number + 1)) for number in range(MOST_DRAFTS + 1)]
-        return max(range(MOST_DRAFTS + 1), key=lambda number: (1 + kept[number]) / (1 + DRAFT_COST * number))
+    def drafts(self, rows: int, with_drafts: int) -> int:
+        """How many tokens to guess for those of the rows that have something to go by: what makes the most of time."""
+        chance, best, speed = self._right / self._seen, 0, WORTH
+        kept = 0.0
+        for number in range(1, MOST_DRAFTS + 1):
+            kept += with_drafts / rows * chance**number
+            found = (1 + kept) / (1 + DRAFT_COST * with_drafts * number)
+            if found > speed:
+                best, speed = number, found
+        return best

@@ -43,6 +43,6 @@ class ScopedRepetitionPenalty(LogitsProcessor):
         found = scores.gather(1, occurred)
         return scores.scatter_(1, occurred, torch.where(found < 0, found * self.penalty, found / self.penalty))
 
-    def keep_rows(self, rows: list[int]) -> None:
-        """Go on with these rows of the batch only."""
-        self.prompt_mask = self.prompt_mask[rows]
+    def of_rows(self, rows: list[int]) -> "ScopedRepetitionPenalty":
+        """The same for these rows of the batch, each as often as it is named."""
+        return ScopedRepetitionPenalty(self.penalty, self.scope, self.prompt_mask[rows])
