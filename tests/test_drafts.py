@@ -77,7 +77,7 @@ def test_several_settings_at_once_answer_as_each_alone(tokenizer):
 def test_the_model_is_called_less_often_where_answers_repeat_something(tokenizer, architecture):
     model, settings = build(architecture), [{"max_new_tokens": 60}]
     found, calls = answers(model, tokenizer, [[8, 9] * 20], settings)
-    assert calls.total() < sum(answer.tokens for answer in found.values()) - 1 == 59
+    assert calls.total() < found[0, 0].tokens - 1
 
 
 @pytest.mark.parametrize("more", [{"no_repeat_ngram_size": 2}, {"min_new_tokens": 5}])

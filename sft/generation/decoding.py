@@ -311,15 +311,16 @@ def decode_all(
                 none: list[list[int]] = [[] for _ in read.rows]
                 yield from _choose(read.groups, logits.repeat(settings, 1), none, none, batch.acceptance)
                 if watch:
-                    watch([len(prompts[place]) for place in places], 0)
+                    watch([len(prompts[place]) for place in places], 0, 0)
                 newcomers.append(read)
             waiting = waiting[coming:]
             batch.change(newcomers)
         if batch.live:
-            before = sum(len(row.tokens) for row in batch.rows)
+            going_on = batch.live
+            before = sum(len(row.tokens) for row in going_on)
             yield from batch.step(model)
             if watch:
-                watch([], sum(len(row.tokens) for row in batch.rows) - before)
+                watch([], sum(len(row.tokens) for row in going_on) - before, len(going_on))
 
 
 def batches(prompts: Sequence[list[int]], new_tokens: int, budget: int) -> Iterator[list[int]]:
@@ -383,19 +384,18 @@ def _choose(
     have chosen itself; hands out the answers that end with one. This waits for the GPU, once for all groups and for all
     that is asked of it. Raises UserError for logits that are not finite.
     """
-    chosen, broken, row, token = [], [], 0, 0
+    told, first, still = [], 0, iter(read)
     for group in groups:
-        its_read = read[row : row + len(group.rows)]
-        tokens = sum(1 + len(its) for its in its_read)
-        chosen.append(group.choose(logits[token : token + tokens], its_read))
-        broken.append(group.check.broken)
-        row, token = row + len(group.rows), token + tokens
-    told = zip(*torch.stack([torch.cat(chosen), torch.cat(broken).long()]).tolist(), strict=True)
+        of_group = list(itertools.islice(still, len(group.rows)))
+        last = first + sum(1 + len(its) for its in of_group)
+        told.append(torch.stack([group.choose(logits[first:last], of_group), group.check.broken.long()]))
+        first = last
+    tokens = iter(torch.cat(told, dim=1).T.tolist())
     rows = [(group, row) for group in groups for row in group.rows]
     for (group, row), its_read, its_drafts in zip(rows, read, drafts, strict=True):
-        going_on = not row.ended
-        for place, (token, is_broken) in enumerate(list(itertools.islice(told, 1 + len(its_read)))):
-            if not going_on:
+        its_tokens = list(itertools.islice(tokens, 1 + len(its_read)))
+        for (token, is_broken), draft in itertools.zip_longest(its_tokens, its_drafts[: len(its_tokens)]):
+            if row.ended:
                 break
             if is_broken:
                 group.check.fail()
@@ -403,7 +403,8 @@ def _choose(
             row.ended = group.has_ended(row)
             if row.ended:
                 yield group.setting, row.place, row.tokens
-            right = place < len(its_drafts) and its_drafts[place] == token
-            if place < len(its_drafts):
-                acceptance.note(right)
-            going_on = right and not row.ended
+            if draft is None:
+                break
+            acceptance.note(token == draft)
+            if token != draft:
+                break
