@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_packing import CONFIGS, build, documents, rows_that_begin_alike
 
-from sft.generation import decoding
-from sft.generation.decoding import largest
+from sft.generation import rows
 from sft.generation.drafts import MOST_DRAFTS, Acceptance, Lookup
 from sft.generation.generate import generate, generate_all
+from sft.generation.rows import largest
 
 SETTINGS = {
     "greedy": {},
@@ -146,7 +146,7 @@ def test_more_is_guessed_the_more_guesses_were_right_and_nothing_for_few_rows():
 
 
 def test_the_largest_score_is_the_first_of_the_largest(monkeypatch):
-    monkeypatch.setattr(decoding, "PART", 8)
+    monkeypatch.setattr(rows, "PART", 8)
     torch.manual_seed(0)
     scores = torch.randint(0, 4, (200, 27)).float()
     scores[::7, ::5] = -math.inf

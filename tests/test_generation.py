@@ -16,9 +16,10 @@ from transformers import (
 )
 
 from sft.generation import decoding
-from sft.generation.decoding import batches, drawn
+from sft.generation.decoding import batches
 from sft.generation.generate import generate, generate_all
 from sft.generation.penalty import ScopedRepetitionPenalty
+from sft.generation.rows import drawn
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer, decode
 from sft.model.load import load_base
