@@ -9,8 +9,10 @@ MOST_DRAFTS = 7
 """The most tokens of a row that are guessed at once."""
 
 DRAFT_COST = 0.012
-"""What reading and scoring one more token costs, as a share of a step without guesses. For gemma-3-270m in bf16 on one core
-of an EPYC, it was about 0.009 where 40 more were read and 0.02 where 110 were."""
+"""What reading and scoring one more token costs, as a share of a step without guesses.
+
+For gemma-3-270m in bf16 on a CPU it was about 0.009 where 40 more were read at once, and 0.02 where 110 were.
+"""
 
 WORTH = 1.1
 """How many times faster rows have to go on with guesses: what is waited for are the slowest, which may have none."""
