@@ -72,7 +72,7 @@ def test_rows_of_several_caches_are_joined_at_their_last_tokens():
     for cache, pair in zip(caches, given, strict=True):
         for layer in range(2):
             cache.update(*pair, layer_idx=layer)
-    join(caches[0], [2], caches[1:], width=5)
+    join(caches[0], [(2, 6)], caches[1:], width=5)
     expected = torch.zeros(4, 3, 5, 8)
     expected[0] = given[0][0][2, :, -5:]
     expected[1:3, :, -2:] = given[1][0]

@@ -16,9 +16,10 @@ from transformers import (
 )
 
 from sft.generation import decoding
-from sft.generation.decoding import batches, drawn
+from sft.generation.decoding import batches
 from sft.generation.generate import generate, generate_all
 from sft.generation.penalty import ScopedRepetitionPenalty
+from sft.generation.rows import drawn
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer, decode
 from sft.model.load import load_base
@@ -151,7 +152,8 @@ def hooked(model, see):
         if packed:  # beginnings that prompts share have no prefix, and are named by others
             see(0, len(packed) - len({prefix for prefix, _, _ in packed} - {None}))
         else:
-            see(*((len(ids), 0) if ids.shape[1] == 1 else (0, len(ids))))
+            cache = kwargs["past_key_values"]
+            see(*((len(cache.layers[0].keys), 0) if cache.get_seq_length() else (0, len(ids))))
 
     handle = model.register_forward_pre_hook(told, with_kwargs=True)
     yield
@@ -313,9 +315,9 @@ def test_decoding_waits_once_a_token_whatever_is_decoded(model, tokenizer, many_
     asked = []
     choose = decoding._choose
 
-    def watched(groups, logits):
+    def watched(*given):
         with counted() as waits:
-            ended = list(choose(groups, logits))
+            ended = list(choose(*given))
         asked.append(waits)
         yield from ended
 

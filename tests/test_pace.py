@@ -20,8 +20,8 @@ MACHINES = {"small model": (0.05, 0.02), "7B on a CPU": (1.5, 0.15), "large batc
 class Machine:
     """Answers prompts as `decode_all` does, longest first with refilling, and notes estimates as the clock goes on."""
 
-    def __init__(self, a_pass, a_token, monkeypatch):
-        self.a_pass, self.a_token, self.now = a_pass, a_token, 0.0
+    def __init__(self, a_pass, a_token, monkeypatch, at_once=1):
+        self.a_pass, self.a_token, self.at_once, self.now = a_pass, a_token, at_once, 0.0
         monkeypatch.setattr(pace.time, "perf_counter", lambda: self.now)
         self.pace = Pace(BUDGET, NEW_TOKENS)
         self.estimates, self.ended = [], []
@@ -45,17 +45,18 @@ class Machine:
             if len(coming) >= 0.25 * len(live):
                 for row in coming:
                     self.now += self.a_pass + self.a_token * lengths[row]
-                    watch([lengths[row]], 0)
+                    watch([lengths[row]], 0, 0)
                     live[row] = 1
                 waiting = waiting[len(coming) :]
-            decoded = len(live)
+            answers_now, at_once = len(live), self.at_once
+            decoded = answers_now * at_once
             self.now += self.a_pass + self.a_token * decoded
-            live = {row: tokens + 1 for row, tokens in live.items()}
+            live = {row: tokens + at_once for row, tokens in live.items()}
             for row in [row for row in live if live[row] >= answers[row]]:
                 del live[row]
                 self.pace.ended()
                 self.ended.append(self.now)
-            watch([], decoded)
+            watch([], decoded, answers_now)
 
     def wrong_at(self, seconds):
         """How far the first estimate after so many seconds is off, as a share of what was left."""
@@ -74,9 +75,12 @@ def uneven(rows=100):
     return [chance.randint(900, 1800) if row % 7 == 0 else chance.choice([60, 80, 150]) for row in range(rows)]
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_after_a_minute_the_time_that_is_left_is_known_though_the_longest_prompts_come_first(machine, monkeypatch):
-    simulated = Machine(*MACHINES[machine], monkeypatch)
+def test_after_a_minute_the_time_that_is_left_is_known_though_the_longest_prompts_come_first(
+    machine, monkeypatch, at_once
+):
+    simulated = Machine(*MACHINES[machine], monkeypatch, at_once)
     lengths = uneven()
     total = simulated.run(lengths, [NEW_TOKENS] * len(lengths))
     assert total > 2 * MINUTE

@@ -1,5 +1,7 @@
 """Logits that are not finite are noticed, without asking the GPU at every token."""
 
+from typing import NoReturn
+
 import torch
 from transformers import LogitsProcessor
 
@@ -19,10 +21,13 @@ class CheckedLogits(LogitsProcessor):
         self.sampled = sampled
         self.found: torch.Tensor | None = None
         """A truth value on the model's device; None: no logits yet."""
+        self.broken = torch.empty(0)
+        """(rows,) of the last logits, which were not finite."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return `scores` (rows, vocabulary)."""
         broken = ~scores.amax(dim=-1, keepdim=True).isfinite()
+        self.broken = broken[:, 0]
         self.found = broken.any() if self.found is None else self.found | broken.any()
         return scores.masked_fill(broken, 0) if self.sampled else scores
 
@@ -34,7 +39,11 @@ class CheckedLogits(LogitsProcessor):
     def check(self) -> None:
         """Raise UserError where there were any so far."""
         if self.found is not None and self.found:
-            reason = "its weights are damaged"
-            if self.remedy:
-                reason += f", or its number format is too narrow for them; try {self.remedy}"
-            raise UserError(f"the model's logits are not finite numbers: {reason}")
+            self.fail()
+
+    def fail(self) -> NoReturn:
+        """Raise the UserError that says so."""
+        reason = "its weights are damaged"
+        if self.remedy:
+            reason += f", or its number format is too narrow for them; try {self.remedy}"
+        raise UserError(f"the model's logits are not finite numbers: {reason}")

@@ -98,7 +98,8 @@ def generate_all(
             its_prompts = [prompts[place] for place in batch]
             answers = generate(model, tokenizer, its_prompts, settings[number], headings=headings)
             if watch:
-                watch([len(prompt) for prompt in its_prompts], sum(answer.tokens for answer in answers))
+                tokens = sum(answer.tokens for answer in answers)
+                watch([len(prompt) for prompt in its_prompts], tokens, tokens)
             yield from zip([number] * len(batch), batch, answers, strict=True)
     if not together:
         return
@@ -152,6 +153,7 @@ _WHOLE_BATCH = {
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
     "watermarking_config": None,
+    "max_time": None,
 }
 """Settings whose other values bind the rows of a batch together, with the value that does not."""
 

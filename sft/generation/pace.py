@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 
-Watch = Callable[[Sequence[int], int], object]
-"""Is told what was just done: the tokens of each prompt that was read, and how many tokens were decoded in one step."""
+Watch = Callable[[Sequence[int], int, int], object]
+"""Is told what was just done: the tokens of each prompt that was read, or how many tokens were decoded in one step and
+for how many answers."""
 
 
 class Pace:
@@ -29,6 +30,8 @@ class Pace:
         """Of a step, their shares."""
         self._started = self._ended = self._in_step = 0
         self._read = self._decoded = self._steps = self._scored = 0
+        self._in_steps = self._answers_in_steps = 0
+        """Tokens decoded in steps, and one for each answer in each step."""
         self._reading = self._decoding = self._scoring = 0.0
         """Seconds."""
         self._last = time.perf_counter()
@@ -43,7 +46,7 @@ class Pace:
         self._to_read += sum(prompts)
         self._waiting_shares += sum(self._share(tokens, together) for tokens in prompts)
 
-        def watch(read: Sequence[int], decoded: int) -> None:
+        def watch(read: Sequence[int], decoded: int, answers: int) -> None:
             self._waiting -= len(read) * self.settings
             self._started += len(read) * self.settings
             self._waiting_shares -= sum(self._share(tokens, together) for tokens in read)
@@ -53,6 +56,8 @@ class Pace:
                 self._decoded += decoded
                 self._steps += 1
                 self._in_step = decoded
+                self._in_steps += decoded
+                self._answers_in_steps += answers
             else:
                 self._reading += self._passed()
                 self._read += sum(read)
@@ -93,6 +98,7 @@ class Pace:
         a_step = max(0.0, self._decoding - a_token * self._decoded) / max(1, self._steps)
         length = min(self.new_tokens, self._decoded / self._ended) if self._ended else self.new_tokens
         going_on = max(0.0, length * self._started - self._decoded) if self._started > self._ended else 0.0
-        steps = length * self._waiting_shares + going_on / max(1, self._in_step)
+        at_once = self._in_steps / max(1, self._answers_in_steps) or 1.0
+        steps = length / at_once * self._waiting_shares + going_on / max(1, self._in_step)
         tokens = self._to_read + length * self._waiting + going_on
         return a_token * tokens + a_step * steps + of_scores * self._to_score

@@ -1,6 +1,5 @@
 """Prompts are read one after another, without padding, and what several of them begin with is read once."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
@@ -9,7 +8,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
-from sft.model.attention import packed_mask, packing_obstacle, use_packed_attention
+from sft.generation.attention import attending
+from sft.model.attention import packed_mask, packing_obstacle
 from sft.model.shared_prefix import add_prefixes, common_tokens, documents_of
 
 PACKED_TOKENS = 2048
@@ -55,7 +55,7 @@ def read_packed(model: PreTrainedModel, prompts: Sequence[list[int]], cache: Dyn
     }
     add_prefixes(batch, documents)
     ends = torch.tensor(starts[-len(prompts) :]) - 1
-    with _packed_attention(model):
+    with attending(model, "packed_documents"):
         mark = packed_mask(model.config, batch["input_ids"])
         outputs = model(**batch, attention_mask=mark, past_key_values=cache, logits_to_keep=ends, return_dict=True)
     places = []
@@ -67,13 +67,3 @@ def read_packed(model: PreTrainedModel, prompts: Sequence[list[int]], cache: Dyn
     for layer in cache.layers:
         layer.keys, layer.values = (states[0][:, index].transpose(0, 1) for states in (layer.keys, layer.values))
     return outputs.logits[0]
-
-
-@contextlib.contextmanager
-def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    usual = model.config._attn_implementation
-    use_packed_attention(model, "documents", model.device)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(usual)
