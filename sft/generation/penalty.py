@@ -30,7 +30,7 @@ class ScopedRepetitionPenalty(LogitsProcessor):
         self.prompt_mask = prompt_mask.bool()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Penalise `scores` (rows, vocabulary), in place, given `input_ids` (rows, prompt and answer tokens)."""
+        """Penalise `scores` (rows, vocabulary) given `input_ids` (rows, prompt and answer tokens)."""
         copies, prompt_length = len(input_ids) // len(self.prompt_mask), self.prompt_mask.shape[1]
         occurred = input_ids[:, prompt_length:]
         if self.scope == "all":
@@ -41,7 +41,7 @@ class ScopedRepetitionPenalty(LogitsProcessor):
             occurred = torch.cat([torch.where(mask, prompt, first), occurred], dim=1)
         # Only the scores of these few tokens are touched: a vocabulary has up to 262,000.
         found = scores.gather(1, occurred)
-        return scores.scatter_(1, occurred, torch.where(found < 0, found * self.penalty, found / self.penalty))
+        return scores.scatter(1, occurred, torch.where(found < 0, found * self.penalty, found / self.penalty))
 
     def of_rows(self, rows: list[int]) -> "ScopedRepetitionPenalty":
         """The same for these rows of the batch, each as often as it is named."""
