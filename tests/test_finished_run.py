@@ -46,6 +46,15 @@ def test_it_answers_as_it_did(run, call):
     assert answer.startswith("歳のとき店長の�テーマ方は年ぶり発表貝類博物館申し")
 
 
+def about(found):
+    """The same, with numbers that need only be near: another CPU rounds otherwise."""
+    if isinstance(found, dict):
+        return {key: about(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return type(found)(map(about, found))
+    return pytest.approx(found, rel=1e-5) if isinstance(found, float) else found
+
+
 def test_it_is_scored_as_it_was(run, call):
     before = json.loads((run / "eval" / "results.json").read_text())
     answers = list(read_predictions(run / "eval" / "predictions.jsonl"))
@@ -54,10 +63,10 @@ def test_it_is_scored_as_it_was(run, call):
         call(evaluate, run, *words)
     call(evaluate, run, *words, "--force")
     again = list(read_predictions(run / "eval" / "predictions.jsonl"))
-    for key in ("reference_nll", "reference_nll_without_context"):  # another CPU rounds otherwise
-        assert [getattr(one, key) for one in again] == pytest.approx([getattr(one, key) for one in answers], rel=1e-5)
-        again, answers = ([dataclasses.replace(one, **{key: None}) for one in each] for each in (again, answers))
-    assert again == answers
+    nll = ("reference_nll", "reference_nll_without_context")
+    for one, other in zip(again, answers, strict=True):
+        assert {key: getattr(one, key) for key in nll} == about({key: getattr(other, key) for key in nll})
+        assert dataclasses.replace(one, **dict.fromkeys(nll)) == dataclasses.replace(other, **dict.fromkeys(nll))
     after = json.loads((run / "eval" / "results.json").read_text())
     found = after["systems"]["tuned"]["groups"]
     assert {scores.pop("ran_on")["mean"] for scores in found.values()} == {0}  # which that version did not count
@@ -70,7 +79,7 @@ def test_it_is_scored_as_it_was(run, call):
             now = after["systems"]["tuned"]["groups"][group][metric]
             if BY_KEY[metric].binary:  # since then shares near 0 and 1 have Wilson's intervals
                 now, found = ({key: one[key] for key in ("mean", "n", "missing")} for one in (now, found))
-            assert now == pytest.approx(found, rel=1e-5), (group, metric)
+            assert now == about(found), (group, metric)
     assert after["rows"].pop("under").items() <= DOLLY.items()
     assert after["rows"].pop("mixed") == {}
     assert after["rows"] == before["rows"]
