@@ -25,7 +25,7 @@ from benchmarks.turns import print_ratios
 from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.data.rows import examples_of
 from sft.generation.answerer import Answerer, load_answerer, open_run
-from sft.generation.decoding import batches
+from sft.generation.batch.decoding import batches
 from sft.generation.generate import generate_all, library_config
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.generation.settings import effective_settings

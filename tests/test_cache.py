@@ -7,7 +7,7 @@ import torch
 from transformers import Gemma3TextConfig, GPTNeoXConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from sft.generation.cache import ROOM_TOKENS, GrowingLayer, GrowingSlidingLayer, can_join, growing_cache, join
+from sft.generation.batch.cache import ROOM_TOKENS, GrowingLayer, GrowingSlidingLayer, can_join, growing_cache, join
 
 
 def states(rows, tokens):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_packing import CONFIGS, build, documents, rows_that_begin_alike
 
-from sft.generation import rows
-from sft.generation.drafts import MOST_DRAFTS, Acceptance, Lookup
+from sft.generation.batch import rows
+from sft.generation.batch.drafts import MOST_DRAFTS, Acceptance, Lookup
+from sft.generation.batch.rows import largest
 from sft.generation.generate import generate, generate_all
-from sft.generation.rows import largest
 
 SETTINGS = {
     "greedy": {},

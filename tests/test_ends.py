@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sft.ask.question import ask
-from sft.generation.drafts import Acceptance, Lookup
+from sft.generation.batch.drafts import Acceptance, Lookup
 from sft.generation.ends import AnswerEnds, text_of
 from sft.generation.generate import Answer, generate, generate_all
 from sft.generation.streamer import CharacterStreamer

@@ -15,11 +15,11 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from sft.generation import decoding
-from sft.generation.decoding import batches
+from sft.generation.batch import decoding
+from sft.generation.batch.decoding import batches
+from sft.generation.batch.rows import drawn
 from sft.generation.generate import generate, generate_all
 from sft.generation.penalty import ScopedRepetitionPenalty
-from sft.generation.rows import drawn
 from sft.generation.settings import effective_settings
 from sft.generation.streamer import CharacterStreamer, decode
 from sft.model.load import load_base

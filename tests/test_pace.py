@@ -6,7 +6,7 @@ import random
 import pytest
 
 from sft.generation import pace
-from sft.generation.decoding import batches
+from sft.generation.batch.decoding import batches
 from sft.generation.pace import Pace
 from sft.system.waiting import EstimatedBar
 from sft.training.steps import StepSampler, padded

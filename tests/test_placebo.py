@@ -12,9 +12,9 @@ from sft.generation.generate import generate
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.system.errors import UserError
 from studies.context_qa import models
-from studies.context_qa.placebo import _kept
-from studies.context_qa.placebo_answers import NEW_TOKENS, Counted, CountedPenalty, Experiment
-from studies.context_qa.placebo_scores import (
+from studies.context_qa.placebo.answers import NEW_TOKENS, Counted, CountedPenalty, Experiment
+from studies.context_qa.placebo.run import _kept
+from studies.context_qa.placebo.scores import (
     ALL_BUT_GOLD,
     CONTEXT,
     GENERATED,
@@ -137,7 +137,7 @@ def test_reading_a_prompt_once_changes_no_answer(experiment):
 
 
 def test_a_stopped_experiment_goes_on_and_ends_as_one_that_was_not(words, data, tmp_path, program, monkeypatch):
-    command = ["studies.context_qa.placebo", "configs/tiny.yaml", *words("open-calm"), "--data", data]
+    command = ["studies.context_qa.placebo.__main__", "configs/tiny.yaml", *words("open-calm"), "--data", data]
     whole, again = tmp_path / "whole.jsonl", tmp_path / "again.jsonl"
     result = program(*command, "--rows", 3, "--output", whole)
     assert result.returncode == 0, result.stderr

@@ -31,7 +31,7 @@ from sft.data.read import load_data
 from sft.data.records import CATEGORIES, Example, named_weights
 from sft.data.rows import category_counts, examples_of, kind_counts
 from sft.data.split import epoch_rows, split_rows
-from sft.generation.decoding import batches
+from sft.generation.batch.decoding import batches
 from sft.generation.penalty import ScopedRepetitionPenalty
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.template import FormattingFunction, PromptTemplate

@@ -4,9 +4,9 @@ import pytest
 import torch
 from test_packing import CONFIGS, LONGER, build, documents, rows_that_begin_alike
 
-from sft.generation import reading
-from sft.generation.cache import growing_cache, join
-from sft.generation.reading import alike, can_read_packed, read_packed
+from sft.generation.batch import reading
+from sft.generation.batch.cache import growing_cache, join
+from sft.generation.batch.reading import alike, can_read_packed, read_packed
 
 
 def prompts():

@@ -15,18 +15,18 @@ from eval.predictions import BASE, Prediction, read_predictions, rows_sha256
 from sft.config.load import load_config
 from sft.data.records import Example
 from sft.system.errors import UserError
-from studies.context_qa.analysis import analyse
-from studies.context_qa.figures import figures
 from studies.context_qa.forensics import compared_to_article, write_article
-from studies.context_qa.material import COLUMNS, load
 from studies.context_qa.measures import about_the_task, measure, repeated
-from studies.context_qa.placebo_scores import SETTINGS
+from studies.context_qa.placebo.scores import SETTINGS
 from studies.context_qa.plan import RowsName, Study, Unit, changed_setting, load_study, units
-from studies.context_qa.report import results_of, write_report
+from studies.context_qa.report.analysis import analyse
+from studies.context_qa.report.figures import figures
+from studies.context_qa.report.material import COLUMNS, load
+from studies.context_qa.report.tables import shown, tables
+from studies.context_qa.report.write import results_of, write_report
 from studies.context_qa.rows import asked_rows, check_held_out
 from studies.context_qa.scores import write_rows, write_system
 from studies.context_qa.study import check_decodings
-from studies.context_qa.tables import shown, tables
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
 SMOKE = FOLDER / "smoke.yaml"
@@ -605,6 +605,9 @@ def test_printed_answers_are_counted_and_held_against_the_studys(tmp_path, tiny_
     assert found["greedy"]["similar"] == [28, 28]
     text = tables(results_of([study]), [])
     assert "What recurs in the article's printed answers" in text
+    (tmp_path / "ARTICLE.md").write_text("1. 問い → 答え E\n2. 問い、答えなし\n")
+    with pytest.raises(UserError, match="answer 2 is not understood; write each on a line"):
+        write_article(based, tmp_path / "ARTICLE.md")
     (tmp_path / "ARTICLE.md").write_text("nothing")
     with pytest.raises(UserError, match="holds no answer; write each on a line"):
         write_article(based, tmp_path / "ARTICLE.md")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from studies.context_qa.plan import load_study
-from studies.context_qa.report import SCHEMA_VERSION, results_of
+from studies.context_qa.report.write import SCHEMA_VERSION, results_of
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "context-qa"

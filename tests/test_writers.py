@@ -316,7 +316,7 @@ def make_judgement(directory, monkeypatch):
 def make_report_of_a_study(directory, monkeypatch):
     from test_study import as_in_the_table, scored
 
-    from studies.context_qa import report
+    from studies.context_qa.report import write as report
 
     study = scored(directory / "scores", as_in_the_table)
     results = report.results_of([study])
@@ -347,7 +347,8 @@ def make_counts_of_an_article(directory, monkeypatch, tiny_base):
 def make_row_scores(directory, monkeypatch):
     from test_placebo import made_up
 
-    from studies.context_qa import placebo, placebo_answers
+    from studies.context_qa.placebo import answers as placebo_answers
+    from studies.context_qa.placebo import run as placebo
 
     class Answered:
         """An experiment whose model is not asked."""

@@ -27,7 +27,7 @@ from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import category_head, hash_order
 from sft.generation.answerer import Answerer, EncodedPrompt, Opened
-from sft.generation.decoding import batches
+from sft.generation.batch.decoding import batches
 from sft.generation.generate import Answer
 from sft.generation.pace import Pace, Watch
 from sft.generation.settings import effective_settings

@@ -9,9 +9,9 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokeni
 from transformers.generation.streamers import BaseStreamer
 
 from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
-from sft.generation.cache import can_join, growing_cache
+from sft.generation.batch.cache import can_join, growing_cache
+from sft.generation.batch.decoding import Prepared, batches, decode_all
 from sft.generation.checked_logits import CheckedLogits
-from sft.generation.decoding import Prepared, batches, decode_all
 from sft.generation.ends import AnswerEnds, text_of
 from sft.generation.pace import Watch
 from sft.generation.penalty import ScopedRepetitionPenalty

@@ -29,6 +29,7 @@ from transformers.masking_utils import (
 from sft.model import cpu_attention
 from sft.model.families import FAMILIES
 from sft.model.shared_prefix import Prefixes, own_tokens, whole_rows
+from sft.model.window import window_mask
 from sft.system.errors import UserError
 
 PackedAttention = Literal["auto", "dense", "documents", "varlen"]
@@ -154,20 +155,13 @@ def _one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, doc
             scaling = documents.scaling or q.shape[-1] ** -0.5
             outputs.append(cpu_attention.attend(q[0], k[0], v[0], scaling, documents.window)[None])
             continue
-        window = _window_mask(q.shape[2], documents.window, q.device)
+        window = window_mask(q.shape[2], documents.window, q.device)
         attended = scaled_dot_product_attention(
             q, k, v, window, documents.dropout, is_causal=window is None, scale=documents.scaling,
             enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
         outputs.append(attended.transpose(1, 2))
     return torch.cat(outputs, dim=1)
-
-
-def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
-    """(tokens, tokens), true where a token sees another; None where the causal order alone decides."""
-    if sliding_window is None or length <= sliding_window:
-        return None
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril_().triu_(1 - sliding_window)
 
 
 def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:

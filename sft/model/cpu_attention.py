@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
+from sft.model.window import window_mask
+
 BLOCK = 256
 """Queries of a block, about: smaller ones compute less of what is masked, larger ones make better products."""
 STEP = 32
@@ -63,7 +65,7 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         heads, length, size = query.shape
         query, key, value = (_padded(states) for states in (query, key, value))  # which nothing in the document sees
-        mask = _window_mask(query.shape[1], window, query.dtype)
+        mask = _hiding(query.shape[1], window, query.dtype)
         groups = heads // len(key)
         attended, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query[None], *(states.repeat_interleave(groups, 0)[None] for states in (key, value)),
@@ -134,13 +136,10 @@ def _hidden(probabilities: torch.Tensor, block: _Block, window: int | None) -> t
 
 
 @functools.lru_cache(maxsize=2)  # layers of a kind follow each other
-def _window_mask(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+def _hiding(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
     """(tokens, tokens), −inf where a token does not see another; None where the order alone decides."""
-    if window is None or length <= window:
-        return None
-    return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1) + torch.full(
-        (length, length), -torch.inf, dtype=dtype
-    ).tril_(-window)
+    seen = window_mask(length, window, torch.device("cpu"))
+    return None if seen is None else torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
 def _padded(states: torch.Tensor) -> torch.Tensor:

@@ -22,9 +22,9 @@ from sft.data.records import Example
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error
 from sft.system.files import read_bytes, read_json, write_whole
-from studies.context_qa.material import COLUMNS, Material
 from studies.context_qa.measures import measure
 from studies.context_qa.plan import ROWS, Study, load_study
+from studies.context_qa.report.material import COLUMNS, Material
 
 MEASURED = ("characters", "tokens_repeated", "words_repeated", "about_the_task")
 REPEATED = ("tokens_repeated", "words_repeated")
@@ -33,6 +33,7 @@ LEAST = 20
 _ANSWER = re.compile(
     r"^(\d+)\. (.+?)(?: with a context that says (.+?))? → (.+?)( E|…? ?\(cut [^)]*\))?$", re.MULTILINE
 )
+_NUMBERED = re.compile(r"^(\d+)\. ", re.MULTILINE)
 
 
 def main() -> None:
@@ -52,7 +53,13 @@ def write_article(study: Study, path: Path) -> Path:
     from sft.plan.prepare import read_tokenizer
     from sft.prompt.encode import encode_answer
 
-    found = _ANSWER.findall(read_bytes(path).decode(errors="replace"))
+    text = read_bytes(path).decode(errors="replace")
+    found = _ANSWER.findall(text)
+    numbered = _NUMBERED.findall(text)
+    if unread := [number for number in numbered if number not in [one[0] for one in found]]:
+        raise UserError(
+            f"{path}: answer {unread[0]} is not understood; write each on a line, as 1. question → answer E"
+        )
     if not found:
         raise UserError(f"{path}: holds no answer; write each on a line, as 1. question → answer E")
     tokenizer, _ = read_tokenizer(load_config(study.config, study.common))

@@ -22,7 +22,7 @@ from sft.system.errors import UserError, exit_on_user_error  # noqa: E402
 from sft.system.processes import RANK, WORLD_SIZE  # noqa: E402
 from studies.context_qa.pace import duration, say  # noqa: E402
 from studies.context_qa.plan import Study, load_study, systems, units  # noqa: E402
-from studies.context_qa.report import write_report  # noqa: E402
+from studies.context_qa.report.write import write_report  # noqa: E402
 from studies.context_qa.scores import check_scored  # noqa: E402
 
 

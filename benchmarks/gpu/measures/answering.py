@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmarks.gpu.work import Measures, Work, forget, peaks
 from sft.data.read import load_data
 from sft.data.rows import examples_of
-from sft.generation.decoding import batches
+from sft.generation.batch.decoding import batches
 from sft.generation.generate import Answer, generate, generate_all
 from sft.model.load import load_base
 from sft.prompt.encode import encode_prompt, eos_id

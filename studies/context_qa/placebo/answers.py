@@ -17,15 +17,15 @@ from sft.data.records import Example
 from sft.data.rows import examples_of
 from sft.data.split import hash_order
 from sft.generation.answerer import Answerer
-from sft.generation.cache import growing_cache
+from sft.generation.batch.cache import growing_cache
 from sft.generation.generate import library_config
 from sft.generation.streamer import decode
 from sft.prompt.encode import bos_ids, encode_answers, eos_id
 from sft.system.errors import UserError
 from sft.system.files import text_sha256
-from studies.context_qa import placebo_scores as scope_names
 from studies.context_qa.models import open_model
-from studies.context_qa.placebo_scores import SCOPES, SETTINGS, RowScores
+from studies.context_qa.placebo import scores as scope_names
+from studies.context_qa.placebo.scores import SCOPES, SETTINGS, RowScores
 
 NEW_TOKENS = 32
 GREEDY = {"do_sample": False, "max_new_tokens": NEW_TOKENS}

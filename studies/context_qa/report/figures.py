@@ -13,11 +13,11 @@ from eval.predictions import BASE
 from eval.render import marks
 from sft.config.repetition_penalty import DEFAULT_SCOPE, NO_PENALTY, PENALTY, SCOPE
 from sft.page import svg
-from studies.context_qa.estimates import interval_of
-from studies.context_qa.material import metric_name
-from studies.context_qa.placebo_scores import SCOPES as SCOPES_PENALISED
-from studies.context_qa.placebo_scores import STRONG
+from studies.context_qa.placebo.scores import SCOPES as SCOPES_PENALISED
+from studies.context_qa.placebo.scores import STRONG
 from studies.context_qa.plan import GREEDY
+from studies.context_qa.report.estimates import interval_of
+from studies.context_qa.report.material import metric_name
 
 Results = Mapping[str, Any]
 Estimate = Mapping[str, Any]

@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
-from sft.generation.attention import attending
+from sft.generation.batch.attention import attending
 from sft.model.attention import packed_mask, packing_obstacle
 from sft.model.shared_prefix import add_prefixes, common_tokens, documents_of
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
-from sft.generation.attention import ROW_BY_ROW, RowPlaces, attending
-from sft.generation.cache import growing_cache, join, visible, write_at
-from sft.generation.drafts import Acceptance, Lookup
+from sft.generation.batch.attention import ROW_BY_ROW, RowPlaces, attending
+from sft.generation.batch.cache import growing_cache, join, visible, write_at
+from sft.generation.batch.drafts import Acceptance, Lookup
+from sft.generation.batch.reading import alike, can_read_packed, read_packed
+from sft.generation.batch.rows import BY_ROW, Group, Row
 from sft.generation.ends import AnswerEnds
 from sft.generation.pace import Watch
-from sft.generation.reading import alike, can_read_packed, read_packed
-from sft.generation.rows import BY_ROW, Group, Row
 from sft.model.attention import packing_obstacle
 
 CHANGED_SHARE = 0.25

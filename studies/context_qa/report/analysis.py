@@ -17,7 +17,10 @@ from eval.statistics.estimates import holm, is_bound, rank_correlation
 from sft.config.repetition_penalty import SCOPE
 from sft.data.files.sources import SUFFIXES
 from sft.data.records import CONTEXT
-from studies.context_qa.estimates import (
+from studies.context_qa.forensics import compared_to_article
+from studies.context_qa.placebo.scores import analyse_placebo, read_placebo
+from studies.context_qa.plan import GREEDY, RowsName, Study
+from studies.context_qa.report.estimates import (
     SEED,
     Found,
     effect,
@@ -28,10 +31,7 @@ from studies.context_qa.estimates import (
     ratio,
     scored,
 )
-from studies.context_qa.forensics import compared_to_article
-from studies.context_qa.material import Material, Outcome
-from studies.context_qa.placebo_scores import analyse_placebo, read_placebo
-from studies.context_qa.plan import GREEDY, RowsName, Study
+from studies.context_qa.report.material import Material, Outcome
 
 FIFTHS = 5
 

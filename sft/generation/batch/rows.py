@@ -16,8 +16,8 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
+from sft.generation.batch.drafts import MOST_DRAFTS, Lookup
 from sft.generation.checked_logits import CheckedLogits
-from sft.generation.drafts import MOST_DRAFTS, Lookup
 from sft.generation.ends import AnswerEnds
 from sft.generation.penalty import ScopedRepetitionPenalty
 
@@ -128,10 +128,13 @@ class Group:
 
 
 def largest(scores: torch.Tensor) -> torch.Tensor:
-    """(rows,): the first of each row's largest scores, (rows, vocabulary). `argmax` takes four times as long.
+    """(rows,): the first of each row's largest scores, (rows, vocabulary).
 
-    A CPU finds a largest value fast, and its place slowly: the place is looked for in the part that it is in.
+    A CPU finds a largest value fast, and its place slowly (`argmax` takes four times as long): the place is looked for
+    in the part that it is in.
     """
+    if scores.device.type != "cpu":
+        return scores.argmax(dim=1)
     parts = list(scores.split(PART, dim=1))
     part = torch.stack([part.amax(dim=1) for part in parts], dim=1).argmax(dim=1)
     places = (part[:, None] * PART + torch.arange(PART, device=scores.device)).clamp_(max=scores.shape[1] - 1)

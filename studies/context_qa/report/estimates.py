@@ -22,8 +22,8 @@ from eval.statistics.estimates import (
     sign_flip_p,
 )
 from eval.statistics.shares import share_interval
-from studies.context_qa.material import BySeed, Material, Outcome
 from studies.context_qa.measures import BINARY, COMPARED, LEAD
+from studies.context_qa.report.material import BySeed, Material, Outcome
 
 SEED = 0
 """Of resampling."""

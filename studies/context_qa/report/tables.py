@@ -16,12 +16,12 @@ from eval.predictions import BASE
 from eval.render import numbers
 from eval.render.markdown import inline, render_markdown
 from sft.data.records import CONTEXT
-from studies.context_qa.analysis import BEHAVIOUR
-from studies.context_qa.estimates import interval_of
-from studies.context_qa.figures import Drawn
-from studies.context_qa.material import metric_name
-from studies.context_qa.placebo_scores import placebo_blocks
+from studies.context_qa.placebo.scores import placebo_blocks
 from studies.context_qa.plan import GREEDY
+from studies.context_qa.report.analysis import BEHAVIOUR
+from studies.context_qa.report.estimates import interval_of
+from studies.context_qa.report.figures import Drawn
+from studies.context_qa.report.material import metric_name
 
 NOT_RUN = "not run"
 ROWS_NAMES = {"jsquad": "JSQuAD", "dolly": "dolly", "niilc": "NIILC", "jsquad-shots": "JSQuAD with examples"}

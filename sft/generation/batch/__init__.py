@@ -1,0 +1,1 @@
+"""Many prompts answered at once: how they are read, remembered and decoded."""

@@ -1,0 +1,1 @@
+"""Which tokens a repetition penalty has to reach to spoil an answer."""

@@ -1,0 +1,1 @@
+"""Row scores become estimates, tables and figures."""
