@@ -13,6 +13,8 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from sft.model.attention import PackedAttention
+from sft.model.lora import base_of
+from sft.model.norms import compile_norms
 from sft.prompt.row_encoder import RowEncoder
 from sft.training.trainer import RunTrainer
 
@@ -41,6 +43,8 @@ def ours(work: Work) -> Trainer:
     rows = work.arguments.max_length // work.encoder.max_length if packed else work.micro_batch
     own = {"activation_checkpointing": False, "completion_only_loss": False, "logging_nan_inf_filter": False}
     config = SFTConfig(per_device_train_batch_size=rows, **own | work.settings)
+    if config.use_cpu:
+        compile_norms(base_of(work.model))  # as every training does that is not a short one
     return RunTrainer(
         model=work.model, args=config, train_dataset=work.encoded, eval_datasets={}, tokenizer=work.tokenizer,
         encoder=work.encoder, pack=packed, total_batch_size=len(work.encoded),

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.system.errors import UserError
 
-CHUNK_TOKENS = 256
-CHUNK_LOGITS = 2**26
+CHUNK_TOKENS = 512
+CHUNK_LOGITS = 2**27
 """The most tokens whose logits exist at once, and the most logits: fewer tokens where the vocabulary is large."""
 CACHED_LOGITS = 2**18
 """Logits that a CPU keeps at hand in fp32 from one operation to the next: 1 MB, which a core's own cache holds. With

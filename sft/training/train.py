@@ -18,10 +18,12 @@ from sft.data.rows import names_of
 from sft.model.adapter import check_adapter
 from sft.model.base_identity import base_identity
 from sft.model.load import is_part_of_more, load_base
-from sft.model.lora import add_lora, describe_trained, train_all
+from sft.model.lora import add_lora, base_of, describe_trained, train_all
+from sft.model.norms import WORTH, compile_norms
 from sft.model.place import memory_peak_bytes, resolve_device, resolve_dtype, use_all_cores
 from sft.plan.activations import Chosen, choose, less_memory
 from sft.plan.prepare import Plan
+from sft.prompt.encoded_rows import row_lengths
 from sft.run import checkpoints
 from sft.run.directory import claim_directory, forget_replaced, owned, weights_directory
 from sft.run.held_out import split_text, write_split
@@ -73,6 +75,8 @@ def train(config: Config, resume: bool, force: bool) -> None:
         begin_trackers(arguments.report_to, config.run_directory)
         log_in(arguments.report_to)
         model = load_model(config, device, dtype)
+        tokens = sum(row_lengths(plan.train.rows)) * config.training["num_train_epochs"]
+        decide_norms(config.run_directory, manifest, model, device, tokens)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
         if RANK == 0:
@@ -130,11 +134,11 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     run = config.run_directory
     begun = read_manifest(run)
     manifest.check_goes_on(begun, load_config(run / "config.yaml", to_train=False).changes_training(config))
-    if begun.activation_checkpointing is None or begun.micro_batch_rows is None:
+    if None in (begun.activation_checkpointing, begun.micro_batch_rows, begun.compiled_norms):
         raise UserError(f"{run}: was begun by another version of this program; --force starts again")
     # Another machine, or this one with other programs on it, might choose otherwise, and round otherwise.
     manifest.started, manifest.activation_checkpointing = begun.started, begun.activation_checkpointing
-    manifest.micro_batch_rows = begun.micro_batch_rows
+    manifest.micro_batch_rows, manifest.compiled_norms = begun.micro_batch_rows, begun.compiled_norms
     checkpoint = checkpoints.newest_whole(run / "checkpoints", begun.started)
     if RANK == 0:
         checkpoints.go_on_from(checkpoint)
@@ -151,6 +155,21 @@ def load_model(config: Config, device: torch.device, dtype: torch.dtype) -> Any:
         return train_all(base)
     parent = config.model.adapter
     return add_lora(base, config.lora, weights_directory(Path(parent)) if parent else None)
+
+
+def decide_norms(run: Path, manifest: Manifest, model: Any, device: torch.device, tokens: float) -> None:
+    """Compile the model's norms where the run was begun so; one that begins now, where it has `tokens` enough.
+
+    Raises UserError where the run was begun so, and this machine cannot.
+    """
+    wanted = manifest.compiled_norms
+    if wanted is None:
+        wanted = device.type == "cpu" and tokens >= WORTH
+    compiled = wanted and compile_norms(base_of(model))
+    if manifest.compiled_norms and not compiled:
+        problem = "was begun with compiled norms, which round otherwise"
+        raise UserError(f"{run}: {problem}; go on where they can be compiled, or --force starts again")
+    manifest.compiled_norms = compiled
 
 
 def training_arguments(config: Config, device: torch.device, dtype: torch.dtype, plan: Plan) -> SFTConfig:
