@@ -43,6 +43,7 @@ NOT_RUN = {
     "python -m sft.export runs/A --merge --push": "needs a hub: test_upload",
     "python studies/context_qa/study.py studies/context_qa/gemma3-270m.yaml": "hours: test_study loads the file",
     "python -m studies.context_qa.forensics": "of an article of yours: test_study",
+    "python -m studies.context_qa.distractors": "of data that is not shipped: test_distractors",
     "python -m studies.context_qa.report": "of scores that are there: test_study",
     "python -m benchmarks.gpu": "minutes: test_gpu_benchmark",
     "trl dpo": "TRL's own: test_preferences_are_trained_as_the_page_says",

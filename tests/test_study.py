@@ -68,7 +68,7 @@ def test_a_wrong_study_is_one_line_about_one_key(words, message):
 def test_who_answers_what_and_in_which_order():
     study = load_study(FOLDER / "gemma3-270m.yaml")
     order = units(study)
-    assert len(order) == len(set(order)) == 16 * 3 + 7
+    assert len(order) == len(set(order)) == 17 * 3 + 7
     first = ["base/jsquad", "base/dolly", "base/niilc", "base/jsquad-shots", "article-42/jsquad"]
     assert ["/".join(unit) for unit in order[:5]] == first
     assert list(study.trained())[:4] == ["article-42", "recipe-42", "article-43", "recipe-43"]
