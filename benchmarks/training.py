@@ -41,6 +41,8 @@ from sft.system.command_line import command_parser
 from sft.system.errors import exit_on_user_error
 
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
+LENGTHS = (128, 256, 512, 1024, 2048)
+"""Tokens of a row, of which a step has 4,096 in all, where growth is measured."""
 TOLERANCE = {"float32": {"loss": 1e-5, "gradient_norm": 1e-5}, "bfloat16": {"loss": 5e-3, "gradient_norm": 0.1}}
 
 
@@ -89,13 +91,14 @@ def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
 def growth(arguments: argparse.Namespace, words: list[str]) -> bool:
     """How memory grows with the rows of a step, and speed with the length of rows; prints the medians' ratios."""
     variants = {f"{rows} rows": [*words, "packed", "--rows", str(rows)] for rows in (32, 128)}
-    for rows, tokens in ((32, 128), (2, 2048)):
+    for tokens in LENGTHS:
+        rows = LENGTHS[-1] * 2 // tokens
         more = ["--rows", str(rows), "--row-tokens", str(tokens)]
         variants[f"{rows} rows of {tokens:,} tokens"] = [*words, "packed", *more]
     medians = in_turns("benchmarks.training", variants, arguments.repeats)
     for name, found in medians.items():
         print(f"{name:24} {_speed(found)}")
-    few, many, short, long = medians.values()
+    few, many, short, *_, long = medians.values()
     print_ratios({"memory-of-rows": many["memory"] / few["memory"]})
     print_ratios({"speed-of-length": long["tokens"] / long["cpu"] / (short["tokens"] / short["cpu"])})
     return False
