@@ -21,9 +21,10 @@ GRID: dict[str, list[Any]] = {PENALTY: [NO_PENALTY, 1.2, 5.0], SCOPE: ["generate
 """Settings that show what a penalty does: what `python -m eval sweep` compares where nothing else is asked for."""
 
 MEASURED = (
-    "A repetition penalty that counts the prompt keeps an answer from quoting its context. Measured with a tuned "
-    "gemma-3-270m on 200 JSQuAD questions: without a penalty 61% of the answers held the right words, with 1.2 on "
-    "generated tokens 57%, with 1.2 over the prompt, too, 36%, with 5.0 over the prompt 3%."
+    "A repetition penalty that counts the prompt keeps an answer from quoting its context. Measured on JSQuAD, "
+    "untuned, right words in the answers of gemma-3-270m to 200 questions and of Qwen2.5-Coder-1.5B-Instruct to 100: "
+    "without a penalty 80 and 58, with 1.2 on generated tokens 79 and 56, over the prompt, too, with 1.05 72 and 55, "
+    "with 1.1 67 and 51, with 1.2 53 and 33, with 5.0 none."
 )
 
 
