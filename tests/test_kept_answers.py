@@ -58,6 +58,23 @@ def test_answers_are_not_made_again_when_scoring_was_interrupted(run, program, w
     assert not work
 
 
+@pytest.mark.parametrize(("command", "batches"), [([], 4), (["sweep"], 1)])
+def test_an_interruption_costs_no_more_work_where_there_are_more_settings(run, program, monkeypatch, command, batches):
+    jobs: list[list[int]] = []
+    answer_all = Answerer.answer_all
+
+    def counted(self, prompts, *rest):
+        jobs.append([len(prompt) + 3 for prompt in prompts])
+        return answer_all(self, prompts, *rest)
+
+    monkeypatch.setattr(Answerer, "answer_all", counted)
+    words = [*command, run, *FEW, "eval.rows_per_category=3", "eval.batch_tokens=300"]
+    assert program("eval.__main__", *words).returncode == 0
+    assert sum(map(len, jobs)) > 10
+    assert max(len(job) * max(job) for job in jobs if len(job) > 1) <= batches * 300
+    assert any(len(job) * max(job) > 300 for job in jobs) is (batches > 1)
+
+
 def test_what_was_kept_while_answering_is_forgotten_with_the_answers_even_after_a_kill(run, program, work, monkeypatch):
     def killed(self):
         raise KeyboardInterrupt

@@ -47,8 +47,8 @@ ANSWER = "answer"
 LIKELIHOOD = "likelihood of the references"
 
 JOB_BATCHES = 4
-"""Full batches that the rows of an answering job make: the more, the less its end weighs, when no row is waiting for
-the places that come free, and the more is lost by an interruption."""
+"""Full batches that an answering job makes, at least one of each setting: the more, the less its end weighs, when no
+row is waiting for the places that come free, and the more is lost by an interruption."""
 
 
 class Job(NamedTuple):
@@ -106,7 +106,7 @@ def answer_under(
     new_tokens = max(generation["max_new_tokens"] for generation in settings.values())
     answerer.check_room(new_tokens)
     asked = questions(answerer, rows, shots, choices, new_tokens, likelihoods)
-    jobs = [job for system in systems for job in _jobs(answerer, asked, new_tokens, system)]
+    jobs = [job for system in systems for job in _jobs(answerer, asked, new_tokens, len(settings), system)]
     state = PartialState(cpu=answerer.model.device.type == "cpu")
     if state.is_main_process:
         _warn(answerer, asked, settings.values(), max(map(len, shots), default=0))
@@ -218,13 +218,13 @@ def planned_provenance(
     )
 
 
-def _jobs(answerer: Answerer, asked: Sequence[Question], new_tokens: int, system: str) -> Iterator[Job]:
+def _jobs(answerer: Answerer, asked: Sequence[Question], new_tokens: int, settings: int, system: str) -> Iterator[Job]:
     budget = answerer.config.eval.batch_tokens
     answered = {
         row: question.prompt.ids for row, question in enumerate(asked) if question.prompt and not question.choices
     }
     rows, prompts = list(answered), list(answered.values())
-    for batch in batches(prompts, new_tokens, JOB_BATCHES * budget):
+    for batch in batches(prompts, new_tokens, max(1, JOB_BATCHES // settings) * budget):
         yield Job("answering", system, [rows[place] for place in batch], [])
     pairs = [(row, field) for row, question in enumerate(asked) for field in question.likelihoods]
     texts = [prompt + reference for prompt, reference in (asked[row].likelihoods[field] for row, field in pairs)]
