@@ -14,7 +14,7 @@
 # make lock   requirements.lock anew, after a version changed
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
 # make bench-peers   the same step under other trainers: TRL as it comes and without padding, alpaca-lora's loop, and
-#                    LLaMA-Factory in an environment of its own, scratch/llama-factory
+#                    on GPT-NeoX LLaMA-Factory, in an environment of its own (scratch/llama-factory)
 
 PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
 DATA ?= data/sample.jsonl
@@ -74,7 +74,8 @@ bench-peers: setup $(LLAMA_FACTORY)/.installed
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m
 	for base in "" "--base models/gemma-3-270m"; do \
 	  $(BIN)/python -m benchmarks.training $$base --dtype bfloat16 --data $(DATA) --repeats 1 \
-	    --variants packed,padded,trl-padding-free,trl,alpaca,llama-factory || exit; done
+	    --variants packed,padded,trl-padding-free,trl,alpaca || exit; done
+	$(BIN)/python -m benchmarks.training --dtype bfloat16 --data $(DATA) --repeats 1 --variants packed,llama-factory
 
 # Its pins do not go together with ours. They stand in front of our packages, of which it takes all else: PyTorch is the same.
 $(LLAMA_FACTORY)/.installed: benchmarks/llama_factory.txt $(READY)
