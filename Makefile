@@ -13,8 +13,8 @@
 # make test-pythons  the fast tests with every Python that is found, each in an environment of its own (TESTS=… for some of them)
 # make lock   requirements.lock anew, after a version changed
 # make bench  what is promised about speed, measured: half an hour on two cores (DATA=… for other rows than the sample)
-# make bench-peers   the same step under others' trainers that nobody who wants speed would choose: TRL as it comes and without
-#                    padding, and alpaca-lora's loop
+# make bench-peers   the same step under other trainers: TRL as it comes and without padding, alpaca-lora's loop, and
+#                    on GPT-NeoX LLaMA-Factory, in an environment of its own (scratch/llama-factory)
 
 PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
 DATA ?= data/sample.jsonl
@@ -23,6 +23,8 @@ UV := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
+LLAMA_FACTORY := scratch/llama-factory
+PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 QUESTION := "図書館は何時に閉まりますか。"
 CONTEXT := "みなと町図書館は、火曜日から金曜日までは午前9時から午後8時まで開いています。月曜日は休館日です。"
@@ -68,11 +70,20 @@ bench: setup
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m
 	$(BIN)/python -m benchmarks --data $(DATA)
 
-bench-peers: setup
+bench-peers: setup $(LLAMA_FACTORY)/.installed
 	$(BIN)/python -m sft.build_base gemma-3-270m models/gemma-3-270m
 	for base in "" "--base models/gemma-3-270m"; do \
 	  $(BIN)/python -m benchmarks.training $$base --dtype bfloat16 --data $(DATA) --repeats 1 \
 	    --variants packed,padded,trl-padding-free,trl,alpaca || exit; done
+	$(BIN)/python -m benchmarks.training --dtype bfloat16 --data $(DATA) --repeats 1 --variants packed,llama-factory
+
+# Its pins do not go together with ours. They stand in front of our packages, of which it takes all else: PyTorch is the same.
+$(LLAMA_FACTORY)/.installed: benchmarks/llama_factory.txt $(READY)
+	$(BIN)/python -m venv --clear $(LLAMA_FACTORY)
+	$(BIN)/python $(PACKAGES) > "$$($(LLAMA_FACTORY)/bin/python $(PACKAGES))/ours.pth"
+	$(LLAMA_FACTORY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-installed \
+	  --requirement benchmarks/llama_factory.txt
+	touch $@
 
 test-gpu: setup
 	$(BIN)/python -m benchmarks.gpu --data $(DATA) $(if $(BASE),--base $(BASE))

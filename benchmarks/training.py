@@ -4,9 +4,10 @@
         [--rows 16] [--answers-only] [--repeats 3] [--variants packed,rebalanced,trl-packed-plain]
 
 `packed` is this project; `rebalanced` is transformers' Trainer with micro-batches of equal cost, `trl-packed` TRL's
-packing, and `trl-packed-plain` that with the model's own head (`benchmarks.trainers` has others). Each runs on one core
-in a process of its own, all in turns, and trains the same rows twice; the second step is timed. Without --base: a
-random GPT-NeoX of open-calm-small's shape.
+packing, and `trl-packed-plain` that with the model's own head (`benchmarks.trainers` has others, `llama-factory` is
+LLaMA-Factory's neat packing, where `make bench-peers` has made its environment). Each runs on one core in a process of
+its own, all in turns, and trains the same rows twice; the second step is timed. Without --base: a random GPT-NeoX of
+open-calm-small's shape.
 
 Prints seconds, useful tokens a second and memory beyond the loaded model (medians), and `ratio NAME VALUE` lines: how
 many times as long another takes, and how many times its memory. Fails when losses or gradient norms of the first step
@@ -27,6 +28,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from benchmarks.elsewhere import LLAMA_FACTORY, check_python, measure_elsewhere
 from benchmarks.random_base import random_base
 from benchmarks.trainers import TRAINERS, Work
 from benchmarks.turns import Found, in_turns, print_ratios
@@ -72,6 +74,8 @@ def main() -> None:
 def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
     """Run the variants in turns and print what they took; true when they do not train the same."""
     names = arguments.variants.split(",")
+    if LLAMA_FACTORY in names:
+        check_python()
     medians = in_turns("benchmarks.training", {name: [*words, name] for name in names}, arguments.repeats)
     wrong = False
     first, ours = names[0], medians[names[0]]
@@ -127,6 +131,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)  # threads that wait for each other spin, and CPU time would count that
     with tempfile.TemporaryDirectory() as scratch:
         work = prepare(arguments, scratch)
+        if arguments.only == LLAMA_FACTORY:
+            return measure_elsewhere(work, Path(scratch))
         trainer = TRAINERS[arguments.only](work)
         clock = Clock()
         trainer.add_callback(clock)

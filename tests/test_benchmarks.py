@@ -2,13 +2,19 @@
 
 import argparse
 import json
+import operator
 import subprocess
 from types import SimpleNamespace
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.training import main, measure
+from benchmarks import elsewhere
+from benchmarks.elsewhere import write
+from benchmarks.training import main, measure, prepare
 
 
 def test_what_is_timed_trains_the_same(tiny_base):
@@ -47,3 +53,28 @@ def test_every_step_finds_its_measures_and_they_are_held_against_their_aims(monk
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["0.30", "≤", "0.3", "yes"] in [row[-4:] for row in rows]
     assert ["4.00", "≤", "1.0", "no"] in [row[-4:] for row in rows]
+
+
+def test_what_another_environment_is_given_is_the_same_step(tiny_base, tmp_path):
+    words = {"base": tiny_base, "data": "data/sample.jsonl", "dtype": "float32", "rows": 3, "max_length": 2048}
+    arguments = argparse.Namespace(**words, answers_only=False, row_tokens=None, only="packed")
+    write(prepare(arguments, str(tmp_path)), tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert {row["labels"][0] for row in rows} == {-100}
+    supervised = [sum(label != -100 for label in row["labels"]) for row in rows]
+    with torch.no_grad():
+        losses = [model(**{key: torch.tensor([ids]) for key, ids in row.items()}).loss.item() for row in rows]
+    loss = sum(map(operator.mul, losses, supervised)) / sum(supervised)
+    assert loss == pytest.approx(measure(arguments)["loss"], rel=1e-5)
+
+
+def test_an_environment_that_is_not_there_is_said_before_anything_is_loaded(tiny_base, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(elsewhere, "ENVIRONMENT", tmp_path)
+    words = ["--base", str(tiny_base), "--variants", "packed,llama-factory"]
+    monkeypatch.setattr("sys.argv", ["benchmarks.training", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    remedy = f"make {tmp_path}/.installed"
+    assert capsys.readouterr().err == f"error: llama-factory: its environment is not there, or not whole: {remedy}\n"

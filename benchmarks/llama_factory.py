@@ -1,0 +1,105 @@
+"""LLaMA-Factory trains the rows of `benchmarks.training`, in a Python of its own: nothing of this project is imported.
+
+    scratch/llama-factory/bin/python benchmarks/llama_factory.py DIRECTORY MAX_LENGTH
+
+DIRECTORY holds `model`, `adapter` and `rows.json`, a list of input_ids and labels (`benchmarks.elsewhere`). Its own
+packing (neat_packing), collator, LoRA and trainer, all bins in one optimizer step, twice. Prints what
+`benchmarks.training` measures.
+"""
+
+import json
+import re
+import sys
+import time
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# LLaMA-Factory imports it for sound, whatever is trained, and its wheels fit few builds of PyTorch.
+sys.modules["torchaudio"] = ModuleType("torchaudio")
+sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+
+import torch  # noqa: E402
+from datasets import Dataset  # noqa: E402
+from llamafactory.data.processor import PackedSupervisedDatasetProcessor  # noqa: E402
+from llamafactory.hparams import DataArguments  # noqa: E402
+from llamafactory.train.tuner import run_exp  # noqa: E402
+from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+
+
+class Packing(PackedSupervisedDatasetProcessor):
+    """Its packing, of rows that are encoded already."""
+
+    def _encode_data_example(self, prompt: Any, response: Any, *nothing: Any, **none: Any) -> Any:
+        return prompt[0], response[0]
+
+
+class Measure(TrainerCallback):
+    """Times the last step, from its rows at hand to its weights changed; memory from the loaded model on."""
+
+    found: dict[str, float]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for weight in kwargs["model"].parameters():
+            weight.sum()  # those of a file that is mapped are in memory from their first use on
+        self.before = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.found = {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        log = next(record for record in state.log_history if "grad_norm" in record)
+        self.found |= {"memory": status("VmHWM") - self.before, "loss": log["loss"], "gradient_norm": log["grad_norm"]}
+
+
+def status(key: str) -> int:
+    """Bytes that the kernel has counted under this name."""
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found, "a kernel that does not tell its memory"
+    return int(found[1]) * 1024
+
+
+def pack(directory: Path, rows: list[dict[str, list[int]]], max_length: int) -> int:
+    """Write the bins where LLaMA-Factory looks for data that is tokenized; returns how many they are."""
+    data = DataArguments(cutoff_len=max_length, packing=True, neat_packing=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory / "model")
+    nothing: list[Any] = [None] * len(rows)
+    examples = {
+        "_prompt": [[row["input_ids"]] for row in rows], "_response": [[row["labels"]] for row in rows],
+        **dict.fromkeys(("_system", "_tools", "_images", "_videos", "_audios"), nothing),
+    }  # fmt: skip
+    packing = Packing(template=None, tokenizer=tokenizer, processor=None, data_args=data)
+    bins = Dataset.from_dict(dict(packing.preprocess_dataset(examples)))
+    bins.save_to_disk(directory / "bins")
+    return len(bins)
+
+
+def main() -> None:
+    """Pack, train, print."""
+    torch.set_num_threads(1)
+    directory, max_length = Path(sys.argv[1]), int(sys.argv[2])
+    rows = json.loads((directory / "rows.json").read_text(encoding="utf-8"))
+    bins = pack(directory, rows, max_length)
+    measure = Measure()
+    arguments = {
+        "stage": "sft", "do_train": True, "model_name_or_path": str(directory / "model"), "template": "empty",
+        "finetuning_type": "lora", "adapter_name_or_path": str(directory / "adapter"),
+        "disable_gradient_checkpointing": True,
+        "dataset": "rows", "tokenized_path": str(directory / "bins"), "cutoff_len": max_length,
+        "packing": True, "neat_packing": True,
+        "per_device_train_batch_size": 1, "gradient_accumulation_steps": bins, "num_train_epochs": 2,
+        "use_cpu": True, "bf16": json.loads((directory / "model/config.json").read_text())["dtype"] == "bfloat16",
+        "output_dir": str(directory / "output"), "logging_steps": 1, "save_strategy": "no", "report_to": "none",
+        "dataloader_pin_memory": False, "disable_tqdm": True,
+    }  # fmt: skip
+    run_exp(arguments, [measure])
+    print(json.dumps(measure.found | {"tokens": sum(len(row["input_ids"]) for row in rows)}))
+
+
+if __name__ == "__main__":
+    main()
