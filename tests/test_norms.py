@@ -67,9 +67,8 @@ def test_loss_and_gradient_are_those_of_the_models_own_norms(architecture, check
     assert all(isinstance(norm.forward, functools.partial) for norm in norms_of(compiled))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
-def test_in_16_bits_they_are_no_further_from_fp32(architecture):
-    model = build(architecture, torch.bfloat16)
+def test_in_16_bits_they_are_no_further_from_fp32():
+    model = build("llama", torch.bfloat16)
     norm = norms_of(model)[0]
     torch.nn.init.normal_(norm.weight, 1.0)
     states = torch.randn(4, 128, len(norm.weight), generator=torch.Generator().manual_seed(1)).bfloat16()

@@ -344,6 +344,15 @@ def make_counts_of_an_article(directory, monkeypatch, tiny_base):
     return lambda: write_article(load_study(SMOKE, words), directory / "article.md")
 
 
+def make_rows_with_distractors(directory):
+    from test_study import SMOKE
+
+    from studies.context_qa.distractors import write_distractors
+    from studies.context_qa.plan import load_study
+
+    return lambda: write_distractors(load_study(SMOKE, ["data=data/sample.jsonl"]), directory / "rows.jsonl")
+
+
 def make_row_scores(directory, monkeypatch):
     from test_placebo import made_up
 
@@ -399,9 +408,10 @@ WRITERS = [
     make_checkpoint, make_template, make_export, make_encoded_rows, make_answers, make_predictions, make_record,
     make_scores_and_report, make_comparison, make_sweep, make_report_of_a_sweep, make_rating_sheet, make_preferences,
     make_report_of_a_study, make_scores_of_a_study, make_answers_of_a_server, make_judgement, make_row_scores,
-    make_counts_of_an_article,    make_cleaned_rows, make_feedback, make_saved_session, make_begun_trackers,
+    make_counts_of_an_article, make_rows_with_distractors, make_cleaned_rows, make_feedback,
+    make_saved_session, make_begun_trackers,
 ]  # fmt: skip
-MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows
+MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows, make_rows_with_distractors
 """Those that replace nothing."""
 
 

@@ -18,7 +18,7 @@ from sft.data.split import split_rows
 from sft.system.command_line import command_parser
 from sft.system.errors import UserError, exit_on_user_error, say
 from sft.system.files import write_whole
-from studies.context_qa.plan import load_study
+from studies.context_qa.plan import Study, load_study
 
 
 def main() -> None:
@@ -29,14 +29,21 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the study's file")
     arguments = parser.read()
     with exit_on_user_error():
-        study = load_study(arguments.study, arguments.overrides)
-        section = load_config(study.config, study.common).data
-        data = load_data(section.sources, section.leave_out, section.groups)
-        split = split_rows(data.rows, *section.shares, [file.side for file in data.files])
-        rows = list(examples_of(split.train))
-        write_whole(arguments.output, (f"{line}\n" for line in _lines(rows)), new=True)
-        count = sum(bool(row.input) for row in rows)
-        say(f"{arguments.output}: {len(rows):,} training rows, {count:,} of them with two contexts")
+        write_distractors(load_study(arguments.study, arguments.overrides), arguments.output)
+
+
+def write_distractors(study: Study, output: Path) -> None:
+    """Write the study's training rows, their contexts beside others, into the new file `output`.
+
+    Raises UserError where it is there already, and as `with_distractors` does.
+    """
+    section = load_config(study.config, study.common).data
+    data = load_data(section.sources, section.leave_out, section.groups)
+    split = split_rows(data.rows, *section.shares, [file.side for file in data.files])
+    rows = list(examples_of(split.train))
+    write_whole(output, (f"{line}\n" for line in _lines(rows)), new=True)
+    count = sum(bool(row.input) for row in rows)
+    say(f"{output}: {len(rows):,} training rows, {count:,} of them with two contexts")
 
 
 def _lines(rows: list[Example]) -> Iterator[str]:
