@@ -133,10 +133,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         work = prepare(arguments, scratch)
         if arguments.only == LLAMA_FACTORY:
             return measure_elsewhere(work, Path(scratch))
+        before = _status("VmRSS")
         trainer = TRAINERS[arguments.only](work)
         clock = Clock()
         trainer.add_callback(clock)
-        before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
         trainer.train()
     log = next(record for record in trainer.state.log_history if "grad_norm" in record)

@@ -86,6 +86,10 @@ def test_in_16_bits_they_are_no_further_from_fp32():
     assert (compiled - exact).norm() <= 1.001 * (own - exact).norm()
 
 
+def test_a_norm_without_weights_is_left_alone():
+    assert compile_norms(torch.nn.Sequential(torch.nn.RMSNorm(8, elementwise_affine=False))) is False
+
+
 def test_where_no_gradient_follows_nothing_is_compiled():
     model = build("llama", torch.float32)
     assert compile_norms(model) is True

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from sft.system.errors import first_line, warn
 
 WORTH = 100_000
-"""Tokens of a training from which on compiling, which takes five to fifteen seconds, takes less than it saves."""
-Forward = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+"""Tokens of a training from which on compiling, which takes three to fifteen seconds, takes less than it saves."""
+Forward = Callable[..., torch.Tensor]
 
 
 def compile_norms(model: PreTrainedModel) -> bool:
@@ -23,36 +23,37 @@ def compile_norms(model: PreTrainedModel) -> bool:
     Returns:
         Whether that was done: False where there are none, and, after a warning, where this machine cannot compile.
     """
-    norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
-    # A process that compiles by itself, since others would wait in memory for the training's end.
-    options = {"compile_threads": 1}
-    forwards: dict[type, Forward] = {type(norm): type(norm).forward for norm in norms}
-    kinds = {kind: torch.compile(own, dynamic=True, options=options) for kind, own in forwards.items()}
-    if not norms:
-        return False
-    if problem := _problem(norms[0], kinds[type(norms[0])]):
-        warn([f"the model's norms are not compiled, so a step takes longer: {problem}; a C++ compiler (g++) helps"])
+    norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and _has_weights(module)]
+    one_of_each: dict[type, nn.Module] = {type(norm): norm for norm in norms}
+    try:
+        forwards = {kind: _compiled(norm) for kind, norm in one_of_each.items()}
+    except Exception as error:  # whatever a compiler may raise: without it, all is as it was
+        remedy = "a C++ compiler and Python's headers (g++, python3-dev) help"
+        warn([f"the model's norms are not compiled, so a step takes longer: {first_line(error)}; {remedy}"])
         return False
     for norm in norms:
-        norm.forward = functools.partial(_forward, norm, kinds[type(norm)])
-    return True
+        norm.forward = functools.partial(_forward, norm, forwards[type(norm)])
+    return bool(norms)
 
 
-def _forward(norm: nn.Module, compiled: Forward, states: torch.Tensor) -> torch.Tensor:
+def _has_weights(norm: nn.Module) -> bool:
+    weight = getattr(norm, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.ndim == 1
+
+
+def _compiled(norm: nn.Module) -> Forward:
+    """The compiled forward pass of all norms of a kind, tried on one of them."""
+    # A process that compiles by itself, since others would wait in memory for the training's end. The limit is for all
+    # shapes that there are of one number of dimensions, heads and rows: where it is met, no norm is compiled further.
+    options, limit = {"compile_threads": 1}, 64
+    forward = torch.compile(type(norm).forward, dynamic=True, options=options, recompile_limit=limit)
+    weight: torch.Tensor = norm.weight
+    forward(norm, weight.new_zeros(1, 64, len(weight)).requires_grad_()).sum().backward()
+    weight.grad = None
+    return forward
+
+
+def _forward(norm: nn.Module, compiled: Forward, *states: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
     # Where no gradient follows there is less to gain, and one more function to compile.
-    return compiled(norm, states) if states.requires_grad else type(norm).forward(norm, states)
-
-
-def _problem(norm: nn.Module, compiled: Forward) -> str | None:
-    """Why it does not work here; None: it does."""
-    from torch._dynamo.exc import BackendCompilerFailed  # no public name; and a second that `--help` need not wait
-
-    weight = next(norm.parameters())
-    states = weight.new_zeros(1, 64, len(weight)).requires_grad_()
-    try:
-        compiled(norm, states).sum().backward()
-    except (BackendCompilerFailed, OSError) as error:  # OSError: the directory for what is compiled
-        return first_line(error)
-    finally:
-        weight.grad = None
-    return None
+    worth = len(states) == 1 and not more and states[0].requires_grad
+    return compiled(norm, *states) if worth else type(norm).forward(norm, *states, **more)

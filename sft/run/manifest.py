@@ -124,7 +124,8 @@ class Manifest(Part):
     micro_batch_rows: int | None = None
     """Rows of a micro-batch at most, kept like that: what memory left of `training.per_device_train_batch_size`."""
     compiled_norms: bool | None = None
-    """Whether the model's norms are compiled (`sft.model.norms`), kept like that."""
+    """Whether the model's norms are compiled (`sft.model.norms`), kept like that; None in runs of earlier versions:
+    they are not."""
     base_commit: Word | None = None
     """The base model's commit on the hub; None for a directory."""
     base_sha256: Sha256 | None = None

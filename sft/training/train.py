@@ -75,8 +75,7 @@ def train(config: Config, resume: bool, force: bool) -> None:
         begin_trackers(arguments.report_to, config.run_directory)
         log_in(arguments.report_to)
         model = load_model(config, device, dtype)
-        tokens = sum(row_lengths(plan.train.rows)) * config.training["num_train_epochs"]
-        decide_norms(config.run_directory, manifest, model, device, tokens)
+        decide_norms(config, plan, manifest, model, device)
         trainer = build_trainer(config, plan, model, arguments, manifest)
         check_divided(trainer.accelerator.distributed_type)
         if RANK == 0:
@@ -134,11 +133,11 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     run = config.run_directory
     begun = read_manifest(run)
     manifest.check_goes_on(begun, load_config(run / "config.yaml", to_train=False).changes_training(config))
-    if None in (begun.activation_checkpointing, begun.micro_batch_rows, begun.compiled_norms):
+    if begun.activation_checkpointing is None or begun.micro_batch_rows is None:
         raise UserError(f"{run}: was begun by another version of this program; --force starts again")
     # Another machine, or this one with other programs on it, might choose otherwise, and round otherwise.
     manifest.started, manifest.activation_checkpointing = begun.started, begun.activation_checkpointing
-    manifest.micro_batch_rows, manifest.compiled_norms = begun.micro_batch_rows, begun.compiled_norms
+    manifest.micro_batch_rows, manifest.compiled_norms = begun.micro_batch_rows, bool(begun.compiled_norms)
     checkpoint = checkpoints.newest_whole(run / "checkpoints", begun.started)
     if RANK == 0:
         checkpoints.go_on_from(checkpoint)
@@ -157,19 +156,20 @@ def load_model(config: Config, device: torch.device, dtype: torch.dtype) -> Any:
     return add_lora(base, config.lora, weights_directory(Path(parent)) if parent else None)
 
 
-def decide_norms(run: Path, manifest: Manifest, model: Any, device: torch.device, tokens: float) -> None:
-    """Compile the model's norms where the run was begun so; one that begins now, where it has `tokens` enough.
+def decide_norms(config: Config, plan: Plan, manifest: Manifest, model: Any, device: torch.device) -> None:
+    """Compile the model's norms where the run was begun so; in one that begins now, on a CPU, if it has tokens enough.
 
     Raises UserError where the run was begun so, and this machine cannot.
     """
-    wanted = manifest.compiled_norms
-    if wanted is None:
-        wanted = device.type == "cpu" and tokens >= WORTH
-    compiled = wanted and compile_norms(base_of(model))
-    if manifest.compiled_norms and not compiled:
+    begun_so = manifest.compiled_norms
+    alone = device.type == "cpu" and WORLD_SIZE == 1  # of several processes, one might not be able to
+    if begun_so is None:
+        enough = alone and sum(row_lengths(plan.train.rows)) * config.training["num_train_epochs"] >= WORTH
+        manifest.compiled_norms = enough and compile_norms(base_of(model))
+    elif begun_so and not (alone and compile_norms(base_of(model))):
         problem = "was begun with compiled norms, which round otherwise"
-        raise UserError(f"{run}: {problem}; go on where they can be compiled, or --force starts again")
-    manifest.compiled_norms = compiled
+        remedy = "go on where they can be compiled, on a CPU, or --force starts again"
+        raise UserError(f"{config.run_directory}: {problem}; {remedy}")
 
 
 def training_arguments(config: Config, device: torch.device, dtype: torch.dtype, plan: Plan) -> SFTConfig:
