@@ -25,14 +25,14 @@ def measure_elsewhere(work: Work, directory: Path) -> dict[str, float]:
     """What `benchmarks.training.measure` finds, of LLaMA-Factory: it is given model, adapter and rows as files in
     `directory`."""
     write(work, directory)
-    words = [ENVIRONMENT / "bin/python", "benchmarks/llama_factory.py", directory, work.arguments.max_length]
+    words = [ENVIRONMENT / "bin/python", "-m", "benchmarks.llama_factory", directory, work.arguments.max_length]
     quiet = os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"}
     done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, text=True, check=True, env=quiet)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def write(work: Work, directory: Path) -> None:
-    """The files that `benchmarks/llama_factory.py` reads."""
+    """The files that `benchmarks.llama_factory` reads."""
     work.model.save_pretrained(directory / "adapter")
     work.model.unload().save_pretrained(directory / "model")
     work.tokenizer.save_pretrained(directory / "model")

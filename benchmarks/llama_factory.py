@@ -1,6 +1,6 @@
-"""LLaMA-Factory trains the rows of `benchmarks.training`, in a Python of its own: nothing of this project is imported.
+"""LLaMA-Factory trains the rows of `benchmarks.training`, in a Python of its own, which knows nothing of `sft`.
 
-    scratch/llama-factory/bin/python benchmarks/llama_factory.py DIRECTORY MAX_LENGTH
+    scratch/llama-factory/bin/python -m benchmarks.llama_factory DIRECTORY MAX_LENGTH
 
 DIRECTORY holds `model`, `adapter` and `rows.json`, a list of input_ids and labels (`benchmarks.elsewhere`). Its own
 packing (neat_packing), collator, LoRA and trainer, all bins in one optimizer step, twice. Prints what
@@ -8,9 +8,7 @@ packing (neat_packing), collator, LoRA and trainer, all bins in one optimizer st
 """
 
 import json
-import re
 import sys
-import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +23,9 @@ from datasets import Dataset  # noqa: E402
 from llamafactory.data.processor import PackedSupervisedDatasetProcessor  # noqa: E402
 from llamafactory.hparams import DataArguments  # noqa: E402
 from llamafactory.train.tuner import run_exp  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+
+from benchmarks.clock import Clock, Memory, measured  # noqa: E402
 
 
 class Packing(PackedSupervisedDatasetProcessor):
@@ -35,33 +35,18 @@ class Packing(PackedSupervisedDatasetProcessor):
         return prompt[0], response[0]
 
 
-class Measure(TrainerCallback):
-    """Times the last step, from its rows at hand to its weights changed; memory from the loaded model on."""
+class LoadedClock(Clock):
+    """Counts memory from the loaded model on, too."""
 
-    found: dict[str, float]
+    memory: Memory
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         for weight in kwargs["model"].parameters():
             weight.sum()  # those of a file that is mapped are in memory from their first use on
-        self.before = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.found = {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
+        self.memory = Memory()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        log = next(record for record in state.log_history if "grad_norm" in record)
-        self.found |= {"memory": status("VmHWM") - self.before, "loss": log["loss"], "gradient_norm": log["grad_norm"]}
-
-
-def status(key: str) -> int:
-    """Bytes that the kernel has counted under this name."""
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert found, "a kernel that does not tell its memory"
-    return int(found[1]) * 1024
+        self.history = state.log_history
 
 
 def pack(directory: Path, rows: list[dict[str, list[int]]], max_length: int) -> int:
@@ -85,7 +70,7 @@ def main() -> None:
     directory, max_length = Path(sys.argv[1]), int(sys.argv[2])
     rows = json.loads((directory / "rows.json").read_text(encoding="utf-8"))
     bins = pack(directory, rows, max_length)
-    measure = Measure()
+    clock = LoadedClock()
     arguments = {
         "stage": "sft", "do_train": True, "model_name_or_path": str(directory / "model"), "template": "empty",
         "finetuning_type": "lora", "adapter_name_or_path": str(directory / "adapter"),
@@ -97,8 +82,8 @@ def main() -> None:
         "output_dir": str(directory / "output"), "logging_steps": 1, "save_strategy": "no", "report_to": "none",
         "dataloader_pin_memory": False, "disable_tqdm": True,
     }  # fmt: skip
-    run_exp(arguments, [measure])
-    print(json.dumps(measure.found | {"tokens": sum(len(row["input_ids"]) for row in rows)}))
+    run_exp(arguments, [clock])
+    print(json.dumps(measured(clock, clock.memory, clock.history, sum(len(row["input_ids"]) for row in rows))))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
-from sft.model.attention import PackedAttention
+from sft.model.attention.documents import PackedAttention
 from sft.model.lora import base_of
 from sft.model.norms import compile_norms
 from sft.prompt.row_encoder import RowEncoder

@@ -17,17 +17,15 @@ norm: what is computed is held in float32. Linux only.
 
 import argparse
 import json
-import re
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
 
+from benchmarks.clock import Clock, Memory, measured
 from benchmarks.elsewhere import LLAMA_FACTORY, check_python, measure_elsewhere
 from benchmarks.random_base import random_base
 from benchmarks.trainers import TRAINERS, Work
@@ -115,16 +113,6 @@ def _speed(found: Found) -> str:
     )
 
 
-class Clock(TrainerCallback):
-    """Times the last step, from its rows at hand to its weights changed."""
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """The second of two steps of one variant: seconds, useful tokens, bytes beyond the loaded model; of the first one
     loss and gradient norm."""
@@ -133,17 +121,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         work = prepare(arguments, scratch)
         if arguments.only == LLAMA_FACTORY:
             return measure_elsewhere(work, Path(scratch))
-        before = _status("VmRSS")
+        memory = Memory()
         trainer = TRAINERS[arguments.only](work)
         clock = Clock()
         trainer.add_callback(clock)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
         trainer.train()
-    log = next(record for record in trainer.state.log_history if "grad_norm" in record)
-    return {
-        "wall": clock.wall, "cpu": clock.cpu, "tokens": sum(map(len, work.encoded["input_ids"])),
-        "memory": _status("VmHWM") - before, "loss": log["loss"], "gradient_norm": log["grad_norm"],
-    }  # fmt: skip
+    return measured(clock, memory, trainer.state.log_history, sum(map(len, work.encoded["input_ids"])))
 
 
 def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
@@ -164,12 +147,6 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
         "save_strategy": "no", "report_to": "none", "dataloader_pin_memory": False, "disable_tqdm": True,
     }  # fmt: skip
     return Work(arguments, model, tokenizer, encoder, encoded, settings)
-
-
-def _status(key: str) -> int:
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert found, "a kernel that does not tell its memory"
-    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from transformers import (
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.model import cpu_attention
-from sft.model.attention import packing_obstacle, use_packed_attention
+from sft.model.attention import cpu
+from sft.model.attention.documents import packing_obstacle, use_packed_attention
+from sft.model.attention.shared_prefix import documents_of
 from sft.model.families import FAMILIES
 from sft.model.loss import add_token_nll
-from sft.model.shared_prefix import documents_of
 from sft.plan.prepare import optimizer_steps
 from sft.training.steps import StepCollator, StepSampler, packed, padded
 
@@ -211,7 +211,7 @@ def test_documents_with_their_prefixes_are_the_rows(parts):
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)], ids=str)
 @pytest.mark.parametrize(("tokens", "window"), [(19, None), (64, None), (300, None), (19, 5), (300, 40), (300, 300)])
 def test_attention_in_blocks_is_pytorchs_and_so_is_its_gradient(heads, tokens, window, monkeypatch):
-    monkeypatch.setattr(cpu_attention, "BLOCK", 64)
+    monkeypatch.setattr(cpu, "BLOCK", 64)
     torch.manual_seed(0)
     shapes = [(count, tokens, 8) for count in (heads[0], heads[1], heads[1])]
     states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
@@ -225,7 +225,7 @@ def test_attention_in_blocks_is_pytorchs_and_so_is_its_gradient(heads, tokens, w
         )
         return attended[0].transpose(0, 1)
 
-    ours = cpu_attention.attend(*states, 0.3, window)
+    ours = cpu.attend(*states, 0.3, window)
     torch.testing.assert_close(ours, theirs(*states), rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(ours)
     for mine, reference in zip(
@@ -243,7 +243,7 @@ def test_attention_in_blocks_is_as_exact_as_16_bits_are(tokens, window):
     torch.manual_seed(0)
     states = [torch.randn(tokens, heads, 64).bfloat16().transpose(0, 1).requires_grad_() for heads in (14, 2, 2)]
     exact = [state.detach().float().requires_grad_() for state in states]
-    found = [cpu_attention.attend(*each, 0.125, window) for each in (states, exact)]
+    found = [cpu.attend(*each, 0.125, window) for each in (states, exact)]
     direction = torch.randn_like(found[1])
     found = [
         (out, *torch.autograd.grad(out, each, direction.to(out.dtype)))

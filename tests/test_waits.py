@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from trl import SFTTrainer
 
-from sft.model.attention import packed_mask, use_packed_attention
+from sft.model.attention.documents import packed_mask, use_packed_attention
 from sft.training.trainer import RunTrainer
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from sft.data.read import LoadedData, load_data
 from sft.data.records import GROUPS, named_weights
 from sft.data.rows import examples_of, kind_counts, of_group, with_context
 from sft.data.split import Split, epoch_rows, on_no_side, split_rows, tempered_weights
-from sft.model.attention import packing_obstacle
+from sft.model.attention.documents import packing_obstacle
 from sft.model.load import load_base_config, load_tokenizer
 from sft.plan.hazards import truncation_hazards
 from sft.plan.preview import balance_line, show, show_example

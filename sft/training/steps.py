@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from sft.model.attention.shared_prefix import Document, add_prefixes, documents_of
 from sft.model.loss import supervised_positions
-from sft.model.shared_prefix import Document, add_prefixes, documents_of
 from sft.plan.prepare import optimizer_steps
 from sft.prompt.encoded_rows import IGNORE_INDEX
 

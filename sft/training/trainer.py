@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sft.model.attention import PackedAttention, packed_mask, use_packed_attention
+from sft.model.attention.documents import PackedAttention, packed_mask, use_packed_attention
 from sft.model.lora import base_of, recast_trainable
 from sft.model.loss import add_token_nll
 from sft.model.place import memory_peak_bytes, wider_format

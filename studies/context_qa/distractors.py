@@ -8,6 +8,7 @@ a context gets that of the next such row, in the order of a hash, in front of it
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 from sft.config.load import load_config
@@ -63,14 +64,13 @@ def with_distractors(rows: Iterable[Example]) -> Iterator[str]:
     contexts = [row.input for row in rows if row.input]
     if contexts and len(set(contexts)) == 1:
         raise UserError("all rows have the same context, so none has another's")
-    following = [*contexts[1:], *contexts]
     at = 0
     for row in rows:
         if not row.input:
             yield ""
             continue
-        other = next(context for context in following[at:] if context != row.input)
         at += 1
+        other = next(one for one in islice(cycle(contexts), at, None) if one != row.input)
         yield "\n\n".join([row.input, other] if at % 2 else [other, row.input])
 
 

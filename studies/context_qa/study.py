@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sft.config.load import load_config  # noqa: E402
+from sft.data.files.sources import files_of  # noqa: E402
 from sft.run.checkpoints import newest_whole  # noqa: E402
 from sft.run.directory import require_finished  # noqa: E402
 from sft.run.manifest import read_manifest  # noqa: E402
@@ -111,10 +112,11 @@ def status(run: Path) -> str | None:
 
 
 def check_training(study: Study, arm: str, seed: int) -> None:
-    """Raise UserError when the arm's settings are wrong, or its run was trained with others."""
+    """Raise UserError when the arm's settings are wrong, its rows are not there, or its run was trained with others."""
     run = study.run(arm, seed)
     wanted = load_config(study.config, study.training(arm, seed)).with_absolute_paths()
     if status(run) != "finished":
+        files_of(wanted.data.sources)  # hours of other arms may come before this one
         return
     changes = load_config(run / "config.yaml", to_train=False).changes_training(wanted)
     # Where rows and base model lie does not matter: what is in them is checked before anything is answered.

@@ -18,7 +18,7 @@ from sft.generation.batch.reading import alike, can_read_packed, read_packed
 from sft.generation.batch.rows import BY_ROW, Group, Row
 from sft.generation.ends import AnswerEnds
 from sft.generation.pace import Watch
-from sft.model.attention import packing_obstacle
+from sft.model.attention.documents import packing_obstacle
 
 CHANGED_SHARE = 0.25
 """Share of the batch that has to have ended, or to find a place in it, to be worth the copy of everybody's cache."""

@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from sft.generation.batch.attention import attending
-from sft.model.attention import packed_mask, packing_obstacle
-from sft.model.shared_prefix import add_prefixes, common_tokens, documents_of
+from sft.model.attention.documents import packed_mask, packing_obstacle
+from sft.model.attention.shared_prefix import add_prefixes, common_tokens, documents_of
 
 PACKED_TOKENS = 2048
 """Tokens that are read at once, what prompts have in common counted once, where they are more than one prompt."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from sft.model.window import window_mask
+from sft.model.attention.window import window_mask
 
 BLOCK = 256
 """Queries of a block, about: smaller ones compute less of what is masked, larger ones make better products."""

@@ -26,10 +26,10 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
-from sft.model import cpu_attention
+from sft.model.attention import cpu
+from sft.model.attention.shared_prefix import Prefixes, own_tokens, whole_rows
+from sft.model.attention.window import window_mask
 from sft.model.families import FAMILIES
-from sft.model.shared_prefix import Prefixes, own_tokens, whole_rows
-from sft.model.window import window_mask
 from sft.system.errors import UserError
 
 PackedAttention = Literal["auto", "dense", "documents", "varlen"]
@@ -151,9 +151,9 @@ def _one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, doc
     lengths = documents.lengths or documents.borders.diff().tolist()
     outputs = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
-        if not documents.dropout and cpu_attention.can_attend(q):
+        if not documents.dropout and cpu.can_attend(q):
             scaling = documents.scaling or q.shape[-1] ** -0.5
-            outputs.append(cpu_attention.attend(q[0], k[0], v[0], scaling, documents.window)[None])
+            outputs.append(cpu.attend(q[0], k[0], v[0], scaling, documents.window)[None])
             continue
         window = window_mask(q.shape[2], documents.window, q.device)
         attended = scaled_dot_product_attention(
