@@ -78,7 +78,7 @@ def main() -> None:
         "dataset": "rows", "tokenized_path": str(directory / "bins"), "cutoff_len": max_length,
         "packing": True, "neat_packing": True,
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": bins, "num_train_epochs": 2,
-        "use_cpu": True, "bf16": json.loads((directory / "model/config.json").read_text())["dtype"] == "bfloat16",
+        "use_cpu": True, "bf16": json.loads((directory / "model/config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16",
         "output_dir": str(directory / "output"), "logging_steps": 1, "save_strategy": "no", "report_to": "none",
         "dataloader_pin_memory": False, "disable_tqdm": True,
     }  # fmt: skip
