@@ -70,6 +70,7 @@ def main() -> None:
     directory, max_length = Path(sys.argv[1]), int(sys.argv[2])
     rows = json.loads((directory / "rows.json").read_text(encoding="utf-8"))
     bins = pack(directory, rows, max_length)
+    dtype = json.loads((directory / "model/config.json").read_text(encoding="utf-8"))["dtype"]
     clock = LoadedClock()
     arguments = {
         "stage": "sft", "do_train": True, "model_name_or_path": str(directory / "model"), "template": "empty",
@@ -78,7 +79,7 @@ def main() -> None:
         "dataset": "rows", "tokenized_path": str(directory / "bins"), "cutoff_len": max_length,
         "packing": True, "neat_packing": True,
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": bins, "num_train_epochs": 2,
-        "use_cpu": True, "bf16": json.loads((directory / "model/config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16",
+        "use_cpu": True, "bf16": dtype == "bfloat16",
         "output_dir": str(directory / "output"), "logging_steps": 1, "save_strategy": "no", "report_to": "none",
         "dataloader_pin_memory": False, "disable_tqdm": True,
     }  # fmt: skip
