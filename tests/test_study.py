@@ -483,12 +483,13 @@ def test_what_a_decoding_costs_context_and_open_and_by_share(tmp_path):
 
     results = analyse(load(scored(tmp_path, right)))
     pair = "dolly.context.character_f1 − dolly.open.character_f1"
-    found = results["losses"]["article"]["5.0-all"][pair]
+    found = results["losses"]["article"]["greedy → 5.0-all"][pair]
     assert found["context"]["mean"] == 1
     assert found["open"]["mean"] == 0.25
     assert found["difference"]["mean"] == 0.75
     assert found["open_above_floor"]["mean"] > 0  # it has something to lose
-    assert results["losses"]["article"]["5.0-generated"][pair]["difference"]["mean"] == 0
+    assert results["losses"]["article"]["greedy → 5.0-generated"][pair]["difference"]["mean"] == 0
+    assert results["losses"]["article"]["1.2-generated → 5.0-all"][pair]["difference"]["mean"] == 0.75
     dose = results["dose"]["article"]["greedy → 5.0-all"]
     assert dose["categories"]["classification"]["mean"] == 0.25
     assert dose["categories"]["closed_qa"]["mean"] == 1

@@ -179,7 +179,7 @@ def _headline(material: Material, factorial: Mapping[str, Any], losses: Mapping[
         lost = _difference(material, JSQUAD_GOLD, [(1.0, arm, penalised), (-1.0, arm, GREEDY)])
         found.append({"comparison": f"{arm}: {GREEDY} → {penalised}", "outcome": JSQUAD_GOLD.key} | (lost or {}))
     for first, second in PAIRS:
-        one = losses[article].get(penalised, {}).get(f"{first.key} − {second.key}")
+        one = losses[article].get(f"{GREEDY} → {penalised}", {}).get(f"{first.key} − {second.key}")
         found.append({"comparison": "context − open", "outcome": first.key} | ((one and one["difference"]) or {}))
     for outcome in (JSQUAD_F1, CONTEXT_F1, CONTEXT_FACTS):
         one = (scored(material, outcome, recipe, GREEDY, tested=True) or {}).get("above_lead")
@@ -205,23 +205,23 @@ def _sweep(material: Material) -> dict[str, Any]:
 
 
 def _losses(material: Material, arm: str) -> dict[str, Any]:
-    """Decoding → pair of outcomes → what greedy loses under it on context and on open rows, and the first − the second.
+    """Pair of decodings → pair of outcomes → what is lost on context and on open rows, and the first − the second.
 
-    `above_floor` says by how much greedy answers are above the best floor: what is at its floor has nothing to lose.
+    From greedy to each decoding, and from the recipe's to the article's. `above_floor` says by how much answers under the
+    first are above the best floor: what is at its floor has nothing to lose.
     """
-    above = {o: (scored(material, o, arm, GREEDY) or {}).get("above_floor") for pair in PAIRS for o in pair}
-    found: dict[str, Any] = {}
-    for decoding in material.study.decodings:
-        if decoding == GREEDY:
-            continue
-        terms = [(1.0, arm, GREEDY), (-1.0, arm, decoding)]
-        found[decoding] = {
+    study, found = material.study, {}
+    pairs = [(GREEDY, name) for name in study.decodings if name != GREEDY]
+    pairs += [(study.recipe_decoding, study.article_decoding)] if study.recipe_decoding != GREEDY else []
+    for before, after in pairs:
+        terms = [(1.0, arm, before), (-1.0, arm, after)]
+        found[f"{before} → {after}"] = {
             f"{context.key} − {open_.key}": {
                 "context": _difference(material, context, terms),
                 "open": _difference(material, open_, terms),
-                "difference": interaction(material, (context, open_), arm, GREEDY, decoding),
-                "context_above_floor": above[context],
-                "open_above_floor": above[open_],
+                "difference": interaction(material, (context, open_), arm, before, after),
+                "context_above_floor": (scored(material, context, arm, before) or {}).get("above_floor"),
+                "open_above_floor": (scored(material, open_, arm, before) or {}).get("above_floor"),
             }
             for context, open_ in PAIRS
         }
