@@ -207,8 +207,8 @@ def _sweep(material: Material) -> dict[str, Any]:
 def _losses(material: Material, arm: str) -> dict[str, Any]:
     """Pair of decodings → pair of outcomes → what is lost on context and on open rows, and the first − the second.
 
-    From greedy to each decoding, and from the recipe's to the article's. `above_floor` says by how much answers under the
-    first are above the best floor: what is at its floor has nothing to lose.
+    From greedy to each decoding, and from the recipe's to the article's. `above_floor` says by how much answers under
+    the first are above the best floor: what is at its floor has nothing to lose.
     """
     study, found = material.study, {}
     pairs = [(GREEDY, name) for name in study.decodings if name != GREEDY]
