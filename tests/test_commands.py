@@ -233,12 +233,13 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, program, tiny_ba
     changed = program("train_sft", *words, "training.learning_rate=1e-3", "--resume")
     assert changed.returncode == 2
     assert "cannot resume: training.learning_rate was 0.0003, is 0.001; --force starts again" in changed.stderr
-    resumed = program("train_sft", *words, "--resume")
+    resumed = program("train_sft", *words, "training.logging_steps=2", "--resume")
     assert resumed.returncode == 0, resumed.stderr
+    assert "trainer_state.json" not in resumed.stderr
     name = "adapter/adapter_model.safetensors"
     assert (interrupted / name).read_bytes() == (run / name).read_bytes()
     records = [json.loads(line) for line in (interrupted / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 6, 8], "logged as is now said"
 
 
 @pytest.mark.parametrize(
