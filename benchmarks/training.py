@@ -29,7 +29,7 @@ from benchmarks.clock import Clock, Memory, measured
 from benchmarks.elsewhere import LLAMA_FACTORY, check_python, measure_elsewhere
 from benchmarks.random_base import random_base
 from benchmarks.trainers import TRAINERS, Work
-from benchmarks.turns import Found, in_turns, print_ratios
+from benchmarks.turns import Found, count, in_turns, print_ratios
 from sft.data.read import load_data
 from sft.data.records import FIELDS
 from sft.data.rows import select
@@ -38,7 +38,7 @@ from sft.model.lora import add_lora
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.system.command_line import command_parser
-from sft.system.errors import exit_on_user_error
+from sft.system.errors import UserError, exit_on_user_error
 
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
 LENGTHS = (128, 256, 512, 1024, 2048)
@@ -52,13 +52,13 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
-    parser.add_argument("--rows", type=int, default=16, help="rows of the step")
-    parser.add_argument("--max-length", type=int, default=2048)
+    parser.add_argument("--rows", type=count, default=16, help="rows of the step")
+    parser.add_argument("--max-length", type=count, default=2048)
     parser.add_argument("--answers-only", action="store_true", help="loss on answers only")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--variants", default="packed,rebalanced,trl-packed-plain")
     parser.add_argument("--growth", action="store_true", help="more and longer rows in place of the variants")
-    parser.add_argument("--row-tokens", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--row-tokens", type=count, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.read()
     with exit_on_user_error():
@@ -72,6 +72,9 @@ def main() -> None:
 def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
     """Run the variants in turns and print what they took; true when they do not train the same."""
     names = arguments.variants.split(",")
+    for name in names:
+        if name not in (known := [*TRAINERS, LLAMA_FACTORY]):
+            raise UserError(f"--variants: {name} is none of {', '.join(known)}")
     if LLAMA_FACTORY in names:
         check_python()
     medians = in_turns("benchmarks.training", {name: [*words, name] for name in names}, arguments.repeats)

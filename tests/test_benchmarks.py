@@ -55,6 +55,24 @@ def test_every_step_finds_its_measures_and_they_are_held_against_their_aims(monk
     assert ["4.00", "≤", "1.0", "no"] in [row[-4:] for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("run", "words", "message"),
+    [
+        (main, ["--rows", "0"], "--rows: must be at least 1, got 0"),
+        (main, ["--repeats", "-1"], "--repeats: must be at least 1, got -1"),
+        (main, ["--base", "somewhere", "--variants", "packed,fast"], "--variants: fast is none of packed, padded, "),
+        (benchmarks.main, ["--only", "training,speed"], "--only: speed is none of preparation, training, answering"),
+    ],
+)
+def test_a_wrong_option_is_a_line_before_anything_is_measured(run, words, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words])
+    monkeypatch.setattr(subprocess, "run", None)
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_what_another_environment_is_given_is_the_same_step(tiny_base, tmp_path):
     words = {"base": tiny_base, "data": "data/sample.jsonl", "dtype": "float32", "rows": 3, "max_length": 2048}
     arguments = argparse.Namespace(**words, answers_only=False, row_tokens=None, only="packed")
