@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sft.system.errors import UserError
+
 Found = dict[str, Any]
 
 
@@ -20,14 +22,17 @@ def in_turns(
     """The medians of what `python -m module` with each variant's words finds, by the variant's name.
 
     `environment` makes what a variant's process has beside this one's, of its name and the number of the repeat. None
-    of them asks the hub, unless HF_HUB_OFFLINE says so.
+    of them asks the hub, unless HF_HUB_OFFLINE says so. Raises UserError where one of them fails, which has then said
+    why.
     """
     results: dict[str, list[Found]] = {name: [] for name in variants}
     for repeat in range(repeats):
         for name, words in variants.items():
             own = {"HF_HUB_OFFLINE": "1"} | os.environ | dict(environment(name, repeat))
             command = [sys.executable, "-m", module, *words]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=own)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=own)
+            if done.returncode:
+                raise UserError(f"{name}: ended with {done.returncode}; what it said stands above")
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     return {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()
