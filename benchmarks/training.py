@@ -65,18 +65,23 @@ def main() -> None:
         if arguments.only:
             print(json.dumps(measure(arguments)))
             return
+        check_variants(arguments.variants.split(","))
         words = [*sys.argv[1:], "--base", str(arguments.base or random_base(arguments.data)), "--only"]
         sys.exit(growth(arguments, words) if arguments.growth else compare(arguments, words))
+
+
+def check_variants(names: list[str]) -> None:
+    """Raise UserError where one of them is not known, or LLaMA-Factory's environment is not there."""
+    known = [*TRAINERS, LLAMA_FACTORY]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--variants: {unknown[0]} is none of {', '.join(known)}")
+    if LLAMA_FACTORY in names:
+        check_python()
 
 
 def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
     """Run the variants in turns and print what they took; true when they do not train the same."""
     names = arguments.variants.split(",")
-    for name in names:
-        if name not in (known := [*TRAINERS, LLAMA_FACTORY]):
-            raise UserError(f"--variants: {name} is none of {', '.join(known)}")
-    if LLAMA_FACTORY in names:
-        check_python()
     medians = in_turns("benchmarks.training", {name: [*words, name] for name in names}, arguments.repeats)
     wrong = False
     first, ours = names[0], medians[names[0]]
@@ -98,7 +103,7 @@ def growth(arguments: argparse.Namespace, words: list[str]) -> bool:
     variants = {f"{rows} rows": [*words, "packed", "--rows", str(rows)] for rows in (32, 128)}
     for tokens in LENGTHS:
         rows = LENGTHS[-1] * 2 // tokens
-        more = ["--rows", str(rows), "--row-tokens", str(tokens)]
+        more = ["--rows", str(rows), "--row-tokens", str(tokens), "--max-length", str(LENGTHS[-1])]
         variants[f"{rows} rows of {tokens:,} tokens"] = [*words, "packed", *more]
     medians = in_turns("benchmarks.training", variants, arguments.repeats)
     for name, found in medians.items():
@@ -139,8 +144,8 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
     base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
     torch.manual_seed(0)
     model = add_lora(base, LORA)
-    length, repeats = arguments.row_tokens or arguments.max_length, 100 if arguments.row_tokens else 1
-    # Rows of a wanted length are made long enough to be cut there.
+    # Rows of a wanted length are made long enough to be cut there: an answer may be of one token.
+    length, repeats = arguments.row_tokens or arguments.max_length, arguments.row_tokens or 1
     truncation: Any = "end" if arguments.row_tokens else "context"
     encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, truncation, not arguments.answers_only)
     rows = select(load_data(arguments.data).rows, slice(arguments.rows)).select_columns(list(FIELDS))

@@ -232,7 +232,10 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, program, tiny_ba
     assert started("train_sft", *words, first=killed_after_step(5)).wait() == 9
     changed = program("train_sft", *words, "training.learning_rate=1e-3", "--resume")
     assert changed.returncode == 2
-    assert "cannot resume: training.learning_rate was 0.0003, is 0.001; give its own settings, or --force starts again" in changed.stderr
+    assert (
+        "cannot resume: training.learning_rate was 0.0003, is 0.001; give its own settings, or --force starts again"
+        in changed.stderr
+    )
     resumed = program("train_sft", *words, "training.logging_steps=2", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "trainer_state.json" not in resumed.stderr
