@@ -21,8 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from benchmarks.turns import count
 from sft.system.command_line import command_parser
-from sft.system.errors import exit_on_user_error
+from sft.system.errors import UserError, exit_on_user_error
 
 RUN = Path("runs/bench")
 MEASURES, STEPS = yaml.safe_load(Path(__file__).with_name("aims.yaml").read_text(encoding="utf-8")).values()
@@ -32,15 +33,19 @@ def main() -> None:
     """Read the command line, run every step, and print the table."""
     parser = command_parser(__doc__, "python -m benchmarks")
     parser.add_argument("--data", default="data/sample.jsonl")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--only", help="some of the modules, with commas")
     arguments = parser.read()
     started = time.perf_counter()
     values: dict[str, float] = {}
     failed = False
     with exit_on_user_error():
+        modules = list(dict.fromkeys(step["module"] for step in STEPS))
+        only = arguments.only.split(",") if arguments.only else modules
+        if wrong := [name for name in only if name not in modules]:
+            raise UserError(f"--only: {wrong[0]} is none of {', '.join(modules)}")
         for step in STEPS:
-            if not arguments.only or step["module"] in arguments.only.split(","):
+            if step["module"] in only:
                 failed |= run(step, arguments, values)
         show(values, time.perf_counter() - started)
     sys.exit(failed)

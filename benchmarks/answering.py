@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
-from benchmarks.turns import print_ratios
+from benchmarks.turns import count, print_ratios
 from sft.config.repetition_penalty import DEFAULT_SCOPE, PENALTY, SCOPE
 from sft.data.rows import examples_of
 from sft.generation.answerer import Answerer, load_answerer, open_run
@@ -46,9 +46,9 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m benchmarks.answering")
     parser.add_argument("run", type=Path, help="a finished run")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--rows", type=int, default=32, help="held-out rows of each kind to answer")
-    parser.add_argument("--tokens", type=int, default=64, help="the most tokens of an answer")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=count, default=32, help="held-out rows of each kind to answer")
+    parser.add_argument("--tokens", type=count, default=64, help="the most tokens of an answer")
+    parser.add_argument("--repeats", type=count, default=3)
     arguments = parser.read()
     with exit_on_user_error():
         require_finished(arguments.run)

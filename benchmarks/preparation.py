@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks.random_base import random_base
-from benchmarks.turns import in_turns, print_ratios
+from benchmarks.turns import count, in_turns, print_ratios
 from sft.data.read import load_data
 from sft.data.rows import examples_of
 from sft.data.split import split_rows
@@ -48,8 +48,8 @@ def main() -> None:
     parser = command_parser(__doc__, "python -m benchmarks.preparation")
     parser.add_argument("--base", type=Path)
     parser.add_argument("--data", default="data/sample.jsonl")
-    parser.add_argument("--rows", type=int, default=15_015)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=count, default=15_015)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--only", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.read()
     with exit_on_user_error():

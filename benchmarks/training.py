@@ -29,7 +29,7 @@ from benchmarks.clock import Clock, Memory, measured
 from benchmarks.elsewhere import LLAMA_FACTORY, check_python, measure_elsewhere
 from benchmarks.random_base import random_base
 from benchmarks.trainers import TRAINERS, Work
-from benchmarks.turns import Found, in_turns, print_ratios
+from benchmarks.turns import Found, count, in_turns, print_ratios
 from sft.data.read import load_data
 from sft.data.records import FIELDS
 from sft.data.rows import select
@@ -38,7 +38,7 @@ from sft.model.lora import add_lora
 from sft.prompt.row_encoder import RowEncoder
 from sft.prompt.template import ALPACA_JA, FormattingFunction
 from sft.system.command_line import command_parser
-from sft.system.errors import exit_on_user_error
+from sft.system.errors import UserError, exit_on_user_error
 
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
 LENGTHS = (128, 256, 512, 1024, 2048)
@@ -52,28 +52,36 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--data", default="data/sample.jsonl")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
-    parser.add_argument("--rows", type=int, default=16, help="rows of the step")
-    parser.add_argument("--max-length", type=int, default=2048)
+    parser.add_argument("--rows", type=count, default=16, help="rows of the step")
+    parser.add_argument("--max-length", type=count, default=2048)
     parser.add_argument("--answers-only", action="store_true", help="loss on answers only")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--variants", default="packed,rebalanced,trl-packed-plain")
     parser.add_argument("--growth", action="store_true", help="more and longer rows in place of the variants")
-    parser.add_argument("--row-tokens", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--row-tokens", type=count, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.read()
     with exit_on_user_error():
         if arguments.only:
             print(json.dumps(measure(arguments)))
             return
+        check_variants(arguments.variants.split(","))
         words = [*sys.argv[1:], "--base", str(arguments.base or random_base(arguments.data)), "--only"]
         sys.exit(growth(arguments, words) if arguments.growth else compare(arguments, words))
+
+
+def check_variants(names: list[str]) -> None:
+    """Raise UserError where one of them is not known, or LLaMA-Factory's environment is not there."""
+    known = [*TRAINERS, LLAMA_FACTORY]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--variants: {unknown[0]} is none of {', '.join(known)}")
+    if LLAMA_FACTORY in names:
+        check_python()
 
 
 def compare(arguments: argparse.Namespace, words: list[str]) -> bool:
     """Run the variants in turns and print what they took; true when they do not train the same."""
     names = arguments.variants.split(",")
-    if LLAMA_FACTORY in names:
-        check_python()
     medians = in_turns("benchmarks.training", {name: [*words, name] for name in names}, arguments.repeats)
     wrong = False
     first, ours = names[0], medians[names[0]]
@@ -95,7 +103,7 @@ def growth(arguments: argparse.Namespace, words: list[str]) -> bool:
     variants = {f"{rows} rows": [*words, "packed", "--rows", str(rows)] for rows in (32, 128)}
     for tokens in LENGTHS:
         rows = LENGTHS[-1] * 2 // tokens
-        more = ["--rows", str(rows), "--row-tokens", str(tokens)]
+        more = ["--rows", str(rows), "--row-tokens", str(tokens), "--max-length", str(LENGTHS[-1])]
         variants[f"{rows} rows of {tokens:,} tokens"] = [*words, "packed", *more]
     medians = in_turns("benchmarks.training", variants, arguments.repeats)
     for name, found in medians.items():
@@ -136,8 +144,8 @@ def prepare(arguments: argparse.Namespace, scratch: str) -> Work:
     base = load_base(str(arguments.base), torch.device("cpu"), getattr(torch, arguments.dtype))
     torch.manual_seed(0)
     model = add_lora(base, LORA)
-    length, repeats = arguments.row_tokens or arguments.max_length, 100 if arguments.row_tokens else 1
-    # Rows of a wanted length are made long enough to be cut there.
+    # Rows of a wanted length are made long enough to be cut there: an answer may be of one token.
+    length, repeats = arguments.row_tokens or arguments.max_length, arguments.row_tokens or 1
     truncation: Any = "end" if arguments.row_tokens else "context"
     encoder = RowEncoder(tokenizer, FormattingFunction(ALPACA_JA), length, truncation, not arguments.answers_only)
     rows = select(load_data(arguments.data).rows, slice(arguments.rows)).select_columns(list(FIELDS))

@@ -4,6 +4,7 @@ import argparse
 import json
 import operator
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,27 +13,30 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import elsewhere
+from benchmarks import elsewhere, training
 from benchmarks.elsewhere import write
-from benchmarks.training import main, measure, prepare
+from benchmarks.training import measure, prepare
+from benchmarks.turns import in_turns
 
 
-def test_what_is_timed_trains_the_same(tiny_base):
-    found = []
-    for variant in ("packed", "padded", "alpaca", "trl"):
-        words = {"base": tiny_base, "data": "data/sample.jsonl", "dtype": "float32", "rows": 6, "max_length": 2048}
-        settings = {"answers_only": False, "row_tokens": None, "only": variant}
-        found.append(measure(argparse.Namespace(**words, **settings)))
+def test_what_is_timed_trains_the_same(small_base):
+    base = small_base("gemma-3")["base"]  # rows are longer than its sliding window
+    words = {"base": base, "data": "data/sample.jsonl", "dtype": "float32", "rows": 6, "max_length": 2048}
+    settings = {"answers_only": False, "row_tokens": None}
+    variants = "packed", "padded", "rebalanced", "trl", "trl-packed-plain"
+    found = [measure(argparse.Namespace(**words, **settings, only=variant)) for variant in variants]
     assert {one["tokens"] for one in found} == {found[0]["tokens"]}
     for what in ("loss", "gradient_norm"):
-        assert [one[what] for one in found] == pytest.approx([found[0][what]] * 4, rel=1e-5)
+        assert [one[what] for one in found] == pytest.approx([found[0][what]] * len(found), rel=1e-5)
 
 
-def test_rows_of_a_wanted_length_are_that_long(tiny_base, monkeypatch, capsys):
-    words = ["--base", str(tiny_base), "--rows", "2", "--row-tokens", "128", "--only", "packed"]
-    monkeypatch.setattr("sys.argv", ["benchmarks.training", *words])
-    main()
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tokens"] == 2 * 128
+def test_rows_of_a_wanted_length_are_that_long_whatever_they_say(tiny_base, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    rows = [{"instruction": f"{number}は偶数ですか。", "input": "", "output": "x"} for number in range(2)]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    words = {"base": tiny_base, "data": str(data), "dtype": "float32", "rows": 2, "max_length": 1024}
+    arguments = argparse.Namespace(**words, answers_only=False, row_tokens=512)
+    assert [len(row) for row in prepare(arguments, str(tmp_path)).encoded["input_ids"]] == [512, 512]
 
 
 def test_every_step_finds_its_measures_and_they_are_held_against_their_aims(monkeypatch, capsys, tmp_path):
@@ -55,6 +59,23 @@ def test_every_step_finds_its_measures_and_they_are_held_against_their_aims(monk
     assert ["4.00", "≤", "1.0", "no"] in [row[-4:] for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("run", "words", "message"),
+    [
+        (training.main, ["--rows", "0"], "--rows: must be at least 1, got 0"),
+        (training.main, ["--repeats", "-1"], "--repeats: must be at least 1, got -1"),
+        (benchmarks.main, ["--only", "training,speed"], "--only: speed is none of preparation, training, answering"),
+    ],
+)
+def test_a_wrong_option_is_a_line_before_anything_is_measured(run, words, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words])
+    monkeypatch.setattr(subprocess, "run", None)
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_what_another_environment_is_given_is_the_same_step(tiny_base, tmp_path):
     words = {"base": tiny_base, "data": "data/sample.jsonl", "dtype": "float32", "rows": 3, "max_length": 2048}
     arguments = argparse.Namespace(**words, answers_only=False, row_tokens=None, only="packed")
@@ -70,11 +91,22 @@ def test_what_another_environment_is_given_is_the_same_step(tiny_base, tmp_path)
     assert loss == pytest.approx(measure(arguments)["loss"], rel=1e-5)
 
 
-def test_an_environment_that_is_not_there_is_said_before_anything_is_loaded(tiny_base, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(elsewhere, "ENVIRONMENT", tmp_path)
-    words = ["--base", str(tiny_base), "--variants", "packed,llama-factory"]
-    monkeypatch.setattr("sys.argv", ["benchmarks.training", *words])
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("packed,llama-factory", "llama-factory: its environment is not there, or not whole: make nowhere/.installed"),
+        ("packed,bugs", "--variants: bugs is none of packed, padded, rebalanced, "),
+    ],
+)
+def test_a_variant_that_is_not_there_is_said_before_a_base_is_made(variants, message, monkeypatch, capsys):
+    monkeypatch.setattr(elsewhere, "ENVIRONMENT", Path("nowhere"))
+    monkeypatch.setattr(training, "random_base", None)
+    monkeypatch.setattr("sys.argv", ["benchmarks.training", "--variants", variants])
     with pytest.raises(SystemExit, match="2"):
-        main()
-    remedy = f"make {tmp_path}/.installed"
-    assert capsys.readouterr().err == f"error: llama-factory: its environment is not there, or not whole: {remedy}\n"
+        training.main()
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_variant_that_fails_ends_all_with_its_own_status():
+    with pytest.raises(SystemExit, match="1"):
+        in_turns("no_such_module", {"first": []}, 1)

@@ -75,6 +75,9 @@ def test_bins_become_smaller_before_activations_are_computed_again(words, halves
     monkeypatch.setattr(checkpointing, "free_bytes", lambda device: halves[8] / COMFORTABLE * 1.001)
     assert choose(words, *LARGE) == (False, 8)
     assert "micro-batches of at most 8 in place of 16 rows: as configured, training would" in capsys.readouterr().out
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: halves[16] * 1.001)
+    assert choose(words, *LARGE) == (False, 8)
+    assert " GB are free, a tenth of which should stay free\n" in capsys.readouterr().out
     monkeypatch.setattr(checkpointing, "free_bytes", lambda device: halves[4] / COMFORTABLE * 0.999)
     assert choose(words, *LARGE) == (True, 4), "without it, bins of 2,048 tokens would do, at a higher price"
 

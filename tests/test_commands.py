@@ -232,13 +232,17 @@ def test_a_killed_run_resumes_to_the_same_adapter(finished_run, program, tiny_ba
     assert started("train_sft", *words, first=killed_after_step(5)).wait() == 9
     changed = program("train_sft", *words, "training.learning_rate=1e-3", "--resume")
     assert changed.returncode == 2
-    assert "cannot resume: training.learning_rate was 0.0003, is 0.001; --force starts again" in changed.stderr
-    resumed = program("train_sft", *words, "--resume")
+    assert (
+        "cannot resume: training.learning_rate was 0.0003, is 0.001; give its own settings, or --force starts again"
+        in changed.stderr
+    )
+    resumed = program("train_sft", *words, "training.logging_steps=2", "--resume")
     assert resumed.returncode == 0, resumed.stderr
+    assert "trainer_state.json" not in resumed.stderr
     name = "adapter/adapter_model.safetensors"
     assert (interrupted / name).read_bytes() == (run / name).read_bytes()
     records = [json.loads(line) for line in (interrupted / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 6, 8], "logged as is now said"
 
 
 @pytest.mark.parametrize(
@@ -518,7 +522,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished_run, program, mo
     assert not list((run / "eval" / "sweep").glob(".predictions*"))
     too_long = program(*words[:-3], "--force", "generation.max_new_tokens=[2,100000]")
     assert too_long.returncode == 2
-    assert "leaves no room for a prompt" in too_long.stderr
+    assert "leave no room for a prompt in 2048; set generation.max_new_tokens to less" in too_long.stderr
 
 
 def test_rows_of_another_file_are_a_benchmark(finished_run, program, tmp_path):

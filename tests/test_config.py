@@ -478,7 +478,7 @@ def test_a_balance_survives_the_round_trip_and_changes_the_training(
     (tmp_path / "again.yaml").write_text(balanced.to_yaml(), encoding="utf-8")
     assert load_config(tmp_path / "again.yaml", ["run.directory=runs/minimal"]) == balanced
     (change,) = plain.changes_training(balanced)
-    assert change.startswith("data.balance was None, is {'weights': ")
+    assert change.startswith('data.balance was null, is {"weights": ')
     assert load_config(tmp_path / "again.yaml", ["data.balance=null"]).data.balance is None
 
 

@@ -224,6 +224,7 @@ def test_a_card_is_a_name_or_a_size():
     assert find_card("NVIDIA GeForce RTX 3090") == find_card("rtx3090")
     assert (find_card("24 gb").memory, find_card("24GB").tflops) == (24 * GB, None)
     assert math.isclose(find_card("A100-80GB").memory, 80 * GB)
-    for wrong in ("24", "0GB", "A100", "RTX", ""):
+    assert (find_card("7.5GB").name, find_card("7.5GB").memory) == ("7.5GB", 7.5 * GB)
+    for wrong in ("24", "0GB", "-3GB", "7,5GB", "1.5.5GB", "A100", "RTX", ""):
         with pytest.raises(UserError, match="--card"):
             find_card(wrong)

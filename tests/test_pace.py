@@ -110,8 +110,12 @@ def test_the_bar_shows_the_time_it_is_told():
     with EstimatedBar(lambda: 125.0, total=10, unit="row", desc="answering", file=shown) as bar:
         bar.update(3)
         bar.refresh()
-    assert "3/10 rows" in shown.getvalue()
-    assert "<02:05]" in shown.getvalue()
+        assert "3/10 rows" in shown.getvalue()
+        assert "<02:05]" in shown.getvalue()
+        bar.update(7)
+        bar.refresh()
+    assert "10/10 rows" in shown.getvalue()
+    assert "?" not in shown.getvalue().rpartition("10/10 rows")[2]
 
 
 def test_a_trainings_steps_are_weighed_by_their_tokens_over_all_epochs():

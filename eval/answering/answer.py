@@ -122,7 +122,7 @@ def answer_under(
         for system, its_jobs in itertools.groupby(mine, key=lambda k: jobs[k].system):
             with answerer.as_system(system):
                 for k in its_jobs:
-                    bar.set_description(f"{system}: {jobs[k].kind}", refresh=False)
+                    bar.set_description_str(f"{system}: {jobs[k].kind}", refresh=False)
                     results = _do(answerer, asked, jobs[k], list(settings.values()), tell[k])
                     for one, result in zip(progress.values(), results, strict=True):
                         one.add(k, result)

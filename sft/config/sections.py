@@ -5,6 +5,7 @@ The sections `quantization`, `lora`, `training` and `generation` hold the keys o
 The other sections, and the two classes named `…Keys`, are documented here.
 """
 
+import json
 import os
 import re
 from functools import partial
@@ -300,7 +301,8 @@ class Config(Section):
             old, new = ((config.model_dump()[section] or {}) for config in (self, other))
             for key in sorted(old.keys() | new.keys()):
                 if old.get(key) != new.get(key) and f"{section}.{key}" not in HARMLESS:
-                    changes.append(f"{section}.{key} was {old.get(key)}, is {new.get(key)}")
+                    was, now = (json.dumps(each.get(key), ensure_ascii=False) for each in (old, new))  # as YAML has it
+                    changes.append(f"{section}.{key} was {was}, is {now}")
         return changes
 
     def with_absolute_paths(self) -> "Config":

@@ -74,7 +74,10 @@ class Answerer:
     def check_room(self, new_tokens: int) -> None:
         """Raise UserError when answers of `new_tokens` leave no room for a prompt."""
         if new_tokens >= self.context_length:
-            raise UserError(f"generation.max_new_tokens leaves no room for a prompt in {self.context_length} tokens")
+            raise UserError(
+                f"{new_tokens} new tokens leave no room for a prompt in {self.context_length}; set "
+                "generation.max_new_tokens to less"
+            )
 
     def prompt(
         self,

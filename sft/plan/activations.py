@@ -84,14 +84,18 @@ def choose(config: Config, packed: bool, longest: int, device: torch.device, dty
     found = fitting(model, asked, free, config.training["activation_checkpointing"] == "auto", sharers)
     if RANK == 0 and found != asked:
         need = needed(model, asked, sharers)
-        print(f"{_difference(found, asked)}: as configured, training would take about {need / GB:.1f} GB, and "
-              f"{free / GB:.1f} GB are free")  # fmt: skip
+        print(f"{_difference(found, asked)}: as configured, training would take {_beside(need, free)}")
     if RANK == 0 and device.type == "cpu":  # the doctor's lines say it of a GPU
         need = needed(model, found, sharers)
         remedy = "end other programs, or take a smaller model or training.max_length"
-        words = f"training takes about {need / GB:.1f} GB, and {free / GB:.1f} GB are free: {remedy}"
-        warn([words] if need > COMFORTABLE * free else [])
+        warn([f"training takes {_beside(need, free)}: {remedy}"] if need > COMFORTABLE * free else [])
     return Chosen(found.checkpointing, found.rows)
+
+
+def _beside(need: float, free: float) -> str:
+    """What is too much beside what is free, in words."""
+    reserve = "" if need > free else ", a tenth of which should stay free"
+    return f"about {need / GB:.1f} GB, and {free / GB:.1f} GB are free{reserve}"
 
 
 def _difference(found: Layout, asked: Layout) -> str:

@@ -32,9 +32,9 @@ def find_card(text: str) -> Card:
     Volta (V100) and older are refused with their reason: PyTorch as the package index has it does not run on them.
     """
     plain = re.sub(r"nvidia|geforce|rtx|[^a-z0-9]", "", text.lower())
-    size = re.fullmatch(r"(\d+)(?:gb|gib|g)", plain)
-    if size and int(size[1]):
-        return Card(f"{size[1]}GB", int(size[1]) * GB)
+    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:gb|gib|g)", text.strip().lower())
+    if size and float(size[1]):
+        return Card(f"{size[1]}GB", float(size[1]) * GB)
     for card in CARDS:
         if plain == re.sub(r"rtx|[^a-z0-9]", "", card.name.lower()):
             return card

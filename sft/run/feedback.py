@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +95,7 @@ def read_ratings(run: Path) -> list[Rating]:
     """All ratings of a run's answers. Raises UserError where there are none, or a line is not one."""
     path = run / RATINGS
     if not path.is_file():
-        raise UserError(as_typed(f"{path}: no ratings yet; python infer.py {run} --web takes them"))
+        raise UserError(as_typed(f"{path}: no ratings yet; python infer.py {shlex.quote(str(run))} --web takes them"))
     return list(_parsed(path))
 
 

@@ -149,7 +149,9 @@ class Manifest(Part):
         if begun.parent != self.parent:
             differences.append("the run that model.adapter names was trained again")
         if differences:
-            raise UserError("cannot resume: " + "; ".join(differences) + "; --force starts again")
+            raise UserError(
+                "cannot resume: " + "; ".join(differences) + "; give its own settings, or --force starts again"
+            )
 
 
 class Kept(Part):

@@ -38,6 +38,6 @@ class EstimatedBar(tqdm):
     def format_dict(self) -> dict[str, Any]:
         """What tqdm shows. The time that is left follows from a pace there."""
         shown = super().format_dict
-        left = self.seconds_left()
-        shown["rate"] = (shown["total"] - shown["n"]) / left if left else None
+        items, left = shown["total"] - shown["n"], self.seconds_left()
+        shown["rate"] = items / left if items and left else None
         return shown

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
+from sft.plan.cards import GB
 from sft.system.errors import warn
 from sft.system.files import write_whole
 from sft.system.visible import counted
@@ -96,8 +97,8 @@ def log_line(step: int, logs: dict[str, float]) -> str:
     if "loss" not in logs:
         return ""
     parts = [f"{name} {logs[key]:.4g}" for key, name in LOGGED.items() if key in logs]
-    memory = logs["memory_peak_bytes"] / 2**30
-    return f"step {step:>5}  {'  '.join(parts)}  peak memory {memory:.2f} GiB"
+    memory = logs["memory_peak_bytes"] / GB
+    return f"step {step:>5}  {'  '.join(parts)}  peak memory {memory:.2f} GB"
 
 
 def warn_of_loss(log: Path) -> None:

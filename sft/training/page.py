@@ -16,6 +16,7 @@ from sft.page import svg
 from sft.page.blocks import NOTHING, Block, Heading, Quote, Sample, Table, paragraph
 from sft.page.blocks import Figure as Drawing
 from sft.page.html import render_html
+from sft.plan.cards import GB
 from sft.plan.prepare import Plan
 from sft.plan.preview import rows_by_category
 from sft.system.files import write_whole
@@ -27,7 +28,6 @@ SHOWN_ANSWERS = 8
 """Answers to a question side by side: the first, and the last ones."""
 SECONDS_APART = 10
 """A page takes a quarter of a second: one that is this young is not written anew until the next checkpoint."""
-GIB = 2**30
 
 
 class RunPage(TrainerCallback):
@@ -104,7 +104,7 @@ def drawings(log: Sequence[dict[str, Any]], by: str | None) -> Iterator[Drawing]
     yield _drawing("loss", text("run.loss"), [curve(log, "loss", text("run.training")), *of_groups, *best])
     yield _drawing("rate", text("run.rate"), [curve(log, "learning_rate", colour=svg.ORANGE)])
     yield _drawing("speed", text("run.speed"), [curve(log, "tokens_per_second", colour=svg.GREEN)])
-    yield _drawing("memory", text("run.memory"), [curve(log, "memory_peak_bytes", colour=svg.PURPLE, unit=GIB)])
+    yield _drawing("memory", text("run.memory"), [curve(log, "memory_peak_bytes", colour=svg.PURPLE, unit=GB)])
 
 
 def _drawing(name: str, caption: str, curves: Sequence[Curve]) -> Drawing:

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -308,6 +309,7 @@ def finish(
             f"{learned}: step {kept.step} of {kept.of}, whose {kept.by} validation loss is the lowest ({kept.loss:.4f})"
         )
     say(f"{learned}: {saved} saved, {closed.seconds:.0f} s {'since it was resumed' if closed.resumed else 'in all'}")
-    say(as_typed(f"next: python infer.py {run}"))
+    quoted = shlex.quote(str(run))
+    say(as_typed(f"next: python infer.py {quoted}"))
     if plan.split.test:
-        say(as_typed(f"      python -m eval {run}"))
+        say(as_typed(f"      python -m eval {quoted}"))

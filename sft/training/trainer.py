@@ -59,7 +59,7 @@ class RunTrainer(SFTTrainer):
         log_path: where each logged step is appended as one JSON object a line.
         run_id: tells the run's checkpoints from another's.
         total_batch_size: rows an optimizer step, over all processes.
-        pack: whether rows are packed, which the model's attention must keep apart (`sft.attention`).
+        pack: whether rows are packed, which the model's attention must keep apart (`sft.model.attention`).
         packed_attention: how it does.
         keep_best, patience: see `KeepBest`.
     """
@@ -237,6 +237,11 @@ class RunTrainer(SFTTrainer):
         if self.args.device.type == "cpu":
             relieve(self.state.global_step)  # or every new size of a micro-batch adds to the resident set
         return loss
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
+        found = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)  # a checkpoint has those of the run as it was begun
+        return found
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if not self.control.should_training_stop:  # the library looks after a step only

@@ -103,7 +103,7 @@ def _files(source: Source) -> list[str]:
         if not place.exists() and is_pattern(path):
             return _of_rows(source, sorted(glob.glob(str(place), recursive=True)), "pattern")
         if not place.exists():
-            raise UserError(f"{path}: no such data file; set data.path to a hub id or a {KINDS}")
+            raise UserError(f"{path}: no such data file; rows are read from a hub id or a {KINDS}")
     except OSError as error:  # a link to itself, a directory that may not be read
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not place.is_file() or suffix(place) not in SUFFIXES:
