@@ -464,6 +464,16 @@ def test_the_two_by_two_adds_up(tmp_path):
     assert parts["generated_share"]["mean"] == 0
 
 
+def test_the_parts_of_what_is_lost_are_all_of_the_first_seed(tmp_path):
+    """Others have no answers with the penalty on generated tokens alone, so they have the whole without its parts."""
+
+    def right(unit: Unit, decoding: str, number: int) -> bool:
+        return unit.system == "article-2" or as_in_the_table(unit, decoding, number)
+
+    parts = analyse(load(scored(tmp_path, right, seeds=(1, 2))))["parts"][JSQUAD_GOLD]["article"]
+    assert (parts["total"]["mean"], parts["generated"]["mean"], parts["prompt"]["mean"]) == (0.875, 0, 0.875)
+
+
 def test_a_score_stands_beside_the_lead_of_its_length_and_the_best_floor(tmp_path):
     """The wrong answer is one character; the first of a context holds no city, the fifth and the next two are one."""
     found = analyse(load(scored(tmp_path, as_in_the_table)))

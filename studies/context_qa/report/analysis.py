@@ -31,7 +31,7 @@ from studies.context_qa.report.estimates import (
     ratio,
     scored,
 )
-from studies.context_qa.report.material import Material, Outcome
+from studies.context_qa.report.material import BySeed, Material, Outcome
 
 FIFTHS = 5
 
@@ -154,16 +154,19 @@ def _parts(material: Material, outcome: Outcome) -> dict[str, Any]:
     study, found = material.study, {}
     before, after, middle = GREEDY, study.article_decoding, control(study)
     for arm in compared_arms(study):
-        terms = {"total": [(1.0, arm, before), (-1.0, arm, after)]}
+        terms = {"total": [(1.0, before), (-1.0, after)]}
         if middle:
-            terms["generated"] = [(1.0, arm, before), (-1.0, arm, middle)]
-            terms["prompt"] = [(1.0, arm, middle), (-1.0, arm, after)]
-        found[arm] = {name: _difference(material, outcome, parts) for name, parts in terms.items()}
-        sides = [
-            [(f, material.cell(outcome, *cell)) for f, *cell in terms.get(name, [])] for name in ("generated", "total")
-        ]
-        found[arm]["generated_share"] = ratio(material, outcome, *sides) if middle else None
+            terms["generated"] = [(1.0, before), (-1.0, middle)]
+            terms["prompt"] = [(1.0, middle), (-1.0, after)]
+        parts = {name: [(f, _first_seed(material, outcome, arm, d)) for f, d in one] for name, one in terms.items()}
+        found[arm] = {name: effect(material, outcome, one) for name, one in parts.items()}
+        found[arm]["generated_share"] = ratio(material, outcome, parts["generated"], parts["total"]) if middle else None
     return found
+
+
+def _first_seed(material: Material, outcome: Outcome, arm: str, decoding: str) -> BySeed | None:
+    found, first = material.cell(outcome, arm, decoding), material.study.seeds[0]
+    return found and {seed: values for seed, values in found.items() if seed in (None, first)}
 
 
 def _headline(material: Material, factorial: Mapping[str, Any], losses: Mapping[str, Any]) -> list[dict[str, Any]]:
