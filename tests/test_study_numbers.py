@@ -27,8 +27,9 @@ FOLDER = ROOT / "docs" / "context-qa"
 PAGES = [path for path in (ROOT / "docs" / "context-qa.md", ROOT / "docs" / "ja" / "context-qa.md") if path.exists()]
 SOURCES = re.compile(r"<!-- numbers: (.*?) -->", re.DOTALL)
 UNREAD = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->|^#+ .*$|^    .*$", re.DOTALL | re.MULTILINE)
-SHARE = re.compile(r"(?<![\w.,])(\d+) of (\d+)(?![\w,]|\.\d)")
-NUMBER = re.compile(r"(?<![\w.,/–-])([+−-]?)((?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)(%?)(?![\w/]|[.,-]\w)")
+# ASCII: in Japanese a number stands beside words without a blank.
+SHARE = re.compile(r"(?<![\w.,])(\d+) of (\d+)(?![\w,]|\.\d)", re.ASCII)
+NUMBER = re.compile(r"(?<![\w.,/–-])([+−-]?)((?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)(%?)(?![\w/]|[.,-]\w)", re.ASCII)
 
 
 def leaves(found: Any) -> Iterator[float]:

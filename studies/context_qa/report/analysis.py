@@ -5,6 +5,7 @@ No text of a row is in them.
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def analyse(material: Material) -> dict[str, Any]:
     return {
         "study": _described(study),
         "settings": {"seed": SEED, "resamples": study.resamples, "clusters": "rows with one context"},
-        "trainings": {name: material.headers.get(name, {}).get("training") for name in study.trained()},
+        "trainings": {name: _training(material.headers.get(name, {}).get("training")) for name in study.trained()},
         "models": {name: _model(header) for name, header in material.headers.items()},
         "rows": {name: _rows(material, name) for name in material.rows},
         "generation": material.generation,
@@ -101,6 +102,16 @@ def _described(study: Study) -> dict[str, Any]:
         if (holder[key] or "").endswith(SUFFIXES):
             holder[key] = Path(holder[key]).name
     return {key: value for key, value in found.items() if key not in ("directory", "scores")}
+
+
+def _training(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What its manifest said of a training, and what became of the rows with and without a context."""
+    if found is None:
+        return None
+    fates: dict[str, Counter[str]] = {"context": Counter(), "other": Counter()}
+    for category, counts in found["truncation"].items():
+        fates["context" if category in CONTEXT else "other"].update(counts)
+    return {key: value for key, value in found.items() if key != "truncation"} | {"fates": fates}
 
 
 def _model(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Its text and tables are in tables.md.jinja; here is how their values are written.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from eval.metrics.floors import CEILINGS, FLOORS
 from eval.predictions import BASE
 from eval.render import numbers
 from eval.render.markdown import inline, render_markdown
-from sft.data.records import CONTEXT
 from studies.context_qa.placebo.scores import placebo_blocks
 from studies.context_qa.plan import GREEDY
 from studies.context_qa.report.analysis import BEHAVIOUR
@@ -79,12 +77,8 @@ def _outcome(key: str) -> str:
     return f"{_set_name(scope)}, {metric_name(metric)}"
 
 
-def _fates(truncation: Mapping[str, Mapping[str, int]], context: bool) -> str:
-    """`79 whole, 228 end cut off`: what became of the training rows of the context categories, or of the others."""
-    counts: Counter[str] = Counter()
-    for category, found in truncation.items():
-        if (category in CONTEXT) is context:
-            counts.update(found)
+def _fates(counts: Mapping[str, int]) -> str:
+    """`79 whole, 228 end cut off`: what became of training rows."""
     return ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items(), reverse=True)) or "none"
 
 
