@@ -1,6 +1,7 @@
 """README and docs hold: links lead somewhere, messages are the program's, numbers are said alike."""
 
 import ast
+import hashlib
 import re
 import unicodedata
 from functools import cache
@@ -45,6 +46,15 @@ def test_links_between_pages_lead_somewhere(page):
 def test_a_page_has_the_same_commands_in_both_languages(page):
     assert commands(page)
     assert set(commands(page)) == set(commands(TWINS[page]))
+
+
+def test_a_translation_is_of_the_page_as_it_is():
+    """One that names its original says of which version, so that a change of either is seen by the other."""
+    said = r"^（`([^`]+)` の訳です。元の版: SHA-256の先頭が `(\w{12})`"
+    found = [(page, *told) for page in JAPANESE for told in re.findall(said, read(page), re.MULTILINE)]
+    assert len(found) > 1
+    for page, original, digest in found:
+        assert hashlib.sha256(read(original).encode()).hexdigest().startswith(digest), page
 
 
 @pytest.mark.parametrize("page", JAPANESE)

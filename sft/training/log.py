@@ -35,6 +35,7 @@ class RunLog(ProgressCallback):
         self.tokens_by_step = tokens_by_step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # a checkpoint's are those of the run as it was begun
         if not state.is_world_process_zero:
             return
         keep_until(self.path, state.global_step)

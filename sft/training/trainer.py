@@ -238,11 +238,6 @@ class RunTrainer(SFTTrainer):
             relieve(self.state.global_step)  # or every new size of a micro-batch adds to the resident set
         return loss
 
-    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
-        found = super()._init_training_state(max_steps, *args, **kwargs)
-        self.state.compute_steps(self.args, max_steps)  # a checkpoint has those of the run as it was begun
-        return found
-
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if not self.control.should_training_stop:  # the library looks after a step only
             super()._run_epoch(*args, **kwargs)
