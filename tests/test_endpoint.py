@@ -327,10 +327,10 @@ def test_a_killed_work_goes_on_and_its_half_line_is_left_out(program, rows, tmp_
 
     def respond(body):
         if body["messages"][0]["content"] == slow:
-            time.sleep(1)
+            killed.wait(60)
         return chat("答え")
 
-    slow = "一番高い山は？"
+    slow, killed = "一番高い山は？", threading.Event()
     with serving(respond) as stub:
         words = ["answer", rows, "--endpoint", stub.url, "--model", "stub", "--output", kept.parent]
         for how, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
@@ -341,13 +341,16 @@ def test_a_killed_work_goes_on_and_its_half_line_is_left_out(program, rows, tmp_
             process.send_signal(how)
             _, said = process.communicate(timeout=60)
             assert process.returncode == status, said
+            killed.set()
             while stub.now:  # the server has yet to notice
                 time.sleep(0.01)
+            killed.clear()
         assert "interrupted; the same command goes on" in said
         others = [body for body in stub.seen if body["messages"][0]["content"] != slow]
         assert len(kept.read_text().splitlines()) == len(others) == 2
         with kept.open("a") as file:
             file.write('{"key": "x", "rep')
+        killed.set()
         finished = program("eval.__main__", *words)
         assert finished.returncode == 0, finished.stderr
     assert len(stub.seen) == 2 + 3  # the third row's question alone is asked again, each time

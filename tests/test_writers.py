@@ -123,12 +123,15 @@ def make_start_of_a_run(directory, monkeypatch, trained_run):
 
 
 def make_log(directory):
+    from transformers import TrainerState
+
     from sft.training.log import RunLog
 
     log = directory / "log.jsonl"
     log.write_text("".join(json.dumps({"step": n, "loss": 1.0}) + "\n" for n in range(20)))
-    log_of = SimpleNamespace(is_world_process_zero=True, global_step=10, max_steps=20)
-    return lambda: RunLog(log, lambda steps: [1] * steps).on_train_begin(None, log_of, None)
+    state = TrainerState(is_world_process_zero=True, global_step=10, max_steps=20)
+    arguments = SimpleNamespace(logging_steps=1, eval_steps=None, save_steps=1)
+    return lambda: RunLog(log, lambda steps: [1] * steps).on_train_begin(arguments, state, None)
 
 
 def make_loss_plot(directory, trained_run):
