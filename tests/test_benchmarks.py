@@ -19,11 +19,17 @@ from benchmarks.training import measure, prepare
 from benchmarks.turns import in_turns
 
 
-def test_what_is_timed_trains_the_same(small_base):
-    base = small_base("gemma-3")["base"]  # rows are longer than its sliding window
+@pytest.mark.parametrize(
+    ("family", "variants"),
+    [
+        ("gemma-3", ("packed", "padded", "rebalanced", "trl", "trl-packed-plain")),  # rows are longer than its window
+        (None, ("packed", "padded", "alpaca", "trl")),
+    ],
+)
+def test_what_is_timed_trains_the_same(family, variants, small_base, tiny_base):
+    base = small_base(family)["base"] if family else tiny_base
     words = {"base": base, "data": "data/sample.jsonl", "dtype": "float32", "rows": 6, "max_length": 2048}
     settings = {"answers_only": False, "row_tokens": None}
-    variants = "packed", "padded", "rebalanced", "trl", "trl-packed-plain"
     found = [measure(argparse.Namespace(**words, **settings, only=variant)) for variant in variants]
     assert {one["tokens"] for one in found} == {found[0]["tokens"]}
     for what in ("loss", "gradient_norm"):

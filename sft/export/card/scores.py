@@ -1,6 +1,7 @@
 """The run's evaluation as its model card shows it."""
 
 import operator
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,8 @@ def read_evaluation(run: Path, manifest: FinishedManifest) -> Evaluation | None:
     try:
         if reasons := _not_published(path, results, manifest):
             why = ", ".join(reasons)
-            warn([f"{path}: is about {why}; the card is without scores until python -m eval {run} --force"])
+            command = f"python -m eval {shlex.quote(str(run))} --force"
+            warn([f"{path}: is about {why}; the card is without scores until {command}"])
             return None
         return evaluation_of(results)
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -4,6 +4,7 @@ No text of a row is in them.
 """
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,7 @@ from studies.context_qa.report.estimates import (
     ratio,
     scored,
 )
-from studies.context_qa.report.material import BySeed, Material, Outcome
+from studies.context_qa.report.material import Material, Outcome
 
 FIFTHS = 5
 
@@ -169,15 +170,13 @@ def _parts(material: Material, outcome: Outcome) -> dict[str, Any]:
         if middle:
             terms["generated"] = [(1.0, before), (-1.0, middle)]
             terms["prompt"] = [(1.0, middle), (-1.0, after)]
-        parts = {name: [(f, _first_seed(material, outcome, arm, d)) for f, d in one] for name, one in terms.items()}
+        parts = {
+            name: [(f, material.cell(outcome, arm, d, seeds=study.seeds[:1])) for f, d in one]
+            for name, one in terms.items()
+        }
         found[arm] = {name: effect(material, outcome, one) for name, one in parts.items()}
         found[arm]["generated_share"] = ratio(material, outcome, parts["generated"], parts["total"]) if middle else None
     return found
-
-
-def _first_seed(material: Material, outcome: Outcome, arm: str, decoding: str) -> BySeed | None:
-    found, first = material.cell(outcome, arm, decoding), material.study.seeds[0]
-    return found and {seed: values for seed, values in found.items() if seed in (None, first)}
 
 
 def _headline(material: Material, factorial: Mapping[str, Any], losses: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -227,6 +226,11 @@ def _losses(material: Material, arm: str) -> dict[str, Any]:
     study, found = material.study, {}
     pairs = [(GREEDY, name) for name in study.decodings if name != GREEDY]
     pairs += [(study.recipe_decoding, study.article_decoding)] if study.recipe_decoding != GREEDY else []
+    above = {
+        (before, outcome): (scored(material, outcome, arm, before) or {}).get("above_floor")
+        for before in dict.fromkeys(before for before, _ in pairs)
+        for outcome in itertools.chain.from_iterable(PAIRS)
+    }
     for before, after in pairs:
         terms = [(1.0, arm, before), (-1.0, arm, after)]
         found[f"{before} → {after}"] = {
@@ -234,8 +238,8 @@ def _losses(material: Material, arm: str) -> dict[str, Any]:
                 "context": _difference(material, context, terms),
                 "open": _difference(material, open_, terms),
                 "difference": interaction(material, (context, open_), arm, before, after),
-                "context_above_floor": (scored(material, context, arm, before) or {}).get("above_floor"),
-                "open_above_floor": (scored(material, open_, arm, before) or {}).get("above_floor"),
+                "context_above_floor": above[before, context],
+                "open_above_floor": above[before, open_],
             }
             for context, open_ in PAIRS
         }

@@ -114,8 +114,7 @@ def scored(
     """
 
     def values(metric: str = "") -> BySeed | None:
-        found = material.cell(outcome, arm, decoding, metric)
-        return found and {seed: one for seed, one in found.items() if not seeds or seed in (None, *seeds)}
+        return material.cell(outcome, arm, decoding, metric, seeds)
 
     score = effect(material, outcome, [(1, values())])
     if score is None:

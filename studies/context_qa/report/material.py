@@ -1,7 +1,7 @@
 """What a study's score files hold, by arm: row scores as arrays. No torch here."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,10 +62,15 @@ class Material:
         """Row numbers of the outcome's category or group; None when no such row was answered."""
         return self.rows[outcome.rows].scopes.get(outcome.scope) if outcome.rows in self.rows else None
 
-    def cell(self, outcome: Outcome, arm: str, decoding: str, metric: str = "") -> BySeed | None:
-        """(rows,) scores by seed, of the outcome's metric or another; None where nothing was answered."""
-        found = self.tables.get((arm, outcome.rows, decoding))
-        return found and {seed: table[:, COLUMNS.index(metric or outcome.metric)] for seed, table in found.items()}
+    def cell(
+        self, outcome: Outcome, arm: str, decoding: str, metric: str = "", seeds: Sequence[int] = ()
+    ) -> BySeed | None:
+        """(rows,) scores by seed, of the outcome's metric or another; None where nothing was answered.
+
+        `seeds`: only these, where there are any.
+        """
+        found, column = self.tables.get((arm, outcome.rows, decoding)), COLUMNS.index(metric or outcome.metric)
+        return found and {s: table[:, column] for s, table in found.items() if not seeds or s in (None, *seeds)}
 
     def weights(self, outcome: Outcome) -> Array:
         """(rows,): 1, but the reference's length for what counts by its characters."""
