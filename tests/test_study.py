@@ -49,6 +49,7 @@ def test_every_shipped_study_loads(path):
         (["rows.dolly.row=2"], "command line: rows.dolly.row: unknown key; known: path, categories, rows, shots"),
         (["short_decodings=[greedy, x]"], "short_decodings: x is not one of greedy, 1.2-generated, 5.0-all"),
         (["short_decodings=[5.0-all]"], "short_decodings: greedy is not among them, but required"),
+        (["arm_decodings=[greedy, x]"], "arm_decodings: x is not one of greedy, 1.2-generated, 5.0-all"),
         (["rows.dolly.categories=[]"], "command line: rows.dolly.categories: list should have at least 1 item"),
         (["rows.squad.rows=1"], "command line: rows.squad"),
         (["decodings.greedy.max_new_tokens=9"], "decodings.greedy.max_new_tokens: not set here"),
@@ -68,19 +69,18 @@ def test_a_wrong_study_is_one_line_about_one_key(words, message):
 def test_who_answers_what_and_in_which_order():
     study = load_study(FOLDER / "gemma3-270m.yaml")
     order = units(study)
-    assert len(order) == len(set(order)) == 17 * 3 + 7
+    assert len(order) == len(set(order)) == 17 * 3 + 7  # every arm on three sets, the compared ones on NIILC, too
     first = ["base/jsquad", "base/dolly", "base/niilc", "base/jsquad-shots", "article-42/jsquad"]
     assert ["/".join(unit) for unit in order[:5]] == first
     assert list(study.trained())[:4] == ["article-42", "recipe-42", "article-43", "recipe-43"]
     assert [name for name in study.trained() if name.startswith("rank-64")] == ["rank-64-42"]
     assert Unit("recipe-42", "dolly").decodings(study) == list(study.decodings)
-    for unit in (Unit(BASE, "dolly"), Unit("recipe-43", "niilc"), Unit("rows-42", "jsquad")):
+    for unit in (Unit(BASE, "dolly"), Unit("recipe-43", "niilc")):
         assert unit.decodings(study) == ["greedy", "1.2-generated", "5.0-all"]
-    assert {unit.system.rsplit("-", 1)[0] for unit in order if unit.rows == "jsquad-shots"} == {
-        BASE,
-        "article",
-        "recipe",
-    }
+    assert Unit("rows-42", "jsquad").decodings(study) == ["greedy", "5.0-all"]
+    asked = {rows: {unit.system.rsplit("-", 1)[0] for unit in order if unit.rows == rows} for rows in study.rows}
+    assert asked.pop("niilc") == {BASE, "article", "recipe"}
+    assert all(arms == {BASE, *study.arms} for arms in asked.values())
     assert Unit("recipe-42", "jsquad-shots").decodings(study) == ["greedy"]
 
 

@@ -35,7 +35,9 @@ class RowSet(Section):
     """At most this many rows of each category, the first in hash order; null: all."""
     shots: int = Field(0, ge=0, le=64)
     """So many answered rows stand in the prompt as examples: other rows of the file, or training rows where `path` is
-    null. Where there are any, the base model, article and recipe alone are asked, greedily."""
+    null. Where there are any, answers are greedy ones alone."""
+    every_arm: bool = True
+    """Whether every arm is asked; false: the base model, article and recipe alone."""
 
     @field_validator("categories")
     @classmethod
@@ -68,7 +70,9 @@ class Study(Section):
     """Decoding → keys of section `generation`, on top of the configuration's. One is called greedy. Article and recipe
     of the first seed answer under all of them."""
     short_decodings: list[str]
-    """The decodings that every other system answers under; greedy is one of them."""
+    """The decodings that the base model and the other seeds of article and recipe answer under; greedy is one of them."""
+    arm_decodings: list[str] = [GREEDY]
+    """The decodings that every other arm answers under; greedy is one of them."""
     article_decoding: str
     """The decoding of the article, in the 2 × 2."""
     recipe_decoding: str
@@ -103,11 +107,13 @@ class Study(Section):
                     raise ValueError(f"{key}: {getattr(self, key)} is not one of {', '.join(names)}")
         if GREEDY not in self.decodings:
             raise ValueError(f"decodings.{GREEDY}: missing, but required")
-        for name in self.short_decodings:
-            if name not in self.decodings:
-                raise ValueError(f"short_decodings: {name} is not one of {', '.join(self.decodings)}")
-        if GREEDY not in self.short_decodings:
-            raise ValueError(f"short_decodings: {GREEDY} is not among them, but required")
+        for key in ("short_decodings", "arm_decodings"):
+            chosen = getattr(self, key)
+            for name in chosen:
+                if name not in self.decodings:
+                    raise ValueError(f"{key}: {name} is not one of {', '.join(self.decodings)}")
+            if GREEDY not in chosen:
+                raise ValueError(f"{key}: {GREEDY} is not among them, but required")
         for name, settings in self.decodings.items():
             if "max_new_tokens" in settings:  # prompts leave room for it, so they would differ between decodings
                 raise ValueError(
@@ -160,6 +166,11 @@ class Study(Section):
         return {f"{arm}-{seed}": (arm, seed) for arm, seed in [*compared, *((arm, self.seeds[0]) for arm in self.arms)]}
 
     @property
+    def compared(self) -> tuple[str, str, str]:
+        """The arms that the study is about; all others are variations of theirs."""
+        return BASE, self.article, self.recipe
+
+    @property
     def full_systems(self) -> list[str]:
         """Article and recipe of the first seed, which answer under every decoding."""
         return [f"{arm}-{self.seeds[0]}" for arm in dict.fromkeys((self.article, self.recipe))]
@@ -175,7 +186,9 @@ class Unit(NamedTuple):
         """What it answers under."""
         if study.rows[self.rows].shots:
             return [GREEDY]
-        return list(study.decodings) if self.system in study.full_systems else study.short_decodings
+        if self.system in study.full_systems:
+            return list(study.decodings)
+        return study.short_decodings if arm_of(study, self.system)[0] in study.compared else study.arm_decodings
 
     def answers(self, study: Study, decoding: str) -> Path:
         """Where its predictions are, with their texts."""
@@ -242,10 +255,9 @@ def systems(study: Study) -> list[str]:
 
 def units(study: Study) -> list[Unit]:
     """Everything that the study answers, the most informative first, a system's own together."""
-    compared = (BASE, study.article, study.recipe)
     return [
         Unit(system, name)
         for system in systems(study)
         for name in ROWS
-        if name in study.rows and (not study.rows[name].shots or arm_of(study, system)[0] in compared)
+        if name in study.rows and (study.rows[name].every_arm or arm_of(study, system)[0] in study.compared)
     ]
