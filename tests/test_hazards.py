@@ -14,12 +14,14 @@ EOS = 0
 CONTEXTS = ["", "富士山は高い。", "", "東京は首都。"]
 PROMPTS = [[5, 6], [5, 7, 8], [EOS, 5], [9]]
 STRONG = (
-    "a repetition penalty of {} makes answers short and keeps what they need out of them (4 rows to answer); "
+    "a repetition penalty of {} makes answers short and keeps what they need out of them (4 rows to answer). Counting "
+    "generated tokens alone, 1.2 left 56 of 58 right answers of Qwen2.5-Coder-1.5B-Instruct, 1.5 left 32; "
     "set generation.repetition_penalty=1.2 or less"
 )
 QUOTES = (
-    "the repetition penalty of {} counts the prompt, so answers cannot quote their context freely "
-    "(2 rows with a context); set generation.repetition_penalty_scope=generated"
+    "the repetition penalty of {} counts the prompt, so answers cannot quote their context freely (2 rows with a "
+    "context). Of 80 right answers of gemma-3-270m 1.05 left 72, 1.1 67, 1.2 53, 5.0 none; "
+    "set generation.repetition_penalty_scope=generated"
 )
 STOPS = (
     "the repetition penalty of {} counts the prompt, so answers may not stop "
@@ -92,8 +94,10 @@ def test_the_articles_settings_are_warned_of_and_still_run(program, tiny_base, t
     assert result.returncode == 0, result.stderr
     page = " ".join(result.stdout.split())
     assert "look warning a repetition penalty of 5 makes" in page
-    assert "(27 rows to answer) → set generation.repetition_penalty=1.2 or less" in page
-    assert "(11 rows with a context) → set generation.repetition_penalty_scope=generated" in page
+    assert "(27 rows to answer)" in page
+    assert "(11 rows with a context)" in page
+    assert "1.5 left 32 → set generation.repetition_penalty=1.2 or less" in page
+    assert "5.0 none → set generation.repetition_penalty_scope=generated" in page
     assert "look warning closed_qa loses answers to training.max_length 256: " in page
     assert "warning: " not in result.stderr
 

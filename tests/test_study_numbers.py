@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from sft.config.repetition_penalty import MEASURED
+from sft.system.texts import table
 from studies.context_qa.placebo.scores import SETTINGS, read_placebo
 from studies.context_qa.plan import load_study
 from studies.context_qa.report.write import SCHEMA_VERSION, results_of
@@ -133,19 +134,30 @@ def test_committed_scores_hold_no_text():
 def test_what_cards_and_pages_say_of_penalties_was_counted():
     """Right answers of the two untuned models under each setting, in the order in which the cards name them."""
     told = [("nothing", 5.0), ("generated", 1.2), *(("prompt + generated", value) for value in (1.05, 1.1, 1.2, 5.0))]
-    found = []
-    for model in ("gemma-3-270m", "qwen2.5-coder-1.5b"):
-        _, rows = read_placebo(FOLDER / "scores" / model / "placebo" / "base.jsonl")
-        found.append([sum(row.gold_contained[SETTINGS.index(one)] for row in rows) for one in told])
-    gemma, qwen = found
+    gemma_right, qwen_right = _right_answers("gemma-3-270m"), _right_answers("qwen2.5-coder-1.5b")
+    gemma, qwen = [gemma_right[one] for one in told], [qwen_right[one] for one in told]
     pairs = re.findall(r"(\d+) and (\d+)", MEASURED.partition("without")[2])
     assert [(int(one), int(other)) for one, other in pairs] == list(zip(gemma, qwen, strict=True))[:-1]
     assert (gemma[-1], qwen[-1]) == (0, 0)
     card = (ROOT / "sft" / "export" / "card" / "card.ja.md.jinja").read_text(encoding="utf-8")
     assert re.findall(r"(\d+)問と(\d+)問", card) == pairs
+    warned = [gemma_right[one] for one in (told[0], *told[2:])]
+    strong = [qwen_right[one] for one in (("generated", 1.2), told[0], ("generated", 1.5))]
+    for speech in ("en", "ja"):
+        words = {key: table()["doctor"][key][speech] for key in ("penalty_on_context", "penalty_strong")}
+        counts = [int(found) for found in re.findall(r"(?<![\d.])\d{2}(?!\d)", words["penalty_on_context"])]
+        assert (counts, warned[-1]) == (warned[:-1], 0)
+        counts = [int(found) for found in re.findall(r"(?<![\d.])\d{2}(?!\d)", words["penalty_strong"])]
+        assert sorted(counts) == sorted(strong)
     for page in ("docs/troubleshooting.md", "docs/ja/troubleshooting.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         assert all(re.search(rf"\b{count}\b|{count}問", text) for count in (80, 72, 53, 79))
+
+
+def _right_answers(model):
+    """Setting → untuned answers that hold the gold."""
+    _, rows = read_placebo(FOLDER / "scores" / model / "placebo" / "base.jsonl")
+    return {one: sum(row.gold_contained[at] for row in rows) for at, one in enumerate(SETTINGS)}
 
 
 MADE_UP = {

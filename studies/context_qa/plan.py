@@ -70,8 +70,8 @@ class Study(Section):
     """Decoding → keys of section `generation`, on top of the configuration's. One is called greedy. Article and recipe
     of the first seed answer under all of them."""
     short_decodings: list[str]
-    """The decodings that the base model and the other seeds of article and recipe answer under; greedy is one of them."""
-    arm_decodings: list[str] = [GREEDY]
+    """The decodings that the base model and other seeds of article and recipe answer under; greedy is one of them."""
+    arm_decodings: list[str] = Field(default_factory=lambda: [GREEDY])
     """The decodings that every other arm answers under; greedy is one of them."""
     article_decoding: str
     """The decoding of the article, in the 2 × 2."""
