@@ -47,8 +47,9 @@ def answer(study: Study, rows: Mapping[RowsName, Asked], left: Sequence[Unit]) -
                     unit.answers(study, name): model.config.generation | study.decodings[name] for name in missing[unit]
                 }
                 unit.answers(study, GREEDY).parent.mkdir(parents=True, exist_ok=True)
-                greedy, side = GREEDY in missing[unit], BASE if system == BASE else TUNED
-                answer_under(load(), asked.examples, settings, [side], likelihoods=greedy, shots=asked.shots)
+                # No report has likelihoods behind examples, whose prompts are the longest.
+                likelihoods, side = GREEDY in missing[unit] and not asked.shots, BASE if system == BASE else TUNED
+                answer_under(load(), asked.examples, settings, [side], likelihoods, shots=asked.shots)
                 say(clock.add(len(asked.examples) * len(missing[unit])))
             if RANK == 0:
                 score(study, unit, model, answered(study, unit, rows))
