@@ -32,6 +32,7 @@ def test_the_tuned_model_and_the_base_both_answer(program, words, tiny_base, tmp
     assert program("eval.__main__", run, "eval.rows_per_category=1", "eval.resamples=10").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(program, words, tmp_path):
     run = tmp_path / "run"
     assert started("train_sft", *words, first=killed_after_step(3)).wait() == 9

@@ -100,6 +100,7 @@ def test_the_best_step_is_kept_by_a_run_that_was_interrupted(train, tmp_path, mo
         assert check_best(tmp_path / "run") == best
 
 
+@pytest.mark.slow
 def test_a_checkpoint_at_the_end_of_an_epoch_waits_for_its_validation(train, tmp_path, monkeypatch):
     by_epoch = ("training.eval_strategy=epoch", "training.save_steps=6", "training.patience=null")
     kill_in(monkeypatch, "evaluate", 1, lambda: train(*by_epoch))

@@ -102,13 +102,16 @@ def kill(train, monkeypatch):
     return run
 
 
-QUICK = ("saving the optimizer", "the new name", "the end")
-"""The moments of `make test`; the others are in `make test-faults`."""
+QUICK = ("saving the optimizer", "the end", "saving", "before the first step")
+"""The moments of `make test`, here and below; the others are in `make test-faults`."""
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param(moment, marks=[pytest.mark.slow] * (moment not in QUICK)) for moment in MOMENTS]
-)
+def moments(of):
+    """Their names, of which those that are not quick are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in of]
+
+
+@pytest.mark.parametrize("moment", moments(MOMENTS))
 def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_adapter(train, kill, whole, tmp_path, moment):
     kill(moment)
     assert_goes_on(train, whole, tmp_path / "run")
@@ -215,7 +218,7 @@ LATE = {
 """What is being done when the signal comes, the how manieth time, and the step that is the last whole one then."""
 
 
-@pytest.mark.parametrize("moment", LATE)
+@pytest.mark.parametrize("moment", moments(LATE))
 def test_a_signal_at_an_odd_moment_saves_the_last_whole_step_too(train, whole, tmp_path, monkeypatch, moment):
     owner, name, count, step = LATE[moment]
     does, calls = getattr(owner, name), iter(range(1, 1000))

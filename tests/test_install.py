@@ -75,6 +75,7 @@ def test_no_package_is_named_twice():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 def test_the_installed_commands_work_in_another_directory(installed, tiny_base, tmp_path):
     def run(*words: object) -> str:
         return output(installed / words[0], *words[1:], cwd=tmp_path)

@@ -86,20 +86,26 @@ def kinds(tiny_base):
 
 @pytest.fixture(scope="module")
 def runs(command, kinds, tmp_path_factory):
-    """Directory of runs: "one-…" by one process, "ddp-…" and "fsdp-…" by two with whole and with divided weights.
-
-    "…-stopped" has ended at step 5 and was resumed.
-    """
+    """Directory of runs: "one-…" by one process, "ddp-…" by two; "…-stopped" has ended at step 5 and was resumed."""
     root = tmp_path_factory.mktemp("runs")
     train(command, root, [], *[({}, f"one-{kind}", words) for kind, words in kinds.items()])
     jobs = [({}, f"ddp-{kind}", kinds[kind]) for kind in ("padded", "everything")]
-    for engine in ("ddp", "fsdp"):
-        environment = ENGINES[engine]
-        jobs.append((environment, f"{engine}-packed", kinds["packed"]))
-        jobs.append((environment | STOP, f"{engine}-stopped", kinds["packed"]))
-        jobs.append((environment, f"{engine}-stopped", [*kinds["packed"], "--resume"]))
-    train(command, root, TORCHRUN, *jobs)
+    train(command, root, TORCHRUN, *jobs, *whole_and_stopped("ddp", kinds))
     return root
+
+
+@pytest.fixture(scope="module")
+def divided_runs(command, kinds, runs):
+    """The same directory, with "fsdp-…" by two processes whose weights are divided."""
+    train(command, runs, TORCHRUN, *whole_and_stopped("fsdp", kinds))
+    return runs
+
+
+def whole_and_stopped(engine, kinds):
+    environment, words = ENGINES[engine], kinds["packed"]
+    yield environment, f"{engine}-packed", words
+    yield environment | STOP, f"{engine}-stopped", words
+    yield environment, f"{engine}-stopped", [*words, "--resume"]
 
 
 def records(run):
@@ -119,9 +125,16 @@ def assert_same_training(run, one, rel=1e-5):
         assert float((ours[key] - theirs[key]).abs().max()) < 10 * rel * float(theirs[key].abs().max())
 
 
-@pytest.mark.parametrize("run", ["ddp-packed", "ddp-padded", "ddp-everything", "fsdp-packed"])
-def test_two_processes_train_as_one_does(runs, run):
-    assert_same_training(runs / run, runs / f"one-{run.partition('-')[2]}")
+@pytest.mark.parametrize("kind", ["packed", "padded", "everything"])
+def test_two_processes_train_as_one_does(runs, kind):
+    assert_same_training(runs / f"ddp-{kind}", runs / f"one-{kind}")
+
+
+@pytest.mark.slow
+def test_two_processes_with_divided_weights_train_as_one_does(divided_runs):
+    assert_same_training(divided_runs / "fsdp-packed", divided_runs / "one-packed")
+    assert_one_process_wrote(divided_runs, "fsdp")
+    assert_resumed_to_the_same(divided_runs, "fsdp")
 
 
 @pytest.mark.slow
@@ -162,16 +175,22 @@ def test_a_killed_run_with_dropout_resumes_to_the_same_adapter(command, kinds, t
 
 
 def test_one_process_writes_the_run(runs):
-    for run in ("ddp-packed", "fsdp-packed"):
-        checkpoint = sorted(path.name for path in (runs / run / "checkpoints" / "checkpoint-6").iterdir())
-        assert [name for name in checkpoint if name.startswith("rng_state")] == ["rng_state_0.pth", "rng_state_1.pth"]
-        assert ("pytorch_model_fsdp.bin" in checkpoint) is (run == "fsdp-packed")  # else nothing was divided
-        adapter = {path.name for path in (runs / run / "adapter").iterdir()}
-        assert adapter == {path.name for path in (runs / "one-packed" / "adapter").iterdir()}
+    assert_one_process_wrote(runs, "ddp")
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-def test_a_stopped_run_resumes_to_the_same_adapter(runs, engine):
+def assert_one_process_wrote(runs, engine):
+    checkpoint = sorted(path.name for path in (runs / f"{engine}-packed" / "checkpoints" / "checkpoint-6").iterdir())
+    assert [name for name in checkpoint if name.startswith("rng_state")] == ["rng_state_0.pth", "rng_state_1.pth"]
+    assert ("pytorch_model_fsdp.bin" in checkpoint) is (engine == "fsdp")  # else nothing was divided
+    adapter = {path.name for path in (runs / f"{engine}-packed" / "adapter").iterdir()}
+    assert adapter == {path.name for path in (runs / "one-packed" / "adapter").iterdir()}
+
+
+def test_a_stopped_run_resumes_to_the_same_adapter(runs):
+    assert_resumed_to_the_same(runs, "ddp")
+
+
+def assert_resumed_to_the_same(runs, engine):
     stopped, whole = runs / f"{engine}-stopped", runs / f"{engine}-packed"
     assert [record["step"] for record in records(stopped)] == [record["step"] for record in records(whole)]
     assert (stopped / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()

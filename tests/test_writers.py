@@ -579,7 +579,7 @@ def line_of(make, capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("moment", ["fsync", "naming"])
+@pytest.mark.parametrize("moment", [pytest.param("fsync", marks=pytest.mark.slow), "naming"])
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__.removeprefix("make_"))
 def test_a_kill_leaves_what_was_there_and_nothing_after_the_next_time(writer, moment, maker, monkeypatch) -> None:
     directory, make = maker(writer)
