@@ -474,6 +474,17 @@ def test_the_parts_of_what_is_lost_are_all_of_the_first_seed(tmp_path):
     assert (parts["total"]["mean"], parts["generated"]["mean"], parts["prompt"]["mean"]) == (0.875, 0, 0.875)
 
 
+def test_what_is_lost_stands_beside_the_floor_of_the_same_seeds(tmp_path):
+    """Seed 2 answers everything wrongly, and nothing under 5.0-generated: there, what is lost is the first seed's."""
+    losses = analyse(load(scored(tmp_path, lambda unit, *_: unit.system != "article-2", seeds=(1, 2))))["losses"]
+    above = {
+        after: losses["article"][f"greedy → {after}"][f"{JSQUAD_GOLD} − niilc.open.gold_contained"]["open_above_floor"]
+        for after in ("5.0-generated", "5.0-all")
+    }
+    assert (above["5.0-generated"]["mean"], above["5.0-generated"]["by_seed"]) == (1, [])
+    assert (above["5.0-all"]["mean"], above["5.0-all"]["by_seed"]) == (0.5, [1, 0])
+
+
 def test_a_score_stands_beside_the_lead_of_its_length_and_the_best_floor(tmp_path):
     """The wrong answer is one character; the first of a context holds no city, the fifth and the next two are one."""
     found = analyse(load(scored(tmp_path, as_in_the_table)))

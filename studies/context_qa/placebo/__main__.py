@@ -3,8 +3,9 @@
     python -m studies.context_qa.placebo configs/gemma3-270m.yaml --rows 200 --output gemma.jsonl [section.key=value …]
 
 MODEL is a configuration, whose base model answers untuned, or the directory of a finished run. Another row's context is
-the placebo: as many tokens, but not those of the answer. A finished row is kept, so the same command goes on where it
-was stopped, and another --rows goes on from what is there. The file holds ids and scores, and no text of the data.
+the placebo: as many tokens in the mean, and few of the answer's. A finished row is kept, so the same command goes on
+where it was stopped, and another --rows goes on from what is there. The file holds ids and scores, and no text of the
+data.
 """
 
 import argparse

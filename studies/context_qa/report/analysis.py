@@ -4,7 +4,7 @@ No text of a row is in them.
 """
 
 import dataclasses
-import itertools
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,6 +25,7 @@ from studies.context_qa.plan import GREEDY, RowsName, Study
 from studies.context_qa.report.estimates import (
     SEED,
     Found,
+    common_seeds,
     effect,
     floors,
     interaction,
@@ -226,11 +227,16 @@ def _losses(material: Material, arm: str) -> dict[str, Any]:
     study, found = material.study, {}
     pairs = [(GREEDY, name) for name in study.decodings if name != GREEDY]
     pairs += [(study.recipe_decoding, study.article_decoding)] if study.recipe_decoding != GREEDY else []
-    above = {
-        (before, outcome): (scored(material, outcome, arm, before) or {}).get("above_floor")
-        for before in dict.fromkeys(before for before, _ in pairs)
-        for outcome in itertools.chain.from_iterable(PAIRS)
-    }
+
+    @functools.cache
+    def above_floor(outcome: Outcome, before: str, seeds: tuple[int, ...]) -> Found:
+        return (scored(material, outcome, arm, before, seeds) or {}).get("above_floor")
+
+    def above(outcome: Outcome, before: str, after: str) -> Found:
+        both = [values for name in (before, after) if (values := material.cell(outcome, arm, name))]
+        # What is lost is of the seeds that answered under both.
+        return above_floor(outcome, before, tuple(seed for seed in common_seeds(both) if seed is not None))
+
     for before, after in pairs:
         terms = [(1.0, arm, before), (-1.0, arm, after)]
         found[f"{before} → {after}"] = {
@@ -238,8 +244,8 @@ def _losses(material: Material, arm: str) -> dict[str, Any]:
                 "context": _difference(material, context, terms),
                 "open": _difference(material, open_, terms),
                 "difference": interaction(material, (context, open_), arm, before, after),
-                "context_above_floor": above[before, context],
-                "open_above_floor": above[before, open_],
+                "context_above_floor": above(context, before, after),
+                "open_above_floor": above(open_, before, after),
             }
             for context, open_ in PAIRS
         }
