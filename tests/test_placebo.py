@@ -201,17 +201,35 @@ def made_up(contained):
     ]  # fmt: skip
 
 
-def test_differences_are_paired_and_tested_exactly():
-    found = paired(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0]))
-    assert found == {"gained": 1, "lost": 1, "difference": 0, "p": 1.0}
-    assert paired(np.ones(8), np.zeros(8)) == {"gained": 0, "lost": 8, "difference": -1, "p": 2 / 2**8}
-    assert paired(np.ones(8), np.ones(8))["p"] == 1.0
+def test_differences_are_paired_and_tested_by_flips_of_what_rows_are_about():
+    found = paired(np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 1, 0]), np.arange(4))
+    assert found == {"gained": 1, "lost": 1, "difference": 0, "p": 1.0, "p_is_bound": False}
+    found = paired(np.ones(8), np.zeros(8), np.arange(8))
+    assert (found["gained"], found["lost"], found["difference"]) == (0, 8, -1)
+    assert found["p"] == pytest.approx(2 / 2**8, rel=0.3)  # McNemar's exact one, by 10,000 flips
+    found = paired(np.ones(8), np.zeros(8), np.array([0] * 4 + [1] * 4))
+    assert found["p"] == pytest.approx(0.5, rel=0.1)  # rows of two articles are two observations
+    assert paired(np.ones(8), np.ones(8), np.arange(8))["p"] == 1.0
     at = SCOPES.index(CONTEXT)
-    table, _, pairs, _ = placebo_blocks(analyse_placebo(made_up([[int(n != at) for n in range(len(SETTINGS))]] * 10)))
+    found = analyse_placebo(made_up([[int(n != at) for n in range(len(SETTINGS))]] * 10))
+    table, _, pairs, _, overlaps, _ = placebo_blocks(found)
     assert [row[3] for row in table.rows][at] == "0 of 10"
     assert table.rows[at][2][1] == "[0.000, 0.278]"  # Wilson's
     found = {row[0]: row[1:] for row in pairs.rows}
-    assert found[f"{PLACEBO} → {CONTEXT}"] == ["-1.000", "0", "10", ".002"]
+    difference, gained, lost, p = found[f"{PLACEBO} → {CONTEXT}"]
+    assert (difference, gained, lost) == ("-1.000", "0", "10")
+    assert float(p) == pytest.approx(2 / 2**10, abs=1.1e-3)
+    assert [row[:4] for row in overlaps.rows] == [
+        [f"{GENERATED} → {scope}", "none of the gold's", "10", "10 → 10"] for scope in (PLACEBO, QUESTION)
+    ]
+
+
+def test_rows_are_told_by_whether_their_placebo_holds_the_answer():
+    rows = made_up([[1] * len(SETTINGS)] * 3)
+    at = SCOPES.index(PLACEBO)
+    rows[2].gold_penalised[at], rows[2].gold_contained[at] = 0.5, 0
+    none, some = (one for one in analyse_placebo(rows)["overlap"] if one["after"] == PLACEBO)
+    assert [(one["contained_before"], one["contained"]) for one in (none, some)] == [(2, 2), (1, 0)]
 
 
 def test_a_damaged_file_is_one_line(tmp_path):

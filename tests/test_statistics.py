@@ -216,6 +216,18 @@ def test_rank_correlation_is_spearmans_and_ranks_anew_in_resamples() -> None:
     assert _weighted_correlation(*ranks, counts)[0] == pytest.approx(stats.spearmanr(*written).statistic)
 
 
+def test_a_partial_rank_correlation_is_that_of_what_the_third_leaves() -> None:
+    rng = np.random.default_rng(2)
+    given = rng.normal(size=60)
+    first, second = (given + rng.normal(0, noise, 60) for noise in (0.5, 1))
+    ranks = [stats.rankdata(values) for values in (first, second, given)]
+    left = [values - np.polyval(np.polyfit(ranks[2], values, 1), ranks[2]) for values in ranks[:2]]
+    found = rank_correlation(first, second, np.arange(60), 300, given=given)
+    assert found.rho == pytest.approx(stats.pearsonr(*left).statistic)
+    assert found.ci_low < found.rho < found.ci_high
+    assert found.rho < rank_correlation(first, second, np.arange(60), 300).rho / 2
+
+
 def test_rank_correlation_of_a_monotone_pair_and_of_none() -> None:
     values = np.arange(6.0)
     assert rank_correlation(values, -values, np.arange(6), 200).rho == pytest.approx(-1)

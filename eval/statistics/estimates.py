@@ -199,30 +199,44 @@ class Correlation:
 
 
 def rank_correlation(
-    first: Array, second: Array, clusters: Clusters, resamples: int = 10_000, seed: int = 0
+    first: Array,
+    second: Array,
+    clusters: Clusters,
+    resamples: int = 10_000,
+    seed: int = 0,
+    given: Array | None = None,
 ) -> Correlation:
     """Spearman's rank correlation of two columns (rows,), over the rows where both were measured.
 
+    `given`: a third column whose ranks are held fixed, which makes the correlation a partial one; None: none is.
     Ties share their mean rank. Whole clusters are drawn, ranks are taken anew in every resample, and p is two-sided:
     twice the share of resamples on the rarer side of 0, so never 0. All None when a column is constant or the rows
     form fewer than two clusters.
     """
-    known = ~(np.isnan(first) | np.isnan(second))
-    columns = [np.round(values[known], 9) for values in (first, second)]  # noise of a subtraction makes no ranks
+    measured = [first, second] if given is None else [first, second, given]
+    known = ~np.isnan(measured).any(axis=0)
+    columns = [np.round(values[known], 9) for values in measured]  # noise of a subtraction makes no ranks
     n, members = int(known.sum()), np.unique(clusters[known], return_inverse=True)[1]
     if n < 2 or members.max() == 0 or any(np.ptp(values) == 0 for values in columns):
         return Correlation(None, None, None, n, None)
-    x, y = columns
-    rho = float(_weighted_correlation(rankdata(x)[None], rankdata(y)[None], np.ones((1, n)))[0])
+    rho = float(_rho([rankdata(values)[None] for values in columns], np.ones((1, n)))[0])
     blocks = resampled_counts(int(members.max()) + 1, resamples, seed)
     repeats = (counts[:, members] for counts in blocks)
-    draws = np.concatenate(
-        [_weighted_correlation(_repeated_ranks(x, times), _repeated_ranks(y, times), times) for times in repeats]
-    )
+    draws = np.concatenate([_rho([_repeated_ranks(values, times) for values in columns], times) for times in repeats])
     draws = draws[~np.isnan(draws)]
     rarer = min((draws <= 0).sum(), (draws >= 0).sum())
     p_value = min(1.0, 2 * (1 + float(rarer)) / (1 + len(draws)))
     return Correlation(rho, *ends_of(draws), n, p_value)
+
+
+def _rho(ranks: Sequence[Array], weights: Array) -> Array:
+    """(resamples,) correlation of the first two of two or three (resamples, rows), the third held fixed."""
+    x, y, *given = ranks
+    found = _weighted_correlation(x, y, weights)
+    if not given:
+        return found
+    with_x, with_y = (_weighted_correlation(values, given[0], weights) for values in (x, y))
+    return _ratio(found - with_x * with_y, np.sqrt((1 - with_x**2) * (1 - with_y**2)))
 
 
 def _repeated_ranks(values: Array, counts: Array) -> Array:

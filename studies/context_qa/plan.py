@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from eval.predictions import BASE
 from sft.config.load import override
 from sft.config.origin import Origin
-from sft.config.repetition_penalty import NO_PENALTY, PENALTY
+from sft.config.repetition_penalty import NO_PENALTY, PENALTY, SCOPE
 from sft.config.sections import Section
 from sft.data.records import category_name
 from sft.system.yaml_text import read_yaml
@@ -131,6 +131,12 @@ class Study(Section):
     def common(self) -> list[str]:
         """What every training and answer overrides of the configuration."""
         return [*([f"data.path={_quoted(self.data)}"] if self.data else []), *self.overrides]
+
+    @property
+    def control(self) -> str | None:
+        """The decoding that is the article's but for the penalty's scope: its penalty leaves the prompt alone."""
+        wanted = self.decodings[self.article_decoding] | {SCOPE: "generated"}
+        return next((name for name, settings in self.decodings.items() if settings == wanted), None)
 
     def training(self, arm: str, seed: int) -> list[str]:
         """What the training of an arm overrides of the configuration."""

@@ -7,6 +7,7 @@ a system, the floors among it.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,16 @@ BITS, BITS_WITHOUT, SHARE = range(3)
 """Columns of `SystemScores.reference`."""
 
 
+def clusters_of(rows: Iterable[tuple[str, object]]) -> Clusters:
+    """(rows,) numbers of what is resampled, from each row's id and its context.
+
+    JSQuAD's ids, `a1p2q3`, name the article that the paragraph is of; rows of one article are drawn together.
+    """
+    articles = [(re.fullmatch(r"(a\d+)p\d+q\d+", index), context) for index, context in rows]
+    names = [article[1] if article else f"context {context}" for article, context in articles]
+    return np.unique(names, return_inverse=True)[1].astype(np.intp)
+
+
 class ScoredRow(NamedTuple):
     """A row that was asked, without its text: `context` is the number of its context, `length` of its reference."""
 
@@ -48,8 +59,8 @@ class RowsScores(NamedTuple):
 
     @property
     def clusters(self) -> Clusters:
-        """(rows,) the number of each row's context."""
-        return np.array([row.context for row in self.rows], dtype=np.intp)
+        """(rows,) the number of what each row's text is part of: its context or, where the id names one, an article."""
+        return clusters_of((row.id, row.context) for row in self.rows)
 
     @property
     def scopes(self) -> dict[str, list[int]]:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from eval.render.numbers import number, p_value
-from eval.statistics.estimates import binomial_p
-from eval.statistics.shares import wilson
+from eval.statistics.estimates import Array, Clusters, bootstrap_means, is_bound, sign_flip_p
+from eval.statistics.shares import share_interval
 from sft.config.section import Section
 from sft.page.blocks import Block, Cell, Heading, Table, paragraph
 from sft.system.errors import UserError
 from sft.system.files import read_bytes
+from studies.context_qa.scores import clusters_of
 
 NOTHING, GENERATED, PROMPT = "nothing", "generated", "prompt + generated"
 PLACEBO, QUESTION = "another row's context + generated", "question and template + generated"
@@ -68,39 +69,53 @@ def read_placebo(path: Path) -> tuple[str, list[RowScores]]:
 def analyse_placebo(rows: Sequence[RowScores]) -> dict[str, Any]:
     """Every number of the experiment: of each setting, of pairs of settings, and of where zero lies among the logits.
 
-    Shares of rows have Wilson's 95% interval; p is McNemar's exact one.
+    Intervals (95%) and p are over what the rows are about: see `clusters_of`. `overlap` tells rows whose penalised
+    tokens hold some of the gold's from rows where they hold none.
     """
+    clusters = clusters_of((row.index, row.index) for row in rows)
     gold, f1, lengths, penalised, gold_penalised = (
         np.array([getattr(row, name) for row in rows], dtype=float)
         for name in ("gold_contained", "character_f1", "characters", "penalised", "gold_penalised")
     )
     settings = []
     for place, (scope, penalty) in enumerate(SETTINGS):
-        at, share = SCOPES.index(scope), float(gold[:, place].mean())
-        low, high = wilson(share, len(rows))
-        found = {"scope": scope, "penalty": penalty, "contained": int(gold[:, place].sum()), "n": len(rows)}
-        found |= {"mean": share, "ci_low": low, "ci_high": high} | paired(gold[:, 0], gold[:, place])
+        at, answers = SCOPES.index(scope), gold[:, place]
+        estimate = bootstrap_means(answers[:, None], np.ones((len(rows), 1)), clusters)[0]
+        share = share_interval(estimate, answers, clusters)
+        found = {"scope": scope, "penalty": penalty, "contained": int(answers.sum()), "n": len(rows)}
+        found |= {"mean": share.mean, "ci_low": share.ci_low, "ci_high": share.ci_high}
+        found |= paired(gold[:, 0], answers, clusters)
         found |= {"character_f1": float(f1[:, place].mean()), "characters": float(lengths[:, place].mean())}
         found |= {"penalised": float(penalised[:, at].mean()), "gold_penalised": float(gold_penalised[:, at].mean())}
         settings.append(found)
     pairs = [
-        {"before": one, "after": other} | paired(*(gold[:, SCOPES.index(scope)] for scope in (one, other)))
+        {"before": one, "after": other} | paired(gold[:, SCOPES.index(one)], gold[:, SCOPES.index(other)], clusters)
         for one, other in PAIRS
+    ]
+    overlap = [
+        {"after": scope, "gold_penalised": some} | _of_rows(gold[chosen], SCOPES.index(scope), clusters[chosen])
+        for scope in (PLACEBO, QUESTION)
+        for some in (False, True)
+        if len(chosen := np.flatnonzero((gold_penalised[:, SCOPES.index(scope)] > 0) == some))
     ]
     logits = {name: float(np.median([getattr(row, name) for row in rows])) for name in ("top", "median", "positive")}
     logits["top_below_zero"] = sum(row.top < 0 for row in rows)
-    return {"n": len(rows), "settings": settings, "pairs": pairs, "logits": logits}
+    return {"n": len(rows), "settings": settings, "pairs": pairs, "overlap": overlap, "logits": logits}
 
 
-def paired(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """Rows gained and lost, their difference as a share of all, and the p of McNemar's exact test."""
-    gained, lost = int((after > before).sum()), int((after < before).sum())
-    return {
-        "gained": gained,
-        "lost": lost,
-        "difference": (gained - lost) / len(before),
-        "p": binomial_p(after - before),
-    }
+def paired(before: Array, after: Array, clusters: Clusters) -> dict[str, Any]:
+    """Rows gained and lost, their difference as a share of all, and p by sign flips over the clusters."""
+    changes = (after - before)[:, None]
+    p = sign_flip_p(changes, np.ones_like(changes), clusters)[0]
+    found = {"gained": int((changes > 0).sum()), "lost": int((changes < 0).sum())}
+    return found | {"difference": float(changes.mean()), "p": p, "p_is_bound": is_bound(p)}
+
+
+def _of_rows(gold: Array, scope: int, clusters: Clusters) -> dict[str, Any]:
+    """What these rows' right answers under a penalty on generated tokens become under the scope's."""
+    before, after = gold[:, SCOPES.index(GENERATED)], gold[:, scope]
+    found = {"n": len(gold), "contained_before": int(before.sum()), "contained": int(after.sum())}
+    return found | {"mean": float(after.mean())} | paired(before, after, clusters)
 
 
 def placebo_blocks(found: Mapping[str, Any]) -> list[Block]:
@@ -113,7 +128,7 @@ def placebo_blocks(found: Mapping[str, Any]) -> list[Block]:
             f"{one['penalty']:g}" if place else "",
             Cell(number(one["mean"]), f"[{number(one['ci_low'])}, {number(one['ci_high'])}]"),
             f"{one['contained']} of {one['n']}",
-            *([f"+{one['gained']} −{one['lost']}", p_value(one["p"])] if place else ["", ""]),
+            *([f"+{one['gained']} −{one['lost']}", p_value(one["p"], one["p_is_bound"])] if place else ["", ""]),
             number(one["character_f1"]),
             number(one["characters"], digits=1),
             number(one["penalised"], digits=0),
@@ -126,9 +141,20 @@ def placebo_blocks(found: Mapping[str, Any]) -> list[Block]:
             f"{one['before']} → {one['after']}",
             number(one["difference"], signed=True),
             *(str(one[side]) for side in ("gained", "lost")),
-            p_value(one["p"]),
+            p_value(one["p"], one["p_is_bound"]),
         ]
         for one in found["pairs"]
+    ]
+    overlaps: list[list[str | Cell]] = [
+        [
+            f"{GENERATED} → {one['after']}",
+            "some of the gold's" if one["gold_penalised"] else "none of the gold's",
+            str(one["n"]),
+            f"{one['contained_before']} → {one['contained']}",
+            *(str(one[side]) for side in ("gained", "lost")),
+            p_value(one["p"], one["p_is_bound"]),
+        ]
+        for one in found["overlap"]
     ]
     logits = found["logits"]
     zero = (
@@ -137,4 +163,12 @@ def placebo_blocks(found: Mapping[str, Any]) -> list[Block]:
         f"{logits['top_below_zero']} of {found['n']} rows. Penalties divide logits above zero and multiply those below."
     )
     pairs = Table([f"at {STRONG:g}", "difference", "gained", "lost", "p"], contrasts)
-    return [Table(header, cells), Heading(3, "Pairs of settings, row by row"), pairs, paragraph(zero)]
+    rows_by_overlap = Table([f"at {STRONG:g}", "penalised", "rows", "contained", "gained", "lost", "p"], overlaps)
+    return [
+        Table(header, cells),
+        Heading(3, "Pairs of settings, row by row"),
+        pairs,
+        Heading(3, "By whether the penalised tokens hold some of the gold's"),
+        rows_by_overlap,
+        paragraph(zero),
+    ]

@@ -3,7 +3,6 @@
 No text of a row is in them.
 """
 
-import dataclasses
 import functools
 import json
 from collections import Counter
@@ -11,17 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eval.predictions import BASE
-from eval.scoring.rows import rounded
-from eval.statistics.estimates import holm, is_bound, rank_correlation
-from sft.config.repetition_penalty import SCOPE
+from eval.statistics.estimates import holm
 from sft.data.files.sources import SUFFIXES
 from sft.data.records import CONTEXT
 from studies.context_qa.forensics import compared_to_article
 from studies.context_qa.placebo.scores import analyse_placebo, read_placebo
 from studies.context_qa.plan import GREEDY, RowsName, Study
+from studies.context_qa.report.dose import dose
 from studies.context_qa.report.estimates import (
     SEED,
     Found,
@@ -29,14 +25,10 @@ from studies.context_qa.report.estimates import (
     effect,
     floors,
     interaction,
-    mean_over,
-    plain_mean,
     ratio,
     scored,
 )
 from studies.context_qa.report.material import Material, Outcome
-
-FIFTHS = 5
 
 JSQUAD_GOLD, JSQUAD_F1, JSQUAD_CORRECT = (
     Outcome("jsquad", "context", metric) for metric in ("gold_contained", "jglue_f1", "correct")
@@ -57,10 +49,11 @@ SCOPES: tuple[tuple[RowsName, str], ...] = (
     ("jsquad", "context"), ("dolly", "context"), ("dolly", "open"), ("dolly", "other"), ("niilc", "open"),
     ("jsquad-shots", "context"),
 )  # fmt: skip
+BITS_A_CHARACTER = "reference_bits_per_character"
 LIKELIHOOD = tuple(
     Outcome(rows, scope, metric)
     for rows, scope in SCOPES[:3]
-    for metric in ("reference_bits_per_character", "context_gain")
+    for metric in (BITS_A_CHARACTER, "context_gain")
     if (scope, metric) != ("open", "context_gain")
 )
 BEHAVIOUR = (
@@ -75,13 +68,17 @@ def analyse(material: Material) -> dict[str, Any]:
     losses = {arm: _losses(material, arm) for arm in compared_arms(study)}
     return {
         "study": _described(study),
-        "settings": {"seed": SEED, "resamples": study.resamples, "clusters": "rows with one context"},
+        "settings": {
+            "seed": SEED,
+            "resamples": study.resamples,
+            "clusters": "rows with one context; of JSQuAD, with one article",
+        },
         "trainings": {name: _training(material.headers.get(name, {}).get("training")) for name in study.trained()},
         "models": {name: _model(header) for name, header in material.headers.items()},
         "rows": {name: _rows(material, name) for name in material.rows},
         "generation": material.generation,
         "missing": material.missing,
-        "control": control(study),
+        "control": study.control,
         "placebo": {name: analyse_placebo(read_placebo(path)[1]) for name, path in study.placebo.items()},
         "forensics": compared_to_article(material),
         "headline": _headline(material, factorial, losses),
@@ -90,7 +87,7 @@ def analyse(material: Material) -> dict[str, Any]:
         "parts": {outcome.key: _parts(material, outcome) for outcome in SWEPT},
         "sweep": _sweep(material),
         "losses": losses,
-        "dose": {arm: _dose(material, arm) for arm in compared_arms(study)},
+        "dose": {arm: dose(material, arm) for arm in compared_arms(study)},
         "likelihood": {outcome.key: _likelihood(material, outcome) for outcome in LIKELIHOOD},
         "arms": {outcome.key: _by_arm(material, outcome) for outcome in ARM_OUTCOMES},
         "behaviour": {f"{rows}.{scope}": _behaviour(material, rows, scope) for rows, scope in SCOPES},
@@ -122,19 +119,17 @@ def _model(header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rows(material: Material, name: RowsName) -> dict[str, Any]:
     found = material.rows[name]
-    contexts = int(found.clusters.max()) + 1
-    return {"total": len(found.rows), "contexts": contexts, "scopes": {at: len(n) for at, n in found.scopes.items()}}
+    return {
+        "total": len(found.rows),
+        "contexts": len({row.context for row in found.rows}),
+        "clusters": len(set(found.clusters.tolist())),
+        "scopes": {at: len(n) for at, n in found.scopes.items()},
+    }
 
 
 def compared_arms(study: Study) -> list[str]:
     """Base, article, recipe."""
     return list(dict.fromkeys((BASE, study.article, study.recipe)))
-
-
-def control(study: Study) -> str | None:
-    """The decoding that is the article's but for the penalty's scope: its penalty leaves the prompt alone."""
-    wanted = study.decodings[study.article_decoding] | {SCOPE: "generated"}
-    return next((name for name, settings in study.decodings.items() if settings == wanted), None)
 
 
 def _difference(material: Material, outcome: Outcome, terms: Iterable[tuple[float, str, str]]) -> Found:
@@ -165,7 +160,7 @@ def _parts(material: Material, outcome: Outcome) -> dict[str, Any]:
     The first seed's, whose answers there are under every decoding.
     """
     study, found = material.study, {}
-    before, after, middle = GREEDY, study.article_decoding, control(study)
+    before, after, middle = GREEDY, study.article_decoding, study.control
     for arm in compared_arms(study):
         terms = {"total": [(1.0, before), (-1.0, after)]}
         if middle:
@@ -252,67 +247,32 @@ def _losses(material: Material, arm: str) -> dict[str, Any]:
     return found
 
 
-def _dose(material: Material, arm: str) -> dict[str, Any]:
-    """Pair of decodings → share of the reference in the prompt against character F1 lost, over dolly's rows.
-
-    From greedy to each decoding, and from the control to the article's: what the penalty on the prompt alone does.
-    """
-    study = material.study
-    pairs = [(GREEDY, name) for name in study.decodings if name != GREEDY]
-    pairs += [(middle, study.article_decoding)] if (middle := control(study)) else []
-    return {f"{before} → {after}": _dose_of(material, arm, before, after) for before, after in pairs}
-
-
-def _dose_of(material: Material, arm: str, before: str, after: str) -> dict[str, Any] | None:
-    cells = [material.cell(CONTEXT_F1, arm, name) for name in (before, after)]
-    shares = material.cell(CONTEXT_F1, arm, after, "share")
-    first, second = cells
-    if not first or not second or not shares:
-        return None
-    seed = next(iter(second))  # the first one's, whose answers there are under every decoding
-    rows, resamples = material.rows["dolly"], material.study.resamples
-    lost, share = first[seed] - second[seed], shares[seed]
-    order = [int(at) for at in np.argsort(share, kind="stable") if not np.isnan(share[at])]
-    scopes = {"all": list(range(len(lost))), **{g: at for g, at in rows.scopes.items() if g in ("context", "open")}}
-    correlations = {
-        scope: rank_correlation(share[at], lost[at], rows.clusters[at], resamples, SEED) for scope, at in scopes.items()
-    }
-    categories = {row.category: rows.scopes.get(row.category, []) for row in rows.rows}
-    return {
-        "correlation": {
-            scope: dataclasses.asdict(rounded(one)) | {"p_is_bound": is_bound(one.p)}
-            for scope, one in correlations.items()
-        },
-        "fifths": [
-            {"low": round(float(share[part[0]]), 6), "high": round(float(share[part[-1]]), 6)}
-            | mean_over(lost, part, material, "dolly")
-            for part in (list(part) for part in np.array_split(order, FIFTHS))
-            if part
-        ],
-        "categories": {
-            name: {"share": plain_mean(share[at])} | mean_over(lost, at, material, "dolly")
-            for name, at in categories.items()
-            if at
-        },
-        "points": [[round(float(share[at]), 4), round(float(lost[at]), 4), rows.rows[at].group] for at in order]
-        if arm == material.study.article and after == material.study.article_decoding
-        else [],
-    }
-
-
 def _likelihood(material: Material, outcome: Outcome) -> dict[str, Any]:
-    """Arm → its score, beside which no decoding can matter, and the difference from base."""
+    """Arm → its score, beside which no decoding can matter, and the difference from base.
+
+    Of what a context saves also the share of the bits that there are without it.
+    """
+    saves = outcome.metric == "context_gain"
     return {
         arm: {
             "score": _difference(material, outcome, [(1.0, arm, GREEDY)]),
             "difference": _difference(material, outcome, [(1.0, arm, GREEDY), (-1.0, BASE, GREEDY)]),
+            "share": _share_saved(material, outcome, arm) if saves else None,
         }
         for arm in (BASE, *material.study.arms)
     }
 
 
+def _share_saved(material: Material, outcome: Outcome, arm: str) -> Found:
+    """Bits that the context saves of a reference / bits without it, over all characters."""
+    gain, bits = (material.cell(outcome, arm, GREEDY, name) for name in (outcome.metric, BITS_A_CHARACTER))
+    lengths = material.weights(outcome)
+    saved, left = ({seed: one * lengths for seed, one in (cell or {}).items()} for cell in (gain, bits))
+    return ratio(material, outcome, [(1.0, saved)], [(1.0, saved), (1.0, left)])
+
+
 def _by_arm(material: Material, outcome: Outcome) -> dict[str, Any]:
-    """Decoding → arm → its score beside its floors, and the difference from the recipe over the seeds of both."""
+    """Decoding → arm → its score beside its floors, and its differences from recipe, over common seeds, and base."""
     study = material.study
     decodings = [GREEDY] if outcome.rows == "jsquad-shots" else study.short_decodings
     return {
@@ -320,6 +280,7 @@ def _by_arm(material: Material, outcome: Outcome) -> dict[str, Any]:
             arm: {
                 "score": scored(material, outcome, arm, decoding),
                 "difference": _difference(material, outcome, [(1.0, arm, decoding), (-1.0, study.recipe, decoding)]),
+                "from_base": _difference(material, outcome, [(1.0, arm, decoding), (-1.0, BASE, decoding)]),
             }
             for arm in (BASE, *study.arms)
         }
