@@ -8,6 +8,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from forked import started
 from safetensors.torch import load_file
 
 from sft.run.directory import holds_something
@@ -88,7 +89,9 @@ def kinds(tiny_base):
 def runs(command, kinds, tmp_path_factory):
     """Directory of runs: "one-…" by one process, "ddp-…" by two; "…-stopped" has ended at step 5 and was resumed."""
     root = tmp_path_factory.mktemp("runs")
-    train(command, root, [], *[({}, f"one-{kind}", words) for kind, words in kinds.items()])
+    for kind, words in kinds.items():
+        one = started("train_sft", *words, f"run.directory={root / f'one-{kind}'}")
+        assert one.wait() == 0, one.output()
     jobs = [({}, f"ddp-{kind}", kinds[kind]) for kind in ("padded", "everything")]
     train(command, root, TORCHRUN, *jobs, *whole_and_stopped("ddp", kinds))
     return root

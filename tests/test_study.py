@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import started
 from made_up import rows as dolly_rows
 from test_placebo import made_up
 
@@ -143,7 +144,7 @@ def test_settings_that_changed_are_told_from_those_without_effect(recorded, want
 
 
 @pytest.fixture(scope="module")
-def smoke(command, tiny_base, tmp_path_factory):
+def smoke(tiny_base, tmp_path_factory):
     """The smoke study, run to its end: (its directory, the words of its command, what it printed)."""
     folder = tmp_path_factory.mktemp("study")
     benchmark = [
@@ -153,7 +154,7 @@ def smoke(command, tiny_base, tmp_path_factory):
     (folder / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in benchmark))
     base = [f"model.base={tiny_base}", "model.build=null", "data.train_rows=16", "generation.max_new_tokens=4"]
     words = [
-        FOLDER / "study.py",
+        "studies.context_qa.study",
         SMOKE,
         f"directory={folder / 'runs'}",
         f"scores={folder / 'scores'}",
@@ -161,12 +162,18 @@ def smoke(command, tiny_base, tmp_path_factory):
         f"rows.jsquad.path={folder / 'qa.jsonl'}",
         f"rows.jsquad-shots.path={folder / 'qa.jsonl'}",
     ]
-    first = command(*words, "--only", BASE)
-    assert first.returncode == 0, first.stderr
+    first = started(*words, "--only", BASE)
+    assert first.wait() == 0, first.output()
     assert not (folder / "runs" / "train").exists()  # the base model answers without a training
-    result = command(*words)
-    assert result.returncode == 0, result.stderr
-    return folder / "runs", words, result.stdout
+    second = started(*words)
+    assert second.wait() == 0, second.output()
+    return folder / "runs", words, second.output()
+
+
+def test_the_command_of_the_page_finds_its_modules_and_needs_no_torch_to_report(command, tmp_path):
+    result = command(FOLDER / "study.py", SMOKE, f"scores={tmp_path}", "--report")
+    assert result.returncode == 2
+    assert f"{tmp_path}: nothing has been scored yet" in result.stderr
 
 
 def study_of(words) -> Study:
