@@ -172,9 +172,9 @@ class Study(Section):
         return {f"{arm}-{seed}": (arm, seed) for arm, seed in [*compared, *((arm, self.seeds[0]) for arm in self.arms)]}
 
     @property
-    def compared(self) -> tuple[str, str, str]:
-        """The arms that the study is about; all others are variations of theirs."""
-        return BASE, self.article, self.recipe
+    def compared(self) -> list[str]:
+        """Base, article, recipe: what the study is about; all other arms are variations of theirs."""
+        return list(dict.fromkeys((BASE, self.article, self.recipe)))
 
     @property
     def full_systems(self) -> list[str]:

@@ -65,7 +65,7 @@ def analyse(material: Material) -> dict[str, Any]:
     """Everything that the tables and figures show of one study."""
     study = material.study
     factorial = {outcome.key: _factorial(material, outcome) for outcome in FACTORIAL}
-    losses = {arm: _losses(material, arm) for arm in compared_arms(study)}
+    losses = {arm: _losses(material, arm) for arm in study.compared}
     return {
         "study": _described(study),
         "settings": {
@@ -87,7 +87,7 @@ def analyse(material: Material) -> dict[str, Any]:
         "parts": {outcome.key: _parts(material, outcome) for outcome in SWEPT},
         "sweep": _sweep(material),
         "losses": losses,
-        "dose": {arm: dose(material, arm) for arm in compared_arms(study)},
+        "dose": {arm: dose(material, arm) for arm in study.compared},
         "likelihood": {outcome.key: _likelihood(material, outcome) for outcome in LIKELIHOOD},
         "arms": {outcome.key: _by_arm(material, outcome) for outcome in ARM_OUTCOMES},
         "behaviour": {f"{rows}.{scope}": _behaviour(material, rows, scope) for rows, scope in SCOPES},
@@ -127,11 +127,6 @@ def _rows(material: Material, name: RowsName) -> dict[str, Any]:
     }
 
 
-def compared_arms(study: Study) -> list[str]:
-    """Base, article, recipe."""
-    return list(dict.fromkeys((BASE, study.article, study.recipe)))
-
-
 def _difference(material: Material, outcome: Outcome, terms: Iterable[tuple[float, str, str]]) -> Found:
     """Σ factor × (arm, decoding)."""
     return effect(material, outcome, [(f, material.cell(outcome, arm, decoding)) for f, arm, decoding in terms])
@@ -149,7 +144,7 @@ def _factorial(material: Material, outcome: Outcome) -> dict[str, Any]:
         "interaction": [(1.0, recipe, after), (-1.0, recipe, before), (-1.0, article, after), (1.0, article, before)],
     }
     return {
-        "cells": {a: {d: scored(material, outcome, a, d) for d in (before, after)} for a in compared_arms(study)},
+        "cells": {a: {d: scored(material, outcome, a, d) for d in (before, after)} for a in study.compared},
         "effects": {name: _difference(material, outcome, parts) for name, parts in terms.items()},
     }
 
@@ -161,7 +156,7 @@ def _parts(material: Material, outcome: Outcome) -> dict[str, Any]:
     """
     study, found = material.study, {}
     before, after, middle = GREEDY, study.article_decoding, study.control
-    for arm in compared_arms(study):
+    for arm in study.compared:
         terms = {"total": [(1.0, before), (-1.0, after)]}
         if middle:
             terms["generated"] = [(1.0, before), (-1.0, middle)]
@@ -207,7 +202,7 @@ def _sweep(material: Material) -> dict[str, Any]:
     return {
         outcome.key: {
             arm: {d: scored(material, outcome, arm, d, study.seeds[:1]) for d in study.decodings}
-            for arm in compared_arms(study)
+            for arm in study.compared
         }
         for outcome in SWEPT
     }
@@ -280,7 +275,9 @@ def _by_arm(material: Material, outcome: Outcome) -> dict[str, Any]:
             arm: {
                 "score": scored(material, outcome, arm, decoding),
                 "difference": _difference(material, outcome, [(1.0, arm, decoding), (-1.0, study.recipe, decoding)]),
-                "from_base": _difference(material, outcome, [(1.0, arm, decoding), (-1.0, BASE, decoding)]),
+                "from_base": _difference(material, outcome, [(1.0, arm, decoding), (-1.0, BASE, decoding)])
+                if arm != BASE
+                else None,
             }
             for arm in (BASE, *study.arms)
         }
@@ -304,5 +301,5 @@ def _behaviour(material: Material, rows: RowsName, scope: str) -> dict[str, Any]
 
 
 def to_json(results: Mapping[str, Any]) -> str:
-    """The results as text, the same for the same scores."""
-    return json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    """The results as text, the same for the same scores. Without blanks, which would be half of it."""
+    return json.dumps(results, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"

@@ -75,7 +75,7 @@ def _placebo(results: Results) -> Drawn | None:
 
     caption = (
         f"Which tokens a penalty of {STRONG:g} reaches decides: rows whose answer contains the gold, greedy, the "
-        "same rows for all, 95% intervals (Wilson). Another row's context is the placebo: as many tokens in the "
+        "same rows for all, 95% intervals over articles. Another row's context is the placebo: as many tokens in the "
         "mean, and few of the answer's."
     )
     return _drawn("placebo", above + height + 0.3, paint, caption)
