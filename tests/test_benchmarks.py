@@ -22,7 +22,9 @@ from benchmarks.turns import in_turns
 @pytest.mark.parametrize(
     ("family", "variants"),
     [
-        ("gemma-3", ("packed", "padded", "rebalanced", "trl", "trl-packed-plain")),  # rows are longer than its window
+        pytest.param(  # rows are longer than its window
+            "gemma-3", ("packed", "padded", "rebalanced", "trl", "trl-packed-plain"), marks=pytest.mark.slow
+        ),
         (None, ("packed", "padded", "alpaca", "trl")),
     ],
 )

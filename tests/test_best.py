@@ -89,7 +89,8 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(train, tmp_path):
     check_best(run)
 
 
-@pytest.mark.parametrize("moment", [("evaluate", 4), pytest.param(("take_best", 1), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [("evaluate", 4), ("take_best", 1)])
 def test_the_best_step_is_kept_by_a_run_that_was_interrupted(train, tmp_path, monkeypatch, moment):
     kill_in(monkeypatch, *moment, train)
     done = train("--resume")

@@ -267,7 +267,12 @@ EXTREMES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXTREMES)
+LONGEST = "letters", "one long word", "spaces", "stops", "lines"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONGEST else []) for name in EXTREMES]
+)
 def test_a_text_of_any_kind_and_length_is_scored(name):
     text = EXTREMES[name]
     whole = {"answer": "東京です。1981年", "context": "東京は1981年に生まれた。", "reference": "東京です。"}

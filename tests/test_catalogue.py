@@ -65,6 +65,7 @@ NEW = '''    Metric(
 '''
 
 
+@pytest.mark.slow
 def test_a_new_metric_needs_its_entry_only(command, tmp_path: Path) -> None:
     """The catalogue with one entry more takes the place of ours; nothing else knows of it."""
     text = CATALOGUE.read_text(encoding="utf-8")

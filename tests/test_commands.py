@@ -225,6 +225,7 @@ def test_the_same_run_twice_gives_the_same_adapter(finished_run, program, tiny_b
     assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_adapter(finished_run, program, tiny_base, tmp_path):
     run, _ = finished_run
     interrupted = tmp_path / "interrupted"

@@ -147,6 +147,7 @@ def test_wrong_words_are_one_clear_line(runs: tuple[str, str], tmp_path: Path) -
         read_answered([str(tmp_path / "absent"), runs[1]])
 
 
+@pytest.mark.slow
 def test_comparisons_with_runs_of_one_name_go_to_different_places(tmp_path: Path) -> None:
     first = run(tmp_path / "A", *answers("base", 0), *answers("tuned", 1))
     others = [run(tmp_path / place, *answers("tuned", 2)) for place in ("B", "p/B", "q/B", "p/q/B", "B+C", "C")]

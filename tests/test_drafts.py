@@ -49,8 +49,14 @@ def answers(model, tokenizer, asked, settings, budget=100_000):
         return {(number, place): answer for number, place, answer in found}, calls
 
 
-@pytest.mark.parametrize("way", SETTINGS)
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize(
+    ("architecture", "way"),
+    [  # each architecture and each way, but not each with each, in the fast tests
+        pytest.param(name, way, marks=[pytest.mark.slow] if (at + its) % len(SETTINGS) else [])
+        for at, name in enumerate(CONFIGS)
+        for its, way in enumerate(SETTINGS)
+    ],
+)
 def test_answers_are_those_without_guesses_alone_and_in_batches_that_come_and_go(tokenizer, architecture, way):
     model, settings = build(architecture), {"max_new_tokens": TOKENS, **SETTINGS[way]}
     with guessing(0):

@@ -157,6 +157,7 @@ def test_a_signal_drops_the_step_at_work_saves_the_last_whole_one_and_ends_as_si
     assert_goes_on(train, whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_gone_loses_nothing(words, whole, train, tmp_path):
     run, (ours, theirs) = tmp_path / "run", os.openpty()
     training = subprocess.Popen(
@@ -242,7 +243,7 @@ def test_a_signal_at_an_odd_moment_saves_the_last_whole_step_too(train, whole, t
         assert "nothing was learned yet" in stopped.stderr
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["loss", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_numbers_that_are_not_finite_stop_the_run_with_the_rows_named_and_the_step_before_saved(
     train, whole, tmp_path, monkeypatch, what
 ):

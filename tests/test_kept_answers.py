@@ -184,6 +184,7 @@ def test_a_card_shows_the_scores_of_the_run_alone(run, program, tiny_base, tmp_p
     assert "other answers than those beside it" in said
 
 
+@pytest.mark.slow
 def test_a_sweep_of_another_model_stays_out_of_the_report(run, program, tiny_base):
     words = [run, *FEW]
     for command in (["sweep"], []):

@@ -529,6 +529,7 @@ def test_what_a_decoding_costs_context_and_open_and_by_share(tmp_path):
     assert results["control"] == "5.0-generated"
 
 
+@pytest.mark.slow
 def test_a_penalty_that_only_the_configuration_has_is_drawn_where_it_took_effect(tmp_path):
     results = results_of([scored(tmp_path, as_in_the_table)])
     before = {figure.name: figure.svg for figure in figures(results)}["gemma-sweep"]

@@ -112,6 +112,7 @@ for words in [
 C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
 
 
+@pytest.mark.slow
 def test_the_c_locale_without_utf_8(command, trained_run, tmp_path):
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"instruction": "首都は?", "id": "😀"}\n', encoding="utf-8")

@@ -414,6 +414,16 @@ WRITERS = [
     make_counts_of_an_article, make_rows_with_distractors, make_cleaned_rows, make_feedback,
     make_saved_session, make_begun_trackers,
 ]  # fmt: skip
+SLOW_WRITERS = make_scores_and_report, make_comparison, make_report_of_a_sweep, make_report_of_a_study
+"""Those that draw: in the fast tests each writes once, whole."""
+EACH_WRITER = [
+    pytest.param(
+        writer,
+        id=writer.__name__.removeprefix("make_"),
+        marks=[pytest.mark.slow] if writer in SLOW_WRITERS else [],
+    )
+    for writer in WRITERS
+]
 MAKE_NEW_FILES = make_rating_sheet, make_answers, make_cleaned_rows, make_rows_with_distractors
 """Those that replace nothing."""
 
@@ -538,7 +548,7 @@ def failing(number: int, error: int):
     return lambda path: Failing(whole(path), error) if next(calls) == number else whole(path)
 
 
-@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__.removeprefix("make_"))
+@pytest.mark.parametrize("writer", EACH_WRITER)
 def test_a_file_that_cannot_be_written_is_a_line_and_leaves_what_was_there(writer, maker, monkeypatch, capsys) -> None:
     directory, make = maker(writer)
     old, new = states(directory, make, writer not in MAKE_NEW_FILES)
@@ -580,7 +590,7 @@ def line_of(make, capsys) -> str:
 
 
 @pytest.mark.parametrize("moment", [pytest.param("fsync", marks=pytest.mark.slow), "naming"])
-@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__.removeprefix("make_"))
+@pytest.mark.parametrize("writer", EACH_WRITER)
 def test_a_kill_leaves_what_was_there_and_nothing_after_the_next_time(writer, moment, maker, monkeypatch) -> None:
     directory, make = maker(writer)
     old, new = states(directory, make, writer not in MAKE_NEW_FILES)
