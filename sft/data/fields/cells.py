@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from sft.data.files.raw import UNCALCULATED, BadRow, Shown
+from sft.data.files.raw import ACROSS, UNCALCULATED, BadRow, Shown
 
 EMPTY = {"NaN", "nan", "None", "#N/A", "<NA>", "NaT"}
 """How pandas and spreadsheets write that a cell holds nothing."""
@@ -88,6 +88,8 @@ def clean_text(value: str, field: str, required: bool, place: str, notes: CellNo
     if isinstance(value, Shown):
         if value.kind == UNCALCULATED:
             raise BadRow(f"{field} is {UNCALCULATED}")
+        if value.kind == ACROSS and required:
+            raise BadRow(f"{field} is {ACROSS}, merged with it")
         notes.add(f"{value.kind} for a text", place, value)
     text = str(value)
     if "_x000" in text:

@@ -36,6 +36,8 @@ class Shown(str):
 
 UNCALCULATED = "a formula without a value"
 """A kind of `Shown`: nothing has calculated it since it was written."""
+ACROSS = "the text of a column to the left"
+"""A kind of `Shown`: of cells merged across columns, all but the first."""
 
 IsHeader = Callable[[list[str]], bool]
 """Whether the texts of a row are names of columns that are known."""
@@ -87,6 +89,8 @@ def rows_below(header: tuple[str, ...], records: Iterable[tuple[int, Any]]) -> I
             continue
         if sorted(texts[: len(header)]) == sorted(header) and not any(texts[len(header) :]):
             header = tuple(texts[: len(header)])
+            yield number, BadRow("the header again")
+        elif sum(text == name != "" for text, name in zip(texts, header, strict=False)) > 1:  # of two rows, merged
             yield number, BadRow("the header again")
         else:
             yield number, _by_column(header, cells)
