@@ -3,12 +3,14 @@
 What a row that is kept says is compared to the letter: no text may come out different from what the file holds.
 """
 
+import bz2
 import csv
 import datetime
 import decimal
 import gzip
 import io
 import json
+import lzma
 import math
 import os
 import sys
@@ -127,6 +129,10 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "messages that are text": (lines({"messages": "[{'role': 'user'}]"}), "messages are not JSON"),
     "a message that is text": (lines({"messages": ["a", "b"]}), "a message is not an object"),
     "a message without a role": (lines({"messages": [{"content": "a"}]}), "a message without a role"),
+    "a message without content": (
+        lines({"messages": [{"role": "user", "parts": ["a"]}, {"role": "model", "parts": ["b"]}]}),
+        "a message without content",
+    ),
     "a role of another kind": (lines(talk("user", "narrator")), "a message of an unknown role (narrator)"),
     "a question without an answer": (lines(talk("user", "assistant", "user")), "a conversation that does not end with"),
     "an answer first": (lines(talk("assistant", "user", "assistant")), "a conversation that does not begin with"),
@@ -336,6 +342,9 @@ READ: dict[str, tuple[str, bytes]] = {
     ),
     "rows by name, as pandas writes them": ("rows.json", json.dumps({"0": ROW, "1": OTHER}).encode()),
     "rows by names of their own": ("rows.json", json.dumps({"a": ROW, "b": OTHER}).encode()),
+    "rows by names of their own, of which one has more": (
+        "rows.json", json.dumps({"a": ROW, "b": OTHER | {"note": "x"}}).encode()
+    ),
     "split as pandas writes it": (
         "rows.json", json.dumps({"columns": list(ROW), "data": [[*ROW.values()], [*OTHER.values()]]}).encode()
     ),
@@ -457,6 +466,19 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "preferences in another order": (
         "rows.csv", b"chosen,rejected,prompt\na,b,c\n", "'data.columns={instruction: prompt, output: chosen}'"
     ),
+    "roles of other names": (
+        "rows.jsonl", lines(talk("客", "店")), "of an unknown role (客): row 1); roles are system, user and assistant",
+    ),
+    "questions with answers as their values": (
+        "rows.json", '{"休みは？": "月曜です。", "窓口は？": "総務です。"}'.encode(),
+        '; each row is an object, such as {"question": "…", "answer": "…"}',
+    ),
+    "jsonl as csv": ("rows.csv", lines(ROW), "not a CSV file but JSON; call it .jsonl"),
+    "json over lines as csv": ("rows.csv", json.dumps(TWO, indent=1).encode(), "not a CSV file but JSON"),
+    "csv as json": ("rows.json", JAPANESE.encode(), "or call it .csv or .tsv where it is a table"),
+    "csv as jsonl": ("rows.jsonl", JAPANESE.encode(), "or call the file .csv or .tsv where it is a table"),
+    "bzip2 as csv": ("rows.csv", bz2.compress(JAPANESE.encode()), "an archive (.bz2)"),
+    "xz as jsonl": ("rows.jsonl", lzma.compress(lines(ROW)), "an archive (.xz)"),
     "messages as Python writes them": (
         "rows.csv", f'messages\n"{talk("user", "assistant")["messages"]}"\n'.encode(),
         'write the file with to_json(orient="records", lines=True)',
@@ -484,6 +506,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "parquet with a column twice": ("rows.parquet", parquet_of(TWICE), "2 columns are called output"),
     "csv with a column twice": ("rows.csv", HEADER[:-1] + b",output\n7,a,,b,open_qa,c\n", "2 columns are"),
     "csv without a header": ("rows.csv", b"7,a,,b,open_qa\n8,a,,b,open_qa\n", "no instruction"),
+    "csv of words without a header": (
+        "rows.csv", "日本の首都,東京\n英国,倫敦\n".encode(), "write a row of names above if these are none, or say"
+    ),
     "csv of sentences without a header": (
         "rows.csv", "1,休みは？,月曜です。\n2,窓口は？,総務です。\n".encode(),
         "(columns: 1, 休みは？, 月曜です。); these are no names: write a row of names above, such as 質問,回答",

@@ -33,7 +33,10 @@ def json_table(path: Path, is_header: IsHeader) -> Table:
         if suffix(path) == ".jsonl":
             return Table(f"JSON lines in {encoding.name}", None, partial(_line_rows, path, encoding))
         reason = BadRow(FIELD_TWICE) if str(error) == FIELD_TWICE else error
-        raise UserError(f"{path}: not JSON in {encoding.name}: {reason}; write it again with a program") from None
+        table = "" if head[0].lstrip()[0] in "[{" else ", or call it .csv or .tsv where it is a table"
+        raise UserError(
+            f"{path}: not JSON in {encoding.name}: {reason}; write it again with a program{table}"
+        ) from None
     shape, rows = _rows_of(path, value, is_header)
     return Table(f"{shape} in {encoding.name}", None, partial(_numbered, rows))
 
@@ -153,9 +156,12 @@ def _of_cells(names: list[Any], cells: list[Any]) -> Any:
 
 def _rows_by_name(value: dict[str, Any], is_header: IsHeader) -> list[Any] | None:
     """The rows of an object that has one a name, as pandas' `orient="index"` writes; None where it is none."""
+    rows = list(value.values())
+    if all(isinstance(row, dict) for row in rows) and any(is_header(list(row)) for row in rows):
+        return rows
     inner = _same_keys(value)
     counted = all(map(str.isdigit, value)) and not all(map(str.isdigit, inner or ()))
-    return list(value.values()) if inner and (counted or is_header(inner)) else None
+    return rows if inner and counted else None
 
 
 def _same_keys(value: dict[str, Any]) -> list[str] | None:
@@ -185,7 +191,7 @@ def _holds_rows(value: Any) -> bool:
 
 def _are_messages(cells: list[Any]) -> bool:
     keys = cells[0].keys() if cells and isinstance(cells[0], dict) else ()
-    return bool({"role", "from"} & {*keys}) and bool({"content", "value", "tool_calls"} & {*keys})
+    return bool({"role", "from"} & {*keys}) and bool({"content", "value", "text", "tool_calls"} & {*keys})
 
 
 def _squad_rows(articles: list[Any]) -> Iterator[Any]:
