@@ -384,6 +384,7 @@ READ: dict[str, tuple[str, bytes]] = {
     "empty cells behind the columns": ("rows.csv", JAPANESE.replace("\n", ",,\n").encode()),
     "line ends of old Macs": ("rows.csv", JAPANESE.replace("\n", "\r").encode()),
     "line ends of Windows": ("rows.csv", JAPANESE.replace("\n", "\r\n").encode()),
+    "a comma behind the header alone": ("rows.csv", "質問,回答,\na,b\nc,d\n".encode()),
     "newlines in cells": ("rows.csv", JAPANESE.replace("月曜です。", '"月曜です。\n\n祝日も。"').encode()),
     "a question and its answer as Q and A": ("rows.csv", b"Q,A\na,b\nc,d\n"),
     "a header with notes on the columns": ("rows.csv", "質問：,回答＊\na,b\nc,d\n".encode()),
@@ -469,6 +470,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "roles of other names": (
         "rows.jsonl", lines(talk("客", "店")), "of an unknown role (客): row 1); roles are system, user and assistant",
     ),
+    "contexts and answers": (
+        "rows.jsonl", lines({"input": "a", "output": "b"}), " 'data.columns={instruction: input, output: output}'"
+    ),
     "questions with answers as their values": (
         "rows.json", '{"休みは？": "月曜です。", "窓口は？": "総務です。"}'.encode(),
         '; each row is an object, such as {"question": "…", "answer": "…"}',
@@ -506,8 +510,8 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "parquet with a column twice": ("rows.parquet", parquet_of(TWICE), "2 columns are called output"),
     "csv with a column twice": ("rows.csv", HEADER[:-1] + b",output\n7,a,,b,open_qa,c\n", "2 columns are"),
     "csv without a header": ("rows.csv", b"7,a,,b,open_qa\n8,a,,b,open_qa\n", "no instruction"),
-    "csv of words without a header": (
-        "rows.csv", "日本の首都,東京\n英国,倫敦\n".encode(), "write a row of names above if these are none, or say"
+    "csv of questions without their marks and no header": (
+        "rows.csv", "何時からですか,9時です\n返品できますか,できます\n".encode(), "these are no names: write a row"
     ),
     "csv of sentences without a header": (
         "rows.csv", "1,休みは？,月曜です。\n2,窓口は？,総務です。\n".encode(),

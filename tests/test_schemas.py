@@ -96,6 +96,16 @@ SHAPES = {
         "prompt and completion, no categories",
     ),
     "messages": ({"messages": TALK}, {"history": [SYSTEM, *HISTORY]}, "messages, no categories"),
+    "messages with tools beside": (
+        {"messages": TALK, "tools": [{"type": "function"}]},
+        {"history": [SYSTEM, *HISTORY]},
+        "messages, no categories",
+    ),
+    "question and answer with objects beside": (
+        {"question": Q, "answer": A, "sources": [{"url": "x"}]},
+        {},
+        "question and answer, no categories",
+    ),
     "messages with a prompt beside": (
         {"prompt": Q, "prompt_id": "3", "messages": TALK[-2:], "category": "Chat"},
         {"category": "Chat"},

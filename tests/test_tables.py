@@ -119,6 +119,21 @@ def test_a_header_inside_says_what_stands_below_it(tmp_path):
         assert [drop.reason for drop in data.dropped] == ["the header again"]
 
 
+def test_a_table_below_another_one_is_read_by_its_own_header(tmp_path):
+    rows = [
+        ["質問", "回答"],
+        ["q1", "a1"],
+        [],
+        ["返品FAQ"],
+        ["No.", "質問", "備考", "回答"],
+        ["7", "q2", "", "a2", "社外秘"],
+    ]
+    workbook(tmp_path / "faq.xlsx", {"FAQ": rows})
+    data, found = read(tmp_path / "faq.xlsx")
+    assert [row[1:4:2] for row in found] == [("q1", "a1"), ("q2", "a2")]
+    assert [drop.reason for drop in data.dropped] == ["empty 回答", "the header again"]
+
+
 def test_a_table_of_markdown_is_read_without_its_rule(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("| 質問 | 回答 |\n|:---|---:|\n| 休みは？ | 月曜です。 |\n", encoding="utf-8")

@@ -25,7 +25,7 @@ _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 _ESCAPE = re.compile(r"_x000(?:[dD]_\r?\n?|[aA]_)")
 _TAB = re.compile(r"_x0009_")
-_FORMULA = re.compile(r"=[A-Z][A-Z.]*\(|=\$?[A-Z]{1,3}\$?\d+\b")
+_FORMULA = re.compile(r"=[A-Z][A-Z.]*\(|=\"|=\$?[A-Z]{1,3}\$?\d+\b")
 _NUMBER = re.compile(r"\d{5}(?:\.\d+)?|\d(?:\.\d+)?E\+\d+")
 _UTF8_AS_CP932 = re.compile("[縺繧繝].{0,2}[縺繧繝]")
 _UTF8_AS_LATIN = re.compile("ã[\x80-\x9f‚ƒ„…€]")

@@ -220,8 +220,7 @@ def header_schema(
     try:
         schema = schema_of(columns, given, asks)
     except BadRow as reason:
-        said = not_recognised(columns, given, str(reason), asks, header=True)
-        raise UserError(f"{path}: {said}") from None
+        raise UserError(f"{path}: {not_recognised(columns, given, str(reason), asks)}") from None
     for field, names in schema.columns.items():
         if len(names) > 1 and len(set(names)) == 1:
             raise UserError(f"{path}: {len(names)} columns are called {names[0]}; keep one of them")
@@ -236,13 +235,9 @@ def header_schema(
 
 
 def not_recognised(
-    columns: Sequence[str],
-    given: Mapping[str, str | None] | None,
-    reason: str,
-    asks: bool = False,
-    header: bool = False,
+    columns: Sequence[str], given: Mapping[str, str | None] | None, reason: str, asks: bool = False
 ) -> str:
-    """That columns are not recognised, which there are, and a line to copy. `header`: a row of a table names them."""
+    """That columns are not recognised, which there are, and a line to copy."""
     names = [name for name in columns if name.strip()]
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     for name in (given or {}).values():
@@ -262,7 +257,6 @@ def not_recognised(
     if len(names) < 2:
         return f"{reason} (columns: {shown or 'none'}); rows need a question and an answer, in two columns"
     fields = {field: name for name in reversed(names) if (field := _field_of(name))}
-    missing = "write a row of names above if these are none, or " if header and not fields else ""
     left = [name for name in names if name not in fields.values() and plain(name) != "rejected"]
     if "instruction" not in fields and (chosen := [name for name in left if plain(name) == "chosen"]):
         line = columns_line({"messages": chosen[0]})
@@ -271,6 +265,8 @@ def not_recognised(
         behind = [name for name in names[names.index(fields["instruction"]) + 1 :] if name in left]
         if behind:
             fields["output"] = left.pop(left.index(behind[0]))
+    if "instruction" not in fields and "input" in fields and not left:
+        fields["instruction"] = fields.pop("input")
     for field, place in (("instruction", 0), ("output", -1)):
         if field not in fields and left:
             fields[field] = left.pop(place)
@@ -278,7 +274,7 @@ def not_recognised(
     if not {"instruction", "output"} <= guess.keys():
         alone = "; questions alone are for infer.py --questions" if "output" not in guess else ""
         return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns{alone}"
-    return f"{reason} (columns: {shown}); {missing}say which column is what, for example {columns_line(guess)}"
+    return f"{reason} (columns: {shown}); say which column is what, for example {columns_line(guess)}"
 
 
 def are_sentences(names: Sequence[str]) -> bool:

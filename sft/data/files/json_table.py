@@ -129,6 +129,8 @@ def _rows_of(path: Path, value: Any, is_header: IsHeader) -> tuple[str, list[Any
             raise UserError(f"{path}: its columns have different numbers of cells ({lengths}); write it again")
         names = list(columns)
         return "JSON columns", [dict(zip(names, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    if is_header(list(value)) or any(isinstance(inner, list) and _are_messages(inner) for inner in value.values()):
+        return "a JSON object", [value]
     lists = {name: inner for name, inner in value.items() if _holds_rows(inner)}
     if "rows" in lists:
         lists.pop("features", None)  # of the hub's viewer, which says there what its columns are

@@ -74,10 +74,13 @@ _RULE = re.compile(r":?-{3,}:?")
 """A cell of the line that Markdown draws below a header."""
 
 
-def rows_below(header: tuple[str, ...], records: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def rows_below(
+    header: tuple[str, ...], records: Iterable[tuple[int, Any]], fit: bool = False
+) -> Iterator[tuple[int, Any]]:
     """The numbered records as mappings, and the BadRows among them; those in which no cell holds anything are none.
 
-    Files that were joined have their headers inside: each says of the records below it what is what.
+    Tables that follow upon each other have their headers inside: each that names the columns, and perhaps more, says of
+    the records below it what is what. `fit`: records may be shorter or longer than the header, as those of sheets are.
     """
     for number, cells in records:
         if isinstance(cells, BadRow):
@@ -87,19 +90,20 @@ def rows_below(header: tuple[str, ...], records: Iterable[tuple[int, Any]]) -> I
         filled = [*filter(None, texts)]
         if not filled or all(map(_RULE.fullmatch, filled)):
             continue
-        if sorted(texts[: len(header)]) == sorted(header) and not any(texts[len(header) :]):
-            header = tuple(texts[: len(header)])
+        names = {*filter(None, header)}
+        if len(names) > 1 and names <= {*texts}:
+            header = tuple(texts)
             yield number, BadRow("the header again")
         elif sum(text == name != "" for text, name in zip(texts, header, strict=False)) > 1:  # of two rows, merged
             yield number, BadRow("the header again")
         else:
-            yield number, _by_column(header, cells)
+            yield number, _by_column(header, [*cells, *[""] * len(header)][: len(header)] if fit else cells)
 
 
 def _by_column(header: tuple[str, ...], cells: list[Any]) -> Any:
     """A record as a mapping, or the BadRow that it is."""
     if len(cells) > len(header) and any(cells[len(header) :]):
         return BadRow("more cells than columns")
-    if len(cells) < len(header):
+    if any(header[len(cells) :]):
         return BadRow("fewer cells than columns")
     return dict(zip(header, cells, strict=False))

@@ -134,13 +134,10 @@ def _table(path: Path, pair: list[Any], layout: _Layout, is_header: IsHeader) ->
     while not header[-1]:  # columns that are only coloured
         header.pop()
 
-    def fitted(cells: list[Any]) -> list[Any]:
-        return (shown(cells) + [""] * len(header))[: len(header)]
-
     def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
         with _one_line(path):
-            records = ((n, fitted(cells)) for n, cells in enumerate(_filled(pair, layout), start=1))
-            for number, row in rows_below(tuple(header), islice(records, place + 1, None)):
+            records = ((n, shown(cells)) for n, cells in enumerate(_filled(pair, layout), start=1))
+            for number, row in rows_below(tuple(header), islice(records, place + 1, None), fit=True):
                 where = f'row {number} of sheet "{title}"'
                 yield where, BadRow(HIDDEN) if number in layout.hidden_rows else row
 
