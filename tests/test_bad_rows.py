@@ -504,6 +504,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "jsonl as parquet": ("rows.parquet", lines(ROW), "not a parquet file"),
     "cut parquet": ("rows.parquet", PARQUET[: len(PARQUET) // 2], "not a parquet file"),
     "parquet with a damaged page": ("rows.parquet", PARQUET[:4] + bytes(40) + PARQUET[44:], "rows.parquet: "),
+    "parquet with a damaged name": (
+        "rows.parquet", PARQUET.replace(b"instruction", b"instr\xffction"), "not a parquet file"
+    ),
     "parquet of numbers": ("rows.parquet", parquet(dict.fromkeys(ROW, 1)), "instruction is not text"),
     "parquet of bytes": ("rows.parquet", parquet({k: v.encode() for k, v in ROW.items()}), "instruction is not text"),
     "parquet of other columns": ("rows.parquet", parquet({"a": "x"}), "no instruction"),
@@ -518,6 +521,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         "(columns: 1, 休みは？, 月曜です。); these are no names: write a row of names above, such as 質問,回答",
     ),
     "csv with an open quotation": ("rows.csv", HEADER + b'7,"a,,b,open_qa\n8,a,,b,open_qa\n', "unexpected end of data"),
+    "csv in ISO-2022-JP that is cut": (
+        "rows.csv", JAPANESE.encode("iso2022_jp").replace(b"\x1b(B\n1", b"\x1b(\n1"), "not ISO-2022-JP to its end; save"
+    ),
     "csv with text behind a quotation": ("rows.csv", HEADER + b'7,"a"b,,c,open_qa\n', "',' expected after '\"'"),
     "csv with an unquoted comma": ("rows.csv", HEADER + b"7,a,,b,c,open_qa\n", "more cells than columns"),
     "csv with a short row": ("rows.csv", HEADER + b"7,a,,b\n", "fewer cells than columns"),

@@ -72,6 +72,15 @@ def test_rare_encodings_are_read_in_every_kind_of_text_file(tmp_path, encoding):
         assert {*load_data(str(tmp_path / name)).rows["output"][:]} == {"月曜、\n祝日です。"}
 
 
+def test_a_damaged_line_of_iso_2022_jp_is_dropped_alone(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [f'{{"question": "{text}", "answer": "{text}"}}\n'.encode("iso2022_jp") for text in "東西南"]
+    path.write_bytes(lines[0].replace(b"\x1b(B", b"\x1b(", 1) + lines[1] + lines[2])
+    data = load_data(str(path))
+    assert data.rows["output"][:] == ["西", "南"]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("line 1", "not ISO-2022-JP")]
+
+
 def test_chinese_is_no_japanese_of_other_characters(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes("质问,回答\n什么是人工智能？,这是计算机科学的一个领域。\n".encode("gb18030"))

@@ -86,6 +86,6 @@ def _records(path: Path, lines: Iterator[str], delimiter: str, encoding: Encodin
             raw = "".join(broken).encode(encoding.codec, "surrogateescape") if broken else b""
             yield number, BadRow(encoding.not_text(raw)) if raw else [_marked(cell, delimiter, cells) for cell in cells]
             broken.clear()
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         remedy = "a cell with quotation marks in it stands in quotation marks, and has each of them twice"
         raise UserError(f"{path}: not a CSV file in {encoding.name}: row {number + 1}: {error}; {remedy}") from None

@@ -59,8 +59,12 @@ def _value(text: str) -> Any:
 
 def _head(path: Path, encoding: Encoding) -> list[str]:
     """The first two lines that hold anything."""
-    with text_lines(path, encoding, newline="\n") as lines:
-        return list(islice((line for line in lines if line.strip()), 2))
+    if encoding.is_wide:
+        with text_lines(path, encoding, newline="\n") as lines:
+            return list(islice((line for line in lines if line.strip()), 2))
+    with opened(path) as file:  # line by line: a damaged one is not the end of ISO-2022-JP
+        decoded = (line.decode(encoding.codec, "replace").removeprefix("\ufeff") for line in file)
+        return list(islice((line for line in decoded if line.strip()), 2))
 
 
 def _looks_like_lines(head: list[str]) -> bool:

@@ -64,7 +64,7 @@ def _parquet_table(path: Path) -> Table:
     try:
         with pyarrow.parquet.ParquetFile(place) as parquet:
             columns = tuple(parquet.schema_arrow.names)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a parquet file: {error}") from None
     return Table("parquet", columns, partial(_parquet_rows, path, place))
 
