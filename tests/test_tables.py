@@ -316,10 +316,10 @@ def test_a_number_has_the_signs_that_its_format_writes_beside_it(tmp_path, form,
 
 
 def test_a_heading_in_merged_cells_is_no_row_and_a_header_of_two_rows_is_one(tmp_path):
-    header = [["No.", "質問", "回答", "担当", ""], ["", "", "", "一次", "二次"]]
-    rows = [["配送について"], [1, "a", "b", "佐藤", "鈴木"], [2, "c", "d", "佐藤", ""], ["■", "返品について"]]
+    header = [["No.", "質問", "回答", "分類", "担当", ""], ["", "", "", "", "一次", "二次"]]
+    rows = [["配送について"], [1, "a", "b", "x", "佐藤", "鈴木"], [2, "c", "d", "x", "佐藤"], ["■", "返品について"]]
     book = workbook(tmp_path / "faq.xlsx", {"FAQ": [*header, *rows]})
-    for cells in ("A1:A2", "B1:B2", "C1:C2", "D1:E1", "A3:E3", "B6:E6", "D5:E5"):
+    for cells in ("A1:A2", "B1:B2", "C1:C2", "D1:D2", "E1:F1", "A3:F3", "B6:F6", "E5:F5"):
         book["FAQ"].merge_cells(cells)
     book.save(tmp_path / "faq.xlsx")
     data, found = read(tmp_path / "faq.xlsx")
@@ -329,6 +329,7 @@ def test_a_heading_in_merged_cells_is_no_row_and_a_header_of_two_rows_is_one(tmp
         ("row 3", "質問 is the text of a column to the left, merged with it"),
         ("row 6", "回答 is the text of a column to the left, merged with it"),
     ]
+    assert {drop.category for drop in data.dropped} == {""}
     assert not data.cells.counts
 
 
