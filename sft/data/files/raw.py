@@ -82,6 +82,7 @@ def rows_below(
     Tables that follow upon each other have their headers inside: each that names the columns, and perhaps more, says of
     the records below it what is what. `fit`: records may be shorter or longer than the header, as those of sheets are.
     """
+    names = {*filter(None, header)}
     for number, cells in records:
         if isinstance(cells, BadRow):
             yield number, cells
@@ -90,12 +91,12 @@ def rows_below(
         filled = [*filter(None, texts)]
         if not filled or all(map(_RULE.fullmatch, filled)):
             continue
-        names = {*filter(None, header)}
-        if len(names) > 1 and names <= {*texts}:
-            header = tuple(texts)
+        again = names.intersection(texts)
+        if len(again) > 1 and again == names:
+            header, names = tuple(texts), {*filled}
             yield number, BadRow("the header again")
-        elif sum(text == name != "" for text, name in zip(texts, header, strict=False)) > 1:  # of two rows, merged
-            yield number, BadRow("the header again")
+        elif len(again) > 1 and sum(text == name != "" for text, name in zip(texts, header, strict=False)) > 1:
+            yield number, BadRow("the header again")  # its second row, where cells of two rows are merged
         else:
             yield number, _by_column(header, [*cells, *[""] * len(header)][: len(header)] if fit else cells)
 
