@@ -3,12 +3,14 @@
 What a row that is kept says is compared to the letter: no text may come out different from what the file holds.
 """
 
+import bz2
 import csv
 import datetime
 import decimal
 import gzip
 import io
 import json
+import lzma
 import math
 import os
 import sys
@@ -127,6 +129,10 @@ DROPPED: dict[str, tuple[bytes, str]] = {
     "messages that are text": (lines({"messages": "[{'role': 'user'}]"}), "messages are not JSON"),
     "a message that is text": (lines({"messages": ["a", "b"]}), "a message is not an object"),
     "a message without a role": (lines({"messages": [{"content": "a"}]}), "a message without a role"),
+    "a message without content": (
+        lines({"messages": [{"role": "user", "parts": ["a"]}, {"role": "model", "parts": ["b"]}]}),
+        "a message without content",
+    ),
     "a role of another kind": (lines(talk("user", "narrator")), "a message of an unknown role (narrator)"),
     "a question without an answer": (lines(talk("user", "assistant", "user")), "a conversation that does not end with"),
     "an answer first": (lines(talk("assistant", "user", "assistant")), "a conversation that does not begin with"),
@@ -336,6 +342,9 @@ READ: dict[str, tuple[str, bytes]] = {
     ),
     "rows by name, as pandas writes them": ("rows.json", json.dumps({"0": ROW, "1": OTHER}).encode()),
     "rows by names of their own": ("rows.json", json.dumps({"a": ROW, "b": OTHER}).encode()),
+    "rows by names of their own, of which one has more": (
+        "rows.json", json.dumps({"a": ROW, "b": OTHER | {"note": "x"}}).encode()
+    ),
     "split as pandas writes it": (
         "rows.json", json.dumps({"columns": list(ROW), "data": [[*ROW.values()], [*OTHER.values()]]}).encode()
     ),
@@ -375,6 +384,7 @@ READ: dict[str, tuple[str, bytes]] = {
     "empty cells behind the columns": ("rows.csv", JAPANESE.replace("\n", ",,\n").encode()),
     "line ends of old Macs": ("rows.csv", JAPANESE.replace("\n", "\r").encode()),
     "line ends of Windows": ("rows.csv", JAPANESE.replace("\n", "\r\n").encode()),
+    "a comma behind the header alone": ("rows.csv", "質問,回答,\na,b\nc,d\n".encode()),
     "newlines in cells": ("rows.csv", JAPANESE.replace("月曜です。", '"月曜です。\n\n祝日も。"').encode()),
     "a question and its answer as Q and A": ("rows.csv", b"Q,A\na,b\nc,d\n"),
     "a header with notes on the columns": ("rows.csv", "質問：,回答＊\na,b\nc,d\n".encode()),
@@ -457,6 +467,22 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "preferences in another order": (
         "rows.csv", b"chosen,rejected,prompt\na,b,c\n", "'data.columns={instruction: prompt, output: chosen}'"
     ),
+    "roles of other names": (
+        "rows.jsonl", lines(talk("客", "店")), "of an unknown role (客): row 1); roles are system, user and assistant",
+    ),
+    "contexts and answers": (
+        "rows.jsonl", lines({"input": "a", "output": "b"}), " 'data.columns={instruction: input, output: output}'"
+    ),
+    "questions with answers as their values": (
+        "rows.json", '{"休みは？": "月曜です。", "窓口は？": "総務です。"}'.encode(),
+        '; each row is an object, such as {"question": "…", "answer": "…"}',
+    ),
+    "jsonl as csv": ("rows.csv", lines(ROW), "not a CSV file but JSON; call it .jsonl"),
+    "json over lines as csv": ("rows.csv", json.dumps(TWO, indent=1).encode(), "not a CSV file but JSON"),
+    "csv as json": ("rows.json", JAPANESE.encode(), "or call it .csv or .tsv where it is a table"),
+    "csv as jsonl": ("rows.jsonl", JAPANESE.encode(), "or call the file .csv or .tsv where it is a table"),
+    "bzip2 as csv": ("rows.csv", bz2.compress(JAPANESE.encode()), "an archive (.bz2)"),
+    "xz as jsonl": ("rows.jsonl", lzma.compress(lines(ROW)), "an archive (.xz)"),
     "messages as Python writes them": (
         "rows.csv", f'messages\n"{talk("user", "assistant")["messages"]}"\n'.encode(),
         'write the file with to_json(orient="records", lines=True)',
@@ -478,17 +504,26 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "jsonl as parquet": ("rows.parquet", lines(ROW), "not a parquet file"),
     "cut parquet": ("rows.parquet", PARQUET[: len(PARQUET) // 2], "not a parquet file"),
     "parquet with a damaged page": ("rows.parquet", PARQUET[:4] + bytes(40) + PARQUET[44:], "rows.parquet: "),
+    "parquet with a damaged name": (
+        "rows.parquet", PARQUET.replace(b"instruction", b"instr\xffction"), "not a parquet file"
+    ),
     "parquet of numbers": ("rows.parquet", parquet(dict.fromkeys(ROW, 1)), "instruction is not text"),
     "parquet of bytes": ("rows.parquet", parquet({k: v.encode() for k, v in ROW.items()}), "instruction is not text"),
     "parquet of other columns": ("rows.parquet", parquet({"a": "x"}), "no instruction"),
     "parquet with a column twice": ("rows.parquet", parquet_of(TWICE), "2 columns are called output"),
     "csv with a column twice": ("rows.csv", HEADER[:-1] + b",output\n7,a,,b,open_qa,c\n", "2 columns are"),
     "csv without a header": ("rows.csv", b"7,a,,b,open_qa\n8,a,,b,open_qa\n", "no instruction"),
+    "csv of questions without their marks and no header": (
+        "rows.csv", "何時からですか,9時です\n返品できますか,できます\n".encode(), "these are no names: write a row"
+    ),
     "csv of sentences without a header": (
         "rows.csv", "1,休みは？,月曜です。\n2,窓口は？,総務です。\n".encode(),
         "(columns: 1, 休みは？, 月曜です。); these are no names: write a row of names above, such as 質問,回答",
     ),
     "csv with an open quotation": ("rows.csv", HEADER + b'7,"a,,b,open_qa\n8,a,,b,open_qa\n', "unexpected end of data"),
+    "csv in ISO-2022-JP that is cut": (
+        "rows.csv", JAPANESE.encode("iso2022_jp").replace(b"\x1b(B\n1", b"\x1b(\n1"), "not ISO-2022-JP to its end; save"
+    ),
     "csv with text behind a quotation": ("rows.csv", HEADER + b'7,"a"b,,c,open_qa\n', "',' expected after '\"'"),
     "csv with an unquoted comma": ("rows.csv", HEADER + b"7,a,,b,c,open_qa\n", "more cells than columns"),
     "csv with a short row": ("rows.csv", HEADER + b"7,a,,b\n", "fewer cells than columns"),

@@ -43,6 +43,7 @@ def page(data, allowed=0.1):
         ("一\r\n二", "一\r\n二", ["carriage returns"]),
         ("=VLOOKUP(A1,B:C,2)", "=VLOOKUP(A1,B:C,2)", ["a formula"]),
         ("=A1&B1", "=A1&B1", ["a formula"]),
+        ('="001"', '="001"', ["a formula"]),
         ("= 5 です", "= 5 です", []),
         ("45383", "45383", ["perhaps a date as Excel counts days"]),
         ("12345", "12345", []),

@@ -96,6 +96,16 @@ SHAPES = {
         "prompt and completion, no categories",
     ),
     "messages": ({"messages": TALK}, {"history": [SYSTEM, *HISTORY]}, "messages, no categories"),
+    "messages with tools beside": (
+        {"messages": TALK, "tools": [{"type": "function"}]},
+        {"history": [SYSTEM, *HISTORY]},
+        "messages, no categories",
+    ),
+    "question and answer with objects beside": (
+        {"question": Q, "answer": A, "sources": [{"url": "x"}]},
+        {},
+        "question and answer, no categories",
+    ),
     "messages with a prompt beside": (
         {"prompt": Q, "prompt_id": "3", "messages": TALK[-2:], "category": "Chat"},
         {"category": "Chat"},
@@ -123,6 +133,11 @@ SHAPES = {
         },
         {"history": [SYSTEM], "index": "x"},
         "ShareGPT conversations, no categories",
+    ),
+    "messages of other spellings": (
+        {"messages": [{"role": "prompter", "text": Q}, {"role": "AI", "text": A}]},
+        {},
+        "messages, no categories",
     ),
     "ShareGPT with a column for the system": (
         {"system": "簡潔に。", "conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": A}]},
@@ -256,6 +271,29 @@ def test_columns_that_the_user_names_win_and_the_others_are_recognised(tmp_path)
 def test_headers_with_brackets_are_forgiven(tmp_path, name):
     (found,) = raw(tmp_path, {"質問（必須）": Q, "【回答】": A, name: "x"})
     assert [found[key] for key in ("instruction", "output", "category")] == [Q, A, "x"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("ご質問", "ご回答"), ("想定質問", "想定回答"), ("■質問", "■回答"), ("質問※必須", "回答\n※社外秘"),
+        ("お問合せ内容", "対応内容"), ("よくある質問（FAQ）", "模範解答"),
+    ],
+)  # fmt: skip
+def test_headers_with_marks_notes_and_courtesy_are_forgiven(tmp_path, question, answer):
+    (found,) = raw(tmp_path, {question: Q, answer: A})
+    assert (found["instruction"], found["output"]) == (Q, A)
+    (found,) = raw(tmp_path, {"質問": Q, "想定質問": "他", "回答": A})
+    assert found["instruction"] == Q
+
+
+def test_a_header_over_several_lines_is_shown_in_one(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('"質問\n（必須）",回答,"備考\n（任意）"\na,b,c\n', encoding="utf-8")
+    (line,) = load_data(str(path)).read_report()
+    assert "質問 （必須） → instruction" in line
+    assert "not read: 備考 （任意）" in line
+    assert "\n" not in line
 
 
 def test_a_name_without_brackets_wins_and_two_with_them_are_asked_about(tmp_path):

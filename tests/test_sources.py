@@ -44,12 +44,13 @@ def test_directories_and_globs_are_their_files_in_order(tmp_path):
         (["rows.jsonl", "absent.csv"], "no such data file"),
         (["rows.docx"], "not a data file"),
         (["rows.xls"], "save it as .xlsx"),
+        (["rows.csv.zip"], "; unpack it"),
     ],
 )
 def test_what_is_no_file_is_one_line_before_any_row_is_read(tmp_path, names, words):
     folder = tmp_path / "data"
     write(folder / "rows.jsonl", ROW) if names != [""] else folder.mkdir()
-    for name in ("rows.docx", "rows.xls"):
+    for name in ("rows.docx", "rows.xls", "rows.csv.zip"):
         (tmp_path / "data" / name).touch()
     with pytest.raises(UserError, match=words):
         files_of([Source(str(folder / name)) for name in names])
@@ -65,6 +66,10 @@ def test_what_is_not_read_of_a_directory_and_a_glob_is_named(tmp_path, capsys):
     assert len(files_of([Source(f"{folder}/**")])) == 2
     with pytest.raises(UserError, match=f"no data file; for what lies deeper: {folder}/\\*.jsonl"):
         files_of([Source(str(tmp_path))])
+    for side in ("test", "train"):
+        write(tmp_path / "saved" / side / "rows.jsonl", ROW)
+    with pytest.raises(UserError, match=r"for what lies deeper: .*/saved/train/"):
+        files_of([Source(str(tmp_path / "saved"))])
 
 
 def test_files_that_are_called_test_or_validation_are_named_where_they_are_trained_on(tmp_path, capsys):

@@ -72,6 +72,15 @@ def test_rare_encodings_are_read_in_every_kind_of_text_file(tmp_path, encoding):
         assert {*load_data(str(tmp_path / name)).rows["output"][:]} == {"月曜、\n祝日です。"}
 
 
+def test_a_damaged_line_of_iso_2022_jp_is_dropped_alone(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [f'{{"question": "{text}", "answer": "{text}"}}\n'.encode("iso2022_jp") for text in "東西南"]
+    path.write_bytes(lines[0].replace(b"\x1b(B", b"\x1b(", 1) + lines[1] + lines[2])
+    data = load_data(str(path))
+    assert data.rows["output"][:] == ["西", "南"]
+    assert [(drop.place, drop.reason) for drop in data.dropped] == [("line 1", "not ISO-2022-JP")]
+
+
 def test_chinese_is_no_japanese_of_other_characters(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes("质问,回答\n什么是人工智能？,这是计算机科学的一个领域。\n".encode("gb18030"))
@@ -117,6 +126,21 @@ def test_a_header_inside_says_what_stands_below_it(tmp_path):
         data, found = read(tmp_path / name)
         assert [row[1:4:2] for row in found][:2] == [("q1", "a1"), ("q2", "a2")]
         assert [drop.reason for drop in data.dropped] == ["the header again"]
+
+
+def test_a_table_below_another_one_is_read_by_its_own_header(tmp_path):
+    rows = [
+        ["質問", "回答"],
+        ["q1", "a1"],
+        [],
+        ["返品FAQ"],
+        ["No.", "質問", "備考", "回答"],
+        ["7", "q2", "", "a2", "社外秘"],
+    ]
+    workbook(tmp_path / "faq.xlsx", {"FAQ": rows})
+    data, found = read(tmp_path / "faq.xlsx")
+    assert [row[1:4:2] for row in found] == [("q1", "a1"), ("q2", "a2")]
+    assert [drop.reason for drop in data.dropped] == ["empty 回答", "the header again"]
 
 
 def test_a_table_of_markdown_is_read_without_its_rule(tmp_path):
@@ -278,6 +302,10 @@ def test_what_excel_hides_is_left_out_and_named(tmp_path, capsys):
     [
         ('0"%"', 50, "50%"), (r"0\%", 50, "50%"), ("0%", 0.5, "50%"), ('0.0"%以上"', 12.5, "12.5%以上"),
         ('#,##0"円"', 1200, "1200円"), ('"約"0', 3, "約3"), ("0.00", 2.5, "2.5"), ("General", 7, "7"),
+        ("0000", 12, "0012"), ("000-0000", 1600001, "160-0001"), (r'"内線"00\-00', 5, "内線00-05"), ("00", 123, "123"),
+        ("[$¥-411]#,##0", 1200, "¥1200"), ('_ "¥"* #,##0_ ;_ "¥"* -#,##0_ ', 12, "¥12"), ("¥0;[Red]-¥0", 5, "¥5"),
+        ("#,##0;▲#,##0", -5, "-5"), ('#,##0,"千円"', 1200000, "1200000"), ('[<10]0"個";0"箱"', 5, "5"),
+        ("[h]:mm", datetime.timedelta(minutes=1505), "25:05"), ("[h]:mm:ss", datetime.timedelta(seconds=90), "0:01:30"),
     ],
 )  # fmt: skip
 def test_a_number_has_the_signs_that_its_format_writes_beside_it(tmp_path, form, value, shown):
@@ -285,6 +313,50 @@ def test_a_number_has_the_signs_that_its_format_writes_beside_it(tmp_path, form,
     book["FAQ"]["B2"].number_format = form
     book.save(tmp_path / "faq.xlsx")
     assert read(tmp_path / "faq.xlsx")[1][0][3] == shown
+
+
+def test_a_heading_in_merged_cells_is_no_row_and_a_header_of_two_rows_is_one(tmp_path):
+    header = [["No.", "質問", "回答", "分類", "担当", ""], ["", "", "", "", "一次", "二次"]]
+    rows = [["配送について"], [1, "a", "b", "x", "佐藤", "鈴木"], [2, "c", "d", "x", "佐藤"], ["■", "返品について"]]
+    book = workbook(tmp_path / "faq.xlsx", {"FAQ": [*header, *rows]})
+    for cells in ("A1:A2", "B1:B2", "C1:C2", "D1:D2", "E1:F1", "A3:F3", "B6:F6", "E5:F5"):
+        book["FAQ"].merge_cells(cells)
+    book.save(tmp_path / "faq.xlsx")
+    data, found = read(tmp_path / "faq.xlsx")
+    assert [row[1:4] for row in found] == [("a", "", "b"), ("c", "", "d")]
+    assert [(drop.place.split(" of")[0], drop.reason) for drop in data.dropped] == [
+        ("row 2", "the header again"),
+        ("row 3", "質問 is the text of a column to the left, merged with it"),
+        ("row 6", "回答 is the text of a column to the left, merged with it"),
+    ]
+    assert {drop.category for drop in data.dropped} == {""}
+    assert not data.cells.counts
+
+
+def test_a_workbook_of_isos_strict_form_is_one_line(tmp_path):
+    workbook(tmp_path / "faq.xlsx", {"FAQ": [["質問", "回答"], ["a", "b"]]})
+    usual_names = b"http://schemas.openxmlformats.org/%s"
+    strict_names = b"http://purl.oclc.org/ooxml/%s"
+    names = {b"spreadsheetml/2006/main": b"spreadsheetml/main"}
+    names[b"officeDocument/2006/relationships"] = b"officeDocument/relationships"
+    with zipfile.ZipFile(tmp_path / "faq.xlsx") as usual, zipfile.ZipFile(tmp_path / "strict.xlsx", "w") as strict:
+        for name in usual.namelist():
+            content = usual.read(name)
+            for old, new in names.items():
+                content = content.replace(usual_names % old, strict_names % new)
+            strict.writestr(name, content)
+    with pytest.raises(
+        UserError, match=r"no sheet that can be read; save it in Excel as \.xlsx, not as Strict Open XML"
+    ):
+        load_data(str(tmp_path / "strict.xlsx"))
+
+
+def test_a_date_in_isos_spelling_is_a_date(tmp_path):
+    workbook(tmp_path / "faq.xlsx", {"FAQ": [["質問", "回答"], ["いつ？", 3]]})
+    with zipfile.ZipFile(tmp_path / "faq.xlsx") as usual, zipfile.ZipFile(tmp_path / "iso.xlsx", "w") as iso:
+        for name in usual.namelist():
+            iso.writestr(name, usual.read(name).replace(b't="n"><v>3<', b't="d"><v>2024-04-01<'))
+    assert read(tmp_path / "iso.xlsx")[1][0][3] == "2024-04-01"
 
 
 def test_merged_cells_cost_no_memory_of_their_own(tmp_path):

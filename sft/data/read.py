@@ -21,7 +21,7 @@ from sft.data.fields.cells import CellNotes, is_empty, whole_number
 from sft.data.fields.checked import checked_row
 from sft.data.fields.defects import DEFECTS, first_defect
 from sft.data.fields.schemas import not_recognised
-from sft.data.files.raw import BadRow, Table
+from sft.data.files.raw import ACROSS, BadRow, Shown, Table
 from sft.data.files.sources import Source, files_of, is_local
 from sft.data.readable import Schemas, readable
 from sft.data.records import Group, category_name
@@ -154,7 +154,9 @@ class _Reader:
                 raise BadRow(DEFECTS[defect])
             return values
         except BadRow as reason:
-            name = category_name(category) if isinstance(category, str) and not is_empty(category) else ""
+            heading = isinstance(category, Shown) and category.kind == ACROSS
+            said = isinstance(category, str) and not is_empty(category) and not heading
+            name = category_name(category) if said else ""
             self.drops.add(place, str(reason), name)
             return None
 

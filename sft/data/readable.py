@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sft.data.fields.schemas import Schema, header_schema, is_header, not_recognised, plain, schema_of
+from sft.data.fields.schemas import Schema, are_sentences, header_schema, is_header, not_recognised, plain, schema_of
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import Source
 from sft.data.files.tables import tables_of
@@ -18,6 +18,8 @@ REMEDIES = {
     "not UTF-8": "save the file as UTF-8",
     "messages are not JSON": "to_csv of pandas writes lists as Python does; write the file with "
     'to_json(orient="records", lines=True)',
+    "not JSON": "write each line with a program, or call the file .csv or .tsv where it is a table",
+    "an unknown role": "roles are system, user and assistant",
     "does not end with an answer": "the last message is the answer that is to be learned",
     "not an object with fields": 'each row is an object, such as {"question": "…", "answer": "…"} or {"messages": […]}',
     "holds no prompt": "write question and answer in two columns, or as messages",
@@ -75,13 +77,15 @@ class Schemas:
         """What to say of columns that are not read; "" where all are."""
         tables = self.by_keys.items() if self.header is None else [(table.columns or (), self.header)]
         read = [schema.unread(columns) for columns, schema in tables if isinstance(schema, Schema)]
-        names = list(dict.fromkeys(name for unread in read for name in unread))
+        names = list(dict.fromkeys(" ".join(name.split()) for unread in read for name in unread))
         more = f" and {len(names) - SHOWN_COLUMNS:,} more" if len(names) > SHOWN_COLUMNS else ""
         return f"; not read: {', '.join(names[:SHOWN_COLUMNS])}{more}" if names else ""
 
     def remedy(self, reason: str | None) -> str:
         """What to do about rows of which none is usable, most of them for this reason (None: there are none)."""
         for keys, missing in self.by_keys.items():
+            if isinstance(missing, BadRow) and are_sentences(keys):
+                return REMEDIES["not an object with fields"]
             if isinstance(missing, BadRow):
                 return not_recognised(keys, self.given, str(missing))
         if reason is None:

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from sft.data.files.raw import UNCALCULATED, BadRow, Shown
+from sft.data.files.raw import ACROSS, UNCALCULATED, BadRow, Shown
 
 EMPTY = {"NaN", "nan", "None", "#N/A", "<NA>", "NaT"}
 """How pandas and spreadsheets write that a cell holds nothing."""
@@ -25,7 +25,7 @@ _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 _ESCAPE = re.compile(r"_x000(?:[dD]_\r?\n?|[aA]_)")
 _TAB = re.compile(r"_x0009_")
-_FORMULA = re.compile(r"=[A-Z][A-Z.]*\(|=\$?[A-Z]{1,3}\$?\d+\b")
+_FORMULA = re.compile(r"=[A-Z][A-Z.]*\(|=\"|=\$?[A-Z]{1,3}\$?\d+\b")
 _NUMBER = re.compile(r"\d{5}(?:\.\d+)?|\d(?:\.\d+)?E\+\d+")
 _UTF8_AS_CP932 = re.compile("[縺繧繝].{0,2}[縺繧繝]")
 _UTF8_AS_LATIN = re.compile("ã[\x80-\x9f‚ƒ„…€]")
@@ -88,6 +88,8 @@ def clean_text(value: str, field: str, required: bool, place: str, notes: CellNo
     if isinstance(value, Shown):
         if value.kind == UNCALCULATED:
             raise BadRow(f"{field} is {UNCALCULATED}")
+        if value.kind == ACROSS and required:
+            raise BadRow(f"{field} is {ACROSS}, merged with it")
         notes.add(f"{value.kind} for a text", place, value)
     text = str(value)
     if "_x000" in text:

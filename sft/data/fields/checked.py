@@ -34,7 +34,7 @@ def checked_row(row: Any, schema: Schema, place: str, notes: CellNotes) -> dict[
             notes.add(NOTHING, place, value)
         text = "" if is_empty(value) else value
         check_text(text, name)
-        text = clean_text(text, name, required, place, notes) if text else ""
+        text = "" if is_blank(text) else clean_text(text, name, required, place, notes)
         if required and is_blank(text):
             raise BadRow(f"empty {name}")
         values[field] = "" if is_blank(text) else text

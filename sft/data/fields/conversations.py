@@ -10,9 +10,11 @@ ROLES = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user", "ユーザー": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-    "アシスタント": "assistant",
+    "ai": "assistant", "アシスタント": "assistant",
 }  # fmt: skip
 """The spellings of the three roles."""
+CONTENTS = ("content", "value", "text")
+"""What a message's text is called."""
 TOOLS = {"tool", "function", "function_call", "function_response", "observation", "ipython"}
 
 
@@ -87,7 +89,10 @@ def _turn(message: Any, asks: bool) -> tuple[str, str]:
         raise BadRow(f"a message of an unknown role ({role[:20]})")
     if role == "assistant" and message.get("weight") == 0 and not asks:
         raise BadRow("an answer of weight 0, which is not to be learned")
-    return role, _content(message.get("content", message.get("value")))
+    contents = [message[name] for name in CONTENTS if name in message]
+    if not contents:
+        raise BadRow("a message without content")
+    return role, _content(next((content for content in contents if content is not None), None))
 
 
 def _content(content: Any) -> str:

@@ -13,7 +13,7 @@ from sft.system.errors import UserError
 NAMES: dict[str, tuple[str, ...]] = {
     "instruction": (
         "instruction", "question", "prompt", "q", "指示", "質問", "質問文", "質問内容", "問い", "問", "問題", "設問",
-        "問い合わせ", "問い合わせ内容", "お問い合わせ", "お問い合わせ内容", "プロンプト",
+        "問い合わせ", "問い合わせ内容", "問合せ", "お問い合わせ", "お問い合わせ内容", "プロンプト",
     ),
     "input": (
         "input", "context", "passage", "入力", "文脈", "補足情報", "補足", "本文", "参考情報", "参考", "背景",
@@ -21,7 +21,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "output": (
         "output", "response", "answer", "completion", "a", "出力", "回答", "回答文", "回答内容", "答え", "応答",
-        "返答", "解答",
+        "返答", "解答", "対応内容",
     ),
     "category": (
         "category", "カテゴリ", "カテゴリー", "分類", "区分", "種別", "ジャンル", "カテゴリ名", "カテゴリー名",
@@ -54,10 +54,11 @@ KNOWN = {
     ("text",): "text with a template",
 }
 """Schemas that have a name, by their columns."""
-_SENTENCE = re.compile(r"[。？！?!]\s*$|\w.{10,}\.\s*$")
+_SENTENCE = re.compile(r"(?:[。？！?!]|\w.{10,}\.|です|ます|ません|ですか|ますか|ください)\s*$")
 """A cell of which nobody makes the name of a column."""
 _BRACKETED = re.compile(r"[(\[<【〔「『〈《].*?[)\]>】〕」』〉》]")
 _BRACKETS = re.compile(r"[()\[\]<>【】〔〕「」『』〈〉《》]")
+_ADORNED = re.compile(r"^\W*(?:ご|お|御|想定|よくある|模範)?|※.*$|内容$")
 
 
 def plain(name: str) -> str:
@@ -72,14 +73,23 @@ def _unbracketed(name: str) -> str:
     return plain(_BRACKETED.sub("", name)) or plain(_BRACKETS.sub("", name))
 
 
+def _unadorned(name: str) -> str:
+    """A column's name as `_unbracketed` has it, without marks, notes and polite words (■質問, ご回答, 想定質問)."""
+    return _ADORNED.sub("", _unbracketed(name))
+
+
+_FORMS = (plain, _unbracketed, _unadorned)
+"""What is made of a column's name before it is looked up; a later form counts where no column has an earlier one."""
+
+
 def _field_of(name: str) -> str | None:
-    """The field that a column's name stands for, with brackets forgiven; None: none that is known."""
-    return _FIELD_OF.get(plain(name)) or _FIELD_OF.get(_unbracketed(name))
+    """The field that a column's name stands for; None: none that is known."""
+    return next((field for form in _FORMS if (field := _FIELD_OF.get(form(name)))), None)
 
 
 def _columns_of(field: str, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns of a field, those of better known names first; ones with brackets only where there is no other."""
-    for form in (plain, _unbracketed):
+    """The columns of a field, those of better known names first."""
+    for form in _FORMS:
         if names := [column for column in columns if _FIELD_OF.get(form(column)) == field]:
             return tuple(sorted(names, key=lambda column: NAMES[field].index(form(column))))
     return ()
@@ -97,7 +107,8 @@ class Schema(NamedTuple):
     @property
     def name(self) -> str:
         """The schema's usual name, or what is read as what."""
-        columns = {field: names[0] for field, names in self.columns.items() if field not in ("index", "system")}
+        read = [field for field in self.columns if field not in ("index", "system")]
+        columns = {field: " ".join(self.columns[field][0].split()) for field in read}
         known = KNOWN.get(tuple(plain(columns[field]) for field in (*_ASKED, *FIELDS[5:]) if field in columns))
         words = {field: name if plain(name) == field else f"{name} → {field}" for field, name in columns.items()}
         if holder := next((field for field in _HOLDERS if field in columns), None):
@@ -238,7 +249,7 @@ def not_recognised(
         return f"{reason}; take it out of data.columns (columns: {shown})"
     if reason.startswith("both "):
         return f"{reason} (columns: {shown}); for the messages alone: {columns_line({'messages': 'messages'})}"
-    if names and sum(_SENTENCE.search(name) is not None for name in names) >= min(2, len(names)):
+    if are_sentences(names):
         return f"{reason} (columns: {shown}); these are no names: write a row of names above, such as 質問,回答"
     if asks:
         example = f", for example {columns_line({'instruction': names[0]})}" if names else ""
@@ -254,6 +265,8 @@ def not_recognised(
         behind = [name for name in names[names.index(fields["instruction"]) + 1 :] if name in left]
         if behind:
             fields["output"] = left.pop(left.index(behind[0]))
+    if "instruction" not in fields and "input" in fields and not left:
+        fields["instruction"] = fields.pop("input")
     for field, place in (("instruction", 0), ("output", -1)):
         if field not in fields and left:
             fields[field] = left.pop(place)
@@ -262,6 +275,11 @@ def not_recognised(
         alone = "; questions alone are for infer.py --questions" if "output" not in guess else ""
         return f"{reason} (columns: {shown}); rows need a question and an answer, in two columns{alone}"
     return f"{reason} (columns: {shown}); say which column is what, for example {columns_line(guess)}"
+
+
+def are_sentences(names: Sequence[str]) -> bool:
+    """Whether what should be names of columns are texts themselves."""
+    return bool(names) and sum(_SENTENCE.search(name) is not None for name in names) >= min(2, len(names))
 
 
 def columns_line(columns: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ FIELD_LIMIT = 100_000_000
 SNIFFED = 50
 """Records that say what stands between cells."""
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
+_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[{\[]|[\[{]\s*$)')
 _EXCELS_HINT = re.compile(r'"?sep=(.)"?\s*$')
 
 
@@ -28,6 +29,8 @@ def csv_table(path: Path, is_header: IsHeader) -> Table:
     encoding = encoding_of(path)
     with text_lines(path, encoding, newline="") as lines:
         head = list(islice(lines, 20 * SNIFFED))
+    if head and _JSON.match(head[0]):
+        raise UserError(f"{path}: not a CSV file but JSON; call it .jsonl, or .json where it is a single value")
     hint = _EXCELS_HINT.match(head[0]) if head else None
     hidden = 1 if hint else 0  # Excel obeys this line and does not show it
     delimiter = hint[1] if hint else max(DELIMITERS, key=lambda candidate: _fit(head, candidate))
@@ -83,6 +86,6 @@ def _records(path: Path, lines: Iterator[str], delimiter: str, encoding: Encodin
             raw = "".join(broken).encode(encoding.codec, "surrogateescape") if broken else b""
             yield number, BadRow(encoding.not_text(raw)) if raw else [_marked(cell, delimiter, cells) for cell in cells]
             broken.clear()
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         remedy = "a cell with quotation marks in it stands in quotation marks, and has each of them twice"
         raise UserError(f"{path}: not a CSV file in {encoding.name}: row {number + 1}: {error}; {remedy}") from None

@@ -135,7 +135,11 @@ def text_lines(path: Path, encoding: Encoding, newline: str) -> Iterator[Iterato
     """The lines of a file, without the byte order marks that stand in front of some.
 
     Bytes that are no text in the encoding become lone surrogates (of wide ones: U+FFFD). `newline` is that of `open`.
+    Raises UserError where the text behind them cannot be told, either.
     """
     errors = "replace" if encoding.is_wide else "surrogateescape"
     with opened(path) as file, io.TextIOWrapper(file, encoding.codec, errors, newline) as text:
-        yield (line.removeprefix("\ufeff") for line in text)
+        try:
+            yield (line.removeprefix("\ufeff") for line in text)
+        except UnicodeDecodeError:  # ISO-2022-JP tells by what stood before what bytes mean
+            raise UserError(f"{path}: not {encoding.name} to its end; save it as UTF-8") from None

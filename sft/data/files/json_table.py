@@ -33,7 +33,10 @@ def json_table(path: Path, is_header: IsHeader) -> Table:
         if suffix(path) == ".jsonl":
             return Table(f"JSON lines in {encoding.name}", None, partial(_line_rows, path, encoding))
         reason = BadRow(FIELD_TWICE) if str(error) == FIELD_TWICE else error
-        raise UserError(f"{path}: not JSON in {encoding.name}: {reason}; write it again with a program") from None
+        table = "" if head[0].lstrip()[0] in "[{" else ", or call it .csv or .tsv where it is a table"
+        raise UserError(
+            f"{path}: not JSON in {encoding.name}: {reason}; write it again with a program{table}"
+        ) from None
     shape, rows = _rows_of(path, value, is_header)
     return Table(f"{shape} in {encoding.name}", None, partial(_numbered, rows))
 
@@ -56,8 +59,12 @@ def _value(text: str) -> Any:
 
 def _head(path: Path, encoding: Encoding) -> list[str]:
     """The first two lines that hold anything."""
-    with text_lines(path, encoding, newline="\n") as lines:
-        return list(islice((line for line in lines if line.strip()), 2))
+    if encoding.is_wide:
+        with text_lines(path, encoding, newline="\n") as lines:
+            return list(islice((line for line in lines if line.strip()), 2))
+    with opened(path) as file:  # line by line: a damaged one is not the end of ISO-2022-JP
+        decoded = (line.decode(encoding.codec, "replace").removeprefix("\ufeff") for line in file)
+        return list(islice((line for line in decoded if line.strip()), 2))
 
 
 def _looks_like_lines(head: list[str]) -> bool:
@@ -126,6 +133,8 @@ def _rows_of(path: Path, value: Any, is_header: IsHeader) -> tuple[str, list[Any
             raise UserError(f"{path}: its columns have different numbers of cells ({lengths}); write it again")
         names = list(columns)
         return "JSON columns", [dict(zip(names, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    if is_header(list(value)) or any(isinstance(inner, list) and _are_messages(inner) for inner in value.values()):
+        return "a JSON object", [value]
     lists = {name: inner for name, inner in value.items() if _holds_rows(inner)}
     if "rows" in lists:
         lists.pop("features", None)  # of the hub's viewer, which says there what its columns are
@@ -153,9 +162,12 @@ def _of_cells(names: list[Any], cells: list[Any]) -> Any:
 
 def _rows_by_name(value: dict[str, Any], is_header: IsHeader) -> list[Any] | None:
     """The rows of an object that has one a name, as pandas' `orient="index"` writes; None where it is none."""
+    rows = list(value.values())
+    if all(isinstance(row, dict) for row in rows) and any(is_header(list(row)) for row in rows):
+        return rows
     inner = _same_keys(value)
     counted = all(map(str.isdigit, value)) and not all(map(str.isdigit, inner or ()))
-    return list(value.values()) if inner and (counted or is_header(inner)) else None
+    return rows if inner and counted else None
 
 
 def _same_keys(value: dict[str, Any]) -> list[str] | None:
@@ -185,7 +197,7 @@ def _holds_rows(value: Any) -> bool:
 
 def _are_messages(cells: list[Any]) -> bool:
     keys = cells[0].keys() if cells and isinstance(cells[0], dict) else ()
-    return bool({"role", "from"} & {*keys}) and bool({"content", "value", "tool_calls"} & {*keys})
+    return bool({"role", "from"} & {*keys}) and bool({"content", "value", "text", "tool_calls"} & {*keys})
 
 
 def _squad_rows(articles: list[Any]) -> Iterator[Any]:

@@ -36,6 +36,8 @@ class Shown(str):
 
 UNCALCULATED = "a formula without a value"
 """A kind of `Shown`: nothing has calculated it since it was written."""
+ACROSS = "the text of a column to the left"
+"""A kind of `Shown`: of cells merged across columns, all but the first."""
 
 IsHeader = Callable[[list[str]], bool]
 """Whether the texts of a row are names of columns that are known."""
@@ -72,11 +74,15 @@ _RULE = re.compile(r":?-{3,}:?")
 """A cell of the line that Markdown draws below a header."""
 
 
-def rows_below(header: tuple[str, ...], records: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def rows_below(
+    header: tuple[str, ...], records: Iterable[tuple[int, Any]], fit: bool = False
+) -> Iterator[tuple[int, Any]]:
     """The numbered records as mappings, and the BadRows among them; those in which no cell holds anything are none.
 
-    Files that were joined have their headers inside: each says of the records below it what is what.
+    Tables that follow upon each other have their headers inside: each that names the columns, and perhaps more, says of
+    the records below it what is what. `fit`: records may be shorter or longer than the header, as those of sheets are.
     """
+    names = {*filter(None, header)}
     for number, cells in records:
         if isinstance(cells, BadRow):
             yield number, cells
@@ -85,17 +91,20 @@ def rows_below(header: tuple[str, ...], records: Iterable[tuple[int, Any]]) -> I
         filled = [*filter(None, texts)]
         if not filled or all(map(_RULE.fullmatch, filled)):
             continue
-        if sorted(texts[: len(header)]) == sorted(header) and not any(texts[len(header) :]):
-            header = tuple(texts[: len(header)])
+        again = names.intersection(texts)
+        if len(again) > 1 and again == names:
+            header, names = tuple(texts), {*filled}
             yield number, BadRow("the header again")
+        elif len(again) > 1 and sum(text == name != "" for text, name in zip(texts, header, strict=False)) > 1:
+            yield number, BadRow("the header again")  # its second row, where cells of two rows are merged
         else:
-            yield number, _by_column(header, cells)
+            yield number, _by_column(header, [*cells, *[""] * len(header)][: len(header)] if fit else cells)
 
 
 def _by_column(header: tuple[str, ...], cells: list[Any]) -> Any:
     """A record as a mapping, or the BadRow that it is."""
     if len(cells) > len(header) and any(cells[len(header) :]):
         return BadRow("more cells than columns")
-    if len(cells) < len(header):
+    if any(header[len(cells) :]):
         return BadRow("fewer cells than columns")
     return dict(zip(header, cells, strict=False))

@@ -15,9 +15,12 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
 """Of files with rows, in any case, and each may be followed by .gz."""
 SPREADSHEETS = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 """Of files that a program can save as .xlsx."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".bz2", ".xz", ".zst")
+"""Of files that hold other files."""
 OTHERS = (
-    *SPREADSHEETS, ".txt", ".md", ".log", ".doc", ".docx", ".pdf", ".html", ".htm", ".xml", ".yaml", ".yml", ".ndjson",
-    ".zip", ".tar", ".tgz", ".7z", ".bz2", ".zst", ".feather", ".orc", ".pkl", ".db", ".sqlite",
+    *SPREADSHEETS, *ARCHIVES,
+    ".txt", ".md", ".log", ".doc", ".docx", ".pdf", ".html", ".htm", ".xml", ".yaml", ".yml", ".ndjson",
+    ".feather", ".orc", ".pkl", ".db", ".sqlite",
 )  # fmt: skip
 """Of other files that people name by mistake; hub ids have no such ending."""
 METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -107,8 +110,9 @@ def _files(source: Source) -> list[str]:
     except OSError as error:  # a link to itself, a directory that may not be read
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not place.is_file() or suffix(place) not in SUFFIXES:
-        old = "; save it as .xlsx" if suffix(place) in SPREADSHEETS else ""
-        raise UserError(f"{path}: not a data file; data.path takes a hub id or a {KINDS}{old}")
+        remedies = dict.fromkeys(SPREADSHEETS, "; save it as .xlsx") | dict.fromkeys(ARCHIVES, "; unpack it")
+        remedy = remedies.get(suffix(place), "")
+        raise UserError(f"{path}: not a data file; data.path takes a hub id or a {KINDS}{remedy}")
     return [str(place)]
 
 
@@ -118,7 +122,8 @@ def _of_rows(source: Source, names: list[str], what: str) -> list[str]:
     files = [path for path in paths if _has_rows(path)]
     if not files:
         inside = (file for path in paths if path.is_dir() for file in sorted(path.rglob("*")) if _has_rows(file))
-        deeper = next((f"{file.parent}/*{file.suffix}" for file in inside), "")
+        first = min(inside, key=lambda file: "train" not in f"{file.parent.name}/{file.name}", default=None)
+        deeper = f"{first.parent}/*{first.suffix}" if first else ""
         takes = f"for what lies deeper: {deeper}" if deeper else f"data.path takes a hub id or a {KINDS}"
         raise UserError(f"{source.path}: this {what} has no data file; {takes}")
     if RANK == 0:

@@ -46,6 +46,10 @@ def _refuse_archives(path: Path) -> None:
     kinds = {
         b"PK\x03\x04": "an archive, or an Excel workbook (.xlsx)",
         b"PAR1": "a parquet file (.parquet)",
+        b"BZh9": "an archive (.bz2)",
+        b"\xfd7zXZ": "an archive (.xz)",
+        b"7z\xbc\xaf": "an archive (.7z)",
+        b"\x28\xb5\x2f\xfd": "an archive (.zst)",
         OLE: "an Excel file (.xls, or .xlsx with a password)",
     }
     if what := next((what for start, what in kinds.items() if head.startswith(start)), None):
@@ -60,7 +64,7 @@ def _parquet_table(path: Path) -> Table:
     try:
         with pyarrow.parquet.ParquetFile(place) as parquet:
             columns = tuple(parquet.schema_arrow.names)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a parquet file: {error}") from None
     return Table("parquet", columns, partial(_parquet_rows, path, place))
 

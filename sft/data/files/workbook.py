@@ -1,7 +1,6 @@
 """Sheets of an Excel workbook, row by row, as Excel shows them."""
 
 import contextlib
-import datetime
 import io
 import re
 import warnings
@@ -15,7 +14,8 @@ import openpyxl
 from openpyxl.utils import get_column_letter, range_boundaries
 
 from sft.data.files.encodings import OLE, opened
-from sft.data.files.raw import TITLE_ROWS, UNCALCULATED, BadRow, IsHeader, Shown, Table, find_header, rows_below
+from sft.data.files.excel_cells import cell_text
+from sft.data.files.raw import ACROSS, TITLE_ROWS, BadRow, IsHeader, Shown, Table, find_header, rows_below
 from sft.system.errors import UserError, first_line, warn
 from sft.system.processes import RANK
 
@@ -25,9 +25,6 @@ _MERGED = re.compile(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
 _HIDDEN = re.compile(rb'<(?:\w+:)?(?:row|col) [^>]*\bhidden="(?:1|true)"[^>]*>')
 _NUMBERS = re.compile(rb'\b(r|min|max)="(\d+)"')
 _FORMULA = re.compile(rb"<(?:\w+:)?f[ >/]")
-_LITERAL = r'(?:"([^"]*)"|\\(.))?'
-_UNIT = re.compile(rf"{_LITERAL}[#0?.,]+{_LITERAL}")
-"""A number format that only writes something before or behind the number."""
 
 
 class _Layout(NamedTuple):
@@ -48,6 +45,8 @@ def workbook_tables(path: Path, is_header: IsHeader) -> list[Table]:
         raise UserError(f"{path}: {_of_ole(file.getvalue())}")
     with _one_line(path):
         archive, values = zipfile.ZipFile(file), _workbook(file, calculated=True)
+        if not values.sheetnames:  # openpyxl finds none in files of ISO's strict form
+            raise UserError(f"{path}: no sheet that can be read; save it in Excel as .xlsx, not as Strict Open XML")
         formulas = None
         tables = []
         hidden = [f'sheet "{sheet.title}"' for sheet in values.worksheets if sheet.sheet_state != "visible"]
@@ -135,13 +134,10 @@ def _table(path: Path, pair: list[Any], layout: _Layout, is_header: IsHeader) ->
     while not header[-1]:  # columns that are only coloured
         header.pop()
 
-    def fitted(cells: list[Any]) -> list[Any]:
-        return (shown(cells) + [""] * len(header))[: len(header)]
-
     def rows(wanted: Collection[str] | None) -> Iterator[tuple[str, Any]]:
         with _one_line(path):
-            records = ((n, fitted(cells)) for n, cells in enumerate(_filled(pair, layout), start=1))
-            for number, row in rows_below(tuple(header), islice(records, place + 1, None)):
+            records = ((n, shown(cells)) for n, cells in enumerate(_filled(pair, layout), start=1))
+            for number, row in rows_below(tuple(header), islice(records, place + 1, None), fit=True):
                 where = f'row {number} of sheet "{title}"'
                 yield where, BadRow(HIDDEN) if number in layout.hidden_rows else row
 
@@ -154,37 +150,13 @@ def _filled(pair: list[Any], layout: _Layout) -> Iterator[list[Any]]:
     below = sorted(layout.merged, key=lambda merged: merged[1], reverse=True)
     reached: list[tuple[int, int, int, str]] = []  # of the ranges with this row: left, right, bottom and text
     for number, rows in enumerate(zip(*(sheet.iter_rows() for sheet in pair), strict=True), start=1):
-        cells = [_text(*cells) for cells in zip(*rows, strict=True)]
+        cells = [cell_text(*cells) for cells in zip(*rows, strict=True)]
         while below and below[-1][1] <= number:
             left, _, right, bottom = below.pop()
             if text := next(iter(cells[left - 1 : left]), ""):
                 reached.append((left, right, bottom, text))
         for left, right, _, text in reached:
             cells += [""] * (right - len(cells))
-            cells[left - 1 : right] = [text] * (right - left + 1)
+            cells[left - 1 : right] = [text] + [Shown(text, ACROSS)] * (right - left)
         reached = [merged for merged in reached if merged[2] > number]
         yield cells
-
-
-def _text(cell: Any, formula: Any = None) -> str:
-    """A cell as text, near to what Excel shows."""
-    value, form = cell.value, str(cell.number_format)
-    if value is None:
-        uncalculated = formula is not None and formula.data_type == "f"
-        return Shown(str(formula.value), UNCALCULATED) if uncalculated else ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return Shown(str(value).upper(), "a truth value")
-    if isinstance(value, datetime.datetime):
-        text = value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "seconds")
-        return Shown(text, "a date")
-    if isinstance(value, datetime.time | datetime.timedelta):
-        return Shown(str(value).removesuffix(":00"), "a time")
-    if "%" in re.sub(r'"[^"]*"|\\.', "", form):
-        return Shown(f"{value * 100:.15g}%", "a percentage")
-    number = str(value) if isinstance(value, int) else f"{value:.15g}"
-    if unit := _UNIT.fullmatch(form):
-        before, escaped_before, behind, escaped_behind = (part or "" for part in unit.groups())
-        return f"{before}{escaped_before}{number}{behind}{escaped_behind}"
-    return number
