@@ -41,7 +41,8 @@ def score_file(predictions: Path, output: Path | None, training_data: str | None
     if overrides and not training_data:
         raise UserError(f"command line: {overrides[0]} says how --training-data is read, and there is none")
     if not predictions.is_file():
-        raise UserError(f"{predictions}: no such file; `python -m eval RUN` writes one")
+        found = "a directory" if predictions.is_dir() else "no such file"
+        raise UserError(f"{predictions}: {found}; `python -m eval RUN` writes answers to RUN/eval/predictions.jsonl")
     directory = output_directory(output or predictions.parent)
     answers = list(read_predictions(predictions))
     about = provenance_of(predictions)

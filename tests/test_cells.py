@@ -120,9 +120,10 @@ def test_what_is_dropped_is_looked_at_from_a_hundredth_on_and_stops_from_a_tenth
     assert (line.level, line.remedy) == ("red", "mend the data, or train on the rest with data.allow_dropped=0.3")
     assert drops(data, 0.1, "answer the rest").remedy == "mend the data, or answer the rest with data.allow_dropped=0.3"
     assert drops(data, 0.3).level == "yellow"
-    few = drops(loaded(tmp_path, *good, *[ROW | {"category": "少"}] * 9, ROW | {"category": "少", "output": ""}), 0.1)
-    assert few.level == "yellow"
-    assert "(10% of 少)" in few.found
+    few = [ROW | {"category": "少"}] * 8 + [ROW | {"category": "少", field: ""} for field in ("instruction", "output")]
+    line = drops(loaded(tmp_path, *good, *few), 0.1)
+    assert line.level == "yellow"
+    assert "(20% of 少)" in line.found, "for all reasons together"
 
 
 def test_duplicates_differ_in_width_spaces_and_punctuation_only(tmp_path):

@@ -302,6 +302,7 @@ def test_an_evaluation_that_cannot_start_says_so_before_torch_is_imported(finish
         (["sweep", tmp_path / "nowhere"], "not a run directory"),
         (["sweep", run, "generation.top_p=[0.5, 7]"], "generation.top_p: must be at most 1"),
         (["score", tmp_path / "nowhere"], "no such file"),
+        (["score", tmp_path], "a directory"),
         (["compare", run], "nothing to compare"),
     ):
         result = command("-X", "importtime", "-m", "eval", *words)

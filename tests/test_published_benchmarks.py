@@ -138,10 +138,10 @@ def test_the_hub_is_asked_for_the_split_that_its_authors_take(monkeypatch, name:
 
     def refuse(*words: object, **named: object) -> None:
         calls.append((words, named))
-        raise ConnectionError("no network")
+        raise ConnectionError("Couldn't reach it on the Hub")
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
-    with pytest.raises(UserError, match=r"no network.*--benchmark-data FILE"):
+    with pytest.raises(UserError, match=r"is set\); unset it to download, or give a file .*--benchmark-data"):
         read_benchmark(benchmark, benchmark.hub, None, 0.1)
     assert calls == [((benchmark.hub, benchmark.subset), {"revision": None, "split": benchmark.split})]
 

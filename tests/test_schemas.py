@@ -353,3 +353,16 @@ def test_the_line_to_copy_takes_the_column_behind_the_question_for_its_answer():
     columns = ["ID", "お問い合わせ内容", "対応結果", "区分（大）", "担当者"]
     line = not_recognised(columns, None, "no answer")
     assert line.endswith('output: 対応結果, category: "区分（大）"}\'')
+
+
+def test_a_name_that_a_spreadsheet_wraps_is_shown_on_one_line_and_known_without_its_brackets(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('件名,"対応\n（確定版）",対応（英訳）,"担当\n者"\na,b,c,d\ne,,g,h\n', encoding="utf-8")
+    (file,) = load_data([Source(str(path), columns={"instruction": "件名", "output": "対応 （確定版）"})]).files
+    assert "対応 （確定版） → output" in str(file)
+    assert "担当 者" in str(file)
+    with pytest.raises(UserError, match="no column 対応 among 件名"):
+        load_data([Source(str(path), columns={"instruction": "件名", "output": "対応"})])
+    path.write_text('件名,"対応\n（確定版）"\na,b\n', encoding="utf-8")
+    (row,) = raw_rows([Source(str(path), columns={"instruction": "件名", "output": "対応"})])
+    assert row["output"] == "b"

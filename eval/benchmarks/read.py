@@ -61,9 +61,9 @@ def read_benchmark(benchmark: Benchmark, data: str, limit: int | None, allowed: 
 
 def _tables(benchmark: Benchmark, data: str) -> list[Table]:
     if not is_local(data):
-        remedy = "check the connection, or give a file of the same form with --benchmark-data FILE"
+        instead = "give a file of the same form with --benchmark-data FILE"
         own = benchmark.hub == data
-        return [hub_table(data, None, benchmark.subset if own else None, benchmark.split, remedy)]
+        return [hub_table(data, None, benchmark.subset if own else None, benchmark.split, instead)]
     return [table for source in files_of([Source(data)]) for table in tables_of(source)]
 
 

@@ -57,8 +57,10 @@ def drops(
     usable = pyarrow.compute.value_counts(data.rows.data.column("category")).to_pylist()
     of_category = Counter({entry["values"]: entry["counts"] for entry in usable})
     reasons: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     for (reason, category), count in unusable.items():
         reasons[reason] += count
+        lost[category] += count
         of_category[category] += count
     most = reasons.most_common(4)
     named = one_after_another(said("doctor.reason", reason=_read(reason), rows=Count(count)) for reason, count in most)
@@ -73,7 +75,7 @@ def drops(
         return Line("red", "rows", found, remedy)
     costly = [
         said("doctor.of_category", share=f"{count / of_category[category]:.0%}", category=category)
-        for (_, category), count in unusable.items()
+        for category, count in lost.most_common()
         if category and count > NOTED_SHARE * of_category[category]
     ]
     if costly or any(count > NOTED_SHARE * total for count in reasons.values()):

@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sft.data.fields.schemas import Schema, are_sentences, header_schema, is_header, not_recognised, plain, schema_of
+from sft.data.fields.schemas import (
+    Schema,
+    are_sentences,
+    columns_named,
+    header_schema,
+    is_header,
+    not_recognised,
+    schema_of,
+)
 from sft.data.files.raw import BadRow, Table
 from sft.data.files.sources import Source
 from sft.data.files.tables import tables_of
@@ -77,7 +85,7 @@ class Schemas:
         """What to say of columns that are not read; "" where all are."""
         tables = self.by_keys.items() if self.header is None else [(table.columns or (), self.header)]
         read = [schema.unread(columns) for columns, schema in tables if isinstance(schema, Schema)]
-        names = list(dict.fromkeys(" ".join(name.split()) for unread in read for name in unread))
+        names = list(dict.fromkeys(name for unread in read for name in unread))
         more = f" and {len(names) - SHOWN_COLUMNS:,} more" if len(names) > SHOWN_COLUMNS else ""
         return f"; not read: {', '.join(names[:SHOWN_COLUMNS])}{more}" if names else ""
 
@@ -95,9 +103,11 @@ class Schemas:
 
 def _given(source: Source, table: Table) -> tuple[Mapping[str, str | None] | None, str]:
     """`data.columns` for one of several sheets, and what to say of columns that it lacks; ASKED's it may not."""
-    there = {plain(name) for name in table.columns or ()}
+    there = table.columns or ()
     named = source.columns or {}
-    given = {field: name for field, name in named.items() if name is None or field in ASKED or plain(name) in there}
+    given = {
+        field: name for field, name in named.items() if name is None or field in ASKED or columns_named(name, there)
+    }
     lacking = [name for field, name in named.items() if name is not None and field not in given]
     return given or None, f"; without {', '.join(lacking)}" if lacking else ""
 

@@ -95,6 +95,20 @@ def _columns_of(field: str, columns: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
+def columns_named(name: str, columns: Sequence[str]) -> list[str]:
+    """The columns that a user means by a name: as it is, as `plain` has it, or the only one of it with brackets."""
+    for form in (str, plain):
+        if same := [column for column in columns if form(column) == form(name)]:
+            return same
+    same = [column for column in columns if _unbracketed(column) == plain(name)]
+    return same if len(same) == 1 else []
+
+
+def _on_one_line(name: str) -> str:
+    """A column's name as messages show it: spreadsheets wrap long ones."""
+    return " ".join(name.split())
+
+
 class Schema(NamedTuple):
     """Which columns hold a field, by field (more than one: they have to agree), and what this is called.
 
@@ -108,7 +122,7 @@ class Schema(NamedTuple):
     def name(self) -> str:
         """The schema's usual name, or what is read as what."""
         read = [field for field in self.columns if field not in ("index", "system")]
-        columns = {field: " ".join(self.columns[field][0].split()) for field in read}
+        columns = {field: _on_one_line(self.columns[field][0]) for field in read}
         known = KNOWN.get(tuple(plain(columns[field]) for field in (*_ASKED, *FIELDS[5:]) if field in columns))
         words = {field: name if plain(name) == field else f"{name} → {field}" for field, name in columns.items()}
         if holder := next((field for field in _HOLDERS if field in columns), None):
@@ -124,7 +138,7 @@ class Schema(NamedTuple):
         read = {name for names in self.columns.values() for name in names}
         passed = ("index", "output", "answers", "category") if self.asks else ("index",)
         left = [name for name in columns if name.strip() and name not in read and _field_of(name) not in passed]
-        return [name for name in left if not name.startswith(_NUMBERING)]
+        return [_on_one_line(name) for name in left if not name.startswith(_NUMBERING)]
 
     def value(self, row: Mapping[str, Any], field: str) -> Any:
         """What a row holds for a field; None for nothing. Raises BadRow where columns of one field differ."""
@@ -140,8 +154,8 @@ class Schema(NamedTuple):
         return row[names[0]] if names else None
 
     def spelt(self, field: str) -> str:
-        """A field's name in the file."""
-        return self.columns[field][0] if field in self.columns else field
+        """A field's name in the file, on one line."""
+        return _on_one_line(self.columns[field][0]) if field in self.columns else field
 
 
 _NUMBERING = ("Unnamed:", "__index_level_")
@@ -164,8 +178,7 @@ def schema_of(columns: Sequence[str], given: Mapping[str, str | None] | None, as
     found: dict[str, tuple[str, ...]] = {}
     for field, name in given.items():
         if name is not None:
-            same = [column for column in columns if column == name]
-            same = same or [column for column in columns if plain(column) == plain(name)]
+            same = columns_named(name, columns)
             if not same and not (asks and field not in _QUESTION):
                 raise BadRow(f"no column {name}")
             if same:

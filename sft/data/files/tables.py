@@ -102,19 +102,21 @@ def hub_table(
     revision: str | None,
     subset: str | None = None,
     split: str = "train",
-    remedy: str = "check the id and the connection, or set data.path to a local file",
+    instead: str = "set data.path to a local file",
 ) -> Table:
-    """The rows of a split of a hub data set; a `subset` of it where it has several. Raises UserError with `remedy`."""
+    """The rows of a split of a hub data set; a `subset` of it where it has several.
+
+    Raises UserError where it cannot be loaded, with what the user can do `instead`.
+    """
     if hub_is_absent():
         datasets.config.HF_HUB_OFFLINE = True  # no argument makes it ask its cache alone
     try:
         rows = datasets.load_dataset(path, subset, revision=revision, split=split)
     except Exception as error:  # the hub's clients raise many types for "not there" and "not reachable"
-        problem = first_line(error)
+        problem, remedy = first_line(error), "check the id and the connection"
         if isinstance(error, ConnectionError) and problem.startswith("Couldn't reach"):
-            problem, first = out_of_reach()
-            remedy = f"{first}, or {remedy.removeprefix('check the id and the connection, or ')}"
-        raise UserError(f"data set {path}: cannot be loaded from the hub ({problem}); {remedy}") from None
+            problem, remedy = out_of_reach()
+        raise UserError(f"data set {path}: cannot be loaded from the hub ({problem}); {remedy}, or {instead}") from None
     return Table("hub data set", tuple(rows.column_names), partial(_hub_rows, rows))
 
 
