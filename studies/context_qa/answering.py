@@ -32,7 +32,7 @@ def answer(study: Study, rows: Mapping[RowsName, Asked], left: Sequence[Unit]) -
     for name in dict.fromkeys(unit.rows for unit in left):
         write_rows_once(study, name, rows[name])
     held_out = [row for name, wanted in study.rows.items() if not wanted.path for row in rows[name].examples]
-    for system in dict.fromkeys(unit.system for unit in left if unit.system != BASE):
+    for system in dict.fromkeys(unit.system for unit in left if unit.system in study.trained()):
         check_held_out(study, *study.trained()[system], held_out)
     missing = {unit: [d for d in unit.decodings(study) if d not in answered(study, unit, rows)] for unit in left}
     clock = Clock(sum(len(rows[unit.rows].examples) * len(decodings) for unit, decodings in missing.items()))
@@ -48,7 +48,8 @@ def answer(study: Study, rows: Mapping[RowsName, Asked], left: Sequence[Unit]) -
                 }
                 unit.answers(study, GREEDY).parent.mkdir(parents=True, exist_ok=True)
                 # No report has likelihoods behind examples, whose prompts are the longest.
-                likelihoods, side = GREEDY in missing[unit] and not asked.shots, BASE if system == BASE else TUNED
+                likelihoods = GREEDY in missing[unit] and not asked.shots
+                side = TUNED if system in study.trained() else BASE
                 answer_under(load(), asked.examples, settings, [side], likelihoods, shots=asked.shots)
                 say(clock.add(len(asked.examples) * len(missing[unit])))
             if RANK == 0:
@@ -59,8 +60,8 @@ def answer(study: Study, rows: Mapping[RowsName, Asked], left: Sequence[Unit]) -
 
 def model_of(study: Study, system: str) -> Model:
     """A system's model. Raises UserError when it was trained on another base model than the study has."""
-    untuned = open_model(Path(study.config), study.common)
-    if system == BASE:
+    untuned = open_model(Path(study.config), [*study.common, *study.untuned.get(system, [])])
+    if system not in study.trained():
         return untuned
     run, base = study.run(*study.trained()[system]), untuned.config.model.base
     manifest = read_manifest(run)
@@ -104,7 +105,8 @@ def score(study: Study, unit: Unit, model: Model, answers: Answered) -> None:
     """Write a unit's scores."""
     shots = study.rows[unit.rows].shots
     rows = [one.example for one in answers[GREEDY]]
-    training = None if unit.system == BASE else _training(study.run(*study.trained()[unit.system]))
+    trained = study.trained().get(unit.system)
+    training = _training(study.run(*trained)) if trained else None
     about = {"system": unit.system, "rows": unit.rows, "rows_sha256": rows_sha256(rows), "shots": shots}
     about |= model.described | {"training": training}
     encode = functools.partial(encode_answer, model.tokenizer)

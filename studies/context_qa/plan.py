@@ -57,11 +57,15 @@ class Study(Section):
     data: str | None = None
     """The instruction rows, in place of the configuration's `data.path`; null: those of the configuration."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    """`article` and `recipe` are trained once with each seed, other arms with the first alone."""
+    """`article`, `recipe` and `confirmed` are trained once with each seed, other arms with the first alone."""
+    confirmed: list[Name] = Field(default_factory=list)
+    """Arms that stood out with the first seed, and are looked at again with the others."""
     overrides: list[str] = Field(default_factory=list)
     """`section.key=value` for all trainings and answers."""
     arms: dict[Name, list[str]] = Field(min_length=1)
     """Training arm → its `section.key=value`; the name of an arm above stands for what that one says."""
+    untuned: dict[Name, list[str]] = Field(default_factory=dict)
+    """The base model asked otherwise, under a name of its own → its `section.key=value`."""
     article: str
     """The arm that trains as the article did."""
     recipe: str
@@ -105,6 +109,12 @@ class Study(Section):
             for key in keys:
                 if getattr(self, key) not in names:
                     raise ValueError(f"{key}: {getattr(self, key)} is not one of {', '.join(names)}")
+        for name in self.confirmed:
+            if name not in self.arms:
+                raise ValueError(f"confirmed: {name} is not one of {', '.join(self.arms)}")
+        for name in self.untuned:
+            if name in (BASE, *self.arms, *self.trained()):
+                raise ValueError(f"untuned: {name} is another system's name; give it one of its own")
         if GREEDY not in self.decodings:
             raise ValueError(f"decodings.{GREEDY}: missing, but required")
         for key in ("short_decodings", "arm_decodings"):
@@ -168,13 +178,18 @@ class Study(Section):
 
     def trained(self) -> dict[str, tuple[str, int]]:
         """Tuned system → its arm and seed, in the order of training."""
-        compared = [(arm, seed) for seed in self.seeds for arm in (self.article, self.recipe)]
+        compared = [(arm, seed) for seed in self.seeds for arm in (self.article, self.recipe, *self.confirmed)]
         return {f"{arm}-{seed}": (arm, seed) for arm, seed in [*compared, *((arm, self.seeds[0]) for arm in self.arms)]}
 
     @property
     def compared(self) -> list[str]:
         """Base, article, recipe: what the study is about; all other arms are variations of theirs."""
         return list(dict.fromkeys((BASE, self.article, self.recipe)))
+
+    @property
+    def all_arms(self) -> list[str]:
+        """What answers, seeds aside: the base model, however it is asked, and every training arm."""
+        return [BASE, *self.untuned, *self.arms]
 
     @property
     def full_systems(self) -> list[str]:
@@ -250,13 +265,13 @@ def changed_setting(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
 
 
 def arm_of(study: Study, system: str) -> tuple[str, int | None]:
-    """A system's arm and seed; the base model is an arm without a seed."""
-    return study.trained().get(system, (BASE, None))
+    """A system's arm and seed; the base model, however it is asked, is an arm without a seed."""
+    return study.trained().get(system, (system, None))
 
 
 def systems(study: Study) -> list[str]:
-    """The base model and every training."""
-    return [BASE, *study.trained()]
+    """The base model, however it is asked, and every training."""
+    return [BASE, *study.untuned, *study.trained()]
 
 
 def units(study: Study) -> list[Unit]:

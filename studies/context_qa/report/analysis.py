@@ -254,7 +254,7 @@ def _likelihood(material: Material, outcome: Outcome) -> dict[str, Any]:
             "difference": _difference(material, outcome, [(1.0, arm, GREEDY), (-1.0, BASE, GREEDY)]),
             "share": _share_saved(material, outcome, arm) if saves else None,
         }
-        for arm in (BASE, *material.study.arms)
+        for arm in material.study.all_arms
     }
 
 
@@ -279,7 +279,7 @@ def _by_arm(material: Material, outcome: Outcome) -> dict[str, Any]:
                 if arm != BASE
                 else None,
             }
-            for arm in (BASE, *study.arms)
+            for arm in study.all_arms
         }
         for decoding in decodings
     }
@@ -288,7 +288,7 @@ def _by_arm(material: Material, outcome: Outcome) -> dict[str, Any]:
 def _behaviour(material: Material, rows: RowsName, scope: str) -> dict[str, Any]:
     """Arm → decoding → how answers are made."""
     study, found = material.study, {}
-    for arm in (BASE, *study.arms):
+    for arm in study.all_arms:
         found[arm] = {
             decoding: {
                 metric: _difference(material, Outcome(rows, scope, metric), [(1.0, arm, decoding)])

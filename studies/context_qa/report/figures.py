@@ -202,7 +202,7 @@ def _arms(model: str, results: Results) -> Drawn | None:
     found = {key: scores for key, scores in found.items() if scores}
     if not found:
         return None
-    arms = [arm for arm in (BASE, *results["study"]["arms"]) if any(arm in scores for scores in found.values())]
+    arms = list(dict.fromkeys(arm for scores in found.values() for arm in scores))
     height = 0.24 * len(arms) + 0.1
 
     def paint(figure: Figure) -> None:
