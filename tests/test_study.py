@@ -19,7 +19,7 @@ from sft.system.errors import UserError
 from studies.context_qa.forensics import compared_to_article, write_article
 from studies.context_qa.measures import about_the_task, measure, repeated
 from studies.context_qa.placebo.scores import SETTINGS
-from studies.context_qa.plan import RowsName, Study, Unit, changed_setting, load_study, units
+from studies.context_qa.plan import RowsName, Study, Unit, arm_of, changed_setting, load_study, units
 from studies.context_qa.report.analysis import analyse
 from studies.context_qa.report.figures import figures
 from studies.context_qa.report.material import COLUMNS, load
@@ -56,6 +56,8 @@ def test_every_shipped_study_loads(path):
         (["decodings.greedy.max_new_tokens=9"], "decodings.greedy.max_new_tokens: not set here"),
         (["arms={a b: []}"], "arms"),
         (["arms={base: [], answer: []}", "article=base"], "arms: base is the model before tuning; give the arm"),
+        (["confirmed=[x]"], "confirmed: x is not one of article, answer"),
+        (["untuned={answer-42: []}"], "untuned: answer-42 is another system's name; give it one of its own"),
         (["seeds=[42, 42]"], "seeds: each seed once, got [42, 42]"),
         (["seeds=[-1]"], "seeds.0: input should be greater than or equal to 0, got -1"),
     ],
@@ -70,18 +72,19 @@ def test_a_wrong_study_is_one_line_about_one_key(words, message):
 def test_who_answers_what_and_in_which_order():
     study = load_study(FOLDER / "gemma3-270m.yaml")
     order = units(study)
-    assert len(order) == len(set(order)) == 17 * 3 + 7  # every arm on three sets, the compared ones on NIILC, too
-    first = ["base/jsquad", "base/dolly", "base/niilc", "base/jsquad-shots", "article-42/jsquad"]
+    assert len(order) == len(set(order)) == 20 * 3 + 7  # every system on three sets, the compared ones on NIILC, too
+    first = ["base/jsquad", "base/dolly", "base/niilc", "base/jsquad-shots", "base-context-first/jsquad"]
     assert ["/".join(unit) for unit in order[:5]] == first
-    assert list(study.trained())[:4] == ["article-42", "recipe-42", "article-43", "recipe-43"]
+    seeds = [f"{arm}-{seed}" for seed in study.seeds for arm in ("article", "recipe", "context-first")]
+    assert list(study.trained())[:9] == seeds
     assert [name for name in study.trained() if name.startswith("rank-64")] == ["rank-64-42"]
     assert Unit("recipe-42", "dolly").decodings(study) == list(study.decodings)
     for unit in (Unit(BASE, "dolly"), Unit("recipe-43", "niilc")):
         assert unit.decodings(study) == ["greedy", "1.2-generated", "5.0-all"]
     assert Unit("rows-42", "jsquad").decodings(study) == ["greedy", "5.0-all"]
-    asked = {rows: {unit.system.rsplit("-", 1)[0] for unit in order if unit.rows == rows} for rows in study.rows}
+    asked = {rows: {arm_of(study, unit.system)[0] for unit in order if unit.rows == rows} for rows in study.rows}
     assert asked.pop("niilc") == {BASE, "article", "recipe"}
-    assert all(arms == {BASE, *study.arms} for arms in asked.values())
+    assert all(arms == {BASE, "base-context-first", *study.arms} for arms in asked.values())
     assert Unit("recipe-42", "jsquad-shots").decodings(study) == ["greedy"]
 
 
@@ -183,12 +186,12 @@ def study_of(words) -> Study:
 def test_a_study_trains_answers_and_scores(smoke):
     directory, words, output = smoke
     study = study_of(words)
-    assert "scores: 3 of 9 files are there" in output
+    assert "scores: 3 of 12 files are there" in output
     assert "about 0 min left" in output
     for unit in units(study):
         for decoding in unit.decodings(study):
             predictions = list(read_predictions(unit.answers(study, decoding)))
-            assert {p.system for p in predictions} == {BASE if unit.system == BASE else "tuned"}
+            assert {p.system for p in predictions} == {"tuned" if unit.system in study.trained() else BASE}
             assert {p.reference_nll is None for p in predictions} == {unit.rows == "jsquad-shots"}
             penalty = {"greedy": None, "1.2-generated": 1.2, "5.0-all": 5.0}[decoding]
             assert {p.generation.get("repetition_penalty") for p in predictions} == {penalty}
@@ -200,6 +203,8 @@ def test_a_study_trains_answers_and_scores(smoke):
     found = json.loads((directory / "report" / "results.json").read_text())["models"]["scores"]
     assert found["missing"] == []
     assert found["models"]["base"]["learned_sha256"] is None
+    assert found["models"]["base-english"] | {"template": None} == found["models"]["base"] | {"template": None}
+    assert found["models"]["base-english"]["template"]["name"] == "alpaca-en"
     assert found["models"]["article-42"]["learned_sha256"]
 
 
@@ -229,7 +234,7 @@ def test_what_has_scores_is_done_and_the_run_need_not_exist(smoke, program):
     try:
         result = program("studies.context_qa.study", *words[1:])
         assert result.returncode == 0, result.stderr
-        assert "scores: 9 of 9 files are there" in result.stdout
+        assert "scores: 12 of 12 files are there" in result.stdout
         assert json.loads((directory / "report" / "results.json").read_text()) == before
         assert not (directory / "train").exists()
     finally:
@@ -248,7 +253,7 @@ def test_only_what_is_missing_is_done_again(smoke, program):
     answers.unlink()
     result = program("studies.context_qa.study", *words[1:])
     assert result.returncode == 0, result.stderr
-    assert "scores: 8 of 9 files are there" in result.stdout
+    assert "scores: 11 of 12 files are there" in result.stdout
     assert "answering answer-42, jsquad, 5.0-all: 3 rows" in result.stdout
     assert (scores.read_bytes(), [p.text for p in read_predictions(answers)]) == (content, texts)
     assert {path: path.stat().st_mtime_ns for path in others} == others
@@ -320,7 +325,10 @@ def test_an_unknown_system_is_refused(smoke, program):
     _, words, _ = smoke
     refused = program("studies.context_qa.study", *words[1:], "--only", "answer-43")
     assert refused.returncode == 2
-    assert "--only: answer-43 is no system of this study; known: base, article-42, answer-42" in refused.stderr
+    assert (
+        "--only: answer-43 is no system of this study; known: base, base-english, article-42, answer-42"
+        in refused.stderr
+    )
 
 
 # What is measured.
@@ -412,7 +420,8 @@ Right = Callable[[Unit, str, int], bool]
 def scored(directory: Path, right: Right, seeds: tuple[int, ...] = (42,), without: str = "nothing") -> Study:
     """The gemma study with every unit scored but those with `without` in their name."""
     words = [f"directory={directory}", f"scores={directory / 'gemma'}", f"seeds={list(seeds)}", "resamples=200"]
-    study = load_study(FOLDER / "gemma3-270m.yaml", [*words, "arms={article: [], recipe: [], rank-64: [recipe]}"])
+    words += ["arms={article: [], recipe: [], rank-64: [recipe]}", "confirmed=[]", "untuned={}"]
+    study = load_study(FOLDER / "gemma3-270m.yaml", words)
     examples = made_up_rows()
     for name, rows in examples.items():
         write_rows(study.rows_scores(name), rows)
@@ -658,7 +667,8 @@ def test_scores_that_do_not_belong_together_are_refused(tmp_path):
 
 def test_scores_under_another_decoding_are_not_reported_as_the_studys(tmp_path):
     scored(tmp_path, as_in_the_table)
-    words = [f"scores={tmp_path / 'gemma'}", "arms={article: [], recipe: []}", "decodings.article-sampling.top_k=50"]
+    words = [f"scores={tmp_path / 'gemma'}", "arms={article: [], recipe: []}", "confirmed=[]", "untuned={}"]
+    words += ["decodings.article-sampling.top_k=50"]
     with pytest.raises(UserError, match="was answered otherwise: top_k was 40, is 50"):
         load(load_study(FOLDER / "gemma3-270m.yaml", [*words, "seeds=[42]"]))
 
