@@ -335,7 +335,11 @@ def test_a_killed_work_goes_on_and_its_half_line_is_left_out(program, rows, tmp_
         words = ["answer", rows, "--endpoint", stub.url, "--model", "stub", "--output", kept.parent]
         for how, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
             command = [sys.executable, "-m", "eval", *map(str, words), "--concurrency", "1"]
-            process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                # What a shell started in the background ignores Ctrl-C, and so would all that it starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )  # fmt: skip
             while process.poll() is None and not (stub.now and stub.seen[-1]["messages"][0]["content"] == slow):
                 time.sleep(0.01)
             process.send_signal(how)
