@@ -27,7 +27,7 @@ from studies.context_qa.report.tables import shown, tables
 from studies.context_qa.report.write import results_of, write_report
 from studies.context_qa.rows import asked_rows, check_held_out
 from studies.context_qa.scores import write_rows, write_system
-from studies.context_qa.study import check_decodings
+from studies.context_qa.study import check_asked
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
 SMOKE = FOLDER / "smoke.yaml"
@@ -36,7 +36,7 @@ SMOKE = FOLDER / "smoke.yaml"
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_study_loads(path):
     study = load_study(path)
-    check_decodings(study)
+    check_asked(study)
     for arm, seed in study.trained().values():
         assert load_config(study.config, study.training(arm, seed)).training["seed"] == seed
 
@@ -125,11 +125,13 @@ def test_rows_that_are_not_there_are_missed_before_training(tmp_path, words, mes
     assert message in str(error.value)
 
 
-def test_what_is_wrong_without_a_decoding_is_not_called_the_decodings():
+def test_what_is_wrong_is_named_by_where_it_stands_before_anything_is_trained():
     with pytest.raises(UserError, match=r"^command line: trainig: unknown section"):
-        check_decodings(load_study(SMOKE, ["overrides=[trainig.x=1]"]))
+        check_asked(load_study(SMOKE, ["overrides=[trainig.x=1]"]))
     with pytest.raises(UserError, match=r"^decodings\.greedy: command line: generation.temprature: unknown key"):
-        check_decodings(load_study(SMOKE, ["decodings.greedy.temprature=0"]))
+        check_asked(load_study(SMOKE, ["decodings.greedy.temprature=0"]))
+    with pytest.raises(UserError, match=r"^untuned\.base-english: command line: prompt\.templat: unknown key"):
+        check_asked(load_study(SMOKE, ["untuned={base-english: [prompt.templat=alpaca-en]}"]))
 
 
 @pytest.mark.parametrize(

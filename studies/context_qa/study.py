@@ -46,7 +46,7 @@ def main() -> None:
 
 def work(study: Study, wanted: Sequence[str]) -> None:
     """Train, answer and score what `wanted` has no scores of. What has them is held against the study's settings."""
-    check_decodings(study)
+    check_asked(study)
     mine = [unit for unit in units(study) if unit.system in wanted]
     left = [unit for unit in mine if not unit.scores(study).is_file()]
     for unit in mine:
@@ -71,14 +71,16 @@ def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
     return [name for name in systems(study) if not only or name in only]
 
 
-def check_decodings(study: Study) -> None:
-    """Raise UserError for a generation setting that does not exist or has a wrong value, before hours of training."""
-    load_config(study.config, study.common)  # what is wrong without a decoding is not the decoding's
-    for name in study.decodings:
+def check_asked(study: Study) -> None:
+    """Raise UserError for a setting of answers that does not exist or has a wrong value, before hours of training."""
+    load_config(study.config, study.common)  # what is wrong without them is not theirs
+    asked = {f"decodings.{name}": study.decoding(name) for name in study.decodings}
+    asked |= {f"untuned.{name}": [*study.common, *words] for name, words in study.untuned.items()}
+    for key, words in asked.items():
         try:
-            load_config(study.config, study.decoding(name))
+            load_config(study.config, words)
         except UserError as error:
-            raise UserError(f"decodings.{name}: {error}") from None
+            raise UserError(f"{key}: {error}") from None
 
 
 def train(study: Study, wanted: Sequence[str]) -> None:
