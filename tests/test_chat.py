@@ -44,16 +44,18 @@ def chat(request, tiny_base):
     return tokenizer, end
 
 
-def message(instruction, context):
-    return [{"role": "user", "content": f"{instruction}\n\n{context}" if context else instruction}]
+def message(instruction, context, way="chat"):
+    texts = [context, instruction] if way == "chat-context-first" else [instruction, context]
+    return [{"role": "user", "content": "\n\n".join(text for text in texts if text)}]
 
 
-def test_the_prompt_is_the_chat_templates_text_and_ids(chat):
+@pytest.mark.parametrize("way", ["chat", "chat-context-first"])
+def test_the_prompt_is_the_chat_templates_text_and_ids(chat, way):
     tokenizer, end = chat
-    template = chat_template(tokenizer)
-    assert template.end == end
-    for instruction, context in QUESTIONS:
-        turns = message(instruction, context)
+    template = chat_template(tokenizer, way)
+    assert (template.name, template.end) == (way, end)
+    for instruction, context in [*QUESTIONS, ("  首都は?\n", "\n 東京です。 ")]:  # Gemma's trims the message as a whole
+        turns = message(instruction, context, way)
         prompt = template.render(instruction, context)
         assert prompt == tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]

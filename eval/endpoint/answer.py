@@ -25,7 +25,7 @@ from sft.data.rows import examples_of
 from sft.generation.settings import FinishReason
 from sft.prompt.headings import headings, stop_texts
 from sft.prompt.lost_turns import lost_turns
-from sft.prompt.template import TEMPLATES, PromptTemplate
+from sft.prompt.template import CHAT_TEMPLATES, TEMPLATES, PromptTemplate
 from sft.system.errors import UserError, say, warn
 from sft.system.files import alone_in, output_directory, parse_json, read_bytes
 from sft.system.visible import counted
@@ -72,8 +72,8 @@ def answer_file(
     settings, others = request_settings(words, DEFAULTS | stops)
     asked = read_rows(file, system or server.model, others)
     generation = {"model": server.model, "endpoint": server.url, "prompt": prompt, **settings}
-    planned = [_unanswered(row, system or server.model, template, generation) for row in asked.rows]
-    requests = [Request({**_question(row, template), **settings}) for row in asked.rows]
+    planned = [_unanswered(row, system or server.model, prompt, generation) for row in asked.rows]
+    requests = [Request({**_question(row, prompt), **settings}) for row in asked.rows]
     if template:
         warn(lost_turns(template, [row.history for row in asked.rows]))
     path = _place(file, server, output)
@@ -154,17 +154,18 @@ def _made_of(prediction: Prediction) -> str:
     return json.dumps(dataclasses.asdict(known), sort_keys=True)
 
 
-def _question(row: Example, template: PromptTemplate | None) -> dict[str, Any]:
-    """A row as a request has it. The user's message is the instruction and, below an empty line, the context."""
-    if template:
+def _question(row: Example, prompt: str) -> dict[str, Any]:
+    """A row as a request has it: a text template's prompt, or the user's message that CHAT_TEMPLATES has."""
+    if template := TEMPLATES.get(prompt):
         return {"prompt": str(template.render(row.instruction, row.input, row.history))}
-    message = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+    both = CHAT_TEMPLATES[prompt].format(instruction=row.instruction, input=row.input)
+    message = both if row.input else row.instruction
     turns = (*row.history, ("user", message))
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
-def _unanswered(row: Example, system: str, template: PromptTemplate | None, generation: dict[str, Any]) -> Prediction:
-    question = _question(row, template)
+def _unanswered(row: Example, system: str, prompt: str, generation: dict[str, Any]) -> Prediction:
+    question = _question(row, prompt)
     shown = question.get("prompt") or "\n\n".join(turn["content"] for turn in question["messages"])
     return Prediction(system, row, shown, "", "error", 0, 0, generation)
 

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sft.config.load import override
-from sft.prompt.template import TEMPLATES
+from sft.prompt.template import CHAT_TEMPLATES, TEMPLATES
 from sft.system.errors import UserError
 from sft.system.files import short_name
 from sft.system.visible import holds_token, is_text
 
 CHAT = "chat"
-PROMPTS = (CHAT, *TEMPLATES)
+PROMPTS = (*CHAT_TEMPLATES, *TEMPLATES)
 """How a row is asked: as a user's message, or as the prompt of one of the project's templates."""
 MOST_AT_ONCE = 1000
 

@@ -113,10 +113,13 @@ class CustomTemplate(Section):
 class PromptSection(Section):
     """The prompt that training, answering and evaluation share."""
 
-    template: Literal["alpaca-ja", "alpaca-en", "chat"] | CustomTemplate = "alpaca-ja"
+    template: (
+        Literal["alpaca-ja", "alpaca-ja-context-first", "alpaca-en", "chat", "chat-context-first"] | CustomTemplate
+    ) = "alpaca-ja"
     """A template's name, or a mapping with `with_input` and `without_input`. chat: the tokenizer's own chat template,
     with the question (and below it the context) as the user's message; the answer ends as the template ends a turn.
-    The others take single questions: rows lose their earlier turns and system messages there."""
+    The others take single questions: rows lose their earlier turns and system messages there. `…-context-first`: the
+    same with the context above the question, for questions about a text."""
 
 
 def _module_name(name: str) -> str:

@@ -29,7 +29,7 @@ from sft.model.place import resolve_device, resolve_dtype, use_all_cores
 from sft.prompt.encode import encode_prompt, shorten
 from sft.prompt.headings import headings
 from sft.prompt.shots import Shot, render_with_shots
-from sft.prompt.template import PromptTemplate, template_from_config
+from sft.prompt.template import CHAT_TEMPLATES, PromptTemplate, template_from_config
 from sft.run.directory import settings_of
 from sft.run.manifest import FinishedManifest
 from sft.run.trained import Trained, read_trained
@@ -207,7 +207,7 @@ def open_run(
     config, template = trained.config, trained.template
     library_config(effective_settings(config.generation))  # what transformers refuses is refused before loading
     # A chat template can change with its tokenizer's settings; the text that was trained with cannot.
-    same = config.prompt.template == template.name == "chat"
+    same = config.prompt.template == template.name in CHAT_TEMPLATES
     asked = template if same else template_from_config(config.prompt.template, trained.tokenizer)
     deviations = [] if asked.sha256 == template.sha256 else [f"the template {asked.name} in place of {template.name}"]
     if deviations and not allow_other_template:

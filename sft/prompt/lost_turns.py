@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow.compute
 from datasets import Dataset
 
-from sft.prompt.template import PromptTemplate, history_of
+from sft.prompt.template import CHAT_TEMPLATES, PromptTemplate, history_of
 from sft.system.visible import counted
 
 BATCH = 1000
@@ -31,7 +31,7 @@ def lost_turns(template: PromptTemplate, rows: Iterable[Sequence[tuple[str, str]
         system += "system" in lost
     if not turns and not system:
         return []
-    if template.name == "chat":
+    if template.name in CHAT_TEMPLATES:
         remedy = "their last question and answer are used; this model's chat template takes no more"
     else:
         remedy = "set prompt.template: chat, if the model has a chat template"

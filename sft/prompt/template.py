@@ -85,10 +85,12 @@ class PromptTemplate:
         `history` holds the turns before as (role, content); what the template does not take of it is left out (see
         `sft.prompt.lost_turns`).
         """
-        if "user" in self.trimmed:
-            instruction, input = (instruction.lstrip(), input.rstrip()) if input else (instruction.strip(), "")
         (text, spans), question = _parsed(self.with_input if input else self.without_input, self.special_tokens)
         values = {"instruction": instruction, "input": input}
+        if "user" in self.trimmed:  # the message as a whole, which all fields of a question make up
+            first, last = question[0][0], question[-1][0]
+            values[first] = values[first].lstrip()
+            values[last] = values[last].rstrip()
         pieces = [(field, values[field], literal) for field, literal in question]
         if history:
             start, earlier = self._earlier(history)
@@ -215,16 +217,22 @@ ALPACA_EN, ALPACA_JA = TEMPLATES["alpaca-en"], TEMPLATES["alpaca-ja"]
 
 
 def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
-    """The template that a configuration names ("chat": the tokenizer's), or writes out with both texts.
+    """The template that a configuration names ("chat…": the tokenizer's), or writes out with both texts.
 
     Raises UserError when the tokenizer has no chat template, or one that does not fit.
     """
-    if template == "chat":
-        return chat_template(tokenizer)
+    if template in CHAT_TEMPLATES:
+        return chat_template(tokenizer, template)
     if isinstance(template, str):
         return TEMPLATES[template]
     return PromptTemplate("custom", template.with_input, template.without_input)
 
+
+CHAT_TEMPLATES = {
+    "chat": "{instruction}\n\n{input}",
+    "chat-context-first": "{input}\n\n{instruction}",
+}
+"""The ways to use the tokenizer's own chat template: the user's message that asks a question about a context."""
 
 DATE = "26 Jul 2024"
 """The day that chat templates which write today's date are told: the one that Llama's fall back on."""
@@ -237,12 +245,13 @@ def with_fixed_date(jinja: str) -> str:
     return f"{{%- macro strftime_now(format) -%}}{DATE}{{%- endmacro -%}}{jinja}"
 
 
-def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
-    """The tokenizer's chat template: the user's message is the instruction, and below it the context if there is one.
+def chat_template(tokenizer: "PreTrainedTokenizerBase", way: str = "chat") -> PromptTemplate:
+    """The tokenizer's chat template: the user's message is the instruction, or with a context what `way` says.
 
-    Raises UserError when there is none, or when it does not keep the message as it is.
+    `way` is one of CHAT_TEMPLATES. Raises UserError when there is no chat template, or one that does not keep the
+    message as it is.
     """
-    name = f"prompt.template: chat: {tokenizer.name_or_path}"
+    name = f"prompt.template: {way}: {tokenizer.name_or_path}"
     if not tokenizer.chat_template:
         raise UserError(f"{name}: the tokenizer has no chat template; set prompt.template: alpaca-ja")
     # Marks that no template contains and no template trims.
@@ -259,7 +268,7 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
         except Exception as error:  # a template raises what it likes
             raise UserError(f"{name}: the chat template fails: {' '.join(str(error).split())[:200]}") from None
 
-    long = rendered(f"{instruction}\n\n{context}", add_generation_prompt=True)
+    long = rendered(CHAT_TEMPLATES[way].format(instruction=instruction, input=context), add_generation_prompt=True)
     short = rendered(instruction, add_generation_prompt=True)
     conversation = rendered(instruction, answer)
     if [long.count(instruction), long.count(context), short.count(instruction)] != [1, 1, 1]:
@@ -281,7 +290,7 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
     without_input = as_format(short, instruction=instruction)
     written = (long, short, turns.turn or "", turns.system or "")
     present = tuple(token for token in specials if any(token in text for text in written))
-    return PromptTemplate("chat", with_input, without_input, present, end, *turns)
+    return PromptTemplate(way, with_input, without_input, present, end, *turns)
 
 
 def _turn_end(tokenizer: "PreTrainedTokenizerBase", specials: list[str], text: str, name: str) -> str | None:

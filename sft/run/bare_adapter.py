@@ -9,7 +9,7 @@ from typing import Any
 
 from sft.config.load import config_of
 from sft.config.sections import Config
-from sft.prompt.template import FILE_NAME, TEMPLATES, PromptTemplate
+from sft.prompt.template import CHAT_TEMPLATES, FILE_NAME, TEMPLATES, PromptTemplate
 from sft.system.errors import UserError
 from sft.system.files import read_json
 
@@ -35,7 +35,8 @@ def bare_config(directory: Path, overrides: Sequence[str]) -> Config:
     if not changed & {"model", "model.base"}:
         missing.append(f"model.base=… (trained on {named_base(directory) or 'a model that it does not name'})")
     if not recorded and not changed & {"prompt", "prompt.template"}:
-        missing.append(f"prompt.template=… ({', '.join(TEMPLATES)}, chat, or both texts of another)")
+        names = ", ".join((*TEMPLATES, *CHAT_TEMPLATES))
+        missing.append(f"prompt.template=… ({names}, or both texts of another)")
     if missing:
         raise UserError(f"{directory}: is an adapter without its run; say {' and '.join(missing)}")
     values = {**OF_THE_TRAINING, "run": {"directory": str(directory)}}
@@ -55,6 +56,6 @@ def named_base(directory: Path) -> str | None:
 
 
 def _as_configured(template: PromptTemplate) -> Any:
-    if template.name == "chat" or TEMPLATES.get(template.name) == template:
+    if template.name in CHAT_TEMPLATES or TEMPLATES.get(template.name) == template:
         return template.name
     return {"with_input": template.with_input, "without_input": template.without_input}
