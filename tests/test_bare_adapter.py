@@ -94,7 +94,8 @@ def test_it_answers_as_plain_peft_does(made_by, tiny_base, request):
 
 def test_what_it_does_not_say_is_asked_for_in_one_line(of_trl, tiny_base, program):
     line = f"error: {of_trl}: is an adapter without its run; say model.base=… (trained on {tiny_base}) and "
-    template = "prompt.template=… (alpaca-en, alpaca-ja, alpaca-ja-context-first, chat, chat-context-first, or both texts of another)\n"
+    names = "alpaca-en, alpaca-ja, alpaca-ja-context-first, chat, chat-context-first"
+    template = f"prompt.template=… ({names}, or both texts of another)\n"
     commands = [
         ["infer", of_trl, "--instruction", "首都は?"],
         ["eval.__main__", of_trl],

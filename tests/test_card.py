@@ -21,7 +21,7 @@ from sft.export.request import Request
 from sft.export.source import Source
 from sft.generation.settings import effective_settings
 from sft.model.load import load_base
-from sft.prompt.template import ALPACA_JA, PromptTemplate
+from sft.prompt.template import ALPACA_JA, TEMPLATES, PromptTemplate
 from sft.run.manifest import Environment, FinishedManifest, Identity, Kept, Parent, RowCounts
 from sft.system import texts
 from sft.system.errors import UserError
@@ -245,6 +245,23 @@ def test_only_of_a_template_that_takes_no_conversations_the_card_says_that_none_
     assert ("earlier turns stand in it as in the training" in card.lower()) == (turn is not None)
     assert ("system messages stand in it as in the training" in card.lower()) == (system is not None)
     assert "it knows no conversation" in card_of()
+
+
+@pytest.mark.parametrize(
+    ("template", "english", "japanese"),
+    [
+        ("alpaca-ja", r'instruction, `"\n\n### 入力:\n"`, context.', r'質問、`"\n\n### 入力:\n"`、文脈の順'),
+        (
+            "alpaca-ja-context-first",
+            r'context, `"\n\n### 指示:\n"`, instruction.',
+            r'文脈、`"\n\n### 指示:\n"`、質問の順',
+        ),
+    ],
+)
+def test_the_card_says_in_which_order_a_message_has_question_and_context(monkeypatch, template, english, japanese):
+    assert english in card_of(template=TEMPLATES[template])
+    monkeypatch.setattr(texts, "_asked", "ja")
+    assert japanese in card_of(template=TEMPLATES[template])
 
 
 @pytest.mark.parametrize(

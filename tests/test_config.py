@@ -124,7 +124,11 @@ def test_article_file_differs_only_where_the_article_does() -> None:
         ("model.revision=1e10", "model.revision: expected text or null, got 10000000000.0; put it in quotes"),
         ("lora.init_lora_weights=pissa", 'expected true or false or one of gaussian, got "pissa" (the others change'),
         ("lora.bias=all", 'lora.bias: expected one of none, got "all" (biases are the base\'s'),
-        ("prompt.template=alpaca-jp", "prompt.template: expected one of alpaca-ja, alpaca-ja-context-first, alpaca-en, chat, chat-context-first or a mapping"),
+        (
+            "prompt.template=alpaca-jp",
+            "prompt.template: expected one of alpaca-ja, alpaca-ja-context-first, alpaca-en, chat, "
+            "chat-context-first or a mapping",
+        ),
         ("data=3", "data: expected a mapping, got 3"),
         ("eval.rows_per_category=0", "eval.rows_per_category: must be at least 1, got 0"),
         # Keys that the pipeline owns.

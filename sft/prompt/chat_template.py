@@ -1,11 +1,11 @@
 """The prompt as a chat template: one user message in, exactly the training prompt out, for engines that take messages.
 
-A question is the user's message. A question with a context is one message, too: instruction, separator, context, where
-the separator is what the prompt itself has between the two (alpaca-ja: a blank line, `### 入力:`, a new line). Anything
-that can send a message can send that, and the message then stands in the prompt as it is. Whatever else clients send is
-rendered, too: system messages stand in front; earlier questions, each as a prompt of its own, before the last one, with
-their answers; messages of one role in a row, and the parts of a message, are one text. A run with `prompt.template:
-chat` was trained with its tokenizer's own chat template, and keeps it.
+A question is the user's message. A question with a context is one message, too: both, in the template's order, with its
+separator between them, which is what the prompt itself has there (alpaca-ja: a blank line, `### 入力:`, a new line).
+Anything that can send a message can send that, and the message then stands in the prompt as it is. Whatever else
+clients send is rendered, too: system messages stand in front; earlier questions, each as a prompt of its own, before
+the last one, with their answers; messages of one role in a row, and the parts of a message, are one text. A run with
+`prompt.template: chat` was trained with its tokenizer's own chat template, and keeps it.
 """
 
 import json
@@ -37,9 +37,18 @@ def messages_of(template: PromptTemplate, row: Mapping[str, Any]) -> list[dict[s
     return [{"role": role, "content": text} for role, text in turns]
 
 
-def separator(template: PromptTemplate) -> str:
-    """What tells instruction and context apart in a message."""
-    return _parts(template)[0][1]
+class Message(NamedTuple):
+    """How a question about a context is written as one message."""
+
+    first: str
+    between: str
+    second: str
+
+
+def message_layout(template: PromptTemplate) -> Message:
+    """Which of the fields, instruction and input, comes first in a message, and what tells it from the other."""
+    (_, between, _), (first, second) = _parts(template)
+    return Message(first, between, second)
 
 
 class Parts(NamedTuple):

@@ -21,7 +21,7 @@ from sft.generation.settings import STOP_STRINGS
 from sft.model.adapter import read_config
 from sft.model.families import TEXT_WEIGHTS
 from sft.model.load import is_part_of_more
-from sft.prompt.chat_template import separator, user_message
+from sft.prompt.chat_template import message_layout, user_message
 from sft.prompt.headings import stop_texts
 from sft.prompt.row_encoder import FATES
 from sft.run.directory import weights_directory
@@ -52,7 +52,7 @@ def model_card(source: Source, checked: Sequence[str] = ()) -> str:
         trained_from_directory=os.path.isabs(config.model.base),
         text_weights=TEXT_WEIGHTS if request.kind == "adapter" and _is_part_of_more(config.model, manifest) else None,
         stops=stop_texts(template) + ([stop_strings] if isinstance(stop_strings, str) else [*stop_strings]),
-        between=separator(template),
+        layout=message_layout(template),
         message=user_message(template, QUESTION, CONTEXT),
         prompt=template.render(QUESTION, CONTEXT),
         plain={key: value for key, value in settings.items() if key not in (PENALTY, SCOPE, STOP_STRINGS)},
