@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sft.config.changes import training_changes
 from sft.config.library.keys import REFUSED, TABLE, key_types, library_table
 from sft.config.library.packages import OPTIMIZERS, REPORTERS, is_installed
 from sft.config.load import load_config
@@ -51,7 +52,7 @@ def test_every_shipped_file_loads_and_survives_the_round_trip(path: Path, tmp_pa
     again = load_config(resolved)
     assert again == config
     assert again.to_yaml() == config.to_yaml()
-    assert again.changes_training(config) == []
+    assert training_changes(again, config) == []
 
 
 def test_calm7b_trains_as_the_article_and_answers_with_a_penalty_that_spares_the_context() -> None:
@@ -463,8 +464,8 @@ def test_overrides(minimal: Path) -> None:
 def test_what_changes_a_training_is_named_and_the_rest_is_not(minimal: Path) -> None:
     first = load_config(minimal)
     later = ["generation.temperature=1", "eval.seed=3", "run.directory=x", "training.logging_steps=5"]
-    assert first.changes_training(load_config(minimal, later)) == []
-    assert first.changes_training(load_config(minimal, ["training.seed=3", "lora.r=4"])) == [
+    assert training_changes(first, load_config(minimal, later)) == []
+    assert training_changes(first, load_config(minimal, ["training.seed=3", "lora.r=4"])) == [
         "lora.r was 8, is 4",
         "training.seed was 42, is 3",
     ]
@@ -481,7 +482,7 @@ def test_a_balance_survives_the_round_trip_and_changes_the_training(
     assert plain.data.balance is None
     (tmp_path / "again.yaml").write_text(balanced.to_yaml(), encoding="utf-8")
     assert load_config(tmp_path / "again.yaml", ["run.directory=runs/minimal"]) == balanced
-    (change,) = plain.changes_training(balanced)
+    (change,) = training_changes(plain, balanced)
     assert change.startswith('data.balance was null, is {"weights": ')
     assert load_config(tmp_path / "again.yaml", ["data.balance=null"]).data.balance is None
 

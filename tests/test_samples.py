@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sft.config.changes import training_changes
 from sft.config.load import load_config
 from sft.run.held_out import read_side, training_data
 from sft.run.manifest import read_manifest
@@ -86,7 +87,7 @@ def test_where_the_launcher_divides_the_weights_nobody_is_asked_and_one_process_
 
 def test_their_number_may_change_on_resume():
     two, none = (load_config("configs/tiny.yaml", [f"training.samples={number}"]) for number in (2, 0))
-    assert not two.changes_training(none)
+    assert not training_changes(two, none)
 
 
 class FailingAnswerer:

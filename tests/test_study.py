@@ -15,6 +15,7 @@ from test_placebo import made_up
 from eval.predictions import BASE, Prediction, read_predictions, rows_sha256
 from sft.config.load import load_config
 from sft.data.records import Example
+from sft.prompt.template import ALPACA_JA
 from sft.system.errors import UserError
 from studies.context_qa.forensics import compared_to_article, write_article
 from studies.context_qa.measures import about_the_task, measure, repeated
@@ -26,7 +27,7 @@ from studies.context_qa.report.material import COLUMNS, load
 from studies.context_qa.report.tables import shown, tables
 from studies.context_qa.report.write import results_of, write_report
 from studies.context_qa.rows import asked_rows, check_held_out
-from studies.context_qa.scores import write_rows, write_system
+from studies.context_qa.scores import asked_with, trained_with, write_rows, write_system
 from studies.context_qa.study import check_asked
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
@@ -432,7 +433,7 @@ def scored(directory: Path, right: Right, seeds: tuple[int, ...] = (42,), withou
             continue
         answers = {}
         for decoding in unit.decodings(study):
-            settings = {k: v for k, v in study.decodings[decoding].items() if v != 1.0}
+            settings = {k: v for k, v in study.decodings[decoding].items() if v != 1.0} | {"max_new_tokens": 128}
             greedy = decoding == "greedy"
             answers[decoding] = [
                 Prediction(
@@ -445,7 +446,11 @@ def scored(directory: Path, right: Right, seeds: tuple[int, ...] = (42,), withou
                 for number, row in enumerate(examples[unit.rows])
             ]  # fmt: skip
         described = {"model": "gemma", "base": {}, "learned_sha256": None, "dtype": "", "quantization": None}
-        about = described | {"template": {}, "training": None, "rows_sha256": rows_sha256(examples[unit.rows])}
+        described |= {"template": {"name": ALPACA_JA.name, "sha256": ALPACA_JA.sha256}, "training": None}
+        if unit.system in study.trained():
+            settings = trained_with(asked_with(study, unit.system))
+            described["training"] = {"settings": settings, "rows": 8, "truncation": {}, "steps": 1, "seconds": 60.0}
+        about = described | {"rows_sha256": rows_sha256(examples[unit.rows])}
         write_system(unit.scores(study), unit.rows, about, answers, list)
     return study
 
@@ -667,12 +672,21 @@ def test_scores_that_do_not_belong_together_are_refused(tmp_path):
             load(study)
 
 
-def test_scores_under_another_decoding_are_not_reported_as_the_studys(tmp_path):
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("decodings.article-sampling.top_k=50", "was answered otherwise: top_k was 40, is 50"),
+        ("overrides=[data.train_rows=1000, generation.max_new_tokens=9]", "max_new_tokens was 128, is 9"),
+        ("overrides=[data.train_rows=1000, prompt.template=alpaca-en]", "was asked with another prompt.template"),
+        ("overrides=[data.train_rows=7]", "was trained otherwise: data.train_rows was 1000, is 7"),
+        ("arms.recipe=[lora.r=32]", "was trained otherwise: lora.r was 8, is 32"),
+    ],
+)
+def test_scores_under_other_settings_are_not_reported_as_the_studys(tmp_path, word, message):
     scored(tmp_path, as_in_the_table)
     words = [f"scores={tmp_path / 'gemma'}", "arms={article: [], recipe: []}", "confirmed=[]", "untuned={}"]
-    words += ["decodings.article-sampling.top_k=50"]
-    with pytest.raises(UserError, match="was answered otherwise: top_k was 40, is 50"):
-        load(load_study(FOLDER / "gemma3-270m.yaml", [*words, "seeds=[42]"]))
+    with pytest.raises(UserError, match=message):
+        load(load_study(FOLDER / "gemma3-270m.yaml", [*words, "seeds=[42]", word]))
 
 
 def test_a_study_without_scores_says_so(tmp_path):

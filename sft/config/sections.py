@@ -5,7 +5,6 @@ The sections `quantization`, `lora`, `training` and `generation` hold the keys o
 The other sections, and the two classes named `…Keys`, are documented here.
 """
 
-import json
 import os
 import re
 from functools import partial
@@ -23,14 +22,6 @@ from sft.config.section import Section
 from sft.data.records import Group
 from sft.prompt.template import checked_template
 from sft.system.yaml_text import dump_yaml
-
-HARMLESS = {
-    "model.build", "training.logging_steps", "training.save_strategy", "training.save_steps",
-    "training.save_total_limit", "training.eval_strategy", "training.eval_steps", "training.report_to",
-    "training.per_device_eval_batch_size", "training.disable_tqdm", "training.run_name", "training.samples",
-    "training.keep_best", "training.patience",
-}  # fmt: skip
-"""Keys that a resumed run may change: they decide what is written and kept, not what a step learns."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 """How many of something."""
@@ -296,17 +287,6 @@ class Config(Section):
         """A copy of a library section without the pipeline's own keys: arguments for the library's class."""
         own = OWN_KEYS[section].model_fields if section in OWN_KEYS else {}
         return {key: value for key, value in (getattr(self, section) or {}).items() if key not in own}
-
-    def changes_training(self, other: "Config") -> list[str]:
-        """What `other` would train differently: "training.learning_rate was 0.0003, is 0.001" for each such key."""
-        changes = []
-        for section in ("model", "data", "prompt", "quantization", "lora", "training"):
-            old, new = ((config.model_dump()[section] or {}) for config in (self, other))
-            for key in sorted(old.keys() | new.keys()):
-                if old.get(key) != new.get(key) and f"{section}.{key}" not in HARMLESS:
-                    was, now = (json.dumps(each.get(key), ensure_ascii=False) for each in (old, new))  # as YAML has it
-                    changes.append(f"{section}.{key} was {was}, is {now}")
-        return changes
 
     def with_absolute_paths(self) -> "Config":
         """The same configuration with local files and directories spelt out, so that it holds in any directory."""

@@ -221,10 +221,19 @@ def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") ->
 
     Raises UserError when the tokenizer has no chat template, or one that does not fit.
     """
-    if template in CHAT_TEMPLATES:
-        return chat_template(tokenizer, template)
+    return _text_template(template) or chat_template(tokenizer, template)
+
+
+def is_template(template: Any, name: str, sha256: str) -> bool:
+    """Whether a configuration's template is the one of that name and hash; the tokenizer's own is known by its name."""
+    text = _text_template(template)
+    return text.sha256 == sha256 if text else template == name
+
+
+def _text_template(template: Any) -> PromptTemplate | None:
+    """A template that needs no tokenizer; None for the tokenizer's own."""
     if isinstance(template, str):
-        return TEMPLATES[template]
+        return TEMPLATES.get(template)
     return PromptTemplate("custom", template.with_input, template.without_input)
 
 

@@ -13,6 +13,7 @@ from transformers import get_scheduler, set_seed
 from trl import SFTConfig
 
 from sft.checks.checks import checked_plan
+from sft.config.changes import training_changes
 from sft.config.load import load_config
 from sft.config.sections import Config
 from sft.data.rows import names_of
@@ -133,7 +134,7 @@ def go_on(config: Config, manifest: Manifest) -> Path:
     """
     run = config.run_directory
     begun = read_manifest(run)
-    manifest.check_goes_on(begun, load_config(run / "config.yaml", to_train=False).changes_training(config))
+    manifest.check_goes_on(begun, training_changes(load_config(run / "config.yaml", to_train=False), config))
     if begun.activation_checkpointing is None or begun.micro_batch_rows is None:
         raise UserError(f"{run}: was begun by another version of this program; --force starts again")
     # Another machine, or this one with other programs on it, might choose otherwise, and round otherwise.

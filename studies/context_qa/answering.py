@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eval.answering.answer import answer_under
 from eval.predictions import BASE, TUNED, Prediction, read_predictions, rows_sha256
+from sft.config.load import load_config
 from sft.prompt.encode import encode_answer
 from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError
@@ -17,7 +18,7 @@ from studies.context_qa.models import Model, open_model
 from studies.context_qa.pace import Clock, say
 from studies.context_qa.plan import GREEDY, RowsName, Study, Unit, changed_setting
 from studies.context_qa.rows import Asked, check_held_out
-from studies.context_qa.scores import read_header, write_rows, write_system
+from studies.context_qa.scores import read_header, trained_with, write_rows, write_system
 
 Answered = dict[str, list[Prediction]]
 """Decoding → the answers to all rows, in their order."""
@@ -114,10 +115,11 @@ def score(study: Study, unit: Unit, model: Model, answers: Answered) -> None:
 
 
 def _training(run: Path) -> dict[str, object]:
-    """What a finished training's manifest tells."""
+    """What a finished training's configuration and manifest tell."""
     manifest = read_manifest(run)
     assert isinstance(manifest, FinishedManifest)
     return {
+        "settings": trained_with(load_config(run / "config.yaml", to_train=False)),
         "rows": manifest.rows.train,
         "truncation": manifest.rows.truncation,
         "steps": manifest.steps,

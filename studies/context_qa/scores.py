@@ -18,7 +18,11 @@ from eval.metrics.likelihood import reference_bits_per_character
 from eval.predictions import Prediction, rows_sha256
 from eval.scoring.rows import scopes_of
 from eval.statistics.estimates import Array, Clusters, cluster_numbers
+from sft.config.changes import Settings, changes, learning_settings
+from sft.config.load import load_config
+from sft.config.sections import Config
 from sft.data.records import Example, Group
+from sft.prompt.template import is_template
 from sft.system.errors import UserError
 from sft.system.files import read_bytes, write_whole
 from studies.context_qa.measures import COMPARED, MEASURES, Encode, floors, measure
@@ -26,6 +30,8 @@ from studies.context_qa.plan import Study, Unit, changed_setting
 
 SCHEMA_VERSION = 1
 DIGITS = 4
+PLACES = ("path", "revision", "validation", "test")
+"""Keys of section `data` that say where rows are; which rows were learned and asked is checked by the rows."""
 BITS, BITS_WITHOUT, SHARE = range(3)
 """Columns of `SystemScores.reference`."""
 
@@ -155,17 +161,38 @@ def read_header(path: Path) -> dict[str, Any]:
     return _read(path)[0]
 
 
+def trained_with(config: Config) -> Settings:
+    """The settings of a training, without its model and template, which scores name, and the places of its rows."""
+    settings = learning_settings(config)
+    rows = {key: value for key, value in settings["data"].items() if key not in PLACES}
+    return {"data": rows} | {section: settings[section] for section in ("quantization", "lora", "training")}
+
+
 def check_scored(study: Study, unit: Unit) -> None:
     """Raise UserError when a unit's scores are of other settings than the study has now."""
     path = unit.scores(study)
-    decodings = read_header(path)["decodings"]
+    header = read_header(path)
+    config = asked_with(study, unit.system)
     for name in unit.decodings(study):
-        if name not in decodings:
+        if name not in header["decodings"]:
             changed: str | None = f"nothing was decoded as {name}"
         else:
-            changed = changed_setting(decodings[name], study.decodings[name])
+            changed = changed_setting(header["decodings"][name], config.generation | study.decodings[name])
         if changed:
             raise UserError(f"{path}: was answered otherwise: {changed}; move it away, or set scores=…")
+    if not is_template(config.prompt.template, **header["template"]):
+        raise UserError(f"{path}: was asked with another prompt.template; move it away, or set scores=…")
+    if unit.system in study.trained():
+        found = changes(header["training"]["settings"], trained_with(config))
+        if found:
+            raise UserError(f"{path}: was trained otherwise: {'; '.join(found)}; move it away, or set scores=…")
+
+
+def asked_with(study: Study, system: str) -> Config:
+    """The configuration that a system is trained or, untuned, asked with."""
+    trained = study.trained().get(system)
+    words = study.training(*trained) if trained else [*study.common, *study.untuned.get(system, [])]
+    return load_config(study.config, words)
 
 
 def _short(value: float | None) -> float | None:

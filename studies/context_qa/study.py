@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sft.config.changes import training_changes  # noqa: E402
 from sft.config.load import load_config  # noqa: E402
 from sft.data.files.sources import files_of  # noqa: E402
 from sft.run.checkpoints import newest_whole  # noqa: E402
@@ -120,7 +121,7 @@ def check_training(study: Study, arm: str, seed: int) -> None:
     if status(run) != "finished":
         files_of(wanted.data.sources)  # hours of other arms may come before this one
         return
-    changes = load_config(run / "config.yaml", to_train=False).changes_training(wanted)
+    changes = training_changes(load_config(run / "config.yaml", to_train=False), wanted)
     # Where rows and base model lie does not matter: what is in them is checked before anything is answered.
     changes = [change for change in changes if not change.startswith(("data.path ", "model.base "))]
     if changes:
