@@ -1,8 +1,10 @@
 """Templates: their exact texts, and that what an adapter was trained with is what it answers with."""
 
+import re
+
 import pytest
 
-from sft.prompt.template import ALPACA_EN, ALPACA_JA, PromptTemplate
+from sft.prompt.template import ALPACA_EN, ALPACA_JA, TEMPLATES, PromptTemplate
 from sft.system.errors import UserError
 
 
@@ -15,6 +17,14 @@ def test_the_alpaca_templates_are_the_published_ones():
     assert ALPACA_JA.render("足して。") == (
         "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。\n\n### 指示:\n足して。\n\n### 応答:\n"
     )
+
+
+def test_the_context_first_is_the_same_prompt_in_the_other_order():
+    swapped = TEMPLATES["alpaca-ja-context-first"]
+    assert swapped.without_input == ALPACA_JA.without_input
+    before, question, context, behind = re.split("(?=###)", ALPACA_JA.with_input)
+    first = before.replace("タスクを説明する指示と、文脈のある入力の", "文脈のある入力と、タスクを説明する指示の")
+    assert swapped.with_input == first + context + question + behind
 
 
 def test_a_saved_template_is_read_back_the_same(tmp_path):
