@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from sft.config.repetition_penalty import MEASURED
 from sft.system.texts import table
@@ -131,6 +132,14 @@ def test_committed_scores_hold_no_text():
     for path in (FOLDER / "scores").rglob("*.json*"):
         assert not re.search(r"[぀-ヿ一-鿿]", path.read_text(encoding="utf-8")), path
     assert sum(path.stat().st_size for path in (FOLDER / "scores").rglob("*.json*")) < 4_000_000
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "context-qa").glob("*.png")), ids=lambda path: path.stem)
+def test_nothing_of_a_figure_reaches_its_edge(path):
+    """As a name does that is longer than its place."""
+    picture = imread(path)
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == edge[0]).all()
 
 
 def test_what_cards_and_pages_say_of_penalties_was_counted():

@@ -204,10 +204,11 @@ def _arms(model: str, results: Results) -> Drawn | None:
         return None
     arms = list(dict.fromkeys(arm for scores in found.values() for arm in scores))
     height = 0.24 * len(arms) + 0.1
+    left = 0.15 + 0.07 * max(map(len, arms))  # inches that the longest name takes
 
     def paint(figure: Figure) -> None:
         for place, (key, scores) in enumerate(found.items()):
-            axes = svg.panel(figure, _title(key), 0.3 + (height + 0.5) * place, height, left=1.05)
+            axes = svg.panel(figure, _title(key), 0.3 + (height + 0.5) * place, height, left=left)
             for arm, one in scores.items():
                 y = arms.index(arm)
                 colour, marker = _styles(results["study"]).get(arm, (svg.TEXT, "^"))
