@@ -102,8 +102,10 @@ def test_a_template_that_writes_the_date_is_the_same_every_day(chat, monkeypatch
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer):
-    with pytest.raises(UserError, match=r"no chat template; set prompt\.template: alpaca-ja"):
+    with pytest.raises(UserError, match=r"no chat template; set prompt\.template: alpaca-ja$"):
         chat_template(tokenizer)
+    with pytest.raises(UserError, match=r"no chat template; set prompt\.template: alpaca-ja-context-first$"):
+        chat_template(tokenizer, "chat-context-first")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,9 @@ def test_a_chat_run_is_trained_and_answers_with_its_template(program, tiny_base,
     tokenizer.save_pretrained(base)
     model.save_pretrained(base)
     settings = [f"model.base={base}", "model.build=null", "data.train_rows=32", f"run.directory={tmp_path / 'run'}"]
-    done = program("train_sft", "configs/tiny.yaml", *settings, "prompt.template=chat", "training.eval_strategy=no")
+    done = program(
+        "train_sft", "configs/tiny.yaml", *settings, "prompt.template=chat-context-first", "training.eval_strategy=no"
+    )
     assert done.returncode == 0, done.stderr
     adapter = AutoTokenizer.from_pretrained(tmp_path / "run" / "adapter")
     assert adapter.eos_token == "<|im_end|>"

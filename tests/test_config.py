@@ -15,6 +15,7 @@ from sft.config.library.keys import REFUSED, TABLE, key_types, library_table
 from sft.config.library.packages import OPTIMIZERS, REPORTERS, is_installed
 from sft.config.load import load_config
 from sft.config.sections import OWN_KEYS, SECTIONS, Config
+from sft.prompt.template import TEMPLATES
 from sft.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -469,6 +470,21 @@ def test_what_changes_a_training_is_named_and_the_rest_is_not(minimal: Path) -> 
         "lora.r was 8, is 4",
         "training.seed was 42, is 3",
     ]
+    assert training_changes(first, load_config(minimal, ["training.weight_decay=0.1"])) == [
+        "training.weight_decay was null, is 0.1"
+    ]
+    whole = load_config(minimal, ["lora=null"])
+    assert [change.partition(" is ")[0] for change in training_changes(whole, first)] == ["lora was null,"]
+    assert [change.rpartition(" is ")[2] for change in training_changes(first, whole)] == ["null"]
+
+
+def test_a_template_that_is_written_out_is_the_one_of_its_text(minimal: Path) -> None:
+    written = {key: getattr(TEMPLATES["alpaca-ja-context-first"], key) for key in ("with_input", "without_input")}
+    named = load_config(minimal, ["prompt.template=alpaca-ja-context-first"])
+    assert training_changes(named, load_config(minimal, [f"prompt.template={json.dumps(written)}"])) == []
+    written["without_input"] += " "
+    (change,) = training_changes(named, load_config(minimal, [f"prompt.template={json.dumps(written)}"]))
+    assert change.startswith('prompt.template was "alpaca-ja-context-first", is {"with_input"')
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sft.prompt.encode import encode_answer, encode_prompt, encode_text
 from sft.prompt.encoded_rows import IGNORE_INDEX
 from sft.prompt.lost_turns import histories, lost_turns
 from sft.prompt.row_encoder import RowEncoder
-from sft.prompt.template import ALPACA_JA, FormattingFunction, PromptTemplate, chat_template, with_fixed_date
+from sft.prompt.template import ALPACA_JA, TEMPLATES, FormattingFunction, PromptTemplate, chat_template, with_fixed_date
 from sft.system.errors import UserError
 
 SYSTEM = ("system", "丁寧に、3行以内で答えてください。")
@@ -211,6 +211,8 @@ def test_templates_of_single_questions_lose_earlier_turns_and_say_so(tokenizers)
         "prompt.template alpaca-ja takes single questions: of 5 rows 2 lose their earlier turns and 2 their system "
         "message; set prompt.template: chat, if the model has a chat template"
     )
+    (line,) = lost_turns(TEMPLATES["alpaca-ja-context-first"], rows)
+    assert line.endswith("set prompt.template: chat-context-first, if the model has a chat template")
     assert lost_turns(chat_template(tokenizer), rows) == []
     (line,) = lost_turns(chat_template(tokenizers("gemma")), rows)
     assert "takes no system message: of 5 rows 2 lose their system message" in line

@@ -108,6 +108,14 @@ def test_a_templates_prompt_and_its_headings(program, rows, tmp_path):
     assert found["1"].system == "tuned"
 
 
+def test_a_context_above_the_question(program, rows, tmp_path):
+    with serving(lambda body: chat("はい")) as stub:
+        assert answer(program, rows, stub, "--prompt", "chat-context-first").returncode == 0
+    assert {body["messages"][-1]["content"] for body in stub.seen} == {
+        "日本の首都は？", "月曜日は休みです。\n\n休みは？", "一番高い山は？",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

@@ -6,6 +6,7 @@ import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forked import started
@@ -13,8 +14,10 @@ from made_up import rows as dolly_rows
 from test_placebo import made_up
 
 from eval.predictions import BASE, Prediction, read_predictions, rows_sha256
+from sft.config.changes import training_changes
 from sft.config.load import load_config
 from sft.data.records import Example
+from sft.generation.settings import effective_settings
 from sft.prompt.template import ALPACA_JA
 from sft.system.errors import UserError
 from studies.context_qa.forensics import compared_to_article, write_article
@@ -27,7 +30,8 @@ from studies.context_qa.report.material import COLUMNS, load
 from studies.context_qa.report.tables import shown, tables
 from studies.context_qa.report.write import results_of, write_report
 from studies.context_qa.rows import asked_rows, check_held_out
-from studies.context_qa.scores import asked_with, trained_with, write_rows, write_system
+from studies.context_qa.same_settings import asked_with, check_scored, trained_with
+from studies.context_qa.scores import write_rows, write_system
 from studies.context_qa.study import check_asked
 
 FOLDER = Path(__file__).parents[1] / "studies" / "context_qa"
@@ -94,7 +98,8 @@ def test_an_arms_name_stands_for_what_it_says():
     recipe, epochs = (load_config(study.config, study.training(arm, 42)) for arm in ("recipe", "epochs"))
     assert recipe.training | {"num_train_epochs": 3} == epochs.training
     assert recipe.lora == epochs.lora
-    assert load_config(study.config, study.training("context-first", 42)).lora == recipe.lora
+    context = load_config(study.config, study.training("context-first", 42))
+    assert training_changes(recipe, context) == ['prompt.template was "alpaca-ja", is "alpaca-ja-context-first"']
 
 
 def test_a_directory_may_be_called_anything():
@@ -135,17 +140,19 @@ def test_what_is_wrong_is_named_by_where_it_stands_before_anything_is_trained():
 
 
 @pytest.mark.parametrize(
-    ("recorded", "wanted", "change"),
+    ("before", "now", "change"),
     [
-        ({"do_sample": False}, {"temperature": 0.0, "top_k": 40, "repetition_penalty": 1.0}, None),
-        ({"repetition_penalty": 1.2}, {"repetition_penalty": 1}, "repetition_penalty was 1.2, is 1"),
-        ({}, {"repetition_penalty": 1.2}, "repetition_penalty was 1.0, is 1.2"),
-        ({}, {"temperature": 0.7}, "temperature was 0.0, is 0.7"),
+        ({}, {"temperature": 0.0, "top_k": 40, "repetition_penalty": 1.0}, None),
+        ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.5}, "repetition_penalty was 1.2, is 1.5"),
+        ({}, {"repetition_penalty": 1.2}, "repetition_penalty was null, is 1.2"),
+        ({}, {"temperature": 0.7}, "do_sample was false, is true"),
         ({"max_new_tokens": 64}, {"max_new_tokens": 128}, "max_new_tokens was 64, is 128"),
+        ({"num_beams": 4}, {}, "num_beams was 4, is null"),
+        ({}, {"no_repeat_ngram_size": 2}, "no_repeat_ngram_size was null, is 2"),
     ],
 )
-def test_settings_that_changed_are_told_from_those_without_effect(recorded, wanted, change):
-    assert changed_setting(recorded, wanted) == change
+def test_settings_that_changed_are_told_from_those_without_effect(before, now, change):
+    assert changed_setting(effective_settings(before), effective_settings(now)) == change
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +271,7 @@ def test_only_what_is_missing_is_done_again(smoke, program):
 @pytest.mark.parametrize(
     ("word", "scored", "message"),
     [
-        ("decodings.greedy.repetition_penalty=1.5", True, "repetition_penalty was 1.0, is 1.5; move it away"),
+        ("decodings.greedy.repetition_penalty=1.5", True, "repetition_penalty was null, is 1.5; move it away"),
         ("short_decodings=[greedy, 1.2-generated]", True, "nothing was decoded as 1.2-generated; move it away"),
         ("rows.jsquad.rows=2", False, "its rows are not those of rows.jsquad; move it away"),
     ],
@@ -283,7 +290,7 @@ def test_scores_of_another_study_are_refused(smoke, program, word, scored, messa
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("decodings.greedy.repetition_penalty=1.5", "repetition_penalty was 1.0, is 1.5"),
+        ("decodings.greedy.repetition_penalty=1.5", "repetition_penalty was null, is 1.5"),
         ("rows.jsquad-shots.shots=2", "rows.jsquad-shots.shots is 2"),
     ],
 )
@@ -426,13 +433,13 @@ def scored(directory: Path, right: Right, seeds: tuple[int, ...] = (42,), withou
     study = load_study(FOLDER / "gemma3-270m.yaml", words)
     examples = made_up_rows()
     for name, rows in examples.items():
-        write_rows(study.rows_scores(name), rows)
+        write_rows(study.rows_scores(name), rows, study.rows[name])
     for unit in units(study):
         if without in "/".join(unit):
             continue
         answers = {}
         for decoding in unit.decodings(study):
-            settings = {k: v for k, v in study.decodings[decoding].items() if v != 1.0} | {"max_new_tokens": 128}
+            settings = effective_settings(asked_with(study, unit.system).generation | study.decodings[decoding])
             greedy = decoding == "greedy"
             answers[decoding] = [
                 Prediction(
@@ -444,12 +451,17 @@ def scored(directory: Path, right: Right, seeds: tuple[int, ...] = (42,), withou
                 )
                 for number, row in enumerate(examples[unit.rows])
             ]  # fmt: skip
-        described = {"model": "gemma", "base": {}, "learned_sha256": None, "dtype": "", "quantization": None}
-        described |= {"template": {"name": ALPACA_JA.name, "sha256": ALPACA_JA.sha256}, "training": None}
+        about: dict[str, Any] = {
+            "system": unit.system, "rows": unit.rows, "rows_sha256": rows_sha256(examples[unit.rows]),
+            "shots": study.rows[unit.rows].shots, "model": "gemma-3-270m", "base": {}, "learned_sha256": None,
+            "dtype": "", "quantization": None, "template": {"name": ALPACA_JA.name, "sha256": ALPACA_JA.sha256},
+            "training": None,
+        }  # fmt: skip
         if unit.system in study.trained():
-            settings = trained_with(asked_with(study, unit.system))
-            described["training"] = {"settings": settings, "rows": 8, "truncation": {}, "steps": 1, "seconds": 60.0}
-        about = described | {"rows_sha256": rows_sha256(examples[unit.rows])}
+            about["training"] = {
+                "settings": trained_with(asked_with(study, unit.system)), "rows": 8, "truncation": {}, "steps": 1,
+                "seconds": 60.0, "device": "cpu", "git_commit": None, "packages": {},
+            }  # fmt: skip
         write_system(unit.scores(study), unit.rows, about, answers, list)
     return study
 
@@ -676,16 +688,63 @@ def test_scores_that_do_not_belong_together_are_refused(tmp_path):
     [
         ("decodings.article-sampling.top_k=50", "was answered otherwise: top_k was 40, is 50"),
         ("overrides=[data.train_rows=1000, generation.max_new_tokens=9]", "max_new_tokens was 128, is 9"),
+        ("overrides=[data.train_rows=1000, generation.num_beams=4]", "num_beams was null, is 4"),
         ("overrides=[data.train_rows=1000, prompt.template=alpaca-en]", "was asked with another prompt.template"),
+        ("overrides=[data.train_rows=1000, model.base=org/other]", "by another model: gemma-3-270m, not org/other"),
         ("overrides=[data.train_rows=7]", "was trained otherwise: data.train_rows was 1000, is 7"),
         ("arms.recipe=[lora.r=32]", "was trained otherwise: lora.r was 8, is 32"),
+        ("arms.recipe=[lora=null]", "was trained otherwise: lora was {.*}, is null"),
+        ("rows.jsquad-shots.shots=5", "was answered otherwise: rows.jsquad-shots.shots was 2, is 5"),
+        ("rows.jsquad.rows=50", "jsquad.jsonl: was made otherwise: rows.jsquad.rows was 200, is 50"),
+        ("rows.dolly.categories=[open_qa]", "was made otherwise: rows.dolly.categories was"),
     ],
 )
-def test_scores_under_other_settings_are_not_reported_as_the_studys(tmp_path, word, message):
-    scored(tmp_path, as_in_the_table)
-    words = [f"scores={tmp_path / 'gemma'}", "arms={article: [], recipe: []}", "confirmed=[]", "untuned={}"]
+def test_scores_under_other_settings_are_not_reported_as_the_studys(made_up_scores, word, message):
+    words = [f"scores={made_up_scores}", "arms={article: [], recipe: []}", "confirmed=[]", "untuned={}", "seeds=[42]"]
     with pytest.raises(UserError, match=message):
-        load(load_study(FOLDER / "gemma3-270m.yaml", [*words, "seeds=[42]", word]))
+        load(load_study(FOLDER / "gemma3-270m.yaml", [*words, word]))
+
+
+@pytest.fixture(scope="module")
+def made_up_scores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scores")
+    scored(folder, as_in_the_table)
+    return folder / "gemma"
+
+
+DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no settings": lambda header: header["training"].pop("settings"),
+    "a section missing": lambda header: header["training"]["settings"].pop("lora"),
+    "an unknown section": lambda header: header["training"]["settings"].update(extra={}),
+    "no training": lambda header: header.pop("training"),
+    "no hash": lambda header: header["template"].pop("sha256"),
+    "a template more": lambda header: header["template"].update(more=1),
+    "no decodings": lambda header: header.pop("decodings"),
+    "a decoding that is null": lambda header: header["decodings"].update(greedy=None),
+    "a list": lambda header: header.update(decodings=[]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_first_line_is_one_clear_line(made_up_scores, tmp_path, damage):
+    copied = shutil.copytree(made_up_scores, tmp_path / "gemma")
+    path = copied / "recipe-42" / "jsquad.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    header = json.loads(first)
+    damage(header)
+    path.write_text(f"{json.dumps(header)}\n{rest}")
+    words = [f"scores={copied}", "arms={article: [], recipe: []}", "confirmed=[]", "untuned={}", "seeds=[42]"]
+    with pytest.raises(UserError, match=r"recipe-42/jsquad.jsonl: is damaged or of another version; move it away"):
+        load(load_study(FOLDER / "gemma3-270m.yaml", words))
+
+
+def test_scores_under_another_name_are_refused(made_up_scores, tmp_path):
+    copied = shutil.copytree(made_up_scores, tmp_path / "gemma")
+    shutil.copy(copied / "article-42" / "jsquad.jsonl", copied / "recipe-42" / "jsquad.jsonl")
+    words = [f"scores={copied}", "arms={article: [], recipe: []}", "confirmed=[]", "untuned={}", "seeds=[42]"]
+    study = load_study(FOLDER / "gemma3-270m.yaml", words)
+    with pytest.raises(UserError, match="was scored as article-42/jsquad, not as recipe-42/jsquad; move it away"):
+        check_scored(study, Unit("recipe-42", "jsquad"))
 
 
 def test_a_study_without_scores_says_so(tmp_path):

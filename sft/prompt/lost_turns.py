@@ -34,7 +34,8 @@ def lost_turns(template: PromptTemplate, rows: Iterable[Sequence[tuple[str, str]
     if template.name in CHAT_TEMPLATES:
         remedy = "their last question and answer are used; this model's chat template takes no more"
     else:
-        remedy = "set prompt.template: chat, if the model has a chat template"
+        way = "chat-context-first" if template.name.endswith("-context-first") else "chat"
+        remedy = f"set prompt.template: {way}, if the model has a chat template"
     taken = "single questions" if turns else "no system message"
     what = [(turns, "earlier turns"), (system, "system message")]
     lose = " and ".join(f"{n:,} {'its' if n == 1 else 'their'} {lost}" for n, lost in what if n)

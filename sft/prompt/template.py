@@ -85,6 +85,8 @@ class PromptTemplate:
         `history` holds the turns before as (role, content); what the template does not take of it is left out (see
         `sft.prompt.lost_turns`).
         """
+        if "user" in self.trimmed and not input.strip():
+            input = ""
         (text, spans), question = _parsed(self.with_input if input else self.without_input, self.special_tokens)
         values = {"instruction": instruction, "input": input}
         if "user" in self.trimmed:  # the message as a whole, which all fields of a question make up
@@ -224,6 +226,11 @@ def template_from_config(template: Any, tokenizer: "PreTrainedTokenizerBase") ->
     return _text_template(template) or chat_template(tokenizer, template)
 
 
+def as_named(template: Any) -> Any:
+    """A configuration's template as YAML has it; one that is written out and is a named one's text, by that name."""
+    return next((name for name, texts in _TEXTS.items() if template == texts), template)
+
+
 def is_template(template: Any, name: str, sha256: str) -> bool:
     """Whether a configuration's template is the one of that name and hash; the tokenizer's own is known by its name."""
     text = _text_template(template)
@@ -262,7 +269,9 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", way: str = "chat") -> Pr
     """
     name = f"prompt.template: {way}: {tokenizer.name_or_path}"
     if not tokenizer.chat_template:
-        raise UserError(f"{name}: the tokenizer has no chat template; set prompt.template: alpaca-ja")
+        raise UserError(
+            f"{name}: the tokenizer has no chat template; set prompt.template: {way.replace('chat', 'alpaca-ja')}"
+        )
     # Marks that no template contains and no template trims.
     instruction, context, answer = "〔指示の場所〕", "〔文脈の場所〕", "〔応答の場所〕"
 

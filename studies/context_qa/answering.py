@@ -10,6 +10,7 @@ from pathlib import Path
 from eval.answering.answer import answer_under
 from eval.predictions import BASE, TUNED, Prediction, read_predictions, rows_sha256
 from sft.config.load import load_config
+from sft.generation.settings import effective_settings
 from sft.prompt.encode import encode_answer
 from sft.run.manifest import FinishedManifest, read_manifest
 from sft.system.errors import UserError
@@ -18,7 +19,8 @@ from studies.context_qa.models import Model, open_model
 from studies.context_qa.pace import Clock, say
 from studies.context_qa.plan import GREEDY, RowsName, Study, Unit, changed_setting
 from studies.context_qa.rows import Asked, check_held_out
-from studies.context_qa.scores import read_header, trained_with, write_rows, write_system
+from studies.context_qa.same_settings import asked_with, trained_with
+from studies.context_qa.scores import read_rows, write_rows, write_system
 
 Answered = dict[str, list[Prediction]]
 """Decoding → the answers to all rows, in their order."""
@@ -75,23 +77,24 @@ def write_rows_once(study: Study, name: RowsName, asked: Asked) -> None:
     """Write the file of a set of rows where there is none. Raises UserError where there is one of other rows."""
     path = study.rows_scores(name)
     if path.is_file():
-        if read_header(path)["rows_sha256"] != rows_sha256(asked.examples):
+        if read_rows(path).header["rows_sha256"] != rows_sha256(asked.examples):
             raise UserError(f"{path}: its rows are not those of rows.{name}; move it away, or set scores=…")
     elif RANK == 0:
-        write_rows(path, asked.examples)
+        write_rows(path, asked.examples, study.rows[name])
 
 
 def answered(study: Study, unit: Unit, rows: Mapping[RowsName, Asked]) -> Answered:
     """What a unit has of answers. Raises UserError for a file of other rows, or settings, than the study has now."""
     found: Answered = {}
     asked = rows[unit.rows]
+    generation = asked_with(study, unit.system).generation
     places = {row.index: at for at, row in enumerate(asked.examples)}
     for name in unit.decodings(study):
         path = unit.answers(study, name)
         if not path.is_file():
             continue
         predictions = sorted(read_predictions(path), key=lambda one: places.get(one.example.index, -1))
-        changed = changed_setting(predictions[0].generation, study.decodings[name])
+        changed = changed_setting(predictions[0].generation, effective_settings(generation | study.decodings[name]))
         if [len(one.shots) for one in predictions] != [*map(len, asked.shots or [[]] * len(predictions))]:
             changed = f"rows.{unit.rows}.shots is {study.rows[unit.rows].shots}"
         if [one.example for one in predictions] != asked.examples:

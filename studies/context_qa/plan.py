@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from eval.predictions import BASE
 from sft.config.load import override
 from sft.config.origin import Origin
-from sft.config.repetition_penalty import NO_PENALTY, PENALTY, SCOPE
+from sft.config.repetition_penalty import SCOPE
 from sft.config.sections import Section
 from sft.data.records import category_name
 from sft.system.yaml_text import read_yaml
@@ -252,15 +252,14 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def changed_setting(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The first of the wanted generation settings that answers were not made with; None when there is none.
+    """The first generation setting that answers were made otherwise with; None when there is none.
 
-    `recorded` are settings as they took effect: what changes nothing, such as a penalty of 1, is not among them.
+    Both are settings as they take effect (`effective_settings`).
     """
-    without_effect = {"temperature": 0.0, PENALTY: NO_PENALTY}
-    for key, value in wanted.items():
-        found = recorded.get(key, without_effect.get(key, value))
-        if found != value:
-            return f"{key} was {found}, is {value}"
+    for key in sorted(recorded.keys() | wanted.keys()):
+        was, now = recorded.get(key), wanted.get(key)
+        if was != now:
+            return f"{key} was {json.dumps(was)}, is {json.dumps(now)}"
     return None
 
 

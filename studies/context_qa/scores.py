@@ -10,28 +10,23 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from eval.metrics.likelihood import reference_bits_per_character
 from eval.predictions import Prediction, rows_sha256
 from eval.scoring.rows import scopes_of
 from eval.statistics.estimates import Array, Clusters, cluster_numbers
-from sft.config.changes import Settings, changes, learning_settings
-from sft.config.load import load_config
-from sft.config.sections import Config
 from sft.data.records import Example, Group
-from sft.prompt.template import is_template
 from sft.system.errors import UserError
 from sft.system.files import read_bytes, write_whole
 from studies.context_qa.measures import COMPARED, MEASURES, Encode, floors, measure
-from studies.context_qa.plan import Study, Unit, changed_setting
+from studies.context_qa.plan import RowSet
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 DIGITS = 4
-PLACES = ("path", "revision", "validation", "test")
-"""Keys of section `data` that say where rows are; which rows were learned and asked is checked by the rows."""
 BITS, BITS_WITHOUT, SHARE = range(3)
 """Columns of `SystemScores.reference`."""
 
@@ -44,6 +39,57 @@ def clusters_of(rows: Iterable[tuple[str, object]]) -> Clusters:
     articles = [(re.fullmatch(r"(a\d+)p\d+q\d+", index), context) for index, context in rows]
     names = [article[1] if article else f"context {context}" for article, context in articles]
     return np.unique(names, return_inverse=True)[1].astype(np.intp)
+
+
+class Template(BaseModel, extra="forbid"):
+    """Which prompt template it was."""
+
+    name: str
+    sha256: str
+
+
+class TrainedWith(BaseModel, extra="forbid"):
+    """The configuration's keys that decide what is learned, by section; None: the section is null."""
+
+    data: dict[str, Any]
+    quantization: dict[str, Any] | None
+    lora: dict[str, Any] | None
+    training: dict[str, Any]
+
+
+class Training(BaseModel, extra="forbid"):
+    """How a tuned system was trained: its settings, and what its manifest says."""
+
+    settings: TrainedWith
+    rows: int
+    truncation: dict[str, dict[str, int]]
+    """Category → what became of its rows, counted."""
+    steps: int
+    seconds: float | None
+    device: str
+    git_commit: str | None
+    packages: dict[str, str]
+
+
+class Header(BaseModel, extra="forbid"):
+    """The first line of a system's scores."""
+
+    schema_version: Literal[1]
+    system: str
+    rows: str
+    rows_sha256: str
+    shots: int
+    model: str
+    base: dict[str, str | None]
+    learned_sha256: str | None
+    dtype: str
+    quantization: dict[str, Any] | None
+    template: Template
+    training: Training | None
+    """None: untuned."""
+    decodings: dict[str, dict[str, Any]]
+    """Name → the settings that took effect."""
+    measures: list[str]
 
 
 class ScoredRow(NamedTuple):
@@ -77,15 +123,16 @@ class RowsScores(NamedTuple):
 class SystemScores(NamedTuple):
     """A system's answers to a set of rows: (rows, 3) of the `reference`, and a (rows, MEASURES) table by decoding."""
 
-    header: dict[str, Any]
+    header: Header
     reference: Array
     answers: dict[str, Array]
 
 
-def write_rows(path: Path, examples: Sequence[Example]) -> None:
-    """Write the file of a set of rows, in their order."""
+def write_rows(path: Path, examples: Sequence[Example], asked: RowSet) -> None:
+    """Write the file of a set of rows, in their order; `asked` says which rows the study asks for."""
     limits = floors(examples)
     header = {"schema_version": SCHEMA_VERSION, "rows_sha256": rows_sha256(examples)}
+    header |= {"categories": asked.categories, "rows": asked.rows}
     header |= {"floors": list(limits), "measures": list(COMPARED)}
     contexts = cluster_numbers([row.input for row in examples]).tolist()
     lines = (
@@ -120,14 +167,14 @@ def write_system(
     """
     scored = {name: [measure(one, rows, encode) for one in found] for name, found in answers.items()}
     present = [key for key in MEASURES if any(one[key] is not None for found in scored.values() for one in found)]
-    header = {"schema_version": SCHEMA_VERSION, **about}
-    header |= {"decodings": {name: found[0].generation for name, found in answers.items()}, "measures": present}
+    decodings = {name: found[0].generation for name, found in answers.items()}
+    header = Header(schema_version=SCHEMA_VERSION, **about, decodings=decodings, measures=present)
     lines = (
         [same[0].example.index, list(map(_short, _reference(same)))]
         + [[_short(found[at][key]) for key in present] for found in scored.values()]
         for at, same in enumerate(zip(*answers.values(), strict=True))
     )
-    _write(path, header, lines)
+    _write(path, header.model_dump(), lines)
 
 
 def _reference(same: Sequence[Prediction]) -> list[float | None]:
@@ -140,59 +187,31 @@ def _reference(same: Sequence[Prediction]) -> list[float | None]:
 
 def read_system(path: Path, rows: RowsScores) -> SystemScores:
     """Read what `write_system` wrote of these rows. Raises UserError for a damaged file, or one of other rows."""
-    header, lines = _read(path)
+    header, lines = _read_system(path)
     try:
         indexes = [line[0] for line in lines]
         reference = np.array([line[1] for line in lines], dtype=float)
         tables = [
-            _table([line[2 + at] for line in lines], header["measures"], MEASURES)
-            for at in range(len(header["decodings"]))
+            _table([line[2 + at] for line in lines], header.measures, MEASURES) for at in range(len(header.decodings))
         ]
-        sha256 = header["rows_sha256"]
     except (TypeError, ValueError, KeyError, IndexError):
         raise _damaged(path) from None
-    if sha256 != rows.header["rows_sha256"] or indexes != [row.id for row in rows.rows]:
+    if header.rows_sha256 != rows.header["rows_sha256"] or indexes != [row.id for row in rows.rows]:
         raise UserError(f"{path}: its rows are not those of the file in rows/; move it away, and answer them again")
-    return SystemScores(header, reference, dict(zip(header["decodings"], tables, strict=True)))
+    return SystemScores(header, reference, dict(zip(header.decodings, tables, strict=True)))
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The first line of a file of scores."""
-    return _read(path)[0]
+def read_header(path: Path) -> Header:
+    """The first line of a system's scores. Raises UserError for a damaged file."""
+    return _read_system(path)[0]
 
 
-def trained_with(config: Config) -> Settings:
-    """The settings of a training, without its model and template, which scores name, and the places of its rows."""
-    settings = learning_settings(config)
-    rows = {key: value for key, value in settings["data"].items() if key not in PLACES}
-    return {"data": rows} | {section: settings[section] for section in ("quantization", "lora", "training")}
-
-
-def check_scored(study: Study, unit: Unit) -> None:
-    """Raise UserError when a unit's scores are of other settings than the study has now."""
-    path = unit.scores(study)
-    header = read_header(path)
-    config = asked_with(study, unit.system)
-    for name in unit.decodings(study):
-        if name not in header["decodings"]:
-            changed: str | None = f"nothing was decoded as {name}"
-        else:
-            changed = changed_setting(header["decodings"][name], config.generation | study.decodings[name])
-        if changed:
-            raise UserError(f"{path}: was answered otherwise: {changed}; move it away, or set scores=…")
-    if not is_template(config.prompt.template, **header["template"]):
-        raise UserError(f"{path}: was asked with another prompt.template; move it away, or set scores=…")
-    if unit.system in study.trained():
-        found = changes(header["training"]["settings"], trained_with(config))
-        if found:
-            raise UserError(f"{path}: was trained otherwise: {'; '.join(found)}; move it away, or set scores=…")
-
-
-def asked_with(study: Study, system: str) -> Config:
-    """The configuration that a system is trained or, untuned, asked with."""
-    trained = study.trained().get(system)
-    words = study.training(*trained) if trained else [*study.common, *study.untuned.get(system, [])]
-    return load_config(study.config, words)
+def _read_system(path: Path) -> tuple[Header, list[Any]]:
+    header, lines = _read(path)
+    try:
+        return Header.model_validate(header), lines
+    except ValidationError:
+        raise _damaged(path) from None
 
 
 def _short(value: float | None) -> float | None:

@@ -25,7 +25,7 @@ from sft.system.processes import RANK, WORLD_SIZE  # noqa: E402
 from studies.context_qa.pace import duration, say  # noqa: E402
 from studies.context_qa.plan import Study, load_study, systems, units  # noqa: E402
 from studies.context_qa.report.write import write_report  # noqa: E402
-from studies.context_qa.scores import check_scored  # noqa: E402
+from studies.context_qa.same_settings import check_scored  # noqa: E402
 
 
 def main() -> None:

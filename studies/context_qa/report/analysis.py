@@ -29,6 +29,7 @@ from studies.context_qa.report.estimates import (
     scored,
 )
 from studies.context_qa.report.material import Material, Outcome
+from studies.context_qa.scores import Header
 
 JSQUAD_GOLD, JSQUAD_F1, JSQUAD_CORRECT = (
     Outcome("jsquad", "context", metric) for metric in ("gold_contained", "jglue_f1", "correct")
@@ -73,7 +74,7 @@ def analyse(material: Material) -> dict[str, Any]:
             "resamples": study.resamples,
             "clusters": "rows with one context; of JSQuAD, with one article",
         },
-        "trainings": {name: _training(material.headers.get(name, {}).get("training")) for name in study.trained()},
+        "trainings": {name: _training(material.headers.get(name)) for name in study.trained()},
         "models": {name: _model(header) for name, header in material.headers.items()},
         "rows": {name: _rows(material, name) for name in material.rows},
         "generation": material.generation,
@@ -103,18 +104,19 @@ def _described(study: Study) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("directory", "scores")}
 
 
-def _training(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _training(header: Header | None) -> dict[str, Any] | None:
     """What its manifest said of a training, and what became of the rows with and without a context."""
-    if found is None:
+    if header is None or header.training is None:
         return None
+    found = header.training.model_dump()
     fates: dict[str, Counter[str]] = {"context": Counter(), "other": Counter()}
     for category, counts in found["truncation"].items():
         fates["context" if category in CONTEXT else "other"].update(counts)
     return {key: value for key, value in found.items() if key != "truncation"} | {"fates": fates}
 
 
-def _model(header: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: header[key] for key in ("model", "base", "learned_sha256", "dtype", "quantization", "template")}
+def _model(header: Header) -> dict[str, Any]:
+    return header.model_dump(include={"model", "base", "learned_sha256", "dtype", "quantization", "template"})
 
 
 def _rows(material: Material, name: RowsName) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from eval.statistics.estimates import Array
 from sft.system.errors import UserError
 from studies.context_qa.measures import LEAD, MEASURES, OWN
 from studies.context_qa.plan import RowsName, Study, arm_of, units
+from studies.context_qa.same_settings import check_scored
 from studies.context_qa.scores import (
     BITS,
     BITS_WITHOUT,
     SHARE,
+    Header,
     RowsScores,
     SystemScores,
-    check_scored,
     read_rows,
     read_system,
 )
@@ -52,7 +53,7 @@ class Material:
     study: Study
     rows: dict[RowsName, RowsScores]
     tables: dict[Key, dict[int | None, Array]]
-    headers: dict[str, dict[str, Any]]
+    headers: dict[str, Header]
     """System → what its files say of it."""
     generation: dict[str, dict[str, Any]]
     """Decoding → settings as they took effect: without a penalty or a temperature, there is none."""
@@ -98,7 +99,7 @@ def load(study: Study) -> Material:
         headers[unit.system] = found.header
         arm, seed = arm_of(study, unit.system)
         for decoding in unit.decodings(study):
-            generation[decoding] = found.header["decodings"][decoding]
+            generation[decoding] = found.header.decodings[decoding]
             tables.setdefault((arm, unit.rows, decoding), {})[seed] = _table(found, decoding)
     if not tables:
         raise UserError(f"{study.scores}: nothing has been scored yet; run the study without --report")
