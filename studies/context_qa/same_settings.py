@@ -34,7 +34,7 @@ def check_scored(study: Study, unit: Unit) -> None:
     path = unit.scores(study)
     changed = _changed(study, unit, read_header(path))
     if changed:
-        raise UserError(f"{path}: was {changed}; move it away, or set scores=…")
+        raise UserError(f"{path}: was {changed}; move {path.parent} away, or set scores=…")
     rows, asked = study.rows_scores(unit.rows), study.rows[unit.rows]
     made = read_rows(rows).header
     for key, wanted in (("categories", asked.categories), ("rows", asked.rows)):
@@ -61,10 +61,14 @@ def _changed(study: Study, unit: Unit, header: Header) -> str | None:
         if changed := changed_setting(header.decodings[name], wanted):
             return f"answered otherwise: {changed}"
     if not is_template(config.prompt.template, header.template.name, header.template.sha256):
-        return "asked with another prompt.template"
+        return f"asked otherwise: prompt.template was {header.template.name}, is {_name(config.prompt.template)}"
     if unit.system in study.trained():
         if not header.training:
             return "not trained"
         if found := changes(header.training.settings.model_dump(), trained_with(config)):
             return f"trained otherwise: {'; '.join(found)}"
     return None
+
+
+def _name(template: object) -> str:
+    return template if isinstance(template, str) else "another text"

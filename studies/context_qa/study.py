@@ -73,9 +73,10 @@ def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
 
 
 def check_asked(study: Study) -> None:
-    """Raise UserError for a setting of answers that does not exist or has a wrong value, before hours of training."""
+    """Raise UserError for a setting that does not exist or has a wrong value, before hours of training."""
     load_config(study.config, study.common)  # what is wrong without them is not theirs
-    asked = {f"decodings.{name}": study.decoding(name) for name in study.decodings}
+    asked = {f"arms.{name}": study.training(name, study.seeds[0]) for name in study.arms}
+    asked |= {f"decodings.{name}": study.decoding(name) for name in study.decodings}
     asked |= {f"untuned.{name}": [*study.common, *words] for name, words in study.untuned.items()}
     for key, words in asked.items():
         try:
