@@ -158,10 +158,13 @@ def test_ctrl_c_stops_the_answer_and_the_next_is_whole(session, monkeypatch):
 
 def test_saved_rows_are_read_as_data_and_nothing_else_is_replaced(with_turns, tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
-    with pytest.raises(UserError, match="no whole answer"):
+    with pytest.raises(UserError, match="nothing was asked"):
         with_turns.take(f"/save {path}")
     with_turns.take("海は?")
-    with pytest.raises(UserError, match="cut off needs /set max_new_tokens"):  # it would teach to stop in mid-sentence
+    with pytest.raises(UserError, match="/set max_new_tokens"):  # it would teach to stop in mid-sentence
+        with_turns.take(f"/save {path}")
+    with_turns.asked[-1].answer, with_turns.asked[-1].ended = "", "stop"
+    with pytest.raises(UserError, match="or empty: /again"):
         with_turns.take(f"/save {path}")
     with_turns.asked, with_turns.history = [], []
     ends_by_itself(monkeypatch)

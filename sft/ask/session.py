@@ -194,10 +194,12 @@ class Session:
         if path.suffix.lower() != ".jsonl":
             raise UserError("/save writes rows as JSON lines: give it a file whose name ends in .jsonl")
         rows = [asked.row() for asked in self.asked if asked.whole]
+        if not self.asked:
+            raise UserError("/save: nothing was asked yet")
         if not rows:
-            raise UserError(
-                "/save: there is no whole answer yet; one that was cut off needs /set max_new_tokens N and /again"
-            )
+            longer = any(asked.ended == "length" for asked in self.asked)
+            remedy = "/set max_new_tokens N and /again" if longer else "/again, or ask otherwise"
+            raise UserError(f"/save: every answer so far was stopped, cut off or empty: {remedy}")
         check_not_learned(path)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_whole(path, lines, new=path.absolute() != self.saved)
