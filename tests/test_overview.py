@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,17 @@ def test_the_cleaned_rows_are_the_same_rows(page, program, faq, tmp_path):
     assert before.sha256 == after.sha256
     again = program("sft.data.__main__", faq, "--output", output)
     assert (again.returncode, "exists already" in again.stderr, again.stdout) == (2, True, "")
+
+
+def test_the_cleaned_rows_are_written_though_nobody_reads_the_page_to_its_end(faq, tmp_path):
+    """As with `| head -1`."""
+    output = tmp_path / "rows.jsonl"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "sft.data", faq, "--output", output]
+    subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=120)
+    os.close(writer)
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 4
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,10 @@ def overview(section: DataSection, output: Path | None) -> None:
     check_names(section, kind_counts(data.rows))
     split = split_rows(data.rows, *section.shares, [file.side for file in data.files])
     data.drop_counts.update(on_no_side(data.rows, split))
+    if output:  # before the page, whose reader may be `head`
+        write_whole(output, json_lines(data.rows), new=True)
     show(console, data, split, survey(data.rows), section.allow_dropped)
     if output:
-        write_whole(output, json_lines(data.rows), new=True)
         console.print(text("rows.written", path=output, rows=Count(len(data.rows))), markup=False)
 
 
